@@ -1,0 +1,328 @@
+"""The nouns (`Dataset`, `Task`, `Variables`, `Model`) and the contracts of the verbs.
+
+Every noun is a `NamedTuple` and so a pytree. A verb is a frozen dataclass of hyperparameters that
+is called with `(key, model, variables, task)`; the Protocols below say what each kind returns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+Params: TypeAlias = Any
+"""A pytree of arrays; nested dicts for the models of this library."""
+State: TypeAlias = Any
+"""A pytree of arrays."""
+Path: TypeAlias = tuple[str, ...]
+"""Where a subtree of the parameters stands: the keys from the root to it."""
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Normalisation:
+    """A named, reversible map between pixels in [0, 1] and what a network sees.
+
+    x = (pixel - mean) / std, channel by channel. It carries no arrays, so a `Dataset` that holds it
+    stays a pytree of `x` and `y` alone, and two datasets normalised differently refuse to be mixed.
+
+    Attributes:
+      name: how tables and manifests call it, as `unit`, `symmetric` or `cifar10`.
+      mean: one value, or one a channel, in pixel units [0, 1].
+      std: likewise, greater than 0.
+    """
+
+    name: str = "unit"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if not self.mean or len(self.mean) != len(self.std):
+            raise ValueError(
+                f"mean and std need one value a channel each, got {self.mean} and {self.std}"
+            )
+        if not all(s > 0 for s in self.std):
+            raise ValueError(f"std must be > 0 in every channel, got {self.std}")
+
+    def apply(self, pixels: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
+        """Returns what the network sees of `pixels` in [0, 1]."""
+        return (pixels - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+
+    def invert(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
+        """Returns the pixels in [0, 1] behind a normalised `x`."""
+        return x * jnp.asarray(self.std) + jnp.asarray(self.mean)
+
+
+UNIT = Normalisation()
+
+
+class Dataset(NamedTuple):
+    """Examples and their labels, resident on the device.
+
+    Attributes:
+      x: [n, ...] float32, normalised; images are [n, height, width, channels].
+      y: [n] int32 class labels.
+      normalisation: how `x` was made from pixels in [0, 1].
+    """
+
+    x: Float[Array, "n ..."]
+    y: Int[Array, " n"]
+    normalisation: Normalisation = UNIT
+
+    @property
+    def size(self) -> int:
+        """The number of examples."""
+        return int(self.y.shape[0])
+
+    def take(self, indices: Int[Array, " m"]) -> Dataset:
+        """Returns the examples at `indices`, in that order."""
+        return jax.tree.map(lambda array: array[indices], self)
+
+
+def concatenate(*datasets: Dataset) -> Dataset:
+    """Returns one dataset with the examples of all, in order."""
+    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *datasets)
+
+
+class Task(NamedTuple):
+    """The question of unlearning: which examples go, which stay, and which were never seen.
+
+    Attributes:
+      retain: training examples that stay.
+      forget: training examples to be forgotten.
+      validation: unseen examples for choosing hyperparameters and for the unlearner's own auditor.
+      test: unseen examples for the reported audits only.
+    """
+
+    retain: Dataset
+    forget: Dataset
+    validation: Dataset
+    test: Dataset
+
+    @property
+    def train(self) -> Dataset:
+        """All training examples: retain, then forget."""
+        return concatenate(self.retain, self.forget)
+
+
+class Variables(NamedTuple):
+    """What a network is made of.
+
+    Attributes:
+      params: trained weights, a nested dict of arrays.
+      state: what is carried but not trained, as BatchNorm's running statistics; empty for most.
+    """
+
+    params: Params
+    state: State = {}  # noqa: RUF012 (an empty pytree, never mutated)
+
+
+class Model(NamedTuple):
+    """A network as pure functions.
+
+    Equal models hash alike, so a model may be a static argument of `jax.jit`: build the callables
+    once, or make them hashable values as `from_linen` does, and nothing is compiled twice.
+
+    Attributes:
+      init: key -> Variables, a fresh initialisation.
+      apply: (variables, x [n, ...]) -> logits [n, c], evaluation mode.
+      apply_train: (variables, x [n, ...], key) -> (logits [n, c], state), training mode: batch
+        statistics and dropout.
+      layers: parameter groups from the input to the output; each group holds the paths of the
+        subtrees of `params` that belong to one convolution or linear layer, its norm included.
+      input_shape: the shape of one example.
+      n_classes: the number of logits.
+    """
+
+    init: Callable[[Key[Array, ""]], Variables]
+    apply: Callable[[Variables, Array], Float[Array, "n c"]]
+    apply_train: Callable[[Variables, Array, Key[Array, ""]], tuple[Float[Array, "n c"], State]]
+    layers: tuple[tuple[Path, ...], ...]
+    input_shape: tuple[int, ...]
+    n_classes: int
+
+    @staticmethod
+    def from_linen(module: Any, *, input_shape: tuple[int, ...]) -> Model:
+        """Returns the model of a `flax.linen` module; see `unlearnkit.adapters.from_linen`."""
+        from unlearnkit import adapters
+
+        return adapters.from_linen(module, input_shape=input_shape)
+
+    @staticmethod
+    def from_nnx(build: Callable[..., Any], *, input_shape: tuple[int, ...]) -> Model:
+        """Returns the model of a `flax.nnx` module; see `unlearnkit.adapters.from_nnx`."""
+        from unlearnkit import adapters
+
+        return adapters.from_nnx(build, input_shape=input_shape)
+
+    @staticmethod
+    def from_functions(
+        init: Callable[[Key[Array, ""]], Params],
+        apply: Callable[[Params, Array], Float[Array, "n c"]],
+        *,
+        input_shape: tuple[int, ...],
+    ) -> Model:
+        """Returns the model of two functions; see `unlearnkit.adapters.from_functions`."""
+        from unlearnkit import adapters
+
+        return adapters.from_functions(init, apply, input_shape=input_shape)
+
+
+class SolveInfo(NamedTuple):
+    """How a linear solve of A x = b ended.
+
+    Attributes:
+      residual: ‖b - A x‖ / ‖b‖, recomputed from x at the end (0 where b = 0).
+      steps: iterations taken.
+      converged: whether residual <= tol.
+      curvature: the least p·Ap / p·p met, NaN where the solver meets none.
+    """
+
+    residual: Float[Array, ""]
+    steps: Int[Array, ""]
+    converged: Bool[Array, ""]
+    curvature: Float[Array, ""]
+
+
+class Cost(NamedTuple):
+    """What a run took.
+
+    Attributes:
+      example_gradients: one forward and backward pass of one example = 1, an HVP of one example
+        = 2, a forward pass alone = 1/3.
+      seconds: wall time without compilation.
+      compile_seconds: wall time of tracing and compilation.
+    """
+
+    example_gradients: float
+    seconds: float
+    compile_seconds: float = 0.0
+
+
+class TrainInfo(NamedTuple):
+    """How a training run went.
+
+    Attributes:
+      history: per epoch, by name: at least `loss` and `accuracy` on the training batches.
+      cost: what it took.
+    """
+
+    history: Mapping[str, Array]
+    cost: Cost
+
+
+class UnlearnInfo(NamedTuple):
+    """How an unlearning run went.
+
+    Attributes:
+      history: per epoch, by name.
+      cost: what it took.
+      solves: the convergence of every linear solve, by name.
+    """
+
+    history: Mapping[str, Array]
+    cost: Cost
+    solves: Mapping[str, SolveInfo] = {}
+
+
+class Trained(NamedTuple):
+    """A trained network and how it came about."""
+
+    variables: Variables
+    info: TrainInfo
+
+
+class Unlearned(NamedTuple):
+    """A network after unlearning and how it came about."""
+
+    variables: Variables
+    info: UnlearnInfo
+
+
+class Poisoned(NamedTuple):
+    """A poisoned training set.
+
+    Attributes:
+      dataset: [n] examples, poisons in place.
+      is_poison: [n] which of them are poisons.
+      info: what is needed to score the attack later (noise, targets), and its cost.
+    """
+
+    dataset: Dataset
+    is_poison: Bool[Array, " n"]
+    info: Any
+
+
+class Forged(NamedTuple):
+    """A forged mini-batch.
+
+    Attributes:
+      batch: the batch that stands in for the true one.
+      error: ‖w' - w‖₂ between the steps that the two batches make.
+      info: how the search went.
+    """
+
+    batch: Dataset
+    error: Float[Array, ""]
+    info: Any
+
+
+class Audited(NamedTuple):
+    """The verdict of an audit.
+
+    Attributes:
+      metrics: scalars by name.
+      curves: arrays for plots by name, as the two columns of a ROC curve.
+    """
+
+    metrics: Mapping[str, float]
+    curves: Mapping[str, Any] = {}
+
+
+@runtime_checkable
+class Unlearner(Protocol):
+    """Makes trained variables forget `task.forget`."""
+
+    def __call__(
+        self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
+    ) -> Unlearned: ...
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """Poisons `task.train`."""
+
+    def __call__(
+        self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
+    ) -> Poisoned: ...
+
+
+@runtime_checkable
+class Defence(Protocol):
+    """Says which examples of a training set to keep."""
+
+    def __call__(
+        self, key: Key[Array, ""], model: Model, variables: Variables, dataset: Dataset
+    ) -> Bool[Array, " n"]: ...
+
+
+@runtime_checkable
+class Audit(Protocol):
+    """Measures a model against a task."""
+
+    def __call__(
+        self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
+    ) -> Audited: ...
+
+
+@runtime_checkable
+class Forger(Protocol):
+    """Forges the mini-batch of one logged training step from allowed examples."""
+
+    def __call__(
+        self, key: Key[Array, ""], model: Model, step: Any, allowed: Dataset
+    ) -> Forged: ...

@@ -1,5 +1,14 @@
 """Runs every test with the jaxtyping annotations of unlearnkit checked by beartype."""
 
-from jaxtyping import install_import_hook
+import jaxtyping
+import pytest
 
-install_import_hook("unlearnkit", "beartype.beartype").__enter__()
+jaxtyping.install_import_hook("unlearnkit", "beartype.beartype").__enter__()
+
+
+@pytest.fixture
+def unchecked_types():
+    """Turns the run-time type checks off, so that the library's own refusals are met."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

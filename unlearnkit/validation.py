@@ -6,13 +6,14 @@ reduced there and only the verdict comes back.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unlearnkit.base import Dataset, Model, Task
+from unlearnkit.base import Dataset, Model, Task, Variables
 
 
 def check_labels(y: Any, *, name: str = "dataset", n_classes: int | None = None) -> None:
@@ -142,3 +143,37 @@ def check_task(task: Task, model: Model) -> None:
                 f"{name} is normalised as {part.normalisation}, but retain as "
                 f"{task.retain.normalisation}; load both with one normalisation"
             )
+
+
+def check_variables(variables: Variables, model: Model) -> None:
+    """Returns nothing; refuses weights of another network.
+
+    Args:
+      variables: of the structure and shapes of `model.init`.
+      model: the network.
+
+    Raises:
+      ValueError: an array that is missing, extra or of another shape, by its name.
+    """
+    expected, found = _init_shapes(model), _named_shapes(variables)
+    wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+    if wrong:
+        first = wrong[0]
+        raise ValueError(
+            f"variables do not fit the model: {first} is {found.get(first, 'missing')}, "
+            f"the model has {expected.get(first, 'none')} ({len(wrong)} arrays differ); "
+            "use variables that this model was trained to"
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _init_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    return _named_shapes(jax.eval_shape(model.init, jax.random.key(0)))
+
+
+def _named_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+    }

@@ -49,11 +49,11 @@ class Normalisation:
         if not all(s > 0 for s in self.std):
             raise ValueError(f"std must be > 0 in every channel, got {self.std}")
 
-    def apply(self, pixels: Float[Array, "..."]) -> Float[Array, "..."]:
+    def apply(self, pixels: Float[Array, ...]) -> Float[Array, ...]:
         """Returns what the network sees of `pixels` [..., c] in [0, 1]."""
         return (pixels - jnp.asarray(self.mean)) / jnp.asarray(self.std)
 
-    def invert(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    def invert(self, x: Float[Array, ...]) -> Float[Array, ...]:
         """Returns the pixels in [0, 1] behind a normalised `x` [..., c]."""
         return x * jnp.asarray(self.std) + jnp.asarray(self.mean)
 

@@ -146,7 +146,7 @@ def fingerprint(dataset: Dataset) -> str:
     """Returns the SHA-256 over shapes, dtypes and every byte of a dataset's arrays."""
     digest = hashlib.sha256()
     for array in (dataset.x, dataset.y):
-        values = np.ascontiguousarray(array)
+        values = np.asarray(array, order="C")
         digest.update(f"{values.dtype.str}{values.shape}".encode())
         digest.update(values.data)
     return digest.hexdigest()
@@ -170,7 +170,7 @@ def _flatten(tree: Any) -> dict[str, np.ndarray]:
 
 def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> str:
     with atomic_path(path) as temporary:
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary)
+        save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, temporary)
         return sha256_of_file(temporary)
 
 

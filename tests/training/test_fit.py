@@ -7,7 +7,7 @@ import pytest
 from unlearnkit.base import Dataset, Model, Normalisation, Variables
 from unlearnkit.training import DivergedError, Recipe, epoch_batches, fit, fit_many, train_epoch
 from unlearnkit.training.fit import descend
-from unlearnkit.training.step import CrossEntropy, split_run_key
+from unlearnkit.training.step import CrossEntropy
 
 KEY = jax.random.key(3)
 RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=0.1, momentum=0.9)
@@ -43,7 +43,8 @@ def tree_equal(one, other):
 
 def reference_loop(key, model, dataset, recipe, optimizer, variables=None):
     """Plain optax over the same batches, one step at a time, written apart from the library."""
-    init_key, order_key, _ = split_run_key(key)
+    init_key, run_key = jax.random.split(key)
+    order_key, _ = jax.random.split(run_key)
     params = model.init(init_key).params if variables is None else variables.params
     memory = optimizer.init(params)
 

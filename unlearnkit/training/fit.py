@@ -27,7 +27,6 @@ from unlearnkit.training.step import (
     epoch_batches,
     init_train_state,
     run_epoch,
-    split_run_key,
     train_epoch,
 )
 from unlearnkit.validation import check_compatible, check_dataset, check_variables
@@ -56,7 +55,7 @@ def fit(
     interrupted and resumed in between.
 
     Args:
-      key: a typed key; its parts initialise the network, order the batches and drive the steps.
+      key: a typed key; its halves initialise the network and drive the run.
       model: the network.
       dataset: [n] examples.
       recipe: how to train.
@@ -73,12 +72,13 @@ def fit(
     check_dataset(dataset)
     check_compatible(dataset, model)
     recipe.steps_per_epoch(dataset.size)
+    init_key, run_key = jax.random.split(key)
     if variables is None:
-        variables = jax.jit(model.init)(split_run_key(key)[0])
+        variables = jax.jit(model.init)(init_key)
     check_variables(variables, model)
     folder = None if checkpoint is None else Path(checkpoint)
     return descend(
-        key,
+        run_key,
         CrossEntropy(model, recipe),
         recipe,
         dataset,
@@ -110,7 +110,7 @@ def descend(
       DivergedError: the loss is no longer finite.
     """
     steps = recipe.steps_per_epoch(dataset.size)
-    _, order_key, step_key = split_run_key(key)
+    order_key, step_key = jax.random.split(key)
     copied = jax.tree.map(jnp.array, variables)
     progress = Progress(init_train_state(recipe, steps, copied), 0, {}, (0.0, 0.0))
     run: Mapping[str, Any] = {}
@@ -188,7 +188,8 @@ def fit_many(
     objective = CrossEntropy(model, recipe)
     history: dict[str, list[Array]] = {}
     with Stopwatch() as watch:
-        init_keys, order_keys, step_keys = jax.vmap(split_run_key)(keys)
+        init_keys, run_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        order_keys, step_keys = jax.vmap(jax.random.split, out_axes=1)(run_keys)
         variables = jax.jit(jax.vmap(model.init))(init_keys)
         state = jax.jit(jax.vmap(partial(init_train_state, recipe, steps)))(variables)
         for epoch in range(recipe.epochs):

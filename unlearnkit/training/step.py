@@ -167,12 +167,6 @@ def epoch_batches(
     return order[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)
 
 
-def split_run_key(key: Key[Array, ""]) -> tuple[Key[Array, ""], Key[Array, ""], Key[Array, ""]]:
-    """Returns the keys of a run's initialisation, of its batch order and of its steps."""
-    init_key, order_key, step_key = jax.random.split(key, 3)
-    return init_key, order_key, step_key
-
-
 def run_epoch(
     objective: Objective,
     recipe: Recipe,

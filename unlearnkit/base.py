@@ -284,6 +284,26 @@ class Audited(NamedTuple):
     curves: Mapping[str, Any] = {}
 
 
+class Record(NamedTuple):
+    """One method on one seed.
+
+    Attributes:
+      method: its name in the study.
+      seed: which repetition.
+      metrics: what `evaluate` measured; empty where the method diverged.
+      cost: what unlearning took.
+      diverged: why there is no result, or None.
+      curves: arrays for plots.
+    """
+
+    method: str
+    seed: int
+    metrics: Mapping[str, float]
+    cost: Cost
+    diverged: str | None = None
+    curves: Mapping[str, Any] = {}
+
+
 OnEpoch: TypeAlias = Callable[[int, Mapping[str, Any]], None]
 """Called on the host after each epoch with its number (from 1) and its metrics."""
 

@@ -151,6 +151,16 @@ def test_a_changed_file_is_decoded_again(npz, pixels, reads):
     assert reads == ["train", "train"]
 
 
+def test_one_file_has_one_cache_however_it_is_named(npz, pixels, reads, monkeypatch):
+    path = npz()
+    same(path, pixels)
+    monkeypatch.chdir(path.parent)
+    same(path.name, pixels)
+    moved = path.parent.rename(path.parent.with_name("moved"))
+    same(moved / path.name, pixels)
+    assert reads == ["train"]
+
+
 def test_a_changed_image_folder_is_decoded_again(folders, reads):
     root, _ = folders()
     assert load(root, split="train").size == 6
@@ -178,6 +188,7 @@ def test_sources_of_one_name_do_not_share_a_cache(tmp_path, pixels):
         folder.mkdir()
         x, y = pixels(4, (2, 2, 1), seed), np.arange(4)
         np.savez(folder / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+        os.utime(folder / "data.npz", (0, 0))
         folder.chmod(0o555)
         for _ in range(2):
             dataset = load(folder / "data.npz", split="train")

@@ -53,7 +53,7 @@ class Arrays:
 
     def fingerprint(self) -> str:
         """Returns a digest of the file's name, size and time."""
-        return fingerprint_files([self.path])
+        return fingerprint_files([self.path], root=self.path.parent)
 
     def read(self, split: str, progress: Progress | None) -> Pixels:
         """Returns one split after checking it."""

@@ -51,7 +51,8 @@ class Folders:
         """Returns a digest of all files' names, sizes and times."""
         files = (self._files(split) for split in SPLITS)
         groups = (group for by_class in files for group in by_class.values())
-        return fingerprint_files(path for group in groups for path in group)
+        paths = (path for group in groups for path in group)
+        return fingerprint_files(paths, root=self.root)
 
     def read(self, split: str, progress: Progress | None) -> Pixels:
         """Returns one split, ordered by class and name."""

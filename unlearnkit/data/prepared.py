@@ -70,7 +70,8 @@ class Prepared:
 
     def fingerprint(self) -> str:
         """Returns a digest of all files' names, sizes and times."""
-        return fingerprint_files(path for path in self.folder.iterdir() if path.is_file())
+        files = (path for path in self.folder.iterdir() if path.is_file())
+        return fingerprint_files(files, root=self.folder)
 
     def read(self, split: str, progress: Progress | None) -> Pixels:
         """Returns one split."""

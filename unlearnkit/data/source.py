@@ -103,8 +103,13 @@ def measure(x: np.ndarray, y: np.ndarray, *, white: int) -> Pixels:
     )
 
 
-def fingerprint_files(paths: Iterable[Path]) -> str:
-    """Returns a digest of the names, sizes and modification times of `paths`."""
-    stats = ((str(path), path.stat()) for path in sorted(paths))
+def fingerprint_files(paths: Iterable[Path], *, root: Path) -> str:
+    """Returns a digest of the names, sizes and modification times of files.
+
+    Args:
+      paths: the files.
+      root: names count from here, so that a path may be written in any way and the data may move.
+    """
+    stats = ((path.relative_to(root).as_posix(), path.stat()) for path in sorted(paths))
     rows = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

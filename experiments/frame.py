@@ -20,7 +20,7 @@ Scale = Literal["smoke", "cpu", "paper"]
 """smoke: seconds, in the tests. cpu: minutes on two cores. paper: the paper's own, accelerator."""
 
 
-_TABLE_WIDTH = 120
+_TABLE_WIDTH = 132
 
 
 def make_console() -> Console:

@@ -3,7 +3,7 @@
 import jaxtyping
 import pytest
 
-jaxtyping.install_import_hook("unlearnkit", "beartype.beartype").__enter__()
+jaxtyping.install_import_hook("unlearnkit", "run_time_types.checked").__enter__()
 
 
 @pytest.fixture

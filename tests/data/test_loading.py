@@ -8,7 +8,7 @@ from unlearnkit.data import NAMES, SYMMETRIC, describe, load
 
 def test_digits_are_split_once_and_for_all():
     train, test = (load("digits", split=split) for split in ("train", "test"))
-    assert (train.size, test.size) == (1438, 359)
+    assert (train.size, test.size) == (899, 898)
     assert (train.x.shape[1:], train.x.dtype, train.y.dtype) == ((8, 8, 1), np.float32, np.int32)
     assert (float(train.x.min()), float(train.x.max())) == (0.0, 1.0)
     np.testing.assert_array_equal(train.x * 16, np.round(train.x * 16))
@@ -32,7 +32,7 @@ def test_digits_are_whole_and_every_class_is_tested_in_proportion():
 
 def test_the_description_of_digits_agrees_with_the_data():
     description = describe("digits")
-    assert description.sizes == {"train": 1438, "test": 359}
+    assert description.sizes == {"train": 899, "test": 898}
     assert (description.input_shape, description.n_classes) == ((8, 8, 1), 10)
 
 

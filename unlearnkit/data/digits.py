@@ -11,16 +11,17 @@ from sklearn.datasets import load_digits
 
 from unlearnkit.data.source import Description, Pixels, Progress, measure
 
-_TEST_FRACTION = 0.2
+_TEST_FRACTION = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Digits:
-    """The digits, 1,438 for training and 359 for testing, every class in the same proportion.
+    """The digits, 899 for training and 898 for testing, every class in the same proportion.
 
     The images have no official split. Ours orders the examples of a class by the SHA-256 of their
     index, a permutation that no version of any random generator changes, and tests on the first
-    fifth.
+    half: with fewer training examples a network fits them all and still errs on unseen ones, which
+    is what unlearning and its audits are about.
     """
 
     name: str = "digits"

@@ -119,6 +119,15 @@ def test_a_foreign_sidecar_is_rebuilt(npz, pixels, reads, content):
     assert reads == ["train", "train"]
 
 
+def test_changed_statistics_are_rebuilt(npz, reads):
+    path = npz()
+    mean = load(path, split="train", normalisation="standard").normalisation.mean
+    sidecar = beside(path) / "train.json"
+    sidecar.write_text(sidecar.read_text().replace(str(mean[0]), "0.25"))
+    assert load(path, split="train", normalisation="standard").normalisation.mean == mean
+    assert reads == ["train", "train"]
+
+
 def test_an_array_of_another_shape_is_rebuilt(npz, pixels, reads):
     path = npz()
     same(path, pixels)
@@ -264,7 +273,7 @@ for _ in range(100):
 """
 
 
-def test_two_processes_may_write_at_once(npz, pixels, reads):
+def test_two_processes_may_write_at_once(npz, pixels, reads, user_cache):
     path = npz()
     processes = [
         subprocess.Popen(
@@ -288,3 +297,5 @@ def test_two_processes_may_write_at_once(npz, pixels, reads):
     same(path, pixels)
     assert reads == []
     assert not [p for p in beside(path).iterdir() if p.name.startswith(".")]
+    # A writer that lost its temporary file to the other would have gone there.
+    assert not user_cache.exists()

@@ -72,9 +72,10 @@ def test_standard_sums_over_chunks(npz, pixels):
         np.testing.assert_allclose(normalisation.std, x.std() / 255, rtol=1e-6)
 
 
-def test_standard_refuses_a_constant_channel(npz, pixels):
-    x = pixels(6, (4, 5, 3))
-    x[..., 1] = 7
+@pytest.mark.parametrize("scale", [np.uint8(1), 0.3 / 7])
+def test_standard_refuses_a_constant_channel(npz, pixels, scale):
+    x = pixels(6, (4, 5, 3)) // 16 * scale
+    x[..., 1] = 7 * scale
     with pytest.raises(ValueError, match=r"channel 1 has one value.*normalisation='unit'"):
         load(npz(x_train=x), split="train", normalisation="standard")
 

@@ -15,7 +15,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -70,6 +70,8 @@ def _read(folder: Path, split: str, fingerprint: str) -> Pixels | None:
     sidecar = folder / f"{split}.json"
     try:
         entry = json.loads(sidecar.read_text(encoding="utf-8"))
+        if entry.pop("sha256") != _entry_digest(entry):
+            raise ValueError(f"{sidecar.name} does not have its own digest")
         if entry["version"] != _VERSION or entry["fingerprint"] != fingerprint:
             _log.info("the source of %s has changed; decoding again", sidecar)
             return None
@@ -78,8 +80,8 @@ def _read(folder: Path, split: str, fingerprint: str) -> Pixels | None:
         return Pixels(x, y, int(entry["white"]), mean, std)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        _log.warning("the cache %s is damaged (%s); decoding again", sidecar, error)
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _log.warning("the cache %s is damaged (%r); decoding again", sidecar, error)
         return None
 
 
@@ -98,10 +100,15 @@ def _digest(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def _entry_digest(entry: dict[str, Any]) -> str:
+    """Returns the digest of a sidecar's entries, in whatever order they stand."""
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
+
+
 def _write(folder: Path, split: str, fingerprint: str, pixels: Pixels) -> None:
     """Writes the split; the sidecar last, so that it never describes files not yet there."""
     _make_folder(folder)
-    entry = {
+    entry: dict[str, Any] = {
         "version": _VERSION,
         "fingerprint": fingerprint,
         "white": pixels.white,
@@ -116,6 +123,7 @@ def _write(folder: Path, split: str, fingerprint: str, pixels: Pixels) -> None:
             "shape": list(array.shape),
             "dtype": array.dtype.str,
         }
+    entry["sha256"] = _entry_digest(entry)
     text = json.dumps(entry, indent=2)
     _replace(folder / f"{split}.json", lambda file: file.write(text.encode()))
 

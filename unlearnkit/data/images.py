@@ -23,7 +23,6 @@ def decode_image(file: Path | io.BytesIO, *, where: str) -> np.ndarray:
     """
     try:
         with Image.open(file) as encoded:
-            encoded.load()
             image = _without_palette(encoded)
             mode, pixels = image.mode, np.asarray(image)
     # Pillow raises SyntaxError for broken PNG chunks.

@@ -46,7 +46,8 @@ def load(
       download: prepare a TFDS dataset that is missing, which needs the network and TensorFlow.
       normalisation: `unit` ([0, 1]), `symmetric` ([-1, 1]), `standard` (mean 0 and standard
         deviation 1 in each channel of the training split), or one of your own.
-      progress: called with (examples decoded, examples in all); never where the cache serves.
+      progress: called with (images decoded, images in all) while images are decoded one by one;
+        never for arrays or where the cache serves.
 
     Raises:
       ImportError: the extra that reads the source is not installed.

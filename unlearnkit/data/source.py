@@ -82,18 +82,7 @@ def measure(x: np.ndarray, y: np.ndarray, *, white: int) -> Pixels:
       y: [n] integers.
       white: the value in `x` of a pixel that is 1.
     """
-    # Integers are summed exactly, in chunks: a float64 copy of CIFAR-10 would take 1.2 GB.
-    total_type = np.int64 if x.dtype == np.uint8 else np.float64
-    total = np.zeros(x.shape[-1], total_type)
-    squares = np.zeros(x.shape[-1], total_type)
-    for start in range(0, len(x), _CHUNK):
-        rows = x[start : start + _CHUNK].reshape(-1, x.shape[-1]).astype(total_type)
-        total += rows.sum(0)
-        squares += (rows * rows).sum(0)
-    n = x.size // x.shape[-1]
-    mean = total / n
-    variance = np.maximum(squares / n - mean**2, 0)
-    std = np.sqrt(variance)
+    mean, std = _byte_moments(x) if x.dtype == np.uint8 else _float_moments(x)
     return Pixels(
         x,
         y.astype(np.int32),
@@ -101,6 +90,33 @@ def measure(x: np.ndarray, y: np.ndarray, *, white: int) -> Pixels:
         tuple(float(m) for m in mean / white),
         tuple(float(s) for s in std / white),
     )
+
+
+def _byte_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation by channel from exact histograms, a sixth of the time."""
+    channels = x.shape[-1]
+    counts = np.zeros((channels, 256), np.int64)
+    # In chunks, because counting makes 8 bytes of every byte.
+    for start in range(0, len(x), _CHUNK):
+        rows = x[start : start + _CHUNK].reshape(-1, channels)
+        for channel in range(channels):
+            counts[channel] += np.bincount(rows[:, channel], minlength=256)
+    values = np.arange(256)
+    n = x.size // channels
+    mean = counts @ values / n
+    return mean, np.sqrt(np.maximum(counts @ values**2 / n - mean**2, 0))
+
+
+def _float_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation by channel, in float64."""
+    axes = tuple(range(x.ndim - 1))
+    mean = x.mean(axes, dtype=np.float64)
+    squares = np.zeros_like(mean)
+    for start in range(0, len(x), _CHUNK):
+        squares += ((x[start : start + _CHUNK] - mean) ** 2).sum(axes)
+    std = np.sqrt(squares / (x.size // x.shape[-1]))
+    # A rounded mean leaves a constant channel a deviation that one could divide by.
+    return mean, np.where(x.min(axes) == x.max(axes), 0, std)
 
 
 def fingerprint_files(paths: Iterable[Path], *, root: Path) -> str:

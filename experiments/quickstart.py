@@ -159,7 +159,7 @@ def choose_preset(config: Quickstart) -> Preset:
     if config.dataset == "digits":
         epochs = 5 if config.scale == "smoke" else 60
         recipe = Recipe(epochs=epochs, batch_size=32, learning_rate=0.01)
-        methods = _methods(recipe, fine_tune=0.1, noise_std=0.1, ascent=0.01)
+        methods = _methods(recipe, fine_tune=0.1, noise_std=0.1, ascent=0.009)
         return Preset("mlp", recipe, methods, forget="random:0.2")
     if config.dataset in ("mnist", "fashion_mnist"):
         epochs = 1 if config.scale == "smoke" else 15

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from experiments.readme import ROOT, Readme, main, regenerate
@@ -23,3 +25,12 @@ def test_a_block_of_a_missing_result_is_refused():
         regenerate(block.format("results/quickstart/none.json"))
     with pytest.raises(ValueError, match="no block is made from"):
         regenerate(block.format("results/none.json"))
+
+
+def test_the_readme_s_example_runs_as_written(capsys):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {})
+    cost, gap = capsys.readouterr().out.splitlines()
+    assert "example_gradients=" in cost
+    assert 0 <= float(gap) < 0.2

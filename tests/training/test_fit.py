@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -285,3 +290,15 @@ def test_augmented_training_sees_shifted_and_mirrored_images():
 def test_variables_of_another_network_are_no_start(model, dataset):
     with pytest.raises(ValueError, match="params/hidden/bias is missing"):
         fit(KEY, model, dataset, RECIPE, variables=Variables({"hidden": {}}))
+
+
+def test_runs_are_shared_out_over_several_devices():
+    root = Path(__file__).parents[2]
+    finished = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("several_devices.py"))],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert "same on two devices" in finished.stdout, finished.stderr

@@ -267,7 +267,7 @@ def _seed_mesh(n_seeds: int) -> Mesh | None:
     devices = jax.local_devices()
     if len(devices) == 1 or n_seeds % len(devices) != 0:
         return None
-    return jax.make_mesh((len(devices),), ("seed",), devices=devices)
+    return Mesh(np.array(devices), ("seed",))
 
 
 def _check_subsets(subsets: Any, n_seeds: int, n: int) -> Int[Array, "seeds n"]:

@@ -2,8 +2,12 @@
 
 import jaxtyping
 import pytest
+from hypothesis import settings
 
 jaxtyping.install_import_hook("unlearnkit", "run_time_types.checked").__enter__()
+
+settings.register_profile("unlearnkit", deadline=None)  # the first example compiles
+settings.load_profile("unlearnkit")
 
 
 @pytest.fixture

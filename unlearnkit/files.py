@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -48,6 +50,13 @@ def sha256_of_file(path: Path) -> str:
     """Returns the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_array(array: np.ndarray) -> str:
+    """Returns the SHA-256 of an array's type, shape and every byte, in hexadecimal."""
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+    digest.update(np.asarray(array, order="C").data)
+    return digest.hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -23,7 +23,7 @@ def oracle(name, z, y):
 
 
 @pytest.mark.parametrize("name", [name for name in FEATURES if name != "logits"])
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.1, 4))
 def test_features_are_their_definitions(name, seed, scale):
     generator = np.random.default_rng(seed)

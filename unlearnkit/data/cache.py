@@ -7,19 +7,17 @@ it, from a killed writer, a full disk or another process in between, is decoded 
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import logging
 import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from unlearnkit.data.source import Pixels, Progress, Source
+from unlearnkit.files import atomic_path, sha256_of_array, write_json
 
 _VERSION = 1
 _log = logging.getLogger(__name__)
@@ -88,16 +86,9 @@ def _read(folder: Path, split: str, fingerprint: str) -> Pixels | None:
 def _map(path: Path, entry: dict[str, str]) -> np.ndarray:
     """Returns the array at `path` memory-mapped, after comparing its digest."""
     array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if _digest(array) != entry["sha256"]:
+    if sha256_of_array(array) != entry["sha256"]:
         raise ValueError(f"{path.name} does not have the digest {entry['sha256']}")
     return array
-
-
-def _digest(array: np.ndarray) -> str:
-    """Returns the digest of shape, type and contents."""
-    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _entry_digest(entry: dict[str, Any]) -> str:
@@ -116,16 +107,18 @@ def _write(folder: Path, split: str, fingerprint: str, pixels: Pixels) -> None:
         "std": pixels.std,
     }
     for part, array in (("x", pixels.x), ("y", pixels.y)):
-        save = functools.partial(np.save, arr=array, allow_pickle=False)
-        _replace(folder / f"{split}.{part}.npy", save)
+        with (
+            atomic_path(folder / f"{split}.{part}.npy") as temporary,
+            temporary.open("wb") as file,
+        ):
+            np.save(file, array, allow_pickle=False)
         entry[part] = {
-            "sha256": _digest(array),
+            "sha256": sha256_of_array(array),
             "shape": list(array.shape),
             "dtype": array.dtype.str,
         }
     entry["sha256"] = _entry_digest(entry)
-    text = json.dumps(entry, indent=2)
-    _replace(folder / f"{split}.json", lambda file: file.write(text.encode()))
+    write_json(folder / f"{split}.json", entry)
 
 
 def _make_folder(folder: Path) -> None:
@@ -134,19 +127,3 @@ def _make_folder(folder: Path) -> None:
     if not existing.stat().st_mode & 0o222:
         raise PermissionError(f"{existing} is read-only")
     folder.mkdir(parents=True, exist_ok=True)
-
-
-def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes `path` so that it is whole or absent at every moment."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files for the owner alone; a cache beside shared data is for its readers.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from unlearnkit.base import Dataset, Variables
-from unlearnkit.files import atomic_path, sha256_of_file, write_json
+from unlearnkit.files import atomic_path, sha256_of_array, sha256_of_file, write_json
 from unlearnkit.training.step import TrainState
 
 _FORMAT = "unlearnkit-checkpoint"
@@ -143,13 +143,9 @@ def load_progress(folder: Path, like: TrainState, run: Mapping[str, Any]) -> Pro
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Returns the SHA-256 over shapes, dtypes and every byte of a dataset's arrays."""
-    digest = hashlib.sha256()
-    for array in (dataset.x, dataset.y):
-        values = np.asarray(array, order="C")
-        digest.update(f"{values.dtype.str}{values.shape}".encode())
-        digest.update(values.data)
-    return digest.hexdigest()
+    """Returns a SHA-256 over shapes, dtypes and every byte of a dataset's arrays."""
+    digests = [sha256_of_array(np.asarray(array)) for array in (dataset.x, dataset.y)]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _sidecar(path: Path) -> Path:

@@ -14,11 +14,25 @@ from unlearnkit.kernels.curvature import (
     output_hessian,
     squared_error_hessian,
 )
+from unlearnkit.kernels.games import (
+    GameInfo,
+    GameSolver,
+    GameState,
+    follow_the_ridge,
+    gradient_descent_newton,
+    tgda,
+    ugda,
+    unrolled_gradient,
+)
 from unlearnkit.kernels.krylov import cg, cgnr, minres
 from unlearnkit.kernels.solvers import Solver
 from unlearnkit.kernels.stationary import lissa, neumann
+from unlearnkit.kernels.total_gradient import total_gradient
 
 __all__ = [
+    "GameInfo",
+    "GameSolver",
+    "GameState",
     "SolveInfo",
     "Solver",
     "cg",
@@ -26,8 +40,10 @@ __all__ = [
     "cross_entropy_hessian",
     "empirical_fisher_diagonal",
     "fisher_diagonal",
+    "follow_the_ridge",
     "ggn_operator",
     "ggn_vp",
+    "gradient_descent_newton",
     "hvp",
     "hvp_operator",
     "jacobian_transpose_vp",
@@ -37,4 +53,8 @@ __all__ = [
     "neumann",
     "output_hessian",
     "squared_error_hessian",
+    "tgda",
+    "total_gradient",
+    "ugda",
+    "unrolled_gradient",
 ]

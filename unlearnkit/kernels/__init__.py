@@ -25,6 +25,8 @@ from unlearnkit.kernels.games import (
     unrolled_gradient,
 )
 from unlearnkit.kernels.krylov import cg, cgnr, minres
+from unlearnkit.kernels.ntk import empirical_ntk, jacobian, ntk_operator
+from unlearnkit.kernels.per_example import GradientOperator, gradient_bank, gram
 from unlearnkit.kernels.solvers import Solver
 from unlearnkit.kernels.stationary import lissa, neumann
 from unlearnkit.kernels.total_gradient import total_gradient
@@ -33,24 +35,30 @@ __all__ = [
     "GameInfo",
     "GameSolver",
     "GameState",
+    "GradientOperator",
     "SolveInfo",
     "Solver",
     "cg",
     "cgnr",
     "cross_entropy_hessian",
     "empirical_fisher_diagonal",
+    "empirical_ntk",
     "fisher_diagonal",
     "follow_the_ridge",
     "ggn_operator",
     "ggn_vp",
+    "gradient_bank",
     "gradient_descent_newton",
+    "gram",
     "hvp",
     "hvp_operator",
+    "jacobian",
     "jacobian_transpose_vp",
     "jacobian_vp",
     "lissa",
     "minres",
     "neumann",
+    "ntk_operator",
     "output_hessian",
     "squared_error_hessian",
     "tgda",

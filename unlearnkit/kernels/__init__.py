@@ -27,6 +27,7 @@ from unlearnkit.kernels.games import (
 from unlearnkit.kernels.krylov import cg, cgnr, minres
 from unlearnkit.kernels.ntk import empirical_ntk, jacobian, ntk_operator
 from unlearnkit.kernels.per_example import GradientOperator, gradient_bank, gram
+from unlearnkit.kernels.preconditioners import LowRank, jacobi, nystrom, sketched_ntk
 from unlearnkit.kernels.solvers import Solver
 from unlearnkit.kernels.stationary import lissa, neumann
 from unlearnkit.kernels.total_gradient import total_gradient
@@ -36,6 +37,7 @@ __all__ = [
     "GameSolver",
     "GameState",
     "GradientOperator",
+    "LowRank",
     "SolveInfo",
     "Solver",
     "cg",
@@ -52,6 +54,7 @@ __all__ = [
     "gram",
     "hvp",
     "hvp_operator",
+    "jacobi",
     "jacobian",
     "jacobian_transpose_vp",
     "jacobian_vp",
@@ -59,7 +62,9 @@ __all__ = [
     "minres",
     "neumann",
     "ntk_operator",
+    "nystrom",
     "output_hessian",
+    "sketched_ntk",
     "squared_error_hessian",
     "tgda",
     "total_gradient",

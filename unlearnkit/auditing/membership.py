@@ -128,7 +128,9 @@ class MembershipInference:
 
     def _classifier(self, seed: int) -> Pipeline:
         if self.attacker == "logistic":
-            return make_pipeline(StandardScaler(), LogisticRegression(C=self.C))
+            return make_pipeline(
+                StandardScaler(), LogisticRegression(C=self.C, solver="newton-cholesky")
+            )
         svm = LinearSVC(C=self.C, loss="squared_hinge", dual=False, random_state=seed)
         return make_pipeline(StandardScaler(), svm)
 

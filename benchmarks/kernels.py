@@ -243,7 +243,9 @@ def memory_row(apply: problems.Apply, params: Any, x: np.ndarray) -> Row:
             return kernels.ntk_operator(apply, params, x, damping=1.0, chunk=100)(v)
 
         shapes = params, jnp.zeros((n, *x.shape[1:])), jnp.zeros((n, 10))
-        return jax.jit(product).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+        analysis = jax.jit(product).lower(*shapes).compile().memory_analysis()
+        assert analysis is not None, "this backend does not report its memory"
+        return analysis.temp_size_in_bytes
 
     small, large = temporary(500), temporary(4000)
     return Row(

@@ -69,7 +69,7 @@ def _neural_tangents(network: str, params: Any, x: np.ndarray) -> Any:
     if not Path(python).exists():
         return None
     layers = params.items() if isinstance(params, dict) else enumerate(params)
-    arrays = {f"{name}.{part}": np.asarray(v) for name, ps in layers for part, v in ps.items()}
+    arrays: Any = {f"{name}.{part}": np.asarray(v) for name, ps in layers for part, v in ps.items()}
     with tempfile.TemporaryDirectory() as folder:
         problem, result = Path(folder) / "problem.npz", Path(folder) / "result.npz"
         np.savez(problem, network=network, repeats=REPEATS, x=x, **arrays)

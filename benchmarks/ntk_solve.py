@@ -128,7 +128,8 @@ def _divide(diagonal: jax.Array, r: jax.Array) -> jax.Array:
 @jax.jit
 def _squares(params: Any, x: jax.Array) -> jax.Array:
     leaves = jax.tree.leaves(kernels.jacobian(problems.apply_lenet, params, x))
-    return sum(jnp.sum(leaf.reshape(len(x), CLASSES, -1) ** 2, axis=-1) for leaf in leaves)
+    squares = [jnp.sum(leaf.reshape(len(x), CLASSES, -1) ** 2, axis=-1) for leaf in leaves]
+    return jnp.sum(jnp.stack(squares), axis=0)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -35,17 +35,7 @@ def from_linen(module: nn.Module, *, input_shape: tuple[int, ...]) -> Model:
       ValueError: the module does not map to [n, c].
     """
     init = _LinenInit(module, input_shape)
-    order: list[Path] = []
-    shapes = jax.eval_shape(lambda key: init.ordered(key, order), jax.random.key(0))
-    apply = _LinenApply(module)
-    return Model(
-        init=init,
-        apply=apply,
-        apply_train=_LinenApplyTrain(module),
-        layers=_group_layers(shapes.params, order),
-        input_shape=input_shape,
-        n_classes=_n_classes(apply, shapes, input_shape),
-    )
+    return _assemble(init, _LinenApply(module), _LinenApplyTrain(module), input_shape)
 
 
 def from_nnx(build: Callable[[nnx.Rngs], nnx.Module], *, input_shape: tuple[int, ...]) -> Model:
@@ -62,18 +52,7 @@ def from_nnx(build: Callable[[nnx.Rngs], nnx.Module], *, input_shape: tuple[int,
     Raises:
       ValueError: the module does not map to [n, c].
     """
-    init = _NnxInit(build)
-    order: list[Path] = []
-    shapes = jax.eval_shape(lambda key: init.ordered(key, order), jax.random.key(0))
-    apply = _NnxApply(build)
-    return Model(
-        init=init,
-        apply=apply,
-        apply_train=_NnxApplyTrain(build),
-        layers=_group_layers(shapes.params, order),
-        input_shape=input_shape,
-        n_classes=_n_classes(apply, shapes, input_shape),
-    )
+    return _assemble(_NnxInit(build), _NnxApply(build), _NnxApplyTrain(build), input_shape)
 
 
 def from_functions(
@@ -93,22 +72,8 @@ def from_functions(
     Raises:
       ValueError: `apply` does not map to [n, c].
     """
-    order: list[Path] = []
-
-    def ordered(key: Key[Array, ""]) -> Params:
-        params = init(key)
-        order.extend(_subtrees(params))
-        return params
-
-    shapes = Variables(jax.eval_shape(ordered, jax.random.key(0)))
-    pure_apply = _FunctionApply(apply)
-    return Model(
-        init=_FunctionInit(init),
-        apply=pure_apply,
-        apply_train=_FunctionApplyTrain(apply),
-        layers=_group_layers(shapes.params, order),
-        input_shape=input_shape,
-        n_classes=_n_classes(pure_apply, shapes, input_shape),
+    return _assemble(
+        _FunctionInit(init), _FunctionApply(apply), _FunctionApplyTrain(apply), input_shape
     )
 
 
@@ -118,6 +83,23 @@ def freeze_state(model: Model) -> Model:
     BatchNorm then uses and keeps its running statistics, and dropout is off.
     """
     return model._replace(apply_train=_Frozen(model.apply))
+
+
+@runtime_checkable
+class _Init(Protocol):
+    def __call__(self, key: Key[Array, ""]) -> Variables: ...
+
+    def ordered(self, key: Key[Array, ""], order: list[Path]) -> Variables:
+        """Initialises, and appends the paths of all subtrees in the order of their definition."""
+
+
+def _assemble(
+    init: _Init, apply: Callable[..., Any], apply_train: Callable[..., Any], shape: tuple[int, ...]
+) -> Model:
+    order: list[Path] = []
+    shapes = jax.eval_shape(lambda key: init.ordered(key, order), jax.random.key(0))
+    layers = _group_layers(shapes.params, order)
+    return Model(init, apply, apply_train, layers, shape, _n_classes(apply, shapes, shape))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,6 +251,11 @@ class _FunctionInit:
 
     def __call__(self, key: Key[Array, ""]) -> Variables:
         return Variables(self.init(key))
+
+    def ordered(self, key: Key[Array, ""], order: list[Path]) -> Variables:
+        params = self.init(key)
+        order.extend(_subtrees(params))
+        return Variables(params)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import scipy.sparse.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlearnkit.kernels import SolveInfo, cg, cgnr, lissa, minres, neumann
+from unlearnkit.kernels import SolveInfo, cg, cgnr, lissa, minres, neumann, solvers
 
 SYMMETRIC = {"minres": minres, "cgnr": cgnr}
 ALL = {**SYMMETRIC, "cg": cg, "neumann": partial(neumann, step_size=0.1)}
@@ -170,6 +170,22 @@ def test_indefinite_systems_are_solved_and_their_curvature_reported(name, precis
     assert info.converged
     assert info.curvature < 0
     np.testing.assert_allclose(x, np.linalg.solve(a, b), rtol=100 * tol, atol=10 * tol)
+
+
+@pytest.mark.parametrize("name", ["minres", "cgnr"])
+def test_rounds_of_refinement_reach_what_one_round_in_float32_does_not(name, monkeypatch):
+    a, rng = matrix(0, np.geomspace(1e-4, 1, 40))
+    a, b = jnp.float32(a), jnp.float32(rng.normal(size=40))
+
+    def run():
+        return ALL[name](lambda v: a @ v, b, damping=0.0, tol=1e-4, max_steps=5000)[1]
+
+    refined = run()
+    monkeypatch.setattr(solvers, "HEADWAY", 0.0)
+    one_round = run()
+    assert not one_round.converged
+    assert refined.converged
+    assert refined.steps <= one_round.steps + 20
 
 
 class TestMinres:

@@ -1,5 +1,18 @@
 """Runs every test with the jaxtyping annotations of unlearnkit checked by beartype."""
 
-from jaxtyping import install_import_hook
+import jaxtyping
+import pytest
+from hypothesis import settings
 
-install_import_hook("unlearnkit", "beartype.beartype").__enter__()
+jaxtyping.install_import_hook("unlearnkit", "run_time_types.checked").__enter__()
+
+settings.register_profile("unlearnkit", deadline=None)  # the first example compiles
+settings.load_profile("unlearnkit")
+
+
+@pytest.fixture
+def unchecked_types():
+    """Turns the run-time type checks off, so that the library's own refusals are met."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 Params: TypeAlias = Any
@@ -48,12 +49,12 @@ class Normalisation:
         if not all(s > 0 for s in self.std):
             raise ValueError(f"std must be > 0 in every channel, got {self.std}")
 
-    def apply(self, pixels: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
-        """Returns what the network sees of `pixels` in [0, 1]."""
+    def apply(self, pixels: Float[Array, ...]) -> Float[Array, ...]:
+        """Returns what the network sees of `pixels` [..., c] in [0, 1]."""
         return (pixels - jnp.asarray(self.mean)) / jnp.asarray(self.std)
 
-    def invert(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
-        """Returns the pixels in [0, 1] behind a normalised `x`."""
+    def invert(self, x: Float[Array, ...]) -> Float[Array, ...]:
+        """Returns the pixels in [0, 1] behind a normalised `x` [..., c]."""
         return x * jnp.asarray(self.std) + jnp.asarray(self.mean)
 
 
@@ -78,7 +79,7 @@ class Dataset(NamedTuple):
         """The number of examples."""
         return int(self.y.shape[0])
 
-    def take(self, indices: Int[Array, " m"]) -> Dataset:
+    def take(self, indices: Int[Array | np.ndarray, " m"]) -> Dataset:
         """Returns the examples at `indices`, in that order."""
         return jax.tree.map(lambda array: array[indices], self)
 
@@ -283,12 +284,42 @@ class Audited(NamedTuple):
     curves: Mapping[str, Any] = {}
 
 
+class Record(NamedTuple):
+    """One method on one seed.
+
+    Attributes:
+      method: its name in the study.
+      seed: which repetition.
+      metrics: what `evaluate` measured; empty where the method diverged.
+      cost: what unlearning took.
+      diverged: why there is no result, or None.
+      curves: arrays for plots.
+    """
+
+    method: str
+    seed: int
+    metrics: Mapping[str, float]
+    cost: Cost
+    diverged: str | None = None
+    curves: Mapping[str, Any] = {}
+
+
+OnEpoch: TypeAlias = Callable[[int, Mapping[str, Any]], None]
+"""Called on the host after each epoch with its number (from 1) and its metrics."""
+
+
 @runtime_checkable
 class Unlearner(Protocol):
     """Makes trained variables forget `task.forget`."""
 
     def __call__(
-        self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
+        self,
+        key: Key[Array, ""],
+        model: Model,
+        variables: Variables,
+        task: Task,
+        *,
+        on_epoch: OnEpoch | None = None,
     ) -> Unlearned: ...
 
 

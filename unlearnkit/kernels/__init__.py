@@ -1,13 +1,81 @@
-"""Curvature, solvers, per-example gradients, tangent kernels and the differentiable auditor."""
+"""The numerical kernels: curvature, solvers, gradients, NTK and the differentiable auditor."""
 
+from unlearnkit.base import SolveInfo
+from unlearnkit.kernels.curvature import (
+    cross_entropy_hessian,
+    empirical_fisher_diagonal,
+    fisher_diagonal,
+    ggn_operator,
+    ggn_vp,
+    hvp,
+    hvp_operator,
+    jacobian_transpose_vp,
+    jacobian_vp,
+    output_hessian,
+    squared_error_hessian,
+)
+from unlearnkit.kernels.games import (
+    GameInfo,
+    GameSolver,
+    GameState,
+    follow_the_ridge,
+    gradient_descent_newton,
+    tgda,
+    ugda,
+    unrolled_gradient,
+)
+from unlearnkit.kernels.krylov import cg, cgnr, minres
+from unlearnkit.kernels.ntk import empirical_ntk, jacobian, ntk_operator
+from unlearnkit.kernels.per_example import GradientOperator, gradient_bank, gram
+from unlearnkit.kernels.preconditioners import LowRank, jacobi, nystrom, sketched_ntk
+from unlearnkit.kernels.solvers import Solver
+from unlearnkit.kernels.stationary import lissa, neumann
 from unlearnkit.kernels.svm import logistic_regression, one_vs_rest, svm
 from unlearnkit.kernels.svm_solution import SvmInfo, SvmSolution, SvmStatus
+from unlearnkit.kernels.total_gradient import total_gradient
 
 __all__ = [
+    "GameInfo",
+    "GameSolver",
+    "GameState",
+    "GradientOperator",
+    "LowRank",
+    "SolveInfo",
+    "Solver",
     "SvmInfo",
     "SvmSolution",
     "SvmStatus",
+    "cg",
+    "cgnr",
+    "cross_entropy_hessian",
+    "empirical_fisher_diagonal",
+    "empirical_ntk",
+    "fisher_diagonal",
+    "follow_the_ridge",
+    "ggn_operator",
+    "ggn_vp",
+    "gradient_bank",
+    "gradient_descent_newton",
+    "gram",
+    "hvp",
+    "hvp_operator",
+    "jacobi",
+    "jacobian",
+    "jacobian_transpose_vp",
+    "jacobian_vp",
+    "lissa",
     "logistic_regression",
+    "minres",
+    "neumann",
+    "ntk_operator",
+    "nystrom",
     "one_vs_rest",
+    "output_hessian",
+    "sketched_ntk",
+    "squared_error_hessian",
     "svm",
+    "tgda",
+    "total_gradient",
+    "ugda",
+    "unrolled_gradient",
 ]

@@ -1,0 +1,95 @@
+"""What every experiment shares: scales, progress on the terminal, committed results."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from unlearnkit.base import Cost, Record
+from unlearnkit.files import write_json, write_text
+from unlearnkit.reporting import to_markdown
+
+Scale = Literal["smoke", "cpu", "paper"]
+"""smoke: seconds, in the tests. cpu: minutes on two cores. paper: the paper's own, accelerator."""
+
+
+_TABLE_WIDTH = 132
+
+
+def make_console() -> Console:
+    """Returns the console, wide enough for the tables: a narrow terminal wraps what it must."""
+    console = Console()
+    return console if console.width >= _TABLE_WIDTH else Console(width=_TABLE_WIDTH)
+
+
+class StageProgress:
+    """Shows what is being done: a live bar on a terminal, one line a stage elsewhere.
+
+    Call it with a stage's name, the epochs that are done, and all its epochs.
+    """
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._stage = ""
+        self._start = time.perf_counter()
+        if console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=console, transient=True)
+            self._task = self._bar.add_task("starting", total=None)
+
+    def __enter__(self) -> StageProgress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, description=stage, completed=done, total=total)
+        elif stage != self._stage:
+            elapsed = time.perf_counter() - self._start
+            self._console.print(f"[{elapsed:6.1f} s] {stage}", markup=False, highlight=False)
+        self._stage = stage
+
+
+def save_result(
+    path: Path, records: Sequence[Record], run: Mapping[str, Any], *, table: str | None = None
+) -> None:
+    """Writes a result that is small enough to be committed: `path` (JSON) and its table beside it.
+
+    Args:
+      path: as `results/<paper>/<name>-<scale>.json`.
+      records: of the run; their curves are left out.
+      run: settings and provenance.
+      table: Markdown; None makes it from the records.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        {**record._asdict(), "cost": record.cost._asdict(), "curves": {}} for record in records
+    ]
+    write_json(path, {**run, "records": lines})
+    write_text(path.with_suffix(".md"), table if table is not None else to_markdown(records))
+
+
+def load_result(path: Path) -> tuple[dict[str, Any], list[Record]]:
+    """Returns the settings with the provenance, and the records, of a committed result."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    records = [Record(**{**line, "cost": Cost(**line["cost"])}) for line in content.pop("records")]
+    return content, records

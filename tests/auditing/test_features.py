@@ -1,0 +1,54 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import log_softmax, softmax
+
+from unlearnkit.auditing import FEATURES, cross_entropy_losses, margins, membership_features
+
+
+def oracle(name, z, y):
+    """Float64, an example at a time, from the definitions."""
+    p, log_p = softmax(z), log_softmax(z)
+    others = [c for c in range(len(z)) if c != y]
+    return {
+        "loss": -log_p[y],
+        "confidence": p[y],
+        "entropy": -np.sum(p * log_p),
+        "modified_entropy": -(1 - p[y]) * log_p[y] - sum(p[c] * np.log1p(-p[c]) for c in others),
+        "margin": z[y] - np.log(np.sum(np.exp(z[others]))),
+    }[name]
+
+
+@pytest.mark.parametrize("name", [name for name in FEATURES if name != "logits"])
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10_000), scale=st.floats(0.1, 4))
+def test_features_are_their_definitions(name, seed, scale):
+    generator = np.random.default_rng(seed)
+    z = scale * generator.normal(size=(7, 4))
+    y = generator.integers(0, 4, 7)
+    found = membership_features(name, jnp.asarray(z, jnp.float32), jnp.asarray(y, jnp.int32))
+    expected = [oracle(name, row, label) for row, label in zip(z, y, strict=True)]
+    assert found.shape == (7, 1)
+    np.testing.assert_allclose(found[:, 0], expected, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", list(FEATURES))
+def test_features_stay_finite_where_the_network_is_certain(name):
+    z = jnp.array([[200.0, 0.0, -200.0], [-200.0, 200.0, 0.0]])
+    y = jnp.array([0, 0], dtype=jnp.int32)
+    assert bool(jnp.all(jnp.isfinite(membership_features(name, z, y))))
+
+
+def test_margin_is_the_logit_of_the_confidence():
+    z = jax.random.normal(jax.random.key(0), (50, 6))
+    y = jax.random.randint(jax.random.key(1), (50,), 0, 6)
+    p = jnp.exp(-cross_entropy_losses(z, y))
+    np.testing.assert_allclose(margins(z, y), jnp.log(p / (1 - p)), rtol=1e-3, atol=1e-4)
+
+
+def test_unknown_features_are_refused(unchecked_types):
+    with pytest.raises(ValueError, match="unknown feature 'los'; known: loss, confidence"):
+        membership_features("los", jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32))

@@ -1,0 +1,36 @@
+import re
+
+import pytest
+
+from experiments.readme import ROOT, Readme, main, regenerate
+
+
+def test_the_readme_says_what_the_results_say():
+    assert main(Readme(check=True)) == 0
+
+
+def test_a_typed_figure_is_found(tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "±" in text
+    changed = tmp_path / "README.md"
+    changed.write_text(text.replace("±", "± ", 1), encoding="utf-8")
+    assert main(Readme(check=True, path=changed)) == 1
+    assert main(Readme(path=changed)) == 0
+    assert changed.read_text(encoding="utf-8") == text
+
+
+def test_a_block_of_a_missing_result_is_refused():
+    block = "<!-- generated: {} -->\n<!-- end -->"
+    with pytest.raises(FileNotFoundError):
+        regenerate(block.format("results/quickstart/none.json"))
+    with pytest.raises(ValueError, match="no block is made from"):
+        regenerate(block.format("results/none.json"))
+
+
+def test_the_readme_s_example_runs_as_written(capsys):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {})
+    cost, gap = capsys.readouterr().out.splitlines()
+    assert "example_gradients=" in cost
+    assert 0 <= float(gap) < 0.2

@@ -1,0 +1,149 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unlearnkit import kernels
+from unlearnkit.kernels.ntk import cheaper_method
+
+CLOSE = {"rtol": 1e-9, "atol": 1e-11}
+
+
+def oracle(problem):
+    return jnp.einsum("iap,jbp->iajb", problem.jacobian, problem.jacobian)
+
+
+class TestEmpiricalNtk:
+    @pytest.mark.parametrize("method", ["auto", "jacobian", "products"])
+    def test_is_the_product_of_dense_jacobians(self, problem, method):
+        x = problem.dataset.x
+        want = oracle(problem)
+        got = kernels.empirical_ntk(problem.apply, problem.params, x, method=method)
+        np.testing.assert_allclose(got, want, **CLOSE)
+        cross = kernels.empirical_ntk(
+            problem.apply, problem.params, x[:5], x[2:], method=method
+        )  # fmt: skip
+        np.testing.assert_allclose(cross, want[:5, :, 2:], **CLOSE)
+
+    @pytest.mark.parametrize("method", ["jacobian", "products"])
+    @pytest.mark.parametrize("chunk", [2, 7])
+    def test_does_not_depend_on_the_chunk(self, mlp, method, chunk):
+        x, want = mlp.dataset.x, oracle(mlp)
+        got = kernels.empirical_ntk(mlp.apply, mlp.params, x, method=method, chunk=chunk)
+        np.testing.assert_allclose(got, want, **CLOSE)
+        cross = kernels.empirical_ntk(
+            mlp.apply, mlp.params, x, x[:3], method=method, chunk=chunk
+        )  # fmt: skip
+        np.testing.assert_allclose(cross, want[:, :, :3], **CLOSE)
+
+    def test_under_jit_and_vmap_over_parameters(self, mlp):
+        stacked = jax.tree.map(lambda leaf: jnp.stack([2 * leaf, leaf]), mlp.params)
+        got = jax.jit(
+            jax.vmap(lambda p, x: kernels.empirical_ntk(mlp.apply, p, x), in_axes=(0, None))
+        )(stacked, mlp.dataset.x)
+        np.testing.assert_allclose(got[1], oracle(mlp), **CLOSE)
+
+    def test_second_call_does_not_compile(self, mlp, compilations):
+        counted = compilations(mlp.apply)
+        kernels.empirical_ntk(counted, mlp.params, mlp.dataset.x, method="jacobian", chunk=7)
+        before = counted.count
+        kernels.empirical_ntk(counted, mlp.params, 2 * mlp.dataset.x, method="jacobian", chunk=7)
+        assert counted.count == before
+
+    def test_auto_counts(self, x64):
+        """Weights shared by many places favour the contraction, many outputs the products."""
+
+        def apply(params, x):
+            return jnp.mean(jnp.tanh(x @ params["a"]) @ params["b"], axis=1)
+
+        def params(outputs):
+            return {"a": jnp.ones((3, 4)), "b": jnp.ones((4, outputs))}
+
+        assert cheaper_method(apply, params(2), *2 * [jnp.ones((8, 50, 3))]) == "jacobian"
+        assert cheaper_method(apply, params(20), *2 * [jnp.ones((8, 1, 3))]) == "products"
+
+    def test_refuses_bad_input(self, mlp):
+        x = mlp.dataset.x
+        with pytest.raises(ValueError, match=r"method must be .*, got 'exact'"):
+            kernels.empirical_ntk(mlp.apply, mlp.params, x, method="exact")
+        with pytest.raises(ValueError, match="chunk must be >= 1, got 0"):
+            kernels.empirical_ntk(mlp.apply, mlp.params, x, chunk=0)
+        with pytest.raises(ValueError, match=r"to \[n, c\], but 1 input gave \(1,\)"):
+            kernels.empirical_ntk(lambda p, x: mlp.apply(p, x)[:, 0], mlp.params, x)
+
+
+class TestNtkOperator:
+    @pytest.mark.parametrize("chunk", [None, 3])
+    def test_is_the_dense_kernel_times_the_vector(self, problem, chunk):
+        v = jax.random.normal(jax.random.key(0), (7, 3))
+
+        @jax.jit
+        def product(params, x, v):
+            return kernels.ntk_operator(problem.apply, params, x, damping=0.7, chunk=chunk)(v)
+
+        got = product(problem.params, problem.dataset.x, v)
+        want = jnp.tensordot(oracle(problem), v, axes=2) + 0.7 * v
+        np.testing.assert_allclose(got, want, **CLOSE)
+
+    @pytest.mark.parametrize("chunk", [1, 7, 100])
+    def test_does_not_depend_on_the_chunk_and_maps_over_vectors(self, mlp, chunk):
+        vectors = jax.random.normal(jax.random.key(1), (4, 7, 3))
+        operator = kernels.ntk_operator(
+            mlp.apply, mlp.params, mlp.dataset.x, damping=0.0, chunk=chunk
+        )  # fmt: skip
+        got = jax.jit(jax.vmap(operator))(vectors)
+        np.testing.assert_allclose(got, jnp.einsum("iajb,kjb->kia", oracle(mlp), vectors), **CLOSE)
+
+    def test_the_product_runs_the_network_once_for_many_vectors(self, mlp):
+        program = jax.make_jaxpr(
+            lambda params, x, v: kernels.cg(
+                kernels.ntk_operator(mlp.apply, params, x, damping=0.0),
+                v,
+                damping=1.0,
+                tol=1e-3,
+                max_steps=10,
+            )[0]
+        )(mlp.params, mlp.dataset.x, jnp.ones((7, 3)))
+        loops = [eqn for eqn in program.jaxpr.eqns if eqn.primitive.name == "while"]
+        assert "tanh" in str(program)
+        assert all("tanh" not in str(loop) for loop in loops)
+
+    def test_memory_of_a_chunked_product_is_flat(self):
+        """Temporary memory beyond inputs and outputs; activations are 1,000 numbers an input."""
+
+        def apply(params, x):
+            return jnp.tanh(x @ params["a"]) @ params["b"]
+
+        params = {"a": jnp.ones((2, 1000)), "b": jnp.ones((1000, 2))}
+
+        def temporary(n, chunk):
+            def product(params, x, v):
+                return kernels.ntk_operator(apply, params, x, damping=0.0, chunk=chunk)(v)
+
+            arrays = (params, jnp.ones((n, 2)), jnp.ones((n, 2)))
+            return jax.jit(product).lower(*arrays).compile().memory_analysis().temp_size_in_bytes
+
+        assert temporary(1024, 8) < 1.3 * temporary(128, 8)
+        assert temporary(1024, None) > 4 * temporary(128, None)
+
+    def test_refuses_bad_input(self, mlp):
+        x = mlp.dataset.x
+        with pytest.raises(ValueError, match="chunk must be >= 1, got 0"):
+            kernels.ntk_operator(mlp.apply, mlp.params, x, damping=0.0, chunk=0)
+        with pytest.raises(ValueError, match=r"to \[n, c\]"):
+            kernels.ntk_operator(lambda p, x: x, mlp.params, x, damping=0.0)
+
+
+def test_kernels_ask_for_the_highest_precision():
+    def apply(params, x):
+        return jnp.tanh(x @ params)
+
+    w, x = jnp.ones((3, 2)), jnp.ones((4, 3))
+    for function in (
+        lambda w, x: kernels.empirical_ntk(apply, w, x, method="jacobian"),
+        lambda w, x: kernels.empirical_ntk(apply, w, x, method="products"),
+        lambda w, x: kernels.ntk_operator(apply, w, x, damping=0.0)(x[:, :2]),
+        lambda w, x: kernels.ntk_operator(apply, w, x, damping=0.0, chunk=3)(x[:, :2]),
+    ):
+        program = str(jax.make_jaxpr(function)(w, x))
+        assert program.count("dot_general[") == program.count("precision=(Precision.HIGHEST") > 0

@@ -1,0 +1,202 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unlearnkit.adapters import freeze_state
+from unlearnkit.models import MODELS, create
+
+DIGITS, MNIST, CIFAR = (8, 8, 1), (28, 28, 1), (32, 32, 3)
+TAKES = {
+    "logistic": (DIGITS, MNIST, CIFAR, (5,)),
+    "mlp": (DIGITS, MNIST, CIFAR, (5,)),
+    "nn": (DIGITS, MNIST),
+    "lenet": ((12, 13, 1), MNIST, CIFAR),
+    "cnn_mnist": (DIGITS, MNIST, (4, 7, 2)),
+    "cnn_cifar": (MNIST, CIFAR, (16, 17, 1)),
+    "vggmini": (DIGITS, CIFAR),
+    "allcnn": (DIGITS, CIFAR),
+    "allcnn_small": (DIGITS, CIFAR, (4, 5, 1)),
+    "resnet18": (DIGITS, CIFAR),
+}
+PARAMETERS = {
+    ("logistic", MNIST): 7_850,
+    ("nn", MNIST): 2 * (784 * 784 + 784) + 7_850,
+    ("lenet", MNIST): 61_706,
+    ("lenet", (32, 32, 1)): 61_706,
+    ("cnn_mnist", MNIST): 28_938,
+    ("cnn_cifar", CIFAR): 62_006,
+    ("vggmini", CIFAR): 5_750_922,
+    ("resnet18", CIFAR): 11_173_962,
+}
+IMAGE_MODELS = tuple(name for name in MODELS if name not in ("logistic", "mlp", "nn"))
+
+
+def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def abstract(model):
+    return jax.eval_shape(model.init, jax.random.key(0))
+
+
+def test_every_model_has_its_shapes_listed():
+    assert set(TAKES) == set(MODELS)
+
+
+@pytest.mark.parametrize(("name", "shape"), PARAMETERS, ids=str)
+def test_parameter_counts(name, shape):
+    model = create(name, input_shape=shape, n_classes=10)
+    assert count(abstract(model).params) == PARAMETERS[name, shape]
+
+
+def test_vggmini_fits_the_error_that_the_paper_converts():
+    dim = PARAMETERS["vggmini", CIFAR]
+    assert f"{(1e-6 * dim) ** 0.5:.3f}" == "2.398"
+    assert f"{dim / 1e6:.2f}" == "5.75"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [(name, shape) for name in TAKES for shape in TAKES[name]], ids=str
+)
+def test_maps_every_input_to_logits(name, shape):
+    model = create(name, input_shape=shape, n_classes=7)
+    assert model.n_classes == 7
+    x = jax.ShapeDtypeStruct((3, *shape), jnp.float32)
+    logits = jax.eval_shape(model.apply, abstract(model), x)
+    assert (logits.shape, logits.dtype) == ((3, 7), jnp.float32)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_layers_run_from_input_to_output_and_cover_the_parameters(name):
+    model = create(name, input_shape=TAKES[name][0], n_classes=7)
+    params = abstract(model).params
+    sizes, kernels = 0, []
+    for group in model.layers:
+        for path in group:
+            subtree = params
+            for key in path:
+                subtree = subtree[key]
+            sizes += count(subtree)
+            kernels += [subtree["kernel"].shape] if "kernel" in subtree else []
+    assert sizes == count(params)
+    assert len(kernels) == len(model.layers)
+    assert model.layers[-1] == (("classifier",),)
+    assert kernels[-1][-1] == 7
+    # Each layer takes what the one before gives; a flattened map multiplies it by its area.
+    if name != "resnet18":
+        outputs = [kernel[-1] for kernel in kernels[:-1]]
+        inputs = [kernel[-2] for kernel in kernels[1:]]
+        assert all(i % o == 0 for i, o in zip(inputs, outputs, strict=True))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_equal_calls_return_equal_models(name):
+    shape = TAKES[name][0]
+    one, two = (create(name, input_shape=shape, n_classes=7) for _ in range(2))
+    assert one == two
+    assert hash(one) == hash(two)
+    assert one != create(name, input_shape=shape, n_classes=8)
+
+
+@pytest.mark.parametrize("name", IMAGE_MODELS)
+def test_implementation_is_part_of_equality(name):
+    make = {
+        how: create(name, input_shape=TAKES[name][0], n_classes=7, implementation=how)
+        for how in ("xla", "patches")
+    }
+    assert make["xla"] != make["patches"]
+
+
+def relative_error(one, two):
+    flat = [np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(t)]) for t in (one, two)]
+    return np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[0])
+
+
+@pytest.mark.parametrize("name", sorted(set(IMAGE_MODELS) - {"allcnn_small"}))
+def test_implementations_agree(name):
+    options = {"width": 4} if name in ("resnet18", "allcnn") else {}
+    shape = TAKES[name][0]
+    x = jax.random.normal(jax.random.key(1), (5, *shape))
+    results = []
+    for how in ("xla", "patches"):
+        model = create(name, input_shape=shape, n_classes=7, implementation=how, **options)
+        variables = jax.jit(model.init)(jax.random.key(0))
+
+        def loss(params, model=model, variables=variables):
+            logits, state = model.apply_train(
+                variables._replace(params=params), x, jax.random.key(2)
+            )
+            return (jax.nn.log_softmax(logits) ** 2).sum(), (logits, state)
+
+        gradient, (logits, state) = jax.jit(jax.grad(loss, has_aux=True))(variables.params)
+        results.append((gradient, (logits, state)))
+    for xla, patches in zip(*results, strict=True):
+        assert relative_error(xla, patches) <= 1e-3
+
+
+@pytest.mark.parametrize("name", ["allcnn_small", "resnet18"])
+def test_batch_norm_moves_in_training_mode_alone(name):
+    options = {"width": 4} if name == "resnet18" else {}
+    model = create(name, input_shape=DIGITS, n_classes=7, **options)
+    variables = jax.jit(model.init)(jax.random.key(0))
+    x = 3 + jax.random.normal(jax.random.key(1), (6, *DIGITS))
+    _, moved = jax.jit(model.apply_train)(variables, x, jax.random.key(2))
+    still = all(
+        bool((a == b).all())
+        for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(variables.state), strict=True)
+    )
+    assert not still
+    frozen_logits, kept = jax.jit(freeze_state(model).apply_train)(variables, x, jax.random.key(2))
+    jax.tree.map(np.testing.assert_array_equal, kept, variables.state)
+    np.testing.assert_allclose(frozen_logits, jax.jit(model.apply)(variables, x), rtol=1e-5)
+
+
+def test_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match=r"'lanet'; known models: logistic, mlp, .*resnet18"):
+        create("lanet", input_shape=MNIST, n_classes=10)
+    with pytest.raises(ValueError, match="no option depth; its options: implementation, width"):
+        create("resnet18", input_shape=CIFAR, n_classes=10, depth=3)
+    with pytest.raises(ValueError, match="its options: none"):
+        create("logistic", input_shape=CIFAR, n_classes=10, width=3)
+    with pytest.raises(ValueError, match=r"implementation must be one of xla, patches.*'fast'"):
+        create("lenet", input_shape=MNIST, n_classes=10, implementation="fast")
+    with pytest.raises(ValueError, match=r"activation must be one of relu, .*'sine'"):
+        create("mlp", input_shape=MNIST, n_classes=10, activation="sine")
+    with pytest.raises(ValueError, match=r"hidden widths must be >= 1, got \(4, 0\)"):
+        create("mlp", input_shape=MNIST, n_classes=10, hidden=(4, 0))
+    with pytest.raises(ValueError, match="width must be >= 1, got 0"):
+        create("allcnn", input_shape=CIFAR, n_classes=10, width=0)
+    with pytest.raises(ValueError, match="width must be >= 1, got -1"):
+        create("resnet18", input_shape=CIFAR, n_classes=10, width=-1)
+    with pytest.raises(ValueError, match="n_classes must be >= 1, got 0"):
+        create("lenet", input_shape=MNIST, n_classes=0)
+    with pytest.raises(ValueError, match=r"input_shape must have sides >= 1, got \(28, 0, 1\)"):
+        create("lenet", input_shape=(28, 0, 1), n_classes=10)
+
+
+@pytest.mark.parametrize(
+    ("name", "smallest"),
+    [("lenet", 12), ("cnn_mnist", 4), ("cnn_cifar", 16), ("vggmini", 8), ("allcnn", 4)],
+)
+def test_refuses_small_images_and_no_others(name, smallest):
+    create(name, input_shape=(smallest, smallest, 1), n_classes=2)
+    small = (smallest, smallest - 1, 1)
+    message = rf"{name} needs images of at least {smallest}x{smallest}.*{smallest}x{smallest - 1}"
+    with pytest.raises(ValueError, match=message):
+        create(name, input_shape=small, n_classes=2)
+    with pytest.raises(ValueError, match=rf"{name} takes images .*got examples of shape \(64,\)"):
+        create(name, input_shape=(64,), n_classes=2)
+
+
+def test_mlp_with_its_activations_is_its_formula():
+    model = create("mlp", input_shape=(2, 2), n_classes=3, hidden=(5, 4), activation="leaky_relu")
+    params = model.init(jax.random.key(0)).params
+    x = jax.random.normal(jax.random.key(1), (6, 2, 2))
+    h = np.asarray(x).reshape(6, 4)
+    for layer in ("fc1", "fc2"):
+        h = h @ np.asarray(params[layer]["kernel"]) + np.asarray(params[layer]["bias"])
+        h = np.where(h > 0, h, 0.2 * h)
+    expected = h @ np.asarray(params["classifier"]["kernel"])
+    variables = model.init(jax.random.key(0))
+    np.testing.assert_allclose(model.apply(variables, x), expected, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,47 @@
+"""A training run that a test kills: python killed_run.py FOLDER OUTPUT."""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from unlearnkit.base import Dataset, Model
+from unlearnkit.training import Recipe, fit, save_variables
+
+RECIPE = Recipe(epochs=60, batch_size=32, optimizer="adam", learning_rate=1e-3, gradient_noise=1e-3)
+
+
+def init(key):
+    first, second = jax.random.split(key)
+    return {
+        "hidden": {"kernel": 0.1 * jax.random.normal(first, (64, 256)), "bias": jnp.zeros(256)},
+        "logits": {"kernel": 0.1 * jax.random.normal(second, (256, 10)), "bias": jnp.zeros(10)},
+    }
+
+
+def apply(params, x):
+    hidden = jax.nn.relu(x @ params["hidden"]["kernel"] + params["hidden"]["bias"])
+    return hidden @ params["logits"]["kernel"] + params["logits"]["bias"]
+
+
+def main(folder: str, output: str) -> None:
+    x = jax.random.normal(jax.random.key(0), (2000, 64))
+    dataset = Dataset(x, jax.random.randint(jax.random.key(1), (2000,), 0, 10))
+    model = Model.from_functions(init, apply, input_shape=(64,))
+    print("ready", flush=True)
+    trained = fit(
+        jax.random.key(5),
+        model,
+        dataset,
+        RECIPE,
+        checkpoint=folder,
+        on_epoch=lambda epoch, _: print(f"epoch {epoch}", flush=True),
+    )
+    history = {name: values.tolist() for name, values in trained.info.history.items()}
+    save_variables(Path(output), trained.variables, {"history": history})
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,169 @@
+"""Every registered unlearner through the same cases; a new one joins with one line in METHODS."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unlearnkit import models, unlearning
+from unlearnkit.auditing import accuracy
+from unlearnkit.base import Dataset, Task, Unlearned, Unlearner, Variables
+from unlearnkit.training import Recipe, fit, train_epoch
+from unlearnkit.unlearning import FineTune, GradientAscent, NoisyDescent, Retrain
+
+KEY = jax.random.key(2)
+RECIPE = Recipe(epochs=5, batch_size=32, learning_rate=0.05)
+
+METHODS = {
+    "retrain": Retrain(RECIPE),
+    "fine_tune": FineTune(epochs=2, batch_size=32),
+    "noisy_descent": NoisyDescent(epochs=2, batch_size=32, noise_std=0.01),
+    "gradient_ascent": GradientAscent(epochs=2, batch_size=16),
+}
+COSTS = {
+    "retrain": 5 * 192,
+    "fine_tune": 2 * 192,
+    "noisy_descent": 2 * 192,
+    "gradient_ascent": 2 * 32,
+}
+
+
+def draw(seed, n):
+    x = jax.random.normal(jax.random.key(seed), (n, 6, 6, 1))
+    y = jnp.argmax(x[:, :3, :3].reshape(n, 3, 3).mean(-1), axis=-1)
+    return Dataset(x, y.astype(jnp.int32))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return models.create("mlp", input_shape=(6, 6, 1), n_classes=3, hidden=(16,))
+
+
+@pytest.fixture(scope="module")
+def task():
+    return Task(draw(1, 200), draw(2, 40), draw(3, 30), draw(4, 60))
+
+
+@pytest.fixture(scope="module")
+def variables(model, task):
+    return fit(jax.random.key(0), model, task.train, RECIPE).variables
+
+
+@pytest.fixture(params=list(unlearning.UNLEARNERS))
+def name(request):
+    return request.param
+
+
+def leaves_equal(one, other):
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_every_registered_method_is_in_the_matrix():
+    assert set(METHODS) == set(unlearning.UNLEARNERS)
+    for name, method in METHODS.items():
+        assert type(method) is unlearning.UNLEARNERS[name]
+        assert isinstance(method, Unlearner)
+
+
+def test_moves_the_model_and_leaves_the_original_untouched(name, model, variables, task):
+    before = jax.tree.map(np.array, variables)
+    unlearned = METHODS[name](KEY, model, variables, task)
+    assert isinstance(unlearned, Unlearned)
+    assert leaves_equal(variables, before)
+    assert jax.tree.structure(unlearned.variables) == jax.tree.structure(variables)
+    for new, old in zip(
+        jax.tree.leaves(unlearned.variables.params), jax.tree.leaves(variables.params), strict=True
+    ):
+        assert new.shape == old.shape
+        assert new.dtype == old.dtype
+        assert not np.array_equal(new, old)
+        assert np.all(np.isfinite(new))
+
+
+def test_keeps_what_stays_useful(name, model, variables, task):
+    unlearned = METHODS[name](KEY, model, variables, task)
+    assert accuracy(model, unlearned.variables, task.retain) > 0.6
+
+
+def test_the_key_decides_everything(name, model, variables, task):
+    one = METHODS[name](KEY, model, variables, task).variables
+    same = METHODS[name](KEY, model, variables, task).variables
+    other = METHODS[name](jax.random.key(9), model, variables, task).variables
+    assert leaves_equal(one, same)
+    assert not leaves_equal(one, other)
+
+
+def test_no_key_is_used_twice(name, model, variables, task):
+    with jax.debug_key_reuse(True):
+        METHODS[name](jax.random.key(5), model, variables, task)
+
+
+def test_counts_its_cost_and_keeps_its_history(name, model, variables, task):
+    info = METHODS[name](KEY, model, variables, task).info
+    assert info.cost.example_gradients == COSTS[name]
+    assert info.cost.seconds > 0
+    assert info.cost.compile_seconds >= 0
+    assert {"loss", "accuracy"} <= set(info.history)
+    for values in info.history.values():
+        assert np.all(np.isfinite(values))
+
+
+def test_reports_each_epoch(name, model, variables, task):
+    epochs = []
+    METHODS[name](KEY, model, variables, task, on_epoch=lambda epoch, _: epochs.append(epoch))
+    assert epochs == list(range(1, len(epochs) + 1))
+    assert epochs
+
+
+def test_second_call_compiles_nothing(name, model, variables, task):
+    METHODS[name](KEY, model, variables, task)
+    before = train_epoch._cache_size()
+    METHODS[name](jax.random.key(6), model, variables, task)
+    assert train_epoch._cache_size() == before
+
+
+def test_is_a_value_that_prints_and_hashes(name):
+    method = METHODS[name]
+    assert type(method).__name__ in repr(method)
+    assert hash(method) == hash(METHODS[name])
+    assert unlearning.create(name) == type(method)()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda t: t._replace(forget=t.forget.take(np.arange(0))), "forget"),
+        (lambda t: t._replace(retain=t.retain.take(np.arange(0))), "retain"),
+        (
+            lambda t: t._replace(forget=t.forget._replace(x=t.forget.x.at[1, 2, 3].set(np.nan))),
+            "finite",
+        ),
+        (
+            lambda t: t._replace(forget=t.forget._replace(y=t.forget.y.at[3].set(3))),
+            "labels of forget must be < 3",
+        ),
+        (lambda t: t._replace(retain=t.retain._replace(x=t.retain.x[:, :5])), "has shape"),
+        (
+            lambda t: t._replace(
+                retain=t.retain.take(np.arange(9)), forget=t.forget.take(np.arange(2))
+            ),
+            "larger than the data",
+        ),
+    ],
+)
+def test_bad_tasks_are_refused(name, model, variables, task, damage, message, unchecked_types):
+    with pytest.raises(ValueError, match=message):
+        METHODS[name](KEY, model, variables, damage(task))
+
+
+def test_weights_of_another_network_are_refused(name, model, task):
+    if name == "retrain":  # it starts afresh
+        return
+    with pytest.raises(ValueError, match="variables do not fit the model"):
+        METHODS[name](KEY, model, Variables({"other": jnp.zeros(3)}), task)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="unknown unlearner 'scrubb'; known: retrain, fine_tune"):
+        unlearning.create("scrubb")

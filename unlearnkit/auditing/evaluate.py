@@ -1,0 +1,166 @@
+"""One record of everything that is measured of an unlearned model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+from scipy import stats
+
+from unlearnkit.auditing.features import cross_entropy_losses, membership_features
+from unlearnkit.auditing.membership import MembershipInference
+from unlearnkit.base import Audited, Dataset, Model, Task, Variables
+from unlearnkit.training import predict
+from unlearnkit.validation import check_task, check_variables
+
+HEADLINE_ATTACK = MembershipInference("loss", "logistic")
+DEFAULT_ATTACKS = (
+    HEADLINE_ATTACK,
+    MembershipInference("confidence", "logistic"),
+    MembershipInference("entropy", "logistic"),
+    MembershipInference("modified_entropy", "logistic"),
+    MembershipInference("margin", "logistic"),
+    MembershipInference("logits", "logistic"),
+    MembershipInference("logits", "svm"),
+)
+
+GAP_METRICS = ("accuracy_retain", "accuracy_forget", "accuracy_test", "mia_loss_logistic_accuracy")
+"""The metrics whose absolute differences to Retrain make the average gap."""
+
+
+def evaluate(
+    key: Key[Array, ""],
+    model: Model,
+    variables: Variables,
+    task: Task,
+    *,
+    reference: Variables | None = None,
+    attacks: Sequence[MembershipInference] = DEFAULT_ATTACKS,
+) -> Audited:
+    """Returns every audit of one model as one record.
+
+    Metrics:
+      accuracy_{retain,forget,test}; accuracy_gap = |Acc_f - Acc_te|
+      mia_{feature}_{attacker}_{metric}: see `MembershipInference`
+      ks_statistic, ks_pvalue, wasserstein: between the losses of the forget and the test set
+      with a reference, of the forget and of the test set each:
+        agreement_{set}: share of equal predictions
+        activation_distance_{set}: mean_i ‖softmax f(x_i) - softmax f_ref(x_i)‖₁, in [0, 2]
+      average_gap: mean |difference to the reference| over the three accuracies and the accuracy of
+        the loss attack, the headline distance to Retrain
+
+    Curves: `loss_forget`, `loss_test`, and `fpr` and `tpr` of each attack under its name.
+
+    Args:
+      key: of the attacks' subsamples and folds; the reference is audited with the same.
+      model: the network.
+      variables: the weights that are judged.
+      task: the question that they answer.
+      reference: weights of a network retrained without the forget set.
+      attacks: membership attacks to run; the loss attack by logistic regression must be among
+        them where a reference is given.
+
+    Raises:
+      ValueError: a task, variables or reference that does not fit the model.
+
+    Source: 001, section 6.2; 004, section 6 (activation distance); average gap of Jia et al. 2023.
+    """
+    check_task(task, model)
+    check_variables(variables, model)
+    logits = _logits(model, variables, task)
+    metrics, curves = _audit(key, logits, task, attacks)
+    if reference is None:
+        return Audited(metrics, curves)
+    check_variables(reference, model)
+    if HEADLINE_ATTACK not in attacks:
+        raise ValueError(f"the distance to a reference needs {HEADLINE_ATTACK} among the attacks")
+    reference_logits = _logits(model, reference, task)
+    reference_metrics, _ = _audit(key, reference_logits, task, [HEADLINE_ATTACK])
+    for name in ("forget", "test"):
+        mine, other = logits[name], reference_logits[name]
+        metrics[f"agreement_{name}"] = prediction_agreement(mine, other)
+        metrics[f"activation_distance_{name}"] = activation_distance(mine, other)
+    metrics["average_gap"] = average_gap(metrics, reference_metrics)
+    return Audited(metrics, curves)
+
+
+def average_gap(metrics: Mapping[str, float], reference: Mapping[str, float]) -> float:
+    """Returns the mean absolute difference of `GAP_METRICS` to those of a reference."""
+    return float(np.mean([abs(metrics[name] - reference[name]) for name in GAP_METRICS]))
+
+
+def accuracy(model: Model, variables: Variables, dataset: Dataset) -> float:
+    """Returns the share of examples that the network labels as they are labelled."""
+    return _accuracy(predict(model, variables, dataset.x), dataset)
+
+
+def prediction_agreement(one: Float[Array, "n c"], other: Float[Array, "n c"]) -> float:
+    """Returns the share of examples on which two networks predict the same class."""
+    return float(jnp.mean(jnp.argmax(one, -1) == jnp.argmax(other, -1)))
+
+
+def activation_distance(one: Float[Array, "n c"], other: Float[Array, "n c"]) -> float:
+    """Returns mean_i ‖softmax(one_i) - softmax(other_i)‖₁, in [0, 2].
+
+    Source: 004, section 6 (mean L1 distance of the final activations).
+    """
+    difference = jax.nn.softmax(one) - jax.nn.softmax(other)
+    return float(jnp.mean(jnp.sum(jnp.abs(difference), axis=-1)))
+
+
+def loss_divergence(
+    forget: Float[np.ndarray, " n"], test: Float[np.ndarray, " m"]
+) -> dict[str, float]:
+    """Returns how far two samples of losses are apart.
+
+    Returns:
+      `ks_statistic` and `ks_pvalue` of the two-sample Kolmogorov-Smirnov test, and `wasserstein`,
+      the first Wasserstein distance, in units of the loss (nats).
+
+    Source: 001, section 6.2.
+    """
+    ks = stats.ks_2samp(forget, test)
+    return {
+        "ks_statistic": float(ks.statistic),
+        "ks_pvalue": float(ks.pvalue),
+        "wasserstein": float(stats.wasserstein_distance(forget, test)),
+    }
+
+
+def _logits(model: Model, variables: Variables, task: Task) -> dict[str, Array]:
+    parts = {"retain": task.retain, "forget": task.forget, "test": task.test}
+    return {name: predict(model, variables, part.x) for name, part in parts.items()}
+
+
+def _audit(
+    key: Key[Array, ""],
+    logits: Mapping[str, Array],
+    task: Task,
+    attacks: Sequence[MembershipInference],
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    metrics = {
+        f"accuracy_{name}": _accuracy(values, getattr(task, name))
+        for name, values in logits.items()
+    }
+    metrics["accuracy_gap"] = abs(metrics["accuracy_forget"] - metrics["accuracy_test"])
+    seen = {"forget": task.forget.y, "test": task.test.y}
+    losses = {name: np.asarray(cross_entropy_losses(logits[name], y)) for name, y in seen.items()}
+    metrics |= loss_divergence(losses["forget"], losses["test"])
+    curves = {f"loss_{name}": values for name, values in losses.items()}
+    for attack in attacks:
+        members, others = (
+            np.asarray(membership_features(attack.feature, logits[name], y))
+            for name, y in seen.items()
+        )
+        audited = attack.attack(key, members, others)
+        prefix = f"mia_{attack.feature}_{attack.attacker}"
+        metrics |= {f"{prefix}_{name}": value for name, value in audited.metrics.items()}
+        curves |= {f"{prefix}_{name}": values for name, values in audited.curves.items()}
+    return metrics, curves
+
+
+def _accuracy(logits: Array, dataset: Dataset) -> float:
+    return float(jnp.mean(jnp.argmax(logits, -1) == dataset.y))

@@ -1,0 +1,91 @@
+"""What a membership attacker sees of one example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+FeatureName = Literal["loss", "confidence", "entropy", "modified_entropy", "margin", "logits"]
+
+_Feature = Callable[[Float[Array, "n c"], Int[Array, " n"]], Float[Array, "n d"]]
+
+
+def membership_features(
+    name: FeatureName, logits: Float[Array, "n c"], labels: Int[Array, " n"]
+) -> Float[Array, "n d"]:
+    """Returns one row of features an example, d = 1 for all but `logits`, where d = c.
+
+    With p = softmax(logits) and y the label:
+      loss              -log p_y
+      confidence        p_y
+      entropy           -Σ_c p_c log p_c
+      modified_entropy  -(1 - p_y) log p_y - Σ_{c≠y} p_c log(1 - p_c)
+      margin            log p_y / (1 - p_y) = z_y - logsumexp_{c≠y} z_c
+      logits            z
+
+    Args:
+      name: which feature.
+      logits: z, in evaluation mode.
+      labels: y.
+
+    Raises:
+      ValueError: an unknown feature.
+
+    Source: Song & Mittal 2021 (entropy, modified entropy), Carlini et al. 2022 (margin), 001,
+    section 4.1 (logits).
+    """
+    if name not in FEATURES:
+        raise ValueError(f"unknown feature {name!r}; known: {', '.join(FEATURES)}")
+    return FEATURES[name](logits, labels)
+
+
+def cross_entropy_losses(
+    logits: Float[Array, "n c"], labels: Int[Array, " n"]
+) -> Float[Array, " n"]:
+    """Returns -log p_y of every example."""
+    return -_pick(jax.nn.log_softmax(logits), labels)
+
+
+def margins(logits: Float[Array, "n c"], labels: Int[Array, " n"]) -> Float[Array, " n"]:
+    """Returns z_y - logsumexp_{c≠y} z_c, the logit of p_y without its cancellation."""
+    others = jnp.where(_is_label(logits, labels), -jnp.inf, logits)
+    return _pick(logits, labels) - jax.nn.logsumexp(others, axis=-1)
+
+
+def _confidence(logits: Array, labels: Array) -> Array:
+    return jnp.exp(_pick(jax.nn.log_softmax(logits), labels))
+
+
+def _entropy(logits: Array, labels: Array) -> Array:
+    log_p = jax.nn.log_softmax(logits)
+    return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+
+
+def _modified_entropy(logits: Array, labels: Array) -> Array:
+    log_p = jax.nn.log_softmax(logits)
+    p = jnp.exp(log_p)
+    log_not_p = jnp.log1p(-jnp.minimum(p, 1 - jnp.finfo(p.dtype).epsneg))
+    terms = jnp.where(_is_label(logits, labels), (1 - p) * log_p, p * log_not_p)
+    return -jnp.sum(terms, axis=-1)
+
+
+def _pick(values: Array, labels: Array) -> Array:
+    return jnp.take_along_axis(values, labels[:, None], axis=-1)[:, 0]
+
+
+def _is_label(logits: Array, labels: Array) -> Array:
+    return jnp.arange(logits.shape[-1]) == labels[:, None]
+
+
+FEATURES: dict[str, _Feature] = {
+    "loss": lambda z, y: cross_entropy_losses(z, y)[:, None],
+    "confidence": lambda z, y: _confidence(z, y)[:, None],
+    "entropy": lambda z, y: _entropy(z, y)[:, None],
+    "modified_entropy": lambda z, y: _modified_entropy(z, y)[:, None],
+    "margin": lambda z, y: margins(z, y)[:, None],
+    "logits": lambda z, y: z,
+}

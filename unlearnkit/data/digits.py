@@ -1,0 +1,55 @@
+"""scikit-learn's digits: 1,797 real images of 8x8 pixels, shipped inside an installed package."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from unlearnkit.data.source import Description, Pixels, Progress, measure
+
+_TEST_FRACTION = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Digits:
+    """The digits, 899 for training and 898 for testing, every class in the same proportion.
+
+    The images have no official split. Ours orders the examples of a class by the SHA-256 of their
+    index, a permutation that no version of any random generator changes, and tests on the first
+    half: with fewer training examples a network fits them all and still errs on unseen ones, which
+    is what unlearning and its audits are about.
+    """
+
+    name: str = "digits"
+    cache: Path | None = None
+
+    def describe(self) -> Description:
+        """Returns shape, classes and sizes."""
+        y = load_digits().target
+        sizes = {split: int(mask.sum()) for split, mask in _split(y).items()}
+        return Description(self.name, (8, 8, 1), 10, tuple(str(i) for i in range(10)), sizes)
+
+    def fingerprint(self) -> str:
+        """Returns a constant: the images do not change."""
+        return "digits"
+
+    def read(self, split: str, progress: Progress | None) -> Pixels:
+        """Returns one split; the pixels are 0, ..., 16."""
+        digits = load_digits()
+        chosen = _split(digits.target)[split]
+        x = digits.images[chosen].astype(np.uint8)[..., None]
+        return measure(x, digits.target[chosen], white=16)
+
+
+def _split(y: np.ndarray) -> dict[str, np.ndarray]:
+    order = sorted(range(len(y)), key=lambda i: hashlib.sha256(str(i).encode()).digest())
+    by_hash = np.asarray(order)
+    test = np.zeros(len(y), bool)
+    for label in np.unique(y):
+        members = by_hash[y[by_hash] == label]
+        test[members[: round(_TEST_FRACTION * len(members))]] = True
+    return {"train": ~test, "test": test}

@@ -1,0 +1,118 @@
+"""Indices that come from outside: their types, their ranges, and the files that hold them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def as_indices(values: Any, *, name: str = "indices") -> np.ndarray:
+    """Returns integers or booleans, after checking all that does not need the training set.
+
+    Args:
+      values: [m] integers, or [n] booleans.
+      name: what the message calls them.
+
+    Raises:
+      TypeError: neither integers nor booleans.
+      ValueError: empty, or not one list.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        array = np.asarray(values, dtype=object)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be one list, got the shape {list(array.shape)}")
+    if array.size == 0:
+        raise ValueError(f"{name} must not be empty: there would be nothing to forget")
+    if array.dtype != np.bool_ and not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(
+            f"{name} must be integers or booleans, got {array.dtype}; "
+            "convert whole numbers with astype(numpy.int64)"
+        )
+    return array
+
+
+def check_forget(chosen: np.ndarray, n: int) -> np.ndarray:
+    """Returns ascending indices of some, but not all, of `n` training examples.
+
+    Args:
+      chosen: [m] distinct integers in 0, ..., n - 1, or [n] booleans.
+      n: the size of the training set.
+
+    Raises:
+      ValueError: out of range, duplicate, none, all, or booleans of another length.
+    """
+    if chosen.dtype == np.bool_:
+        if len(chosen) != n:
+            raise ValueError(
+                f"booleans must be {n}, one a training example, got {len(chosen)}; "
+                "give indices to name only some"
+            )
+        chosen = np.flatnonzero(chosen)
+    wrong = np.flatnonzero((chosen < 0) | (chosen >= n))
+    if wrong.size:
+        raise ValueError(
+            f"indices must lie in 0, ..., {n - 1} (the training set has {n} examples), "
+            f"got {chosen[wrong[0]]} at position {wrong[0]}"
+        )
+    unique, counts = np.unique(chosen, return_counts=True)
+    if (counts > 1).any():
+        repeated = unique[counts > 1]
+        raise ValueError(
+            f"indices must be distinct, got {repeated[0]} {counts[counts > 1][0]} times "
+            f"({len(repeated)} indices are repeated); remove the duplicates"
+        )
+    if not unique.size:
+        raise ValueError("the forget set must not be empty: no training example was chosen")
+    if len(unique) == n:
+        raise ValueError(
+            f"the forget set must not be the whole training set, got all {n} examples; "
+            "with nothing to retain, train a new network instead"
+        )
+    return unique
+
+
+def read_indices(path: Path) -> Any:
+    """Returns what a `.npy`, `.json` or `.txt` file holds, not yet checked.
+
+    Args:
+      path: text has one integer a line; blank lines and what follows a # are passed over.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: another format, or a damaged file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no index file {path}")
+    if path.suffix == ".npy":
+        try:
+            return np.load(path, allow_pickle=False)
+        except (OSError, EOFError, ValueError) as error:
+            raise ValueError(
+                f"cannot read {path} ({error}); save the indices with numpy.save"
+            ) from error
+    if path.suffix == ".json":
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"cannot read {path} as JSON: {error}") from error
+    if path.suffix == ".txt":
+        return _read_lines(path)
+    raise ValueError(f"an index file must end in .npy, .json or .txt, got {path}")
+
+
+def _read_lines(path: Path) -> list[int]:
+    indices = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        entry = line.partition("#")[0].strip()
+        if not entry:
+            continue
+        try:
+            indices.append(int(entry))
+        except ValueError:
+            raise ValueError(f"line {number} of {path} must be an integer, got {entry!r}") from None
+    return indices

@@ -1,0 +1,131 @@
+"""What every source of data gives: a description, a fingerprint of its files, decoded pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with (examples decoded, examples in all) while a source is read."""
+
+SPLITS = ("train", "test")
+_CHUNK = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What is known of a dataset without decoding it.
+
+    Attributes:
+      name: as given to `load`.
+      input_shape: the shape of one example; images are (height, width, channels).
+      n_classes: labels are 0, ..., n_classes - 1.
+      class_names: one a class, in the order of the labels.
+      sizes: examples by split.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    n_classes: int
+    class_names: tuple[str, ...]
+    sizes: Mapping[str, int]
+
+
+class Pixels(NamedTuple):
+    """One split on the host, decoded and not yet normalised.
+
+    Attributes:
+      x: [n, ...] uint8, or float32 in [0, 1] where the source holds floats.
+      y: [n] int32.
+      white: the value in `x` of a pixel that is 1.
+      mean: of x / white, one value a channel.
+      std: likewise.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    white: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where a dataset comes from.
+
+    Attributes:
+      cache: the folder beside the source where decoded data may be kept; None where decoding costs
+        nothing.
+    """
+
+    @property
+    def cache(self) -> Path | None: ...
+
+    def describe(self) -> Description: ...
+
+    def fingerprint(self) -> str: ...
+
+    def read(self, split: str, progress: Progress | None) -> Pixels: ...
+
+
+def measure(x: np.ndarray, y: np.ndarray, *, white: int) -> Pixels:
+    """Returns the split with the mean and standard deviation of each channel.
+
+    Args:
+      x: [n, ..., c] uint8 or float32.
+      y: [n] integers.
+      white: the value in `x` of a pixel that is 1.
+    """
+    mean, std = _byte_moments(x) if x.dtype == np.uint8 else _float_moments(x)
+    return Pixels(
+        x,
+        y.astype(np.int32),
+        white,
+        tuple(float(m) for m in mean / white),
+        tuple(float(s) for s in std / white),
+    )
+
+
+def _byte_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation by channel from exact histograms, a sixth of the time."""
+    channels = x.shape[-1]
+    counts = np.zeros((channels, 256), np.int64)
+    # In chunks, because counting makes 8 bytes of every byte.
+    for start in range(0, len(x), _CHUNK):
+        rows = x[start : start + _CHUNK].reshape(-1, channels)
+        for channel in range(channels):
+            counts[channel] += np.bincount(rows[:, channel], minlength=256)
+    values = np.arange(256)
+    n = x.size // channels
+    mean = counts @ values / n
+    return mean, np.sqrt(np.maximum(counts @ values**2 / n - mean**2, 0))
+
+
+def _float_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation by channel, in float64."""
+    axes = tuple(range(x.ndim - 1))
+    mean = x.mean(axes, dtype=np.float64)
+    squares = np.zeros_like(mean)
+    for start in range(0, len(x), _CHUNK):
+        squares += ((x[start : start + _CHUNK] - mean) ** 2).sum(axes)
+    std = np.sqrt(squares / (x.size // x.shape[-1]))
+    # A rounded mean leaves a constant channel a deviation that one could divide by.
+    return mean, np.where(x.min(axes) == x.max(axes), 0, std)
+
+
+def fingerprint_files(paths: Iterable[Path], *, root: Path) -> str:
+    """Returns a digest of the names, sizes and modification times of files.
+
+    Args:
+      paths: the files.
+      root: names count from here, so that a path may be written in any way and the data may move.
+    """
+    stats = ((path.relative_to(root).as_posix(), path.stat()) for path in sorted(paths))
+    rows = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

@@ -1,0 +1,100 @@
+"""Sums and stacks over examples, a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from unlearnkit.base import Params
+from unlearnkit.kernels import _trees
+
+
+def spans(n: int, chunk: int) -> list[tuple[int, int]]:
+    """Returns the (start, stop) of the chunks of n examples; the last may be shorter."""
+    _trees.check_positive(chunk=chunk)
+    return [(start, min(start + chunk, n)) for start in range(0, n, chunk)]
+
+
+def is_traced(*trees: Any) -> bool:
+    """Whether any array in `trees` belongs to a trace."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def map_batches(
+    function: Callable[..., Any], arguments: Any, batches: tuple[Array, ...], chunk: int
+) -> Any:
+    """Returns function(arguments, *batches) over all n examples, computed a chunk at a time.
+
+    The whole chunks run in one loop and the rest after it, so that nothing is padded and no example
+    is seen twice; `lax.map(batch_size=)` has returned wrong results on some accelerators.
+    """
+    n = batches[0].shape[0]
+    _trees.check_positive(chunk=chunk)
+    whole = n // chunk
+    if n <= chunk:
+        return function(arguments, *batches)
+    head = [b[: whole * chunk].reshape(whole, chunk, *b.shape[1:]) for b in batches]
+    out = jax.lax.map(lambda batch: function(arguments, *batch), tuple(head))
+    out = jax.tree.map(lambda o: o.reshape(whole * chunk, *o.shape[2:]), out)
+    if whole * chunk == n:
+        return out
+    rest = function(arguments, *(b[whole * chunk :] for b in batches))
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), out, rest)
+
+
+def by_chunks(
+    function: Callable[..., Any], arguments: Any, batches: tuple[Array, ...], chunk: int
+) -> Any:
+    """Returns what `map_batches` returns; outside a trace, by one call of `function` a chunk.
+
+    Gradients of convolutions inside a loop's body are ~30 times slower on CPUs, so the loop stays
+    on the host where it can. `function` is compiled already.
+    """
+    if is_traced(arguments, batches):
+        return map_batches(function, arguments, batches, chunk)
+    parts = [
+        function(arguments, *(b[start:stop] for b in batches))
+        for start, stop in spans(batches[0].shape[0], chunk)
+    ]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def sum_batches(
+    function: Callable[..., Any], arguments: Any, batches: tuple[Array, ...], chunk: int
+) -> Any:
+    """Returns the sum over chunks of function(arguments, *batch); like `map_batches` else."""
+    n = batches[0].shape[0]
+    _trees.check_positive(chunk=chunk)
+    whole = n // chunk
+    if n <= chunk:
+        return function(arguments, *batches)
+    head = tuple(b[: whole * chunk].reshape(whole, chunk, *b.shape[1:]) for b in batches)
+    shape = jax.eval_shape(function, arguments, *(b[0] for b in head))
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)
+
+    def add(total: Any, batch: tuple[Array, ...]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(arguments, *batch)), None
+
+    total = jax.lax.scan(add, zero, head)[0]
+    if whole * chunk == n:
+        return total
+    rest = function(arguments, *(b[whole * chunk :] for b in batches))
+    return jax.tree.map(jnp.add, total, rest)
+
+
+def mean_over_examples(
+    function: Callable[..., Params], params: Params, arrays: tuple[Array, ...], chunk: int
+) -> Params:
+    """Returns the mean of function(params, *example) over the examples of `arrays`."""
+    n = arrays[0].shape[0]
+
+    def total(parameters: Params, *batch: Array) -> Params:
+        in_batch = (None, *(0 for _ in batch))
+        values = jax.vmap(function, in_axes=in_batch)(parameters, *batch)
+        return jax.tree.map(lambda v: jnp.sum(v, axis=0), values)
+
+    return jax.tree.map(lambda s: s / n, sum_batches(total, params, arrays, chunk))

@@ -1,0 +1,86 @@
+"""Vector arithmetic on pytrees, shared by the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce, wraps
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def highest_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Runs `function` with float32 matmuls in float32: curvature does not survive TF32."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with jax.default_matmul_precision("highest"):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def dot(a: Any, b: Any) -> Array:
+    """Returns a·b over all leaves."""
+    products = jax.tree.map(lambda x, y: jnp.vdot(x, y, precision="highest"), a, b)
+    return reduce(jnp.add, jax.tree.leaves(products))
+
+
+def norm(a: Any) -> Array:
+    """Returns ‖a‖₂ over all leaves."""
+    return jnp.sqrt(dot(a, a))
+
+
+def axpy(scale: Any, x: Any, y: Any) -> Any:
+    """Returns scale x + y in the dtypes of y."""
+    return jax.tree.map(lambda u, v: (scale * u + v).astype(v.dtype), x, y)
+
+
+def scale(factor: Any, x: Any) -> Any:
+    """Returns factor x in the dtypes of x."""
+    return jax.tree.map(lambda u: (factor * u).astype(u.dtype), x)
+
+
+def subtract(a: Any, b: Any) -> Any:
+    """Returns a - b."""
+    return jax.tree.map(jnp.subtract, a, b)
+
+
+def zeros_like(a: Any) -> Any:
+    """Returns zeros in the shape of a."""
+    return jax.tree.map(jnp.zeros_like, a)
+
+
+def check_like(name: str, tree: Any, reference_name: str, reference: Any) -> None:
+    """Refuses a `tree` whose structure or shapes are not those of `reference`."""
+    structure: Any = jax.tree.structure(tree)
+    expected: Any = jax.tree.structure(reference)
+    if structure != expected:
+        raise ValueError(
+            f"{name} must have the structure of {reference_name}, got {structure} for {expected}"
+        )
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
+    wanted = [jnp.shape(leaf) for leaf in jax.tree.leaves(reference)]
+    if shapes != wanted:
+        raise ValueError(
+            f"{name} must have the shapes of {reference_name}, got {shapes} for {wanted}"
+        )
+
+
+def check_scalar(name: str, function: Callable[..., Any], *args: Any) -> None:
+    """Refuses a `function` whose value at `args` is not one real scalar."""
+    shape = getattr(jax.eval_shape(function, *args), "shape", None)
+    if shape != ():
+        raise ValueError(f"{name} must return one scalar, got shape {shape}; take its mean")
+
+
+def check_positive(**values: int) -> None:
+    """Refuses a count below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name} must be >= 1, got {value}")

@@ -1,0 +1,236 @@
+"""Products with the Hessian, the Jacobian, the Gauss-Newton matrix and the Fisher's diagonal.
+
+The operators (`hvp_operator`, `ggn_operator`) linearise once: build them inside the compiled
+function that uses them, so that what they keep is traced and not baked in as constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from unlearnkit.base import Dataset, Params
+from unlearnkit.kernels import _chunks, _trees
+from unlearnkit.kernels._trees import highest_precision
+
+Loss = Callable[[Params], Array]
+Apply = Callable[[Params, Array], Array]
+OutputHessian = Callable[[Array, Array], Array]
+
+
+@highest_precision
+def hvp(loss: Loss, params: Params, vector: Params) -> Params:
+    """Returns the Hessian-vector product of `loss` at `params`.
+
+    H v,   H = d²loss / dparams²,   as the derivative of the gradient along v: about 2 gradients.
+
+    Args:
+      loss: params -> scalar.
+      params: where.
+      vector: v, like `params`.
+
+    Returns:
+      H v, like `params`.
+
+    Raises:
+      ValueError: `vector` is not like `params`, or `loss` does not return a scalar.
+
+    Source: Pearlmutter 1994, Fast exact multiplication by the Hessian (forward over reverse).
+    """
+    _trees.check_like("vector", vector, "params", params)
+    _trees.check_scalar("loss", loss, params)
+    return jax.jvp(jax.grad(loss), (params,), (vector,))[1]
+
+
+@highest_precision
+def hvp_operator(loss: Loss, params: Params) -> Callable[[Params], Params]:
+    """Returns v -> H v with the gradient linearised once, for many products at one point.
+
+    H = d²loss / dparams². It keeps the activations of one gradient; a product costs about 1.
+
+    Args:
+      loss: params -> scalar.
+      params: where.
+
+    Raises:
+      ValueError: `loss` does not return a scalar.
+    """
+    _trees.check_scalar("loss", loss, params)
+    return jax.linearize(jax.grad(loss), params)[1]
+
+
+@highest_precision
+def jacobian_vp(apply: Apply, params: Params, x: Array, vector: Params) -> Float[Array, "n c"]:
+    """Returns the Jacobian-vector product J v,   J = dapply(params, x) / dparams.
+
+    Args:
+      apply: (params, x) -> [n, c].
+      params: where.
+      x: [n, ...] inputs.
+      vector: v, like `params`.
+
+    Raises:
+      ValueError: `vector` is not like `params`.
+    """
+    _trees.check_like("vector", vector, "params", params)
+    return jax.jvp(lambda p: apply(p, x), (params,), (vector,))[1]
+
+
+@highest_precision
+def jacobian_transpose_vp(
+    apply: Apply, params: Params, x: Array, cotangent: Float[Array, "n c"]
+) -> Params:
+    """Returns the vector-Jacobian product Jᵀ u,   J = dapply(params, x) / dparams.
+
+    Args:
+      apply: (params, x) -> [n, c].
+      params: where.
+      x: [n, ...] inputs.
+      cotangent: u [n, c].
+
+    Raises:
+      ValueError: `cotangent` is not like the outputs.
+    """
+    outputs, pullback = jax.vjp(lambda p: apply(p, x), params)
+    _trees.check_like("cotangent", cotangent, "the outputs", outputs)
+    return pullback(cotangent)[0]
+
+
+@highest_precision
+def ggn_vp(
+    apply: Apply, params: Params, x: Array, loss_hessian: OutputHessian, vector: Params
+) -> Params:
+    """Returns the product with the generalised Gauss-Newton matrix, PSD for convex losses.
+
+    Jᵀ B J v,   J = dapply(params, x) / dparams,   B the Hessian of the loss in the outputs.
+
+    Args:
+      apply: (params, x) -> [n, c].
+      params: where.
+      x: [n, ...] inputs.
+      loss_hessian: (outputs [n, c], u [n, c]) -> B u [n, c]; `cross_entropy_hessian` and
+        `squared_error_hessian` are here, `output_hessian(loss)` makes one of any loss.
+      vector: v, like `params`.
+
+    Returns:
+      Jᵀ B J v, like `params`.
+
+    Raises:
+      ValueError: `vector` is not like `params`.
+
+    Source: Schraudolph 2002, Fast curvature matrix-vector products.
+    """
+    _trees.check_like("vector", vector, "params", params)
+    return ggn_operator(apply, params, x, loss_hessian)(vector)
+
+
+@highest_precision
+def ggn_operator(
+    apply: Apply, params: Params, x: Array, loss_hessian: OutputHessian
+) -> Callable[[Params], Params]:
+    """Returns v -> Jᵀ B J v with the network linearised once; see `ggn_vp` for the arguments."""
+    outputs, pushforward = jax.linearize(lambda p: apply(p, x), params)
+    pullback = jax.linear_transpose(pushforward, params)
+
+    def product(vector: Params) -> Params:
+        return pullback(loss_hessian(outputs, pushforward(vector)))[0]
+
+    return product
+
+
+def cross_entropy_hessian(
+    logits: Float[Array, "n c"], vector: Float[Array, "n c"]
+) -> Float[Array, "n c"]:
+    """Returns the Hessian of the mean softmax cross-entropy in the logits, times `vector`.
+
+    (B u)_i = (p_i ∘ u_i - p_i (p_i·u_i)) / n,   p_i = softmax(logits_i); no labels needed.
+    """
+    p = jax.nn.softmax(logits)
+    return (p * vector - p * jnp.sum(p * vector, axis=-1, keepdims=True)) / logits.shape[0]
+
+
+def squared_error_hessian(
+    outputs: Float[Array, "n c"], vector: Float[Array, "n c"]
+) -> Float[Array, "n c"]:
+    """Returns the Hessian of 1/(2n) Σ_i ‖outputs_i - y_i‖² in the outputs, times `vector`."""
+    return vector / outputs.shape[0]
+
+
+def output_hessian(loss: Callable[[Array], Array]) -> OutputHessian:
+    """Returns (outputs, u) -> B u for any `loss` of the outputs, by automatic differentiation."""
+    return lambda outputs, vector: jax.jvp(jax.grad(loss), (outputs,), (vector,))[1]
+
+
+@highest_precision
+def fisher_diagonal(
+    apply: Apply, params: Params, x: Array, *, chunk: int = 128, classes: int | None = None
+) -> Params:
+    """Returns the diagonal of the Fisher information of a softmax classifier.
+
+    F = 1/n Σ_i Σ_c p_ic (∇ log p_ic)²,   p_i = softmax(apply(params, x_i)): the expectation is over
+    the model's own labels and is exact, at c backward passes an example.
+
+    Args:
+      apply: (params, x) -> logits [n, c].
+      params: where.
+      x: [n, ...] inputs.
+      chunk: examples at a time; the result does not depend on it.
+      classes: how many of the most probable labels to sum over; all where None.
+
+    Returns:
+      The diagonal, like `params`.
+
+    Raises:
+      ValueError: `chunk` or `classes` is below 1, or `classes` above c.
+
+    Source: paper 004, section 4.3 (Fisher forgetting); Kunstner et al. 2019 for why the labels are
+    the model's own. `empirical_fisher_diagonal` takes the given labels instead.
+    """
+    c = jax.eval_shape(apply, params, x).shape[-1]
+    kept = c if classes is None else classes
+    if not 1 <= kept <= c:
+        raise ValueError(f"classes must be from 1 to the number of logits {c}, got {classes}")
+
+    def of_example(parameters: Params, example: Array) -> Params:
+        def log_likelihoods(p: Params) -> Array:
+            return jax.nn.log_softmax(apply(p, example[None])[0])
+
+        logs, pullback = jax.vjp(log_likelihoods, parameters)
+        weights, labels = jax.lax.top_k(jnp.exp(logs), kept)
+        gradients = jax.vmap(pullback)(jax.nn.one_hot(labels, c, dtype=logs.dtype))[0]
+        return jax.tree.map(lambda g: jnp.tensordot(weights, g**2, axes=1), gradients)
+
+    return _chunks.mean_over_examples(of_example, params, (x,), chunk)
+
+
+@highest_precision
+def empirical_fisher_diagonal(
+    loss: Callable[[Params, Array, Array], Array],
+    params: Params,
+    dataset: Dataset,
+    *,
+    chunk: int = 128,
+) -> Params:
+    """Returns the diagonal of the empirical Fisher: 1/n Σ_i (∇ loss_i)², with the given labels.
+
+    Args:
+      loss: (params, x, y) -> the mean loss of a batch.
+      params: where.
+      dataset: n examples.
+      chunk: examples at a time; the result does not depend on it.
+
+    Returns:
+      The diagonal, like `params`.
+
+    Raises:
+      ValueError: `chunk` is below 1.
+    """
+
+    def of_example(parameters: Params, x: Array, y: Array) -> Params:
+        gradient = jax.grad(loss)(parameters, x[None], y[None])
+        return jax.tree.map(jnp.square, gradient)
+
+    return _chunks.mean_over_examples(of_example, params, (dataset.x, dataset.y), chunk)

@@ -1,0 +1,178 @@
+"""Per-example gradients: all (`gradient_bank`), by need (`GradientOperator`), and their Gram."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from unlearnkit.base import Dataset, Params
+from unlearnkit.kernels import _chunks, _trees
+from unlearnkit.kernels._trees import highest_precision
+
+BatchLoss: TypeAlias = Callable[[Params, Array, Array], Array]
+
+
+def gradient_bank(
+    loss: BatchLoss, params: Params, dataset: Dataset, *, chunk: int = 256
+) -> Float[Array, "n p"]:
+    """Returns the gradient of the loss at every example, one a row.
+
+    G[i] = ∇ loss(params, x_i, y_i), raveled as `jax.flatten_util.ravel_pytree` does.
+
+    Args:
+      loss: (params, x [m, ...], y [m]) -> the mean loss of a batch.
+      params: where, p numbers.
+      dataset: n examples.
+      chunk: examples at a time; bounds the memory besides the bank, does not change the rows.
+
+    Returns:
+      [n, p]. Where it does not fit, see `GradientOperator`.
+
+    Raises:
+      ValueError: `chunk` < 1, or the loss is not a scalar.
+    """
+    _check(loss, params, dataset)
+    if _chunks.is_traced(params, dataset):
+        rows = partial(_rows, loss)
+        return _chunks.map_batches(rows, params, (dataset.x, dataset.y), chunk)
+    # On the host a chunk is one compiled call that writes into the bank in place: gradients of
+    # convolutions inside a loop's body are ~30 times slower on CPUs.
+    bank = jnp.empty((dataset.size, _size(params)), _dtype(params))
+    for start, stop in _chunks.spans(dataset.size, chunk):
+        bank = _write(loss, bank, params, dataset.x[start:stop], dataset.y[start:stop], start)
+    return bank
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params", "dataset"],
+    meta_fields=["loss", "chunk"],
+)
+@dataclasses.dataclass(frozen=True)
+class GradientOperator:
+    """The matrix G [n, p] of per-example gradients, computed by need.
+
+    Attributes:
+      loss: (params, x [m, ...], y [m]) -> the mean loss of a batch.
+      params: where, p numbers.
+      dataset: n examples.
+      chunk: examples at a time.
+    """
+
+    loss: BatchLoss
+    params: Params
+    dataset: Dataset
+    chunk: int = 256
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, p)."""
+        return self.dataset.size, _size(self.params)
+
+    def rows(self, start: int, stop: int) -> Float[Array, "m p"]:
+        """Returns G[start:stop]."""
+        part = jax.tree.map(lambda array: array[start:stop], self.dataset)
+        return gradient_bank(self.loss, self.params, part, chunk=self.chunk)
+
+    @highest_precision
+    def matvec(self, vector: Float[Array, " p"]) -> Float[Array, " n"]:
+        """Returns G v: the derivative of every example's loss along v, one forward-mode pass."""
+        tangent = ravel_pytree(self.params)[1](vector)
+
+        def along(point: Any, x: Array, y: Array) -> Array:
+            params, direction = point
+            losses = lambda p: _losses(self.loss, p, x, y)  # noqa: E731
+            return jax.jvp(losses, (params,), (direction,))[1]
+
+        point = (self.params, tangent)
+        return _chunks.map_batches(along, point, (self.dataset.x, self.dataset.y), self.chunk)
+
+    @highest_precision
+    def rmatvec(self, weights: Float[Array, " n"]) -> Float[Array, " p"]:
+        """Returns Gᵀ u: the gradient of the losses' sum weighted by u, one reverse-mode pass."""
+
+        def weighted(params: Params, x: Array, y: Array, u: Array) -> Params:
+            return jax.grad(lambda p: u @ _losses(self.loss, p, x, y))(params)
+
+        batches = (self.dataset.x, self.dataset.y, weights)
+        return ravel_pytree(_chunks.sum_batches(weighted, self.params, batches, self.chunk))[0]
+
+
+def gram(
+    gradients: Float[Array, "n p"] | GradientOperator, *, chunk: int | None = None
+) -> Float[Array, "n n"]:
+    """Returns the Gram matrix of per-example gradients.
+
+    K[i, j] = G[i]·G[j], computed a block at a time and once for each pair of blocks.
+
+    Args:
+      gradients: the bank [n, p], or an operator, of which two blocks of rows are held at a time:
+        the rows are then computed about n / (2 chunk) times.
+      chunk: rows a block; 1,024 for a bank, the operator's chunk for an operator, where None.
+
+    Returns:
+      [n, n], symmetric.
+
+    Raises:
+      ValueError: `chunk` < 1.
+    """
+    if isinstance(gradients, GradientOperator):
+        rows, size = gradients.rows, gradients.chunk
+    else:
+        rows, size = (lambda start, stop: gradients[start:stop]), 1024
+    spans = _chunks.spans(gradients.shape[0], size if chunk is None else chunk)
+    blocks: list[list[Array]] = [[] for _ in spans]
+    for i, span in enumerate(spans):
+        left = rows(*span)
+        blocks[i] += [blocks[j][i].T for j in range(i)]
+        blocks[i].append(_products(left, left))
+        blocks[i] += [_products(left, rows(*other)) for other in spans[i + 1 :]]
+    return jnp.block(blocks)
+
+
+@jax.jit
+def _products(left: Array, right: Array) -> Array:
+    return jnp.matmul(left, right.T, precision="highest")
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _write(loss: BatchLoss, bank: Array, params: Params, x: Array, y: Array, start: Any) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(bank, _rows(loss, params, x, y), start, axis=0)
+
+
+def _rows(loss: BatchLoss, params: Params, x: Array, y: Array) -> Array:
+    def gradient(example: Array, label: Array) -> Params:
+        return jax.grad(loss)(params, example[None], label[None])
+
+    gradients = jax.vmap(gradient)(x, y)
+    leaves = [leaf.reshape(x.shape[0], -1) for leaf in jax.tree.leaves(gradients)]
+    return jnp.concatenate(leaves, axis=1)
+
+
+def _losses(loss: BatchLoss, params: Params, x: Array, y: Array) -> Array:
+    return jax.vmap(lambda example, label: loss(params, example[None], label[None]))(x, y)
+
+
+def _size(params: Params) -> int:
+    return sum(int(np.prod(jnp.shape(leaf))) for leaf in jax.tree.leaves(params))
+
+
+def _dtype(params: Params) -> Any:
+    return jnp.result_type(*jax.tree.leaves(params))
+
+
+def _check(loss: BatchLoss, params: Params, dataset: Dataset) -> None:
+    if dataset.x.shape[0] != dataset.y.shape[0]:
+        raise ValueError(
+            f"x and y must hold the same examples, got {dataset.x.shape[0]} and "
+            f"{dataset.y.shape[0]}"
+        )
+    _trees.check_scalar("loss", loss, params, dataset.x[:1], dataset.y[:1])

@@ -1,0 +1,80 @@
+"""Networks by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from unlearnkit.base import Model
+from unlearnkit.models.allcnn import allcnn, allcnn_small
+from unlearnkit.models.cnn import cnn_cifar, cnn_mnist
+from unlearnkit.models.dense import logistic, mlp, nn_tgda
+from unlearnkit.models.layers import Conv, Images, Implementation, images
+from unlearnkit.models.lenet import lenet
+from unlearnkit.models.resnet import resnet18
+from unlearnkit.models.vgg import vggmini
+
+MODELS: Mapping[str, Callable[..., Model]] = MappingProxyType(
+    {
+        "logistic": logistic,
+        "mlp": mlp,
+        "nn": nn_tgda,
+        "lenet": lenet,
+        "cnn_mnist": cnn_mnist,
+        "cnn_cifar": cnn_cifar,
+        "vggmini": vggmini,
+        "allcnn": allcnn,
+        "allcnn_small": allcnn_small,
+        "resnet18": resnet18,
+    }
+)
+"""Name -> factory; each takes `input_shape`, `n_classes` and options of its own by keyword."""
+
+
+def create(name: str, *, input_shape: tuple[int, ...], n_classes: int, **options: Any) -> Model:
+    """Returns the network called `name`. Equal calls return equal models.
+
+    Args:
+      name: a key of `MODELS`.
+      input_shape: the shape of one example; (height, width, channels) for the convolutional ones.
+      n_classes: the number of logits.
+      **options: what else the factory takes, as `implementation` or `width`.
+
+    Raises:
+      ValueError: the name or an option is unknown, or the input does not suit the network.
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; known models: {', '.join(MODELS)}")
+    known = set(inspect.signature(MODELS[name]).parameters) - {"input_shape", "n_classes"}
+    if unknown := sorted(options.keys() - known):
+        raise ValueError(
+            f"model {name!r} has no option {', '.join(unknown)}; "
+            f"its options: {', '.join(sorted(known)) or 'none'}"
+        )
+    if n_classes < 1:
+        raise ValueError(f"n_classes must be >= 1, got {n_classes}")
+    if not input_shape or any(side < 1 for side in input_shape):
+        raise ValueError(f"input_shape must have sides >= 1, got {tuple(input_shape)}")
+    return MODELS[name](input_shape=tuple(input_shape), n_classes=n_classes, **options)
+
+
+__all__ = [
+    "MODELS",
+    "Conv",
+    "Images",
+    "Implementation",
+    "allcnn",
+    "allcnn_small",
+    "cnn_cifar",
+    "cnn_mnist",
+    "create",
+    "images",
+    "lenet",
+    "logistic",
+    "mlp",
+    "nn_tgda",
+    "resnet18",
+    "vggmini",
+]

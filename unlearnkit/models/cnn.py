@@ -1,0 +1,99 @@
+"""The two small CNNs of paper 003."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from unlearnkit.adapters import from_linen
+from unlearnkit.base import Model
+from unlearnkit.models.layers import (
+    Conv,
+    Implementation,
+    check_image_shape,
+    check_implementation,
+    flatten,
+    images,
+    max_pool,
+)
+
+
+class CnnMnist(nn.Module):
+    """Two convolutions with pools, one linear layer."""
+
+    n_classes: int
+    implementation: Implementation | None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n k"]:
+        maps = images(x, self.implementation)
+        maps = max_pool(Conv(16, 5, padding=2, name="conv1")(maps)).map(nn.relu)
+        maps = max_pool(Conv(32, 5, padding=2, name="conv2")(maps)).map(nn.relu)
+        return nn.Dense(self.n_classes, name="classifier")(flatten(maps))
+
+
+class CnnCifar(nn.Module):
+    """Two convolutions with pools, three linear layers."""
+
+    n_classes: int
+    implementation: Implementation | None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n k"]:
+        maps = images(x, self.implementation)
+        maps = max_pool(Conv(6, 5, name="conv1")(maps)).map(nn.relu)
+        maps = max_pool(Conv(16, 5, name="conv2")(maps)).map(nn.relu)
+        h = flatten(maps)
+        h = nn.relu(nn.Dense(120, name="fc1")(h))
+        h = nn.relu(nn.Dense(84, name="fc2")(h))
+        return nn.Dense(self.n_classes, name="classifier")(h)
+
+
+def cnn_mnist(
+    *,
+    input_shape: tuple[int, ...],
+    n_classes: int,
+    implementation: str | None = None,
+) -> Model:
+    """Returns the MNIST CNN of paper 003: conv 16/5x5 - pool - conv 32/5x5 - pool - linear.
+
+    The convolutions keep the image's size; 28,938 parameters on 28x28x1 with ten classes.
+
+    Args:
+      input_shape: (height, width, channels), at least 4x4.
+      n_classes: the number of logits.
+      implementation: of the convolutions, `xla` or `patches`; None for the backend's default.
+
+    Raises:
+      ValueError: the input is no image or too small.
+
+    Source: paper 003, section 5; widths and kernels from its public code.
+    """
+    check_image_shape("cnn_mnist", input_shape, smallest=4)
+    network = CnnMnist(n_classes, check_implementation(implementation))
+    return from_linen(network, input_shape=input_shape)
+
+
+def cnn_cifar(
+    *,
+    input_shape: tuple[int, ...],
+    n_classes: int,
+    implementation: str | None = None,
+) -> Model:
+    """Returns the CIFAR CNN of paper 003: conv 6/5x5 - pool - conv 16/5x5 - pool - 120 - 84 - c.
+
+    62,006 parameters on 32x32x3 with ten classes.
+
+    Args:
+      input_shape: (height, width, channels), at least 16x16.
+      n_classes: the number of logits.
+      implementation: of the convolutions, `xla` or `patches`; None for the backend's default.
+
+    Raises:
+      ValueError: the input is no image or too small.
+
+    Source: paper 003, section 5; widths and kernels from its public code.
+    """
+    check_image_shape("cnn_cifar", input_shape, smallest=16)
+    network = CnnCifar(n_classes, check_implementation(implementation))
+    return from_linen(network, input_shape=input_shape)

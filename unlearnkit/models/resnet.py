@@ -1,0 +1,99 @@
+"""ResNet-18 for small images."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from unlearnkit.adapters import from_linen
+from unlearnkit.base import Model
+from unlearnkit.models.layers import (
+    Conv,
+    Images,
+    Implementation,
+    batch_norm,
+    check_image_shape,
+    check_implementation,
+    global_average_pool,
+    images,
+)
+
+_he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
+
+
+class _ConvNorm(nn.Module):
+    features: int
+    size: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: Images, train: bool) -> Images:
+        conv = Conv(
+            self.features,
+            self.size,
+            stride=self.stride,
+            padding=self.size // 2,
+            use_bias=False,
+            kernel_init=_he_fan_out,
+            name="conv",
+        )
+        return batch_norm(conv(x), train, name="norm")
+
+
+class _BasicBlock(nn.Module):
+    features: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: Images, train: bool) -> Images:
+        y = _ConvNorm(self.features, 3, self.stride, name="first")(x, train).map(nn.relu)
+        y = _ConvNorm(self.features, 3, name="second")(y, train)
+        if self.stride != 1 or x.channels != self.features:
+            x = _ConvNorm(self.features, 1, self.stride, name="shortcut")(x, train)
+        return (x + y).map(nn.relu)
+
+
+class ResNet18(nn.Module):
+    """A 3x3 stem without pool, then four stages of two basic blocks."""
+
+    n_classes: int
+    width: int
+    implementation: Implementation | None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool = False) -> Float[Array, "n k"]:
+        maps = images(x, self.implementation)
+        maps = _ConvNorm(self.width, 3, name="stem")(maps, train).map(nn.relu)
+        for stage in range(4):
+            for block in range(2):
+                stride = 2 if stage and not block else 1
+                name = f"stage{stage + 1}_block{block + 1}"
+                maps = _BasicBlock(self.width * 2**stage, stride, name=name)(maps, train)
+        return nn.Dense(self.n_classes, name="classifier")(global_average_pool(maps))
+
+
+def resnet18(
+    *,
+    input_shape: tuple[int, ...],
+    n_classes: int,
+    width: int = 64,
+    implementation: str | None = None,
+) -> Model:
+    """Returns ResNet-18 with the 3x3 CIFAR stem: 11,173,962 parameters on 32x32x3 with ten classes.
+
+    Args:
+      input_shape: (height, width, channels), at least 8x8.
+      n_classes: the number of logits.
+      width: channels of the first stage, doubled by each of the three that follow.
+      implementation: of the convolutions, `xla` or `patches`; None for the backend's default.
+
+    Raises:
+      ValueError: the input is no image or too small, or the width is not positive.
+
+    Source: He et al. 2016, with the stem for 32x32 images that papers 001 and 004 train.
+    """
+    check_image_shape("resnet18", input_shape, smallest=8)
+    if width < 1:
+        raise ValueError(f"width must be >= 1, got {width}")
+    network = ResNet18(n_classes, width, check_implementation(implementation))
+    return from_linen(network, input_shape=input_shape)

@@ -1,0 +1,60 @@
+"""Where a figure comes from: commit, versions, device, date."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import unlearnkit
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn")
+
+
+def provenance(*extra_packages: str) -> dict[str, Any]:
+    """Returns what a reader needs to judge a figure, as JSON values.
+
+    Args:
+      *extra_packages: further packages whose versions matter, as a peer's; left out where they are
+        not installed.
+    """
+    device = jax.devices()[0]
+    return {
+        "unlearnkit": unlearnkit.__version__,
+        "commit": _git("rev-parse", "--short", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": f"{device.platform}: {device.device_kind} x {jax.device_count()}",
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "python": platform.python_version(),
+        "versions": {
+            name: version for name in (*PACKAGES, *extra_packages) if (version := _version(name))
+        },
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """Returns what git says of the checkout that this file is part of, None outside of one."""
+    try:
+        return subprocess.run(
+            ["git", *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parent,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,118 @@
+"""The figures of a run, as SVG text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from unlearnkit.base import Record
+
+FORGET_COLOUR, TEST_COLOUR = "#c2410c", "#0e7490"
+_LEAST_LOSS = 1e-7
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "unlearnkit",
+}
+
+
+def loss_histograms(records: Sequence[Record]) -> str:
+    """Returns histograms of the cross-entropy on the forget and on the test set, a panel a method.
+
+    All seeds are pooled; losses below 1e-7 nats stand in the first bin.
+    """
+    methods = _by_method(records)
+    columns = min(3, len(methods))
+    lines = -(-len(methods) // columns)
+    edges = np.logspace(np.log10(_LEAST_LOSS), 1.5, 46)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(3.1 * columns, 2.1 * lines), layout="constrained")
+        grid = np.atleast_1d(figure.subplots(lines, columns, sharex=True, sharey=True)).ravel()
+        for axes, (name, group) in zip(grid, methods.items(), strict=False):
+            for part, colour in (("forget", FORGET_COLOUR), ("test", TEST_COLOUR)):
+                losses = np.concatenate([record.curves[f"loss_{part}"] for record in group])
+                shown = np.clip(losses, edges[0], edges[-1])
+                weights = np.full(len(shown), 100 / len(shown))
+                axes.hist(shown, edges, weights=weights, color=colour, alpha=0.5, label=part)
+            axes.set(title=name, xscale="log")
+        for axes in grid[len(methods) :]:
+            axes.set_visible(False)
+        for axes in grid[::columns]:
+            axes.set_ylabel("% of the set")
+        for axes in grid[max(len(methods) - columns, 0) : len(methods)]:
+            axes.set_xlabel("loss (nats)")
+            axes.tick_params(labelbottom=True)
+        grid[0].legend()
+        return _svg(figure)
+
+
+def roc_curves(records: Sequence[Record], attack: str = "mia_loss_logistic") -> str:
+    """Returns ROC curves of one membership attack, the mean over the seeds a method.
+
+    Both tails can be read: on the left linear axes, on the right logarithmic ones.
+    """
+    rates = np.concatenate([[0.0], np.logspace(-3.5, 0, 200)])
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+        linear, logarithmic = figure.subplots(1, 2)
+        for name, group in _by_method(records).items():
+            curve = np.mean([_interpolate(record, attack, rates) for record in group], axis=0)
+            for axes in (linear, logarithmic):
+                axes.plot(rates, curve, label=name, linewidth=1.4)
+        for axes in (linear, logarithmic):
+            axes.plot(rates, rates, color="0.6", linewidth=0.8, linestyle="--")
+            axes.set(xlabel="false positive rate", ylabel="true positive rate")
+        linear.set(title="ROC of the loss attack, forget against test")
+        logarithmic.set(xscale="log", yscale="log", xlim=(10**-3.5, 1), ylim=(10**-3.5, 1))
+        logarithmic.set(title="the same, low false positive rates")
+        linear.legend(loc="lower right")
+        return _svg(figure)
+
+
+def gap_against_cost(records: Sequence[Record], reference: str = "retrain") -> str:
+    """Returns the average gap to Retrain against the cost as a share of Retrain's."""
+    methods = _by_method(records)
+    unit = np.mean([r.cost.example_gradients for r in methods.get(reference, [])] or [1.0])
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.6, 3.0), layout="constrained")
+        axes: Axes = figure.subplots()
+        for name, group in methods.items():
+            cost = 100 * np.mean([record.cost.example_gradients for record in group]) / unit
+            gaps = [100 * record.metrics["average_gap"] for record in group]
+            axes.errorbar(cost, np.mean(gaps), np.std(gaps), fmt="o", capsize=3, label=name)
+        axes.set_ylim(bottom=0)
+        axes.set(xlabel="cost, % of Retrain's example-gradients", ylabel="gap to Retrain (points)")
+        axes.legend()
+        return _svg(figure)
+
+
+def _by_method(records: Sequence[Record]) -> dict[str, list[Record]]:
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        if record.diverged is None:
+            groups.setdefault(record.method, []).append(record)
+    return groups
+
+
+def _interpolate(record: Record, attack: str, rates: np.ndarray) -> np.ndarray:
+    """Returns the highest true positive rate at each false positive rate: a step, never a chord."""
+    fpr, tpr = record.curves[f"{attack}_fpr"], record.curves[f"{attack}_tpr"]
+    return tpr[np.searchsorted(fpr, rates, side="right") - 1]
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,110 @@
+"""One self-contained HTML page of a run."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unlearnkit.base import Record
+from unlearnkit.reporting.figures import gap_against_cost, loss_histograms, roc_curves
+from unlearnkit.reporting.table import COLUMNS, rows
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1c1917; background: #fff;
+       max-width: 76rem; margin: 2rem auto; padding: 0 1.25rem; }
+h1 { font-size: 1.5rem; margin-bottom: .2rem; }
+h2 { font-size: 1.1rem; margin-top: 2.2rem; border-bottom: 1px solid #e7e5e4; }
+p.lead { color: #57534e; margin-top: 0; max-width: 60rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+thead th { border-bottom: 2px solid #1c1917; }
+tbody tr:nth-child(even) { background: #fafaf9; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .9rem; }
+dt { font-weight: 600; } dd { margin: 0; color: #57534e; }
+figure { margin: 1rem 0; } figure svg { max-width: 100%; height: auto; }
+figcaption { color: #57534e; font-size: .9rem; max-width: 60rem; }
+pre { background: #fafaf9; padding: 1rem; overflow-x: auto; font-size: .8rem; }
+"""
+
+
+def report_page(records: Sequence[Record], run: Mapping[str, Any], *, title: str) -> str:
+    """Returns the page: table, legend, figures, settings and provenance; it needs no network.
+
+    Args:
+      records: of the run.
+      run: settings and provenance, shown as they are.
+      title: of the page.
+    """
+    finished = [record for record in records if record.diverged is None]
+    sections = [_table(records), _problems(records)]
+    if finished:
+        sections += [
+            _figure(
+                "Losses",
+                loss_histograms(finished),
+                "Cross-entropy of the forget set against unseen data. After good unlearning the "
+                "two lie on each other, as they do for a network that never saw the forget set.",
+            ),
+            _figure(
+                "Membership inference",
+                roc_curves(finished),
+                "How well the loss tells the forget set from unseen data. The dashed line is "
+                "chance; a curve below it is as telling as one above.",
+            ),
+            _figure(
+                "Distance to Retrain and cost",
+                gap_against_cost(finished),
+                "Mean over the seeds with standard deviation. Retrain's own distance, between two "
+                "independent retrainings, is the floor.",
+            ),
+        ]
+    settings = html.escape(json.dumps(run, indent=2))
+    sections.append(f"<h2>Settings and provenance</h2><pre>{settings}</pre>")
+    heading = html.escape(title)
+    return (
+        "<!doctype html>\n"
+        f'<html lang="en"><head><meta charset="utf-8"><title>{heading}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{_STYLE}</style></head><body><h1>{heading}</h1>"
+        '<p class="lead">Mean ± standard deviation over the seeds. Every distance to Retrain is to '
+        "a reference network retrained without the forget set; the row <em>retrain</em> is a "
+        "second retraining with another key.</p>" + "\n".join(sections) + "</body></html>\n"
+    )
+
+
+def _table(records: Sequence[Record]) -> str:
+    titles = ["Method", *(column.title for column in COLUMNS)]
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+        for cells in rows(records)
+    )
+    legend = "".join(
+        f"<dt>{html.escape(column.title)}</dt><dd>{html.escape(column.explanation)}</dd>"
+        for column in COLUMNS
+    )
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        f"</div><dl>{legend}</dl>"
+    )
+
+
+def _problems(records: Sequence[Record]) -> str:
+    lines = "".join(
+        f"<li>{html.escape(r.method)}, seed {r.seed}: {html.escape(r.diverged)}</li>"
+        for r in records
+        if r.diverged is not None
+    )
+    return f"<h2>Diverged</h2><ul>{lines}</ul>" if lines else ""
+
+
+def _figure(title: str, svg: str, caption: str) -> str:
+    return (
+        f"<h2>{html.escape(title)}</h2><figure>{svg}"
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )

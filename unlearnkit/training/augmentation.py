@@ -1,0 +1,34 @@
+"""Random shifts and mirrors of images, per example."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+
+def shift_images(
+    key: Key[Array, ""], x: Float[Array, "n h w c"], *, by: int, fill: Float[Array, "#c"]
+) -> Float[Array, "n h w c"]:
+    """Returns each image moved by its own uniform offset in {-by, ..., by}².
+
+    Args:
+      key: a typed key.
+      x: images.
+      by: the largest offset, in pixels.
+      fill: the value that is shifted in, as the network sees a black pixel.
+    """
+    n, height, width, channels = x.shape
+    rows, columns = jax.random.randint(key, (2, n), 0, 2 * by + 1)
+    padded = jnp.broadcast_to(fill, (n, height + 2 * by, width + 2 * by, channels)).astype(x.dtype)
+    padded = padded.at[:, by : by + height, by : by + width].set(x)
+    row_index = rows[:, None] + jnp.arange(height)
+    column_index = columns[:, None] + jnp.arange(width)
+    moved = jnp.take_along_axis(padded, row_index[:, :, None, None], axis=1)
+    return jnp.take_along_axis(moved, column_index[:, None, :, None], axis=2)
+
+
+def flip_images(key: Key[Array, ""], x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    """Returns each image mirrored left to right with probability 1/2."""
+    mirrored = jax.random.bernoulli(key, shape=(x.shape[0], 1, 1, 1))
+    return jnp.where(mirrored, x[:, :, ::-1], x)

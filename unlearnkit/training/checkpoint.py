@@ -1,0 +1,228 @@
+"""Weights and running trainings on disk: safetensors for arrays, JSON for the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from unlearnkit.base import Dataset, Variables
+from unlearnkit.files import atomic_path, sha256_of_array, sha256_of_file, write_json
+from unlearnkit.training.step import TrainState
+
+_FORMAT = "unlearnkit-checkpoint"
+_VERSION = 1
+_SIDECAR = "checkpoint.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is corrupt, truncated, foreign or of another version."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint could not be written; the run goes on."""
+
+
+def save_variables(
+    path: str | Path, variables: Variables, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Writes weights as `path` (safetensors) with a JSON sidecar `path`.json.
+
+    Args:
+      path: the file, as `model.safetensors`.
+      variables: nested dicts of arrays with string keys.
+      metadata: JSON values that go into the sidecar.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = _save_arrays(path, _flatten(variables._asdict()))
+    write_json(_sidecar(path), {**_header(path, digest), "metadata": dict(metadata or {})})
+
+
+def load_variables(path: str | Path) -> Variables:
+    """Returns the weights that `save_variables` wrote.
+
+    Raises:
+      FileNotFoundError: no such file.
+      CheckpointError: the file is not what its sidecar says it is.
+    """
+    path = Path(path)
+    arrays = _load_arrays(path, _read_sidecar(_sidecar(path)))
+    tree: dict[str, Any] = {"params": {}, "state": {}}
+    for name, array in arrays.items():
+        *parents, leaf = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = jnp.asarray(array)
+    return Variables(tree["params"], tree["state"])
+
+
+class Progress(NamedTuple):
+    """Where a training run stands.
+
+    Attributes:
+      state: weights, optimiser memory, step.
+      epoch: epochs that are done.
+      history: per epoch, by name.
+      seconds: run and compile seconds so far.
+    """
+
+    state: TrainState
+    epoch: int
+    history: dict[str, list[float]]
+    seconds: tuple[float, float]
+
+
+def save_progress(folder: Path, progress: Progress, run: Mapping[str, Any]) -> None:
+    """Writes where a run stands; a failure to write is a warning, and the last good one stays.
+
+    The arrays go first, under a name of their own; the sidecar that names them goes last, so that
+    at any moment the sidecar speaks of a file that is whole.
+    """
+    path = folder / f"state-{progress.epoch:06d}.safetensors"
+    try:
+        digest = _save_arrays(path, _flatten(progress.state))
+        sidecar = {
+            **_header(path, digest),
+            "run": dict(run),
+            "epoch": progress.epoch,
+            "history": progress.history,
+            "seconds": list(progress.seconds),
+        }
+        write_json(folder / _SIDECAR, sidecar)
+    except OSError as error:
+        warnings.warn(
+            f"checkpoint of epoch {progress.epoch} not written to {folder} ({error}); "
+            "training goes on, the last good checkpoint stays",
+            CheckpointWarning,
+            stacklevel=2,
+        )
+        return
+    for old in folder.glob("state-*.safetensors"):
+        if old != path:
+            old.unlink(missing_ok=True)
+
+
+def load_progress(folder: Path, like: TrainState, run: Mapping[str, Any]) -> Progress | None:
+    """Returns where the run in `folder` stands, or None where none has begun.
+
+    Args:
+      folder: what `save_progress` wrote to.
+      like: a state of the same structure, shapes and dtypes.
+      run: what identifies the run; it must be what the checkpoint says.
+
+    Raises:
+      CheckpointError: the checkpoint is corrupt or belongs to another run.
+    """
+    sidecar_path = folder / _SIDECAR
+    if not sidecar_path.exists():
+        return None
+    sidecar = _read_sidecar(sidecar_path)
+    differing = [name for name in run if sidecar.get("run", {}).get(name) != run[name]]
+    if differing:
+        raise CheckpointError(
+            f"{folder} holds the checkpoint of another run (differs in {', '.join(differing)}); "
+            "choose another folder, or remove this one"
+        )
+    arrays = _load_arrays(folder / str(sidecar["file"]), sidecar)
+    state = _unflatten(like, arrays, folder)
+    run_seconds, compile_seconds = sidecar["seconds"]
+    return Progress(
+        state, int(sidecar["epoch"]), sidecar["history"], (run_seconds, compile_seconds)
+    )
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Returns a SHA-256 over shapes, dtypes and every byte of a dataset's arrays."""
+    digests = [sha256_of_array(np.asarray(array)) for array in (dataset.x, dataset.y)]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _header(path: Path, digest: str) -> dict[str, Any]:
+    return {"format": _FORMAT, "version": _VERSION, "file": path.name, "sha256": digest}
+
+
+def _flatten(tree: Any) -> dict[str, np.ndarray]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in leaves
+    }
+
+
+def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> str:
+    with atomic_path(path) as temporary:
+        save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, temporary)
+        return sha256_of_file(temporary)
+
+
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    try:
+        sidecar = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no checkpoint sidecar at {path}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not readable as JSON: {error}") from None
+    if not isinstance(sidecar, dict) or sidecar.get("format") != _FORMAT:
+        raise CheckpointError(f"{path} is not an {_FORMAT} sidecar")
+    if sidecar.get("version") != _VERSION:
+        raise CheckpointError(
+            f"{path} has format version {sidecar.get('version')}; this release reads {_VERSION}"
+        )
+    name = sidecar.get("file")
+    if not isinstance(name, str) or Path(name).name != name:
+        raise CheckpointError(f"{path} names the file {name!r}, which is no plain file name")
+    return sidecar
+
+
+def _load_arrays(path: Path, sidecar: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    digest = sha256_of_file(path)
+    if digest != sidecar.get("sha256"):
+        raise CheckpointError(
+            f"{path} is corrupt or was exchanged: SHA-256 {digest[:12]}…, "
+            f"its sidecar says {str(sidecar.get('sha256'))[:12]}…"
+        )
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not readable as safetensors: {error}") from None
+
+
+def _unflatten(like: TrainState, arrays: Mapping[str, np.ndarray], folder: Path) -> TrainState:
+    expected = _shapes(like)
+    found = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
+    if found != expected:
+        wrong = sorted(
+            name for name in expected.keys() | found if expected.get(name) != found.get(name)
+        )
+        raise CheckpointError(
+            f"the checkpoint in {folder} does not fit this model and optimiser: "
+            f"{len(wrong)} arrays differ, first {wrong[0]} "
+            f"(expected {expected.get(wrong[0])}, found {found.get(wrong[0])})"
+        )
+    leaves = [jnp.asarray(arrays[name]) for name in expected]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): (leaf.shape, leaf.dtype.name)
+        for path, leaf in leaves
+    }

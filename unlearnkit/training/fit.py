@@ -1,0 +1,327 @@
+"""Training runs: one network, or many at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Int, Key
+
+from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo, Variables
+from unlearnkit.clock import Stopwatch
+from unlearnkit.training.checkpoint import Progress, fingerprint, load_progress, save_progress
+from unlearnkit.training.recipe import Recipe
+from unlearnkit.training.step import (
+    CrossEntropy,
+    Metrics,
+    Objective,
+    TrainState,
+    epoch_batches,
+    init_train_state,
+    run_epoch,
+    train_epoch,
+)
+from unlearnkit.validation import check_compatible, check_dataset, check_variables
+
+Batching = Literal["vmap", "map"]
+
+
+class DivergedError(FloatingPointError):
+    """The loss or a weight is no longer finite."""
+
+
+def fit(
+    key: Key[Array, ""],
+    model: Model,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    variables: Variables | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 1,
+    on_epoch: OnEpoch | None = None,
+) -> Trained:
+    """Returns a network trained on `dataset` by minimising the mean cross-entropy.
+
+    The same key, data and recipe give the same bits on the same device, whether or not the run was
+    interrupted and resumed in between.
+
+    Args:
+      key: a typed key; its halves initialise the network and drive the run.
+      model: the network.
+      dataset: [n] examples.
+      recipe: how to train.
+      variables: where to start; None starts from a fresh initialisation.
+      checkpoint: a folder; the run resumes from what it holds, and writes its progress there.
+      checkpoint_every: epochs between two checkpoints.
+      on_epoch: called after each epoch.
+
+    Raises:
+      ValueError: data or variables that do not fit the model, or a batch larger than the data.
+      CheckpointError: the folder holds a corrupt checkpoint or another run's.
+      DivergedError: the loss is no longer finite.
+    """
+    check_dataset(dataset)
+    check_compatible(dataset, model)
+    recipe.steps_per_epoch(dataset.size)
+    init_key, run_key = jax.random.split(key)
+    if variables is None:
+        variables = jax.jit(model.init)(init_key)
+    check_variables(variables, model)
+    folder = None if checkpoint is None else Path(checkpoint)
+    return descend(
+        run_key,
+        CrossEntropy(model, recipe),
+        recipe,
+        dataset,
+        variables,
+        checkpoint=folder,
+        checkpoint_every=checkpoint_every,
+        on_epoch=on_epoch,
+    )
+
+
+def descend(
+    key: Key[Array, ""],
+    objective: Objective,
+    recipe: Recipe,
+    dataset: Dataset,
+    variables: Variables,
+    *,
+    context: Any = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 1,
+    on_epoch: OnEpoch | None = None,
+) -> Trained:
+    """Returns the network after `recipe.epochs` epochs of descending `objective` from `variables`.
+
+    `variables` themselves are left untouched. See `fit` for the arguments; `context` is passed on
+    to the objective.
+
+    Raises:
+      DivergedError: the loss is no longer finite.
+    """
+    steps = recipe.steps_per_epoch(dataset.size)
+    order_key, step_key = jax.random.split(key)
+    copied = jax.tree.map(jnp.array, variables)
+    progress = Progress(init_train_state(recipe, steps, copied), 0, {}, (0.0, 0.0))
+    run: Mapping[str, Any] = {}
+    if checkpoint is not None:
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        run = _identify(key, objective, recipe, dataset, variables)
+        progress = load_progress(checkpoint, progress.state, run) or progress
+    state, done, history, seconds = progress
+    for epoch in range(done, recipe.epochs):
+        with Stopwatch() as watch:
+            state, metrics = train_epoch(
+                state,
+                dataset,
+                order_key,
+                step_key,
+                context,
+                objective=objective,
+                recipe=recipe,
+                batch_size=recipe.batch_size,
+            )
+            measured = {name: float(value) for name, value in metrics.items()}
+        seconds = (seconds[0] + watch.seconds, seconds[1] + watch.compile_seconds)
+        _refuse_divergence(measured["loss"], epoch, recipe)
+        for name, value in measured.items():
+            history.setdefault(name, []).append(value)
+        done = epoch + 1
+        if checkpoint is not None and (done % checkpoint_every == 0 or done == recipe.epochs):
+            save_progress(checkpoint, Progress(state, done, history, seconds), run)
+        if on_epoch is not None:
+            on_epoch(done, measured)
+    _refuse_infinite_weights(state.variables, recipe)
+    cost = Cost(float(recipe.epochs * steps * recipe.batch_size), *seconds)
+    arrays = {name: jnp.asarray(values) for name, values in history.items()}
+    return Trained(state.variables, TrainInfo(arrays, cost))
+
+
+def fit_many(
+    keys: Key[Array, " seeds"],
+    model: Model,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    subsets: Int[Array, "seeds n"] | Int[np.ndarray, "seeds n"] | None = None,
+    batching: Batching | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Trained:
+    """Returns as many networks as keys, trained together; every array has a leading seed axis.
+
+    Run i is `fit(keys[i], model, dataset.take(subsets[i]), recipe)` up to rounding. Where several
+    devices are present and divide the number of runs, each takes an equal share of the runs.
+
+    Args:
+      keys: [seeds] typed keys.
+      model: the network.
+      dataset: the examples, shared by all runs.
+      recipe: how to train.
+      subsets: [seeds, n] the rows of `dataset` that each run sees; None gives all to each.
+      batching: `vmap` runs all at once, `map` one after another inside one program; None takes
+        what measures faster: `map` on CPU, `vmap` elsewhere.
+      on_epoch: called after each epoch with metrics of shape [seeds].
+
+    Raises:
+      ValueError: data that do not fit the model, a batch larger than the data, or subsets out
+        of range.
+      DivergedError: the loss of a run is no longer finite.
+    """
+    check_dataset(dataset)
+    check_compatible(dataset, model)
+    n_seeds = keys.shape[0]
+    if n_seeds == 0:
+        raise ValueError("keys must hold at least one key, got none")
+    rows = _check_subsets(subsets, n_seeds, dataset.size)
+    steps = recipe.steps_per_epoch(rows.shape[1])
+    batching = batching or ("map" if jax.default_backend() == "cpu" else "vmap")
+    objective = CrossEntropy(model, recipe)
+    history: dict[str, list[Array]] = {}
+    with Stopwatch() as watch:
+        init_keys, run_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        order_keys, step_keys = jax.vmap(jax.random.split, out_axes=1)(run_keys)
+        variables = jax.jit(jax.vmap(model.init))(init_keys)
+        state = jax.jit(jax.vmap(partial(init_train_state, recipe, steps)))(variables)
+        for epoch in range(recipe.epochs):
+            state, metrics = _train_epoch_many(
+                state,
+                dataset,
+                rows,
+                order_keys,
+                step_keys,
+                objective=objective,
+                recipe=recipe,
+                batching=batching,
+                mesh=_seed_mesh(n_seeds),
+            )
+            losses = np.asarray(metrics["loss"])
+            _refuse_divergence(losses, epoch, recipe)
+            for name, value in metrics.items():
+                history.setdefault(name, []).append(value)
+            if on_epoch is not None:
+                on_epoch(epoch + 1, metrics)
+        jax.block_until_ready(state)
+    _refuse_infinite_weights(state.variables, recipe)
+    stacked = {name: jnp.stack(values, axis=1) for name, values in history.items()}
+    examples = float(n_seeds * recipe.epochs * steps * recipe.batch_size)
+    cost = Cost(examples, watch.seconds, watch.compile_seconds)
+    return Trained(state.variables, TrainInfo(stacked, cost))
+
+
+@partial(
+    jax.jit,
+    static_argnames=("objective", "recipe", "batching", "mesh"),
+    donate_argnames=("state",),
+)
+def _train_epoch_many(
+    state: TrainState,
+    dataset: Dataset,
+    rows: Int[Array, "seeds n"],
+    order_keys: Key[Array, " seeds"],
+    step_keys: Key[Array, " seeds"],
+    *,
+    objective: Objective,
+    recipe: Recipe,
+    batching: Batching,
+    mesh: Mesh | None,
+) -> tuple[TrainState, Metrics]:
+    def one(
+        dataset: Dataset,
+        state: TrainState,
+        rows: Array,
+        order_key: Key[Array, ""],
+        step_key: Key[Array, ""],
+    ) -> tuple[TrainState, Metrics]:
+        n = rows.shape[0]
+        epoch = state.step // (n // recipe.batch_size)
+        batches = rows[epoch_batches(order_key, epoch, n, recipe.batch_size)]
+        return run_epoch(objective, recipe, state, dataset, batches, step_key)
+
+    def several(dataset: Dataset, *runs: Any) -> tuple[TrainState, Metrics]:
+        if batching == "vmap":
+            return jax.vmap(partial(one, dataset))(*runs)
+        return jax.lax.map(lambda run: one(dataset, *run), runs)
+
+    runs = (state, rows, order_keys, step_keys)
+    if mesh is None:
+        return several(dataset, *runs)
+    seed_axis = PartitionSpec("seed")
+    specs = (PartitionSpec(), *(seed_axis for _ in runs))
+    sharded = jax.shard_map(
+        several, mesh=mesh, in_specs=specs, out_specs=seed_axis, check_vma=False
+    )
+    return sharded(dataset, *runs)
+
+
+def _seed_mesh(n_seeds: int) -> Mesh | None:
+    devices = jax.local_devices()
+    if len(devices) == 1 or n_seeds % len(devices) != 0:
+        return None
+    return Mesh(np.array(devices), ("seed",))
+
+
+def _check_subsets(subsets: Any, n_seeds: int, n: int) -> Int[Array, "seeds n"]:
+    if subsets is None:
+        return jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (n_seeds, n))
+    rows = np.asarray(subsets)
+    if not np.issubdtype(rows.dtype, np.integer) or rows.ndim != 2 or rows.shape[0] != n_seeds:
+        raise ValueError(
+            f"subsets must be integers of shape [{n_seeds}, n], one row a key, "
+            f"got {rows.dtype} {list(rows.shape)}"
+        )
+    if rows.size and (rows.min() < 0 or rows.max() >= n):
+        raise ValueError(
+            f"subsets must be in 0 … {n - 1}, got {int(rows.min())} … {int(rows.max())}"
+        )
+    return jnp.asarray(rows, dtype=jnp.int32)
+
+
+def _refuse_divergence(losses: float | np.ndarray, epoch: int, recipe: Recipe) -> None:
+    if np.all(np.isfinite(losses)):
+        return
+    raise DivergedError(
+        f"training diverged in epoch {epoch + 1}: loss {losses}; "
+        f"lower learning_rate={recipe.learning_rate:g}, or set clip_norm"
+    )
+
+
+def _refuse_infinite_weights(variables: Variables, recipe: Recipe) -> None:
+    if all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(variables)):
+        return
+    raise DivergedError(
+        "training diverged in its last step: a weight is not finite; "
+        f"lower learning_rate={recipe.learning_rate:g}, or set clip_norm"
+    )
+
+
+def _identify(
+    key: Key[Array, ""],
+    objective: Objective,
+    recipe: Recipe,
+    dataset: Dataset,
+    start: Variables,
+) -> dict[str, Any]:
+    """Returns what makes a run this run and no other, as JSON values."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(start)
+    shapes = [f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}" for path, leaf in leaves]
+    described = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(recipe).items()
+    }
+    return {
+        "objective": type(objective).__name__,
+        "recipe": described,
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "data": fingerprint(dataset),
+        "network": shapes,
+    }

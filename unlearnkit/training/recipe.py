@@ -1,0 +1,194 @@
+"""How to train: everything that a run depends on besides the key, the model and the data."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from unlearnkit.base import Params
+
+OptimizerName = Literal["sgd", "adam", "adamw"]
+ScheduleName = Literal["constant", "cosine", "step"]
+DecayCentre = Literal["zero", "start"]
+AugmentationName = Literal["none", "shift", "shift_flip"]
+ComputeDtype = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """The hyperparameters of a training run.
+
+    An epoch is ⌊n / batch_size⌋ steps over a fresh permutation of the data; the fewer than
+    `batch_size` examples left over wait for another epoch.
+
+    Attributes:
+      epochs: passes over the data.
+      batch_size: examples a step; at most the size of the data.
+      optimizer: `sgd`, `adam`, or `adamw` (decoupled weight decay).
+      learning_rate: the peak rate.
+      momentum: of `sgd`; the first-moment decay of Adam stays at 0.9.
+      nesterov: Nesterov's form of the momentum.
+      weight_decay: λ in (λ/2)‖w - c‖², over all parameters.
+      decay_toward: the centre c: `zero`, or `start`, the weights at which this run began (a fresh
+        initialisation, or pretrained weights).
+      schedule: `constant`; `cosine` to 0; `step`, times `step_factor` at each milestone.
+      warmup_epochs: linear warm-up from 0, in epochs.
+      milestones: epochs after which `step` multiplies.
+      step_factor: the factor of `step`.
+      gradient_noise: standard deviation of Gaussian noise added to each entry of each step's
+        mean-loss gradient.
+      clip_norm: the gradient's largest global norm, or None.
+      label_smoothing: mass spread evenly over all classes, in [0, 1).
+      augmentation: `none`, `shift` by up to `shift` pixels, `shift_flip` with a random mirror.
+      shift: pixels of the largest shift; what is shifted in is black.
+      frozen_state: BatchNorm uses and keeps its running statistics, and dropout is off.
+      compute_dtype: dtype of activations and of the weights' working copy; the weights themselves,
+        the optimiser, the statistics and the loss stay float32.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    optimizer: OptimizerName = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    decay_toward: DecayCentre = "zero"
+    schedule: ScheduleName = "constant"
+    warmup_epochs: float = 0.0
+    milestones: tuple[int, ...] = ()
+    step_factor: float = 0.1
+    gradient_noise: float = 0.0
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    augmentation: AugmentationName = "none"
+    shift: int = 4
+    frozen_state: bool = False
+    compute_dtype: ComputeDtype = "float32"
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 0, "epochs must be >= 0", self.epochs)
+        _require(self.batch_size >= 1, "batch_size must be >= 1", self.batch_size)
+        _choose("optimizer", self.optimizer, OptimizerName)
+        _choose("schedule", self.schedule, ScheduleName)
+        _choose("decay_toward", self.decay_toward, DecayCentre)
+        _choose("augmentation", self.augmentation, AugmentationName)
+        _choose("compute_dtype", self.compute_dtype, ComputeDtype)
+        _require(self.learning_rate > 0, "learning_rate must be > 0", self.learning_rate)
+        _require(0 <= self.momentum < 1, "momentum must be in [0, 1)", self.momentum)
+        _require(self.weight_decay >= 0, "weight_decay must be >= 0", self.weight_decay)
+        _require(
+            not (self.optimizer == "adamw" and self.decay_toward == "start"),
+            "decay_toward='start' needs optimizer sgd or adam",
+            self.optimizer,
+        )
+        _require(self.warmup_epochs >= 0, "warmup_epochs must be >= 0", self.warmup_epochs)
+        _require(
+            self.schedule == "step" or not self.milestones,
+            "milestones need schedule='step'",
+            self.milestones,
+        )
+        _require(
+            list(self.milestones) == sorted(set(self.milestones)),
+            "milestones must increase",
+            self.milestones,
+        )
+        _require(self.gradient_noise >= 0, "gradient_noise must be >= 0", self.gradient_noise)
+        _require(
+            self.clip_norm is None or self.clip_norm > 0, "clip_norm must be > 0", self.clip_norm
+        )
+        _require(
+            0 <= self.label_smoothing < 1, "label_smoothing must be in [0, 1)", self.label_smoothing
+        )
+        _require(self.shift >= 0, "shift must be >= 0", self.shift)
+
+    def steps_per_epoch(self, n: int) -> int:
+        """Returns ⌊n / batch_size⌋.
+
+        Raises:
+          ValueError: the data are fewer than one batch.
+        """
+        if n < self.batch_size:
+            raise ValueError(
+                f"batch_size={self.batch_size} is larger than the data ({n} examples); "
+                f"choose batch_size <= {n}"
+            )
+        return n // self.batch_size
+
+
+def learning_rate_schedule(recipe: Recipe, steps_per_epoch: int) -> optax.Schedule:
+    """Returns the learning rate as a function of the step."""
+    total = max(recipe.epochs * steps_per_epoch, 1)
+    warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total)
+    peak = recipe.learning_rate
+    if recipe.schedule == "cosine":
+        after: optax.Schedule = optax.cosine_decay_schedule(peak, max(total - warmup, 1))
+    elif recipe.schedule == "step":
+        boundaries = {m * steps_per_epoch - warmup: recipe.step_factor for m in recipe.milestones}
+        after = optax.piecewise_constant_schedule(peak, boundaries)
+    else:
+        after = optax.constant_schedule(peak)
+    if warmup == 0:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+
+
+def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> optax.GradientTransformation:
+    """Returns the optimiser of a recipe; initialised at the weights where the run begins."""
+    schedule = learning_rate_schedule(recipe, steps_per_epoch)
+    parts: list[optax.GradientTransformation] = []
+    if recipe.clip_norm is not None:
+        parts.append(optax.clip_by_global_norm(recipe.clip_norm))
+    if recipe.weight_decay > 0 and recipe.decay_toward == "start":
+        parts.append(decay_toward_start(recipe.weight_decay))
+    elif recipe.weight_decay > 0 and recipe.optimizer != "adamw":
+        parts.append(optax.add_decayed_weights(recipe.weight_decay))
+    if recipe.optimizer == "sgd":
+        parts.append(optax.sgd(schedule, recipe.momentum or None, nesterov=recipe.nesterov))
+    elif recipe.optimizer == "adam":
+        parts.append(optax.adam(schedule, nesterov=recipe.nesterov))
+    else:
+        decay = recipe.weight_decay
+        parts.append(optax.adamw(schedule, weight_decay=decay, nesterov=recipe.nesterov))
+    return optax.chain(*parts)
+
+
+class DecayTowardStartState(NamedTuple):
+    """The weights at which the run began."""
+
+    start: Params
+
+
+def decay_toward_start(weight_decay: float) -> optax.GradientTransformation:
+    """Returns a transformation that adds λ (w - w₀), the gradient of (λ/2)‖w - w₀‖².
+
+    Source: 004, section 6: the ridge of the NTK comes from decay toward the initialisation.
+    """
+
+    def init(params: Params) -> DecayTowardStartState:
+        return DecayTowardStartState(jax.tree.map(jnp.array, params))
+
+    def update(
+        updates: Params, state: DecayTowardStartState, params: Params | None = None
+    ) -> tuple[Params, DecayTowardStartState]:
+        decayed = jax.tree.map(
+            lambda g, w, w0: g + weight_decay * (w - w0), updates, params, state.start
+        )
+        return decayed, state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _require(condition: bool, rule: str, value: Any) -> None:
+    if not condition:
+        raise ValueError(f"{rule}, got {value!r}")
+
+
+def _choose(name: str, value: str, names: Any) -> None:
+    known = names.__args__
+    if value not in known:
+        raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")

@@ -1,0 +1,228 @@
+"""One step and one compiled epoch of stochastic gradient training, as pure functions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from unlearnkit.adapters import freeze_state
+from unlearnkit.base import Dataset, Model, Params, State, Variables
+from unlearnkit.training.augmentation import flip_images, shift_images
+from unlearnkit.training.recipe import Recipe, make_optimizer
+
+Metrics = Mapping[str, Float[Array, "..."]]
+
+
+class TrainState(NamedTuple):
+    """What the next step needs.
+
+    Attributes:
+      variables: the network as it stands.
+      opt_state: the optimiser's memory.
+      step: how many steps were taken.
+    """
+
+    variables: Variables
+    opt_state: Any
+    step: Int[Array, ""]
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What a step descends; a hashable value, so that it can be a static argument."""
+
+    def __call__(
+        self,
+        params: Params,
+        state: State,
+        batch: Dataset,
+        key: Key[Array, ""],
+        context: Any,
+    ) -> tuple[Float[Array, ""], tuple[State, Metrics]]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossEntropy:
+    """The mean cross-entropy of a batch in training mode, times `sign`.
+
+    L = sign · mean_i [ -Σ_c q_ic log softmax(f(x_i))_c ],  q = (1 - s) onehot(y) + s / C
+
+    Attributes:
+      model: the network f.
+      recipe: label smoothing s, augmentation, compute dtype and frozen state are read from it.
+      sign: -1 ascends.
+    """
+
+    model: Model
+    recipe: Recipe
+    sign: float = 1.0
+
+    def __call__(
+        self,
+        params: Params,
+        state: State,
+        batch: Dataset,
+        key: Key[Array, ""],
+        context: Any = None,
+    ) -> tuple[Float[Array, ""], tuple[State, Metrics]]:
+        """Returns the loss, and the new state with `loss` and `accuracy` of the batch."""
+        augment_key, dropout_key = jax.random.split(key)
+        x = augment(augment_key, batch, self.recipe)
+        logits, new_state = forward_train(
+            self.model, self.recipe, Variables(params, state), x, dropout_key
+        )
+        loss = cross_entropy(logits, batch.y, self.recipe.label_smoothing)
+        accuracy = jnp.mean(jnp.argmax(logits, -1) == batch.y)
+        return self.sign * loss, (new_state, {"loss": loss, "accuracy": accuracy})
+
+
+def cross_entropy(
+    logits: Float[Array, "n c"], labels: Int[Array, " n"], smoothing: float = 0.0
+) -> Float[Array, ""]:
+    """Returns the mean cross-entropy against smoothed labels (1 - s) onehot(y) + s / C."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if smoothing == 0.0:
+        return losses.mean()
+    uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
+    return jnp.mean((1 - smoothing) * losses + smoothing * uniform)
+
+
+def augment(key: Key[Array, ""], batch: Dataset, recipe: Recipe) -> Float[Array, "n ..."]:
+    """Returns the inputs of a batch under the recipe's random augmentation."""
+    if recipe.augmentation == "none":
+        return batch.x
+    shift_key, flip_key = jax.random.split(key)
+    black = batch.normalisation.apply(jnp.zeros(1))
+    x = shift_images(shift_key, batch.x, by=recipe.shift, fill=black)
+    return flip_images(flip_key, x) if recipe.augmentation == "shift_flip" else x
+
+
+def forward_train(
+    model: Model, recipe: Recipe, variables: Variables, x: Array, key: Key[Array, ""]
+) -> tuple[Float[Array, "n c"], State]:
+    """Returns float32 logits in training mode and the new state, computed as the recipe says."""
+    if recipe.frozen_state:
+        model = freeze_state(model)
+    dtype = jnp.dtype(recipe.compute_dtype)
+    params = jax.tree.map(lambda w: w.astype(dtype), variables.params)
+    logits, state = model.apply_train(Variables(params, variables.state), x.astype(dtype), key)
+    kept = jax.tree.map(lambda new, old: new.astype(old.dtype), state, variables.state)
+    return logits.astype(jnp.float32), kept
+
+
+def init_train_state(recipe: Recipe, steps_per_epoch: int, variables: Variables) -> TrainState:
+    """Returns the state before the first step."""
+    optimizer = make_optimizer(recipe, steps_per_epoch)
+    return TrainState(variables, optimizer.init(variables.params), jnp.int32(0))
+
+
+def train_step(
+    objective: Objective,
+    recipe: Recipe,
+    steps_per_epoch: int,
+    state: TrainState,
+    batch: Dataset,
+    key: Key[Array, ""],
+    context: Any = None,
+) -> tuple[TrainState, Metrics]:
+    """Returns the state after one step on `batch`, and the step's metrics.
+
+    g = ∇L(w) + ξ, ξ ~ N(0, gradient_noise² I);  w <- w + optimizer(g).
+
+    Args:
+      objective: L.
+      recipe: optimiser and gradient noise are read from it.
+      steps_per_epoch: turns the recipe's epochs into steps.
+      state: where the run stands.
+      batch: the step's examples.
+      key: the run's key; the step's own is `fold_in(key, state.step)`.
+      context: passed on to the objective, as a teacher's weights.
+    """
+    objective_key, noise_key = jax.random.split(jax.random.fold_in(key, state.step))
+    params = state.variables.params
+    (_, (new_state, metrics)), gradient = jax.value_and_grad(objective, has_aux=True)(
+        params, state.variables.state, batch, objective_key, context
+    )
+    if recipe.gradient_noise > 0:
+        gradient = _add_noise(noise_key, gradient, recipe.gradient_noise)
+    optimizer = make_optimizer(recipe, steps_per_epoch)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, params)
+    variables = Variables(optax.apply_updates(params, updates), new_state)
+    return TrainState(variables, opt_state, state.step + 1), metrics
+
+
+def epoch_batches(
+    key: Key[Array, ""], epoch: Int[Array, ""] | int, n: int, batch_size: int
+) -> Int[Array, "steps batch"]:
+    """Returns the batches of one epoch: the rows of a fresh permutation of range(n)."""
+    order = jax.random.permutation(jax.random.fold_in(key, epoch), n)
+    steps = n // batch_size
+    return order[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)
+
+
+def run_epoch(
+    objective: Objective,
+    recipe: Recipe,
+    state: TrainState,
+    dataset: Dataset,
+    batches: Int[Array, "steps batch"],
+    key: Key[Array, ""],
+    context: Any = None,
+) -> tuple[TrainState, Metrics]:
+    """Returns the state after a step on each batch in turn, and the mean of the steps' metrics.
+
+    Args:
+      objective: what each step descends.
+      recipe: how.
+      state: where the run stands.
+      dataset: the examples that `batches` indexes.
+      batches: the indices of each step's examples.
+      key: the run's step key.
+      context: passed on to the objective.
+    """
+    steps_per_epoch = batches.shape[0]
+
+    def body(carry: TrainState, indices: Array) -> tuple[TrainState, Metrics]:
+        batch = dataset.take(indices)
+        return train_step(objective, recipe, steps_per_epoch, carry, batch, key, context)
+
+    state, metrics = jax.lax.scan(body, state, batches)
+    return state, jax.tree.map(lambda m: m.mean(0), metrics)
+
+
+@partial(jax.jit, static_argnames=("objective", "recipe", "batch_size"), donate_argnames=("state",))
+def train_epoch(
+    state: TrainState,
+    dataset: Dataset,
+    order_key: Key[Array, ""],
+    step_key: Key[Array, ""],
+    context: Any = None,
+    *,
+    objective: Objective,
+    recipe: Recipe,
+    batch_size: int,
+) -> tuple[TrainState, Metrics]:
+    """Returns the state after one compiled epoch over a fresh permutation, and its mean metrics.
+
+    `state` is donated: its buffers are gone after the call.
+    """
+    epoch = state.step // (dataset.size // batch_size)
+    batches = epoch_batches(order_key, epoch, dataset.size, batch_size)
+    return run_epoch(objective, recipe, state, dataset, batches, step_key, context)
+
+
+def _add_noise(key: Key[Array, ""], tree: Params, std: float) -> Params:
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    noisy = [
+        leaf + std * jax.random.normal(k, leaf.shape, leaf.dtype)
+        for k, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, noisy)

@@ -1,0 +1,45 @@
+"""Fine-tuning on what stays (GD)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxtyping import Array, Key
+
+from unlearnkit.base import Model, OnEpoch, Task, Unlearned, Variables
+from unlearnkit.unlearning._sgd import SgdSettings, descend_on
+from unlearnkit.validation import check_task, check_variables
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTune(SgdSettings):
+    """Goes on training on the retain set, so that the forget set fades.
+
+    w <- w - η (∇CE_retain(w) + λ w), BatchNorm in training mode.
+
+    Attributes:
+      epochs: passes over the retain set.
+
+    Source: GD of 002, A.2.1 (defaults: learning rate 1e-3, momentum 0.9, weight decay 5e-4, up to
+    10 epochs); FT of 001 is the same with learning rate 5e-2 and 30 epochs.
+    """
+
+    def __call__(
+        self,
+        key: Key[Array, ""],
+        model: Model,
+        variables: Variables,
+        task: Task,
+        *,
+        on_epoch: OnEpoch | None = None,
+    ) -> Unlearned:
+        """Returns the network after fine-tuning.
+
+        Raises:
+          ValueError: a task or variables that do not fit the model, or a batch larger than the
+            retain set.
+          DivergedError: the loss is no longer finite.
+        """
+        check_task(task, model)
+        check_variables(variables, model)
+        return descend_on(key, model, variables, task.retain, self.recipe(), on_epoch=on_epoch)

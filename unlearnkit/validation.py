@@ -1,0 +1,179 @@
+"""Refuses bad data before anything is traced: the value, the rule and the remedy in each message.
+
+The checks run on concrete arrays, numpy's or JAX's, where they live: an array on an accelerator is
+reduced there and only the verdict comes back.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unlearnkit.base import Dataset, Model, Task, Variables
+
+
+def check_labels(y: Any, *, name: str = "dataset", n_classes: int | None = None) -> None:
+    """Returns nothing; refuses labels that are not class indices.
+
+    Args:
+      y: [n] labels.
+      name: what the message calls the data.
+      n_classes: labels must be smaller; None asks only for >= 0.
+
+    Raises:
+      TypeError: labels that are not integers (integral floats and booleans too).
+      ValueError: not one label an example, or a label outside its range.
+    """
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        raise TypeError(
+            f"labels of {name} must be integers, got {y.dtype}; "
+            "convert class indices with y.astype(numpy.int32)"
+        )
+    if y.ndim != 1:
+        raise ValueError(
+            f"labels of {name} must have shape [n], got {list(y.shape)}; "
+            "one-hot labels convert with y.argmax(axis=-1), columns with y.reshape(-1)"
+        )
+    if y.shape[0] == 0:
+        return
+    least, most = int(y.min()), int(y.max())
+    if least < 0:
+        raise ValueError(
+            f"labels of {name} must be >= 0, got {least} at index {int(y.argmin())}; "
+            "remove the examples without a label"
+        )
+    if n_classes is not None and most >= n_classes:
+        raise ValueError(
+            f"labels of {name} must be < {n_classes}, the number of classes, "
+            f"got {most} at index {int(y.argmax())}; "
+            "number the classes from 0 or build the model with more of them"
+        )
+
+
+def check_finite(x: Any, *, name: str = "dataset") -> None:
+    """Returns nothing; refuses NaN and infinity in `x`, saying where the first one stands.
+
+    Args:
+      x: an array of any shape.
+      name: what the message calls the data.
+
+    Raises:
+      ValueError: a value that is not finite.
+    """
+    on_device = isinstance(x, jax.Array)
+    finite = jnp.isfinite(x) if on_device else np.isfinite(x)
+    if bool(finite.all()):
+        return
+    where = np.argwhere(~np.asarray(finite))
+    first = tuple(int(i) for i in where[0])
+    raise ValueError(
+        f"x of {name} must be finite, got {float(x[first])} at index {first} "
+        f"({len(where)} such values); remove or repair these examples"
+    )
+
+
+def check_dataset(dataset: Dataset, *, name: str = "dataset") -> None:
+    """Returns nothing; refuses a dataset that nothing can be trained on or measured with.
+
+    Args:
+      dataset: x [n, ...] and y [n], of numpy or JAX.
+      name: what the message calls it, as `forget`.
+
+    Raises:
+      TypeError: x is not floating point or y not integer.
+      ValueError: no examples, lengths that differ, labels below 0, NaN or infinity.
+    """
+    x, y = dataset.x, dataset.y
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"x of {name} must be floating point, got {x.dtype}; "
+            "divide uint8 pixels by 255 and apply the dataset's normalisation"
+        )
+    check_labels(y, name=name)
+    if x.ndim < 2 or x.shape[0] != y.shape[0]:
+        raise ValueError(
+            f"x of {name} must be [n, ...] with one example a label, "
+            f"got x {list(x.shape)} and y {list(y.shape)}"
+        )
+    if x.size == 0:
+        raise ValueError(f"{name} must hold at least one example, got x {list(x.shape)}")
+    check_finite(x, name=name)
+
+
+def check_compatible(dataset: Dataset, model: Model, *, name: str = "dataset") -> None:
+    """Returns nothing; refuses data whose shape or labels the model cannot take.
+
+    Args:
+      dataset: x [n, *model.input_shape] and y [n] < model.n_classes.
+      model: the network.
+      name: what the message calls the data.
+
+    Raises:
+      ValueError: another shape of an example, or a label that has no logit.
+    """
+    shape = tuple(dataset.x.shape[1:])
+    if shape != tuple(model.input_shape):
+        raise ValueError(
+            f"an example of {name} has shape {shape}, but the model takes "
+            f"{tuple(model.input_shape)}; build the model with input_shape={shape}"
+        )
+    check_labels(dataset.y, name=name, n_classes=model.n_classes)
+
+
+def check_task(task: Task, model: Model) -> None:
+    """Returns nothing; refuses a task with a bad part, or one that the model cannot take.
+
+    Args:
+      task: all four parts hold at least one example, normalised alike.
+      model: the network.
+
+    Raises:
+      TypeError: see `check_dataset`.
+      ValueError: see `check_dataset` and `check_compatible`; parts normalised differently.
+    """
+    for name, part in task._asdict().items():
+        check_dataset(part, name=name)
+        check_compatible(part, model, name=name)
+        if part.normalisation != task.retain.normalisation:
+            raise ValueError(
+                f"{name} is normalised as {part.normalisation}, but retain as "
+                f"{task.retain.normalisation}; load both with one normalisation"
+            )
+
+
+def check_variables(variables: Variables, model: Model) -> None:
+    """Returns nothing; refuses weights of another network.
+
+    Args:
+      variables: of the structure and shapes of `model.init`.
+      model: the network.
+
+    Raises:
+      ValueError: an array that is missing, extra or of another shape, by its name.
+    """
+    expected, found = _init_shapes(model), _named_shapes(variables)
+    wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+    if wrong:
+        first = wrong[0]
+        raise ValueError(
+            f"variables do not fit the model: {first} is {found.get(first, 'missing')}, "
+            f"the model has {expected.get(first, 'none')} ({len(wrong)} arrays differ); "
+            "use variables that this model was trained to"
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _init_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    return _named_shapes(jax.eval_shape(model.init, jax.random.key(0)))
+
+
+def _named_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+    }

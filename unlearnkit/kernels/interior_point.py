@@ -149,13 +149,9 @@ def _scaled_cholesky(matrix: Array) -> tuple[Array, Array]:
 
 
 def _longest_step(point: Iterate, direction: Iterate, active: Array) -> Array:
-    def longest(value: Array, change: Array) -> Array:
-        shrinks = active & (change < 0)
-        return jnp.min(jnp.where(shrinks, -value / jnp.where(shrinks, change, -1), jnp.inf))
-
-    return jnp.min(
-        jnp.stack([longest(v, d) for v, d in zip(point[1:], direction[1:], strict=True)])
-    )
+    value, change = jnp.stack(point[1:]), jnp.stack(direction[1:])
+    shrinks = active & (change < 0)
+    return jnp.min(jnp.where(shrinks, -value / jnp.where(shrinks, change, -1), jnp.inf))
 
 
 def _move(point: Iterate, direction: Iterate, length: Array) -> Iterate:

@@ -9,13 +9,8 @@ A ratio is only quoted between two things timed in the same run, turn by turn.
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,8 +18,10 @@ from typing import Any
 
 import jax
 
+from unlearnkit.provenance import provenance
+
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn", "torch")
+PEERS = ("torch", "cvxpylayers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,37 +126,6 @@ def _timing(times: Sequence[float], first: float) -> Timing:
     return Timing(median, min(times), len(times), max(first - median, 0.0))
 
 
-def provenance() -> dict[str, Any]:
-    """Returns what a reader needs to judge the figures: versions, device, dtype, commit, date."""
-    device = jax.devices()[0]
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "--short", "HEAD"),
-        "changed_files": len(_git("status", "--porcelain", "--", "unlearnkit").splitlines()),
-        "device": f"{device.platform}: {device.device_kind} x {jax.device_count()}",
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "dtype": "float64" if jax.config.jax_enable_x64 else "float32",
-        "python": platform.python_version(),
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
-    }
-
-
-def _git(*arguments: str) -> str:
-    try:
-        return subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=True, cwd=RESULTS.parent
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def write_json(name: str, rows: Sequence[Row], folder: Path = RESULTS) -> Path:
     """Writes `<folder>/<name>.json`: the provenance and the rows; returns its path."""
     records = [
@@ -167,7 +133,9 @@ def write_json(name: str, rows: Sequence[Row], folder: Path = RESULTS) -> Path:
     ]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps({"provenance": provenance(), "rows": records}, indent=2) + "\n")
+    path.write_text(
+        json.dumps({"provenance": provenance(*PEERS), "rows": records}, indent=2) + "\n"
+    )
     return path
 
 

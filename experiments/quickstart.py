@@ -77,7 +77,7 @@ def main(config: Quickstart) -> int:
     try:
         preset = choose_preset(config)
         forget = parse_forget(config.forget or preset.forget)
-        where = {"data_dir": config.data_dir, "download": config.download}
+        where: Any = {"data_dir": config.data_dir, "download": config.download}
         description = describe(config.dataset, **where)
         model = models.create(
             config.model or preset.model,
@@ -162,9 +162,10 @@ def choose_preset(config: Quickstart) -> Preset:
         methods = _methods(recipe, fine_tune=0.1, noise_std=0.1, ascent=0.009)
         return Preset("mlp", recipe, methods, forget="random:0.2")
     if config.dataset in ("mnist", "fashion_mnist"):
-        epochs = 1 if config.scale == "smoke" else 15
-        recipe = Recipe(epochs=epochs, batch_size=100, learning_rate=0.05)
-        return Preset("lenet", recipe, _methods(recipe, fine_tune=0.1, noise_std=0.01, ascent=1e-3))
+        epochs = 1 if config.scale == "smoke" else 12
+        recipe = Recipe(epochs=epochs, batch_size=100, learning_rate=0.02)
+        methods = _methods(recipe, fine_tune=0.05, noise_std=0.01, ascent=2e-4)
+        return Preset("lenet", recipe, methods)
     if config.scale == "paper":
         recipe = Recipe(
             epochs=160,

@@ -32,6 +32,7 @@ def provenance(*extra_packages: str) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": f"{device.platform}: {device.device_kind} x {jax.device_count()}",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "dtype": str(jax.dtypes.canonicalize_dtype(float)),
         "python": platform.python_version(),
         "versions": {
             name: version for name in (*PACKAGES, *extra_packages) if (version := _version(name))

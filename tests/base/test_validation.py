@@ -3,8 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unlearnkit.base import Dataset, Model, Normalisation, Task
-from unlearnkit.validation import check_compatible, check_dataset, check_labels, check_task
+from unlearnkit.base import Dataset, Model, Normalisation, Task, Variables
+from unlearnkit.validation import (
+    check_compatible,
+    check_dataset,
+    check_labels,
+    check_task,
+    check_variables,
+)
 
 MODEL = Model.from_functions(
     lambda key: {"w": jax.random.normal(key, (6, 3))},
@@ -103,3 +109,19 @@ def test_parts_normalised_differently_are_refused():
     other = part._replace(normalisation=Normalisation("symmetric", (0.5,), (0.5,)))
     with pytest.raises(ValueError, match=r"test is normalised as .*symmetric"):
         check_task(Task(part, part, part, other), MODEL)
+
+
+def test_weights_must_be_the_models():
+    model = Model.from_functions(
+        lambda key: {"w": jnp.zeros((4, 3)), "b": jnp.zeros(3)},
+        lambda params, x: x @ params["w"] + params["b"],
+        input_shape=(4,),
+    )
+    check_variables(Variables({"w": jnp.ones((4, 3)), "b": jnp.ones(3)}), model)
+    for params, message in (
+        ({"w": jnp.ones((4, 3))}, "params/b is missing, the model has .3,"),
+        ({"w": jnp.ones((4, 2)), "b": jnp.ones(3)}, "params/w is .4, 2., the model has .4, 3."),
+        ({"w": jnp.ones((4, 3)), "b": jnp.ones(3), "c": jnp.ones(1)}, "the model has none"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_variables(Variables(params), model)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from unlearnkit import kernels
-from unlearnkit.kernels.ntk import cheaper_method
+from unlearnkit.kernels._dense_layers import dense_kernels
+from unlearnkit.kernels.ntk import cheapest_method
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-11}
 
@@ -14,7 +15,7 @@ def oracle(problem):
 
 
 class TestEmpiricalNtk:
-    @pytest.mark.parametrize("method", ["auto", "jacobian", "products"])
+    @pytest.mark.parametrize("method", ["auto", "jacobian", "products", "structured"])
     def test_is_the_product_of_dense_jacobians(self, problem, method):
         x = problem.dataset.x
         want = oracle(problem)
@@ -25,7 +26,7 @@ class TestEmpiricalNtk:
         )  # fmt: skip
         np.testing.assert_allclose(cross, want[:5, :, 2:], **CLOSE)
 
-    @pytest.mark.parametrize("method", ["jacobian", "products"])
+    @pytest.mark.parametrize("method", ["jacobian", "products", "structured"])
     @pytest.mark.parametrize("chunk", [2, 7])
     def test_does_not_depend_on_the_chunk(self, mlp, method, chunk):
         x, want = mlp.dataset.x, oracle(mlp)
@@ -50,17 +51,19 @@ class TestEmpiricalNtk:
         kernels.empirical_ntk(counted, mlp.params, 2 * mlp.dataset.x, method="jacobian", chunk=7)
         assert counted.count == before
 
-    def test_auto_counts(self, x64):
-        """Weights shared by many places favour the contraction, many outputs the products."""
+    @pytest.mark.parametrize(
+        ("best", "places", "inputs", "hidden", "outputs"),
+        [("jacobian", 50, 3, 4, 2), ("products", 1, 3, 4, 90), ("structured", 1, 30, 60, 5)],
+    )
+    def test_auto_counts(self, x64, best, places, inputs, hidden, outputs):
+        """Shared weights favour the contraction, many outputs the products, width the factors."""
 
         def apply(params, x):
             return jnp.mean(jnp.tanh(x @ params["a"]) @ params["b"], axis=1)
 
-        def params(outputs):
-            return {"a": jnp.ones((3, 4)), "b": jnp.ones((4, outputs))}
-
-        assert cheaper_method(apply, params(2), *2 * [jnp.ones((8, 50, 3))]) == "jacobian"
-        assert cheaper_method(apply, params(20), *2 * [jnp.ones((8, 1, 3))]) == "products"
+        params = {"a": jnp.ones((inputs, hidden)), "b": jnp.ones((hidden, outputs))}
+        x = jnp.ones((8, places, inputs))
+        assert cheapest_method(apply, params, x, x) == best
 
     def test_refuses_bad_input(self, mlp):
         x = mlp.dataset.x
@@ -70,6 +73,60 @@ class TestEmpiricalNtk:
             kernels.empirical_ntk(mlp.apply, mlp.params, x, chunk=0)
         with pytest.raises(ValueError, match=r"to \[n, c\], but 1 input gave \(1,\)"):
             kernels.empirical_ntk(lambda p, x: mlp.apply(p, x)[:, 0], mlp.params, x)
+
+
+class TestDenseLayers:
+    """Which kernels are contracted by their factors; a wrong yes would be a wrong kernel."""
+
+    @staticmethod
+    def found(apply, params, x):
+        names = sorted(params)
+        return {names[i] for i in dense_kernels(apply, params, x[0])}
+
+    def check(self, apply, params, want):
+        x = jax.random.normal(jax.random.key(0), (3, 4))
+        assert self.found(apply, params, x) == want
+        structured = kernels.empirical_ntk(apply, params, x, method="structured")
+        dense = kernels.empirical_ntk(apply, params, x, method="jacobian")
+        np.testing.assert_allclose(structured, dense, **CLOSE)
+
+    @pytest.fixture
+    def params(self, x64):
+        keys = jax.random.split(jax.random.key(1), 3)
+        shapes = {"a": (4, 4), "b": (4, 4), "c": (4, 2)}
+        return {n: jax.random.normal(k, s) for k, (n, s) in zip(keys, shapes.items(), strict=True)}
+
+    def test_inside_compiled_functions(self, params):
+        @jax.jit
+        def layer(kernel, x):
+            return jax.nn.relu(x @ kernel)
+
+        def apply(p, x):
+            return layer(p["b"], layer(p["a"], x)) @ p["c"]
+
+        self.check(apply, params, {"a", "b", "c"})
+
+    def test_not_where_a_kernel_is_shared_or_penalised(self, params):
+        def apply(p, x):
+            return (jnp.tanh(x @ p["a"]) @ p["a"] + x @ (2 * p["b"])) @ p["c"]
+
+        self.check(apply, params, {"c"})
+
+    def test_not_where_a_kernel_is_used_otherwise_too(self, params):
+        def apply(p, x):
+            return jnp.tanh(x @ p["a"]) @ p["b"] @ p["c"] + jnp.sum(p["b"] ** 2)
+
+        self.check(apply, params, {"a", "c"})
+
+    def test_not_where_transposed_or_over_many_rows(self, params):
+        def apply(p, x):
+            rows = jnp.stack([x, x**2], axis=1) @ p["a"]
+            return jnp.sum(jnp.tanh(rows), axis=1) @ p["b"].T @ p["c"]
+
+        self.check(apply, params, {"c"})
+
+    def test_a_kernel_that_is_not_used(self, params):
+        self.check(lambda p, x: jnp.tanh(x @ p["a"]) @ p["c"], params, {"a", "c"})
 
 
 class TestNtkOperator:
@@ -142,6 +199,7 @@ def test_kernels_ask_for_the_highest_precision():
     for function in (
         lambda w, x: kernels.empirical_ntk(apply, w, x, method="jacobian"),
         lambda w, x: kernels.empirical_ntk(apply, w, x, method="products"),
+        lambda w, x: kernels.empirical_ntk(apply, w, x, method="structured"),
         lambda w, x: kernels.ntk_operator(apply, w, x, damping=0.0)(x[:, :2]),
         lambda w, x: kernels.ntk_operator(apply, w, x, damping=0.0, chunk=3)(x[:, :2]),
     ):

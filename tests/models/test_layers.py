@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from unlearnkit.adapters import freeze_state
+from unlearnkit.base import Model
 from unlearnkit.models.layers import (
     Conv,
     average_pool,
+    batch_norm,
     default_implementation,
     flatten,
     global_average_pool,
@@ -28,13 +31,14 @@ CONVOLUTIONS = [
     (8, 1, 1, 0),
     (8, 1, 2, 0),
     (5, 5, 1, 0),
+    (9, 4, 1, 1),
 ]
 close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
 
 
 def networks(size, stride, padding):
     conv = Conv(4, size, stride=stride, padding=padding)
-    kernel = jax.random.normal(jax.random.key(1), (size, size, 3, 4))
+    kernel = 0.2 * jax.random.normal(jax.random.key(1), (size, size, 3, 4))
     bias = jax.random.normal(jax.random.key(2), (4,))
     params = {"kernel": kernel, "bias": bias}
 
@@ -112,6 +116,38 @@ def test_averages_and_rows(how):
     close(to_nhwc(average_pool(images(x, how), 2)), nn.avg_pool(x, (2, 2), strides=(2, 2)))
     close(global_average_pool(images(x, how)), x.mean((1, 2)))
     close(flatten(images(x, how)), x.reshape(3, -1))
+
+
+class Normalised(nn.Module):
+    how: str
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        maps = Conv(4, 3, use_bias=False, name="conv")(images(x, self.how))
+        return flatten(batch_norm(maps, train, name="norm"))
+
+
+@pytest.mark.parametrize("how", ["xla", "patches"])
+def test_batch_norm_moves_in_training_mode_alone(how):
+    x = 3 + jax.random.normal(jax.random.key(1), (6, 5, 5, 1))
+    model = Model.from_linen(Normalised(how), input_shape=x.shape[1:])
+    variables = model.init(jax.random.key(0))
+    conv = jax.lax.conv(x.transpose(0, 3, 1, 2), _oihw(variables), (1, 1), "VALID")
+    mean, variance = conv.mean((0, 2, 3)), conv.var((0, 2, 3))
+
+    logits, state = model.apply_train(variables, x, jax.random.key(2))
+    normalised = (conv - mean[:, None, None]) / jnp.sqrt(variance + 1e-5)[:, None, None]
+    close(logits, normalised.transpose(0, 2, 3, 1).reshape(6, -1))
+    close(state["batch_stats"]["norm"]["mean"], 0.1 * mean)
+    close(state["batch_stats"]["norm"]["var"], 0.9 + 0.1 * variance)
+
+    frozen, kept = freeze_state(model).apply_train(variables, x, jax.random.key(2))
+    close(frozen, conv.transpose(0, 2, 3, 1).reshape(6, -1))
+    jax.tree.map(np.testing.assert_array_equal, kept, variables.state)
+
+
+def _oihw(variables):
+    return variables.params["conv"]["kernel"].transpose(3, 2, 0, 1)
 
 
 def test_default_follows_the_backend():

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unlearnkit.adapters import freeze_state
+from unlearnkit.base import Variables
 from unlearnkit.models import MODELS, create
 
 DIGITS, MNIST, CIFAR = (8, 8, 1), (28, 28, 1), (32, 32, 3)
@@ -113,43 +113,37 @@ def relative_error(one, two):
     return np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[0])
 
 
+def both_implementations(name, **options):
+    for how in ("xla", "patches"):
+        model = create(name, input_shape=TAKES[name][0], n_classes=7, implementation=how, **options)
+        yield model, model.init(jax.random.key(0))
+
+
 @pytest.mark.parametrize("name", sorted(set(IMAGE_MODELS) - {"allcnn_small"}))
 def test_implementations_agree(name):
     options = {"width": 4} if name in ("resnet18", "allcnn") else {}
-    shape = TAKES[name][0]
-    x = jax.random.normal(jax.random.key(1), (5, *shape))
-    results = []
-    for how in ("xla", "patches"):
-        model = create(name, input_shape=shape, n_classes=7, implementation=how, **options)
-        variables = jax.jit(model.init)(jax.random.key(0))
-
-        def loss(params, model=model, variables=variables):
-            logits, state = model.apply_train(
-                variables._replace(params=params), x, jax.random.key(2)
-            )
-            return (jax.nn.log_softmax(logits) ** 2).sum(), (logits, state)
-
-        gradient, (logits, state) = jax.jit(jax.grad(loss, has_aux=True))(variables.params)
-        results.append((gradient, (logits, state)))
-    for xla, patches in zip(*results, strict=True):
-        assert relative_error(xla, patches) <= 1e-3
-
-
-@pytest.mark.parametrize("name", ["allcnn_small", "resnet18"])
-def test_batch_norm_moves_in_training_mode_alone(name):
-    options = {"width": 4} if name == "resnet18" else {}
-    model = create(name, input_shape=DIGITS, n_classes=7, **options)
-    variables = jax.jit(model.init)(jax.random.key(0))
-    x = 3 + jax.random.normal(jax.random.key(1), (6, *DIGITS))
-    _, moved = jax.jit(model.apply_train)(variables, x, jax.random.key(2))
-    still = all(
-        bool((a == b).all())
-        for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(variables.state), strict=True)
+    x = jax.random.normal(jax.random.key(1), (5, *TAKES[name][0]))
+    (logits, state), (patches_logits, patches_state) = (
+        jax.jit(model.apply_train)(variables, x, jax.random.key(2))
+        for model, variables in both_implementations(name, **options)
     )
-    assert not still
-    frozen_logits, kept = jax.jit(freeze_state(model).apply_train)(variables, x, jax.random.key(2))
-    jax.tree.map(np.testing.assert_array_equal, kept, variables.state)
-    np.testing.assert_allclose(frozen_logits, jax.jit(model.apply)(variables, x), rtol=1e-5)
+    assert relative_error(logits, patches_logits) <= 1e-4
+    if state:
+        assert relative_error(state, patches_state) <= 1e-4
+
+
+@pytest.mark.parametrize("name", ["lenet", "cnn_mnist"])
+def test_gradients_of_implementations_agree(name):
+    x = jax.random.normal(jax.random.key(1), (5, *TAKES[name][0]))
+    gradients = [
+        jax.jit(
+            jax.grad(
+                lambda p, model=model: (jax.nn.log_softmax(model.apply(Variables(p), x)) ** 2).sum()
+            )
+        )(variables.params)
+        for model, variables in both_implementations(name)
+    ]
+    assert relative_error(*gradients) <= 1e-4
 
 
 def test_refuses_what_it_does_not_know():

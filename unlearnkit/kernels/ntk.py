@@ -1,4 +1,4 @@
-"""The empirical neural tangent kernel: dense by two methods, and as an operator without storage."""
+"""The empirical neural tangent kernel: dense by three methods, and as an operator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from unlearnkit.base import Params
-from unlearnkit.kernels import _chunks, _trees
+from unlearnkit.kernels import _chunks, _dense_layers, _trees
 from unlearnkit.kernels._trees import highest_precision
 
 Apply = Callable[[Params, Array], Array]
@@ -25,23 +25,25 @@ def empirical_ntk(
     x2: Array | None = None,
     *,
     method: str = "auto",
-    chunk: int = 32,
+    chunk: int = 64,
 ) -> Float[Array, "n1 c n2 c"]:
     """Returns the empirical neural tangent kernel between two sets of inputs.
 
     Θ[i, a, j, b] = ∇ f_a(x1_i) · ∇ f_b(x2_j),   f = apply(params, ·)
 
     `jacobian` contracts the Jacobians, n² c² p multiplications; `products` pushes the rows of one
-    Jacobian forward, n² c forward passes and no contraction. `auto` counts the floating-point
-    operations of both on one block, by XLA's own count, and takes the lesser.
+    Jacobian forward, n² c forward passes and no contraction; `structured` contracts the kernels of
+    dense layers by their factors, n² c² out and n² in for a kernel [in, out], and the other leaves
+    as they are. `auto` counts the floating-point operations of each on one block, by XLA's own
+    count, and takes the least.
 
     Args:
       apply: (params, x) -> [n, c], a row of its own input alone: BatchNorm in evaluation mode.
       params: where, p numbers.
       x1: [n1, ...] inputs.
       x2: [n2, ...] inputs; x1 where None, and then half of the blocks come by symmetry.
-      method: `auto`, `jacobian` or `products`.
-      chunk: inputs a block; two Jacobians [chunk, c, p] are held at a time (one for `products`).
+      method: `auto`, `jacobian`, `products` or `structured`.
+      chunk: inputs a block; two Jacobians [chunk, c, p] are held at a time, or their factors.
 
     Returns:
       [n1, c, n2, c].
@@ -49,29 +51,32 @@ def empirical_ntk(
     Raises:
       ValueError: `method` is none of these, `chunk` < 1, or `apply` does not return [n, c].
 
-    Source: Novak, Sohl-Dickstein and Schoenholz 2022, Fast finite width neural tangent kernel.
+    Source: Novak, Sohl-Dickstein and Schoenholz 2022, Fast finite width neural tangent kernel. Of
+    its structured derivatives we take those of dense layers.
     """
     _check_apply(apply, params, x1)
     _trees.check_positive(chunk=chunk)
     other = x1 if x2 is None else x2
     if method == "auto":
-        method = cheaper_method(apply, params, x1, other, chunk=chunk)
-    if method not in _BLOCKS:
-        raise ValueError(f"method must be auto, jacobian or products, got {method!r}")
-    block = _BLOCKS[method]
+        method = cheapest_method(apply, params, x1, other, chunk=chunk)
+    if method not in _METHODS:
+        raise ValueError(f"method must be auto or one of {sorted(_METHODS)}, got {method!r}")
+    left_of, right_of, contract = _METHODS[method]
     rows, columns = _chunks.spans(len(x1), chunk), _chunks.spans(len(other), chunk)
     blocks: list[list[Array]] = []
     for i, (start, stop) in enumerate(rows):
-        mirrored = [blocks[j][i].transpose(2, 3, 0, 1) for j in range(i)] if x2 is None else []
-        here = x1[start:stop]
-        blocks.append(
-            mirrored + [block(apply, params, here, other[a:b]) for a, b in columns[len(mirrored) :]]
-        )
+        left = left_of(apply, params, x1[start:stop])
+        done = [blocks[j][i].transpose(2, 3, 0, 1) for j in range(i)] if x2 is None else []
+        for j, (first, last) in list(enumerate(columns))[len(done) :]:
+            shared = x2 is None and i == j and left_of is right_of
+            right = left if shared else right_of(apply, params, other[first:last])
+            done.append(contract(apply, params, left, right))
+        blocks.append(done)
     return jnp.concatenate([jnp.concatenate(row, axis=2) for row in blocks], axis=0)
 
 
-def cheaper_method(apply: Apply, params: Params, x1: Array, x2: Array, *, chunk: int = 32) -> str:
-    """Returns `jacobian` or `products`, whichever needs fewer floating-point operations.
+def cheapest_method(apply: Apply, params: Params, x1: Array, x2: Array, *, chunk: int = 64) -> str:
+    """Returns the method that needs the fewest floating-point operations.
 
     Counted by XLA on one block of `chunk` by `chunk` inputs; see `empirical_ntk`.
     """
@@ -79,10 +84,10 @@ def cheaper_method(apply: Apply, params: Params, x1: Array, x2: Array, *, chunk:
     abstract = jax.tree.map(
         lambda p: jax.ShapeDtypeStruct(jnp.shape(p), jnp.result_type(p)), params
     )
-    counts = {
-        name: block.lower(apply, abstract, *shapes).cost_analysis()["flops"]
-        for name, block in _BLOCKS.items()
-    }
+    counts: dict[str, float] = {}
+    for name in _METHODS:
+        analysis: Any = _block.lower(name, apply, abstract, *shapes).cost_analysis()
+        counts[name] = analysis["flops"]
     return min(counts, key=lambda name: counts[name])
 
 
@@ -155,26 +160,64 @@ def jacobian(apply: Apply, params: Params, x: Array) -> Params:
     return jax.vmap(jax.jacrev(lambda p, one: apply(p, one[None])[0]), in_axes=(None, 0))(params, x)
 
 
+@partial(jax.jit, static_argnums=(0, 1))
+def _block(method: str, apply: Apply, params: Params, x1: Array, x2: Array) -> Array:
+    left_of, right_of, contract = _METHODS[method]
+    return contract(apply, params, left_of(apply, params, x1), right_of(apply, params, x2))
+
+
 @partial(jax.jit, static_argnums=0)
-def _jacobian_block(apply: Apply, params: Params, x1: Array, x2: Array) -> Array:
-    j1, j2 = jacobian(apply, params, x1), jacobian(apply, params, x2)
-    n1, n2 = len(x1), len(x2)
-    total: Any = 0
-    for a, b in zip(jax.tree.leaves(j1), jax.tree.leaves(j2), strict=True):
-        c = a.shape[1]
-        product = a.reshape(n1 * c, -1) @ b.reshape(n2 * c, -1).T
-        total = total + product.reshape(n1, c, n2, c)
+def _jacobian(apply: Apply, params: Params, x: Array) -> list[Array]:
+    leaves = jax.tree.leaves(jacobian(apply, params, x))
+    return [leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves]
+
+
+@partial(jax.jit, static_argnums=0)
+def _contract_jacobians(apply: Apply, params: Params, left: Any, right: Any) -> Array:
+    return _inner_products(left, right)
+
+
+def _inputs(apply: Apply, params: Params, x: Array) -> Array:
+    return x
+
+
+@partial(jax.jit, static_argnums=0)
+def _rows(apply: Apply, params: Params, x: Array) -> Params:
+    return jacobian(apply, params, x)
+
+
+@partial(jax.jit, static_argnums=0)
+def _push_rows(apply: Apply, params: Params, x1: Array, rows: Params) -> Array:
+    pushforward = jax.linearize(lambda p: apply(p, x1), params)[1]
+    return jax.vmap(jax.vmap(pushforward))(rows).transpose(2, 3, 0, 1)
+
+
+@partial(jax.jit, static_argnums=0)
+def _factors(apply: Apply, params: Params, x: Array) -> _dense_layers.Factors:
+    dense = _dense_layers.dense_kernels(apply, params, x[0])
+    return _dense_layers.factors(apply, params, x, dense)
+
+
+@partial(jax.jit, static_argnums=0)
+def _contract_factors(apply: Apply, params: Params, one: Any, two: Any) -> Array:
+    total = _inner_products(one.rest, two.rest)
+    for h1, g1, h2, g2 in zip(one.inputs, one.slopes, two.inputs, two.slopes, strict=True):
+        total = total + (h1 @ h2.T)[:, None, :, None] * _inner_products([g1], [g2])
     return total
 
 
-@partial(jax.jit, static_argnums=0)
-def _products_block(apply: Apply, params: Params, x1: Array, x2: Array) -> Array:
-    pushforward = jax.linearize(lambda p: apply(p, x1), params)[1]
-    columns = jax.vmap(jax.vmap(pushforward))(jacobian(apply, params, x2))
-    return columns.transpose(2, 3, 0, 1)
+def _inner_products(left: list[Array], right: list[Array]) -> Any:
+    total: Any = 0
+    for a, b in zip(left, right, strict=True):
+        total = total + jnp.tensordot(a, b, axes=(2, 2))
+    return total
 
 
-_BLOCKS: dict[str, Any] = {"jacobian": _jacobian_block, "products": _products_block}
+_METHODS: dict[str, tuple[Any, Any, Any]] = {
+    "jacobian": (_jacobian, _jacobian, _contract_jacobians),
+    "products": (_inputs, _rows, _push_rows),
+    "structured": (_factors, _factors, _contract_factors),
+}
 
 
 def _check_apply(apply: Apply, params: Params, x: Array) -> None:

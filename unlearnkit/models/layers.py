@@ -15,6 +15,7 @@ Parameters have the same shapes under both, so that trained weights move between
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Literal, TypeAlias, cast, get_args
 
@@ -22,6 +23,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from unlearnkit.models import patches
 
 Implementation: TypeAlias = Literal["xla", "patches"]
 
@@ -145,60 +148,77 @@ class Conv(nn.Module):
     def __call__(self, x: Images) -> Images:
         shape = (self.size, self.size, x.channels, self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
-        convolve = _conv_patches if x.implementation == "patches" else _conv_xla
-        values = convolve(x.values, kernel, self.stride, self.padding)
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            values += bias[:, None, None, None] if x.implementation == "patches" else bias
+        bias = (
+            self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
+        )
+        convolve = patches.convolve if x.implementation == "patches" else _convolve_xla
+        values = convolve(x.values, kernel, bias, stride=self.stride, padding=self.padding)
         return dataclasses.replace(x, values=values)
 
 
-def _conv_xla(
-    x: Float[Array, "n h w c"], kernel: Float[Array, "a b c o"], stride: int, padding: int
+def _convolve_xla(
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "s s c o"],
+    bias: Float[Array, " o"] | None,
+    *,
+    stride: int,
+    padding: int,
 ) -> Float[Array, "n i j o"]:
-    return jax.lax.conv_general_dilated(
+    y = jax.lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
         [(padding, padding)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-
-
-def _conv_patches(
-    x: Float[Array, "c h w n"], kernel: Float[Array, "a b c o"], stride: int, padding: int
-) -> Float[Array, "o i j n"]:
-    size, _, channels, features = kernel.shape
-    if padding:
-        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    height, width = ((side - size) // stride + 1 for side in x.shape[1:3])
-    rows, columns = stride * (height - 1) + 1, stride * (width - 1) + 1
-    shifts = [
-        x[:, a : a + rows : stride, b : b + columns : stride]
-        for a in range(size)
-        for b in range(size)
-    ]
-    patches = jnp.stack(shifts).reshape(size * size * channels, -1)
-    product = kernel.reshape(-1, features).T @ patches
-    return product.reshape(features, height, width, x.shape[3])
+    return y if bias is None else y + bias
 
 
 def max_pool(x: Images, size: int = 2) -> Images:
-    """Returns the largest value of each `size` x `size` block; an incomplete last is dropped."""
-    return _pool(x, size, jnp.max)
+    """Returns the largest value of each `size` x `size` block; an incomplete last is dropped.
+
+    Tied maxima share the gradient equally, as they do in `jnp.max`.
+    """
+    return dataclasses.replace(x, values=_block_max(_blocks(x.values, size)))
 
 
 def average_pool(x: Images, size: int) -> Images:
     """Returns the mean of each `size` x `size` block; an incomplete last is dropped."""
-    return _pool(x, size, jnp.mean)
+    return dataclasses.replace(x, values=_blocks(x.values, size).mean((2, 4)))
 
 
-def _pool(x: Images, size: int, reduce: Callable[..., Array]) -> Images:
-    before, height, width, after = x.values.shape
+def _blocks(values: Float[Array, "before h w after"], size: int) -> Array:
+    before, height, width, after = values.shape
     rows, columns = height // size, width // size
-    whole = x.values[:, : rows * size, : columns * size]
-    blocks = whole.reshape(before, rows, size, columns, size, after)
-    return dataclasses.replace(x, values=reduce(blocks, axis=(2, 4)))
+    whole = values[:, : rows * size, : columns * size]
+    return whole.reshape(before, rows, size, columns, size, after)
+
+
+@jax.custom_jvp
+def _block_max(
+    blocks: Float[Array, "before h p w p after"],
+) -> Float[Array, "before h w after"]:
+    return functools.reduce(jnp.maximum, _members(blocks))
+
+
+@_block_max.defjvp
+def _block_max_jvp(
+    primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Float[Array, "before h w after"], Float[Array, "before h w after"]]:
+    # The rule of jnp.max, 3.5 times as fast on a CPU: a chain of maximum in the place of XLA's
+    # reduction, forward and for the count. The division also keeps XLA from computing the cotangent
+    # anew for every member of its block.
+    (blocks,), (tangent,) = primals, tangents
+    largest = _block_max(blocks)
+    ties = sum((member == largest).astype(largest.dtype) for member in _members(blocks))
+    is_largest = blocks == largest[:, :, None, :, None]
+    # Where XLA rounds the input differently in two kernels, no member may equal the maximum.
+    return largest, jnp.where(is_largest, tangent, 0).sum((2, 4)) / jnp.maximum(ties, 1)
+
+
+def _members(blocks: Float[Array, "before h p w p after"]) -> list[Array]:
+    size = blocks.shape[2]
+    return [blocks[:, :, a, :, b] for a in range(size) for b in range(size)]
 
 
 def global_average_pool(x: Images) -> Float[Array, "n c"]:

@@ -1,0 +1,78 @@
+"""The dense empirical NTK against neural-tangents, which runs in an environment of its own.
+
+`peers/neural_tangents/requirements.txt` says how to make it; where it stands elsewhere, name its
+interpreter in NEURAL_TANGENTS_PYTHON. The same parameters and inputs go to both, the kernels are
+compared number by number, and the peer is the best of its implementations that runs.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import problems
+from benchmarks.frame import Row, Timing, compare
+from unlearnkit import kernels
+
+PEER = Path(__file__).parent / "peers" / "neural_tangents"
+REPEATS = 3
+
+
+def run(sizes: tuple[int, ...] = (64, 128, 256)) -> list[Row]:
+    x, y, _ = problems.mnist(5000)
+    lenet = problems.train(
+        problems.apply_lenet, problems.init_lenet(jax.random.key(0)), x, y, epochs=1
+    )
+    all_cnn = problems.init_all_cnn(jax.random.key(1), width=16)
+    images = jax.random.normal(jax.random.key(2), (max(sizes), 32, 32, 3))
+    rows = []
+    for n in sizes:
+        rows.append(_row("lenet", f"LeNet, n {n}", problems.apply_lenet, lenet, x[:n]))
+    for n in sizes:
+        name = f"All-CNN, width 16, n {n}"
+        rows.append(_row("allcnn", name, problems.apply_all_cnn, all_cnn, images[:n]))
+    return rows
+
+
+def _row(network: str, size: str, apply: problems.Apply, params: Any, x: Any) -> Row:
+    inputs = jnp.asarray(x)
+    theirs = _neural_tangents(network, params, np.asarray(x))
+    ours = lambda: kernels.empirical_ntk(apply, params, inputs)  # noqa: E731
+    timing = compare({"ours": ours}, repeats=REPEATS)["ours"]
+    if theirs is None:
+        return Row("empirical NTK", size, timing, note="neural-tangents is not installed")
+    reference, names, seconds = theirs
+    best = int(np.nanargmin(seconds))
+    error = float(np.abs(np.asarray(ours()) - reference).max() / np.abs(reference).max())
+    return Row(
+        "empirical NTK",
+        size,
+        timing,
+        f"neural-tangents, {names[best].lower()}",
+        Timing(float(seconds[best]), float(seconds[best]), REPEATS),
+        goal=1,
+        accuracy=f"differs by {error:.1e} of the largest entry",
+        note="; ".join(f"{n.lower()} {s:.3g} s" for n, s in zip(names, seconds, strict=True)),
+    )
+
+
+def _neural_tangents(network: str, params: Any, x: np.ndarray) -> Any:
+    """Returns the peer's kernel, its implementations and their seconds; None where it is absent."""
+    python = os.environ.get("NEURAL_TANGENTS_PYTHON", str(PEER / ".venv" / "bin" / "python"))
+    if not Path(python).exists():
+        return None
+    layers = params.items() if isinstance(params, dict) else enumerate(params)
+    arrays: Any = {f"{name}.{part}": np.asarray(v) for name, ps in layers for part, v in ps.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        problem, result = Path(folder) / "problem.npz", Path(folder) / "result.npz"
+        np.savez(problem, network=network, repeats=REPEATS, x=x, **arrays)
+        subprocess.run([python, str(PEER / "measure.py"), str(problem), str(result)], check=True)
+        out = np.load(result)
+        return out["kernel"], list(out["names"]), out["seconds"]

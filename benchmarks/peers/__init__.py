@@ -1,0 +1,1 @@
+"""The peers, written as their users write them."""

@@ -1,0 +1,162 @@
+"""Finds the dense layers of a network in its program, and the factors of their Jacobians.
+
+Where a kernel W [in, out] is used once, as h @ W for the one row h of an example, the Jacobian of
+its outputs is a product h ⊗ g, with g the derivative in h @ W. A Gram matrix of such rows is the
+product of two small ones: in + out numbers an example in place of in x out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+from jaxtyping import Array
+
+from unlearnkit.base import Params
+
+CALLS = ("jit", "pjit", "closed_call")
+
+
+class Factors(NamedTuple):
+    """The Jacobian of n examples with c outputs, in pieces.
+
+    Attributes:
+      inputs: for each dense kernel, h [n, in].
+      slopes: for each dense kernel, g [n, c, out].
+      rest: for each other leaf, its Jacobian [n, c, size].
+    """
+
+    inputs: list[Array]
+    slopes: list[Array]
+    rest: list[Array]
+
+
+class _Kernel(NamedTuple):
+    """A dense kernel on its way through the program."""
+
+    position: int
+    value: Array
+
+
+class _Taps:
+    """Watches a run of the program: adds to the outputs of dense layers, keeps their inputs."""
+
+    def __init__(self, additions: dict[int, Array]) -> None:
+        self.additions = additions
+        self.inputs: dict[int, Array] = {}
+        self.shapes: dict[int, tuple[int, ...]] = {}
+        self.misused: set[int] = set()
+
+    def release(self, value: Any) -> Any:
+        """Returns the array of a kernel that is used in any other way than h @ W."""
+        if isinstance(value, _Kernel):
+            self.misused.add(value.position)
+            return value.value
+        return value
+
+    def dense(self, h: Array, kernel: _Kernel, product: Array) -> Array:
+        if kernel.position in self.inputs:
+            self.misused.add(kernel.position)
+        self.inputs[kernel.position] = h.reshape(-1)
+        self.shapes[kernel.position] = product.shape
+        addition = self.additions.get(kernel.position)
+        return product if addition is None else product + addition.reshape(product.shape)
+
+
+def dense_kernels(
+    apply: Callable[[Params, Array], Array], params: Params, one: Array
+) -> tuple[int, ...]:
+    """Returns the positions of the leaves that are dense kernels for a single example `one`."""
+    leaves = jax.tree.leaves(params)
+    candidates = [i for i, leaf in enumerate(leaves) if jnp.ndim(leaf) == 2]
+    program = _program(apply, params, one)
+    taps = _Taps({})
+
+    def watch(leaves: Sequence[Array], one: Array) -> Any:
+        return _run_network(program, leaves, one, candidates, taps)
+
+    jax.eval_shape(watch, leaves, one)
+    return tuple(i for i in candidates if i in taps.inputs and i not in taps.misused)
+
+
+def factors(
+    apply: Callable[[Params, Array], Array], params: Params, x: Array, dense: tuple[int, ...]
+) -> Factors:
+    """Returns the pieces of the Jacobian at the inputs x [n, ...]."""
+    leaves = jax.tree.leaves(params)
+    program = _program(apply, params, x[0])
+    others = [i for i in range(len(leaves)) if i not in dense]
+
+    def of_example(one: Array) -> Factors:
+        def outputs(rest: list[Array], additions: list[Array]) -> tuple[Array, list[Array]]:
+            held = list(leaves)
+            for i, leaf in zip(others, rest, strict=True):
+                held[i] = leaf
+            taps = _Taps(dict(zip(dense, additions, strict=True)))
+            out = _run_network(program, held, one, dense, taps)
+            return out, [taps.inputs[i] for i in dense]
+
+        rest = [leaves[i] for i in others]
+        additions = [jnp.zeros(leaves[i].shape[1], leaves[i].dtype) for i in dense]
+        out, pullback, inputs = jax.vjp(outputs, rest, additions, has_aux=True)
+        of_rest, slopes = jax.vmap(pullback)(jnp.eye(out.size, dtype=out.dtype))
+        return Factors(inputs, slopes, [leaf.reshape(out.size, -1) for leaf in of_rest])
+
+    return jax.vmap(of_example)(x)
+
+
+def _program(apply: Callable[[Params, Array], Array], params: Params, one: Array) -> Any:
+    leaves, structure = jax.tree.flatten(params)
+
+    def network(leaves: Sequence[Array], one: Array) -> Array:
+        return apply(jax.tree.unflatten(structure, leaves), one[None])[0]
+
+    return jax.make_jaxpr(network)(leaves, one)
+
+
+def _run_network(
+    program: Any, leaves: Sequence[Array], one: Array, watched: Sequence[int], taps: _Taps
+) -> Array:
+    arguments = [_Kernel(i, v) if i in watched else v for i, v in enumerate(leaves)]
+    return taps.release(_run(program, [*arguments, one], taps)[0])
+
+
+def _run(program: Any, arguments: Sequence[Any], taps: _Taps) -> list[Any]:
+    """Evaluates a program, following kernels into the functions that it calls."""
+    values = dict(zip(program.jaxpr.constvars, program.consts, strict=True))
+    values.update(zip(program.jaxpr.invars, arguments, strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, core.Literal) else values[atom]
+
+    for equation in program.jaxpr.eqns:
+        inputs = [read(atom) for atom in equation.invars]
+        if equation.primitive.name in CALLS:
+            outputs = _run(equation.params["jaxpr"], inputs, taps)
+        elif _is_dense(equation, inputs):
+            h, kernel = inputs
+            outputs = [taps.dense(h, kernel, _bind(equation, [h, kernel.value])[0])]
+        else:
+            outputs = _bind(equation, [taps.release(value) for value in inputs])
+        values.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in program.jaxpr.outvars]
+
+
+def _is_dense(equation: Any, inputs: Sequence[Any]) -> bool:
+    if equation.primitive.name != "dot_general" or not isinstance(inputs[1], _Kernel):
+        return False
+    h, kernel = inputs
+    if isinstance(h, _Kernel) or h.size != kernel.value.shape[0]:
+        return False
+    return equation.params["dimension_numbers"] == (((h.ndim - 1,), (0,)), ((), ()))
+
+
+def _bind(equation: Any, inputs: Sequence[Any]) -> list[Any]:
+    bound = equation.primitive.get_bind_params(equation.params)
+    # JAX below 0.10 kept the functions of a call apart from its parameters.
+    functions, parameters = bound if isinstance(bound, tuple) else ((), bound)
+    outputs = equation.primitive.bind(*functions, *inputs, **parameters)
+    return list(outputs) if equation.primitive.multiple_results else [outputs]

@@ -22,6 +22,7 @@ from sklearn.svm import SVC, LinearSVC
 
 from benchmarks.frame import Row, Timing, compare, time_call
 from unlearnkit.kernels import svm
+from unlearnkit.kernels.svm import Loss
 
 PEER = Path(__file__).parent / "peers" / "cvxpylayers" / "svm.py"
 PEER_PYTHON = os.environ.get("UNLEARNKIT_CVXPYLAYERS_PYTHON", sys.executable)
@@ -88,7 +89,7 @@ def _value_and_gradient(x: jax.Array, y: jax.Array, C: jax.Array, weight: jax.Ar
 
 
 @partial(jax.jit, static_argnames="loss")
-def _forward(x: jax.Array, y: jax.Array, C: jax.Array, weight: jax.Array, *, loss: str) -> Any:
+def _forward(x: jax.Array, y: jax.Array, C: jax.Array, weight: jax.Array, *, loss: Loss) -> Any:
     return svm(x, y, C=C, loss=loss, sample_weight=weight)
 
 
@@ -129,7 +130,7 @@ def fold_rows() -> Iterator[Row]:
     masks = np.arange(EXAMPLES) % FOLDS != np.arange(FOLDS)[:, None]
     dual = partial(LinearSVC, loss="hinge", intercept_scaling=10, max_iter=20_000)
     primal = partial(LinearSVC, dual=False, intercept_scaling=10)
-    cases: list[tuple[str, float, str, Callable[..., Any]]] = [
+    cases: list[tuple[Loss, float, str, Callable[..., Any]]] = [
         ("hinge", 1.0, "SVC(kernel='linear')", partial(SVC, kernel="linear")),
         ("hinge", 1.0, "LinearSVC(loss='hinge')", dual),
         ("hinge", 0.01, "LinearSVC(loss='hinge')", dual),
@@ -138,7 +139,7 @@ def fold_rows() -> Iterator[Row]:
     for loss, C, peer, make in cases:
         answers: dict[str, Any] = {}
 
-        def ours(loss: str = loss, C: float = C, answers: dict[str, Any] = answers) -> Any:
+        def ours(loss: Loss = loss, C: float = C, answers: dict[str, Any] = answers) -> Any:
             weight = jnp.asarray(masks, jnp.float32)
             answers["ours"] = _folds(jnp.asarray(x), jnp.asarray(y), C, weight, loss=loss)
             return answers["ours"].weights
@@ -164,7 +165,7 @@ def fold_rows() -> Iterator[Row]:
 
 
 @partial(jax.jit, static_argnames="loss")
-def _folds(x: jax.Array, y: jax.Array, C: jax.Array, masks: jax.Array, *, loss: str) -> Any:
+def _folds(x: jax.Array, y: jax.Array, C: jax.Array, masks: jax.Array, *, loss: Loss) -> Any:
     return jax.vmap(lambda mask: svm(x, y, C=C, loss=loss, sample_weight=mask))(masks)
 
 

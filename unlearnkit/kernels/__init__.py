@@ -1,4 +1,4 @@
-"""The numerical kernels: curvature, solvers, per-example gradients, NTK, total gradients."""
+"""The numerical kernels: curvature, solvers, gradients, NTK and the differentiable auditor."""
 
 from unlearnkit.base import SolveInfo
 from unlearnkit.kernels.curvature import (
@@ -30,6 +30,8 @@ from unlearnkit.kernels.per_example import GradientOperator, gradient_bank, gram
 from unlearnkit.kernels.preconditioners import LowRank, jacobi, nystrom, sketched_ntk
 from unlearnkit.kernels.solvers import Solver
 from unlearnkit.kernels.stationary import lissa, neumann
+from unlearnkit.kernels.svm import logistic_regression, one_vs_rest, svm
+from unlearnkit.kernels.svm_solution import SvmInfo, SvmSolution, SvmStatus
 from unlearnkit.kernels.total_gradient import total_gradient
 
 __all__ = [
@@ -40,6 +42,9 @@ __all__ = [
     "LowRank",
     "SolveInfo",
     "Solver",
+    "SvmInfo",
+    "SvmSolution",
+    "SvmStatus",
     "cg",
     "cgnr",
     "cross_entropy_hessian",
@@ -59,13 +64,16 @@ __all__ = [
     "jacobian_transpose_vp",
     "jacobian_vp",
     "lissa",
+    "logistic_regression",
     "minres",
     "neumann",
     "ntk_operator",
     "nystrom",
+    "one_vs_rest",
     "output_hessian",
     "sketched_ntk",
     "squared_error_hessian",
+    "svm",
     "tgda",
     "total_gradient",
     "ugda",

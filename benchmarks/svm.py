@@ -128,7 +128,7 @@ def fold_rows() -> Iterator[Row]:
     """
     x, y = make_problem(EXAMPLES, np.float32)
     masks = np.arange(EXAMPLES) % FOLDS != np.arange(FOLDS)[:, None]
-    dual = partial(LinearSVC, loss="hinge", intercept_scaling=10, max_iter=20_000)
+    dual = partial(LinearSVC, loss="hinge", intercept_scaling=10, max_iter=2_000)
     primal = partial(LinearSVC, dual=False, intercept_scaling=10)
     cases: list[tuple[Loss, float, str, Callable[..., Any]]] = [
         ("hinge", 1.0, "SVC(kernel='linear')", partial(SVC, kernel="linear")),

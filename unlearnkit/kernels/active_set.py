@@ -282,17 +282,17 @@ def _scatter(basis: Basis, values: Array, others: Array) -> Array:
 
 
 def _exact_sum(terms: Array) -> Array:
-    """Sums over the first axis with the rounding of every addition carried along."""
-
-    def add(left: tuple[Array, Array], right: tuple[Array, Array]) -> tuple[Array, Array]:
-        total = left[0] + right[0]
-        share = total - left[0]
-        lost = (left[0] - (total - share)) + (right[0] - share)
-        return total, left[1] + right[1] + lost
-
-    zero = jnp.zeros((), terms.dtype)
-    total, error = jax.lax.reduce((terms, jnp.zeros_like(terms)), (zero, zero), add, (0,))
-    return total + error
+    """Sums over the first axis by halves with the rounding of every addition carried along."""
+    total, error = terms, jnp.zeros_like(terms)
+    while (n := len(total)) > 1:
+        if n % 2:
+            total, error = (jnp.pad(v, ((0, 1), (0, 0))) for v in (total, error))
+        left, right = jnp.split(total, 2)
+        total = left + right
+        share = total - left
+        lost = (left - (total - share)) + (right - share)
+        error = sum(jnp.split(error, 2)) + lost
+    return total[0] + error[0]
 
 
 def _solve_on_basis(rows: Array, ridge: Array, basis: Basis, alpha: Array) -> tuple[Array, Array]:

@@ -174,6 +174,21 @@ def test_second_run_compiles_nothing(model, dataset):
     assert train_epoch._cache_size() == before
 
 
+def test_second_run_of_many_traces_nothing(dataset):
+    traces = []
+
+    def counted(key):
+        traces.append(key)
+        return init(key)
+
+    model = Model.from_functions(counted, apply, input_shape=(4,))
+    keys = jax.random.split(KEY, 3)
+    fit_many(keys, model, dataset, RECIPE)
+    before = len(traces)
+    fit_many(keys, model, dataset, RECIPE)
+    assert len(traces) == before
+
+
 @pytest.mark.parametrize("batching", ["vmap", "map"])
 def test_many_runs_are_each_the_single_run(model, dataset, batching):
     keys = jax.random.split(KEY, 3)

@@ -205,7 +205,7 @@ def _block_max(
 def _block_max_jvp(
     primals: tuple[Array], tangents: tuple[Array]
 ) -> tuple[Float[Array, "before h w after"], Float[Array, "before h w after"]]:
-    # The rule of jnp.max, 3.5 times as fast on a CPU: a chain of maximum in the place of XLA's
+    # The rule of jnp.max, three times as fast on a CPU: a chain of maximum in the place of XLA's
     # reduction, forward and for the count. The division also keeps XLA from computing the cotangent
     # anew for every member of its block.
     (blocks,), (tangent,) = primals, tangents

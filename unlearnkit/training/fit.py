@@ -190,8 +190,7 @@ def fit_many(
     with Stopwatch() as watch:
         init_keys, run_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         order_keys, step_keys = jax.vmap(jax.random.split, out_axes=1)(run_keys)
-        variables = jax.jit(jax.vmap(model.init))(init_keys)
-        state = jax.jit(jax.vmap(partial(init_train_state, recipe, steps)))(variables)
+        state = _init_many(init_keys, model=model, recipe=recipe, steps_per_epoch=steps)
         for epoch in range(recipe.epochs):
             state, metrics = _train_epoch_many(
                 state,
@@ -216,6 +215,14 @@ def fit_many(
     examples = float(n_seeds * recipe.epochs * steps * recipe.batch_size)
     cost = Cost(examples, watch.seconds, watch.compile_seconds)
     return Trained(state.variables, TrainInfo(stacked, cost))
+
+
+@partial(jax.jit, static_argnames=("model", "recipe", "steps_per_epoch"))
+def _init_many(
+    keys: Key[Array, " seeds"], *, model: Model, recipe: Recipe, steps_per_epoch: int
+) -> TrainState:
+    variables = jax.vmap(model.init)(keys)
+    return jax.vmap(partial(init_train_state, recipe, steps_per_epoch))(variables)
 
 
 @partial(

@@ -1,0 +1,247 @@
+"""Training: compiled epochs against PyTorch's eager loop, against a Python loop, and many seeds.
+
+`python -m benchmarks.training` prints the table alone; `python -m benchmarks training` keeps it.
+The peer is written as its users write it, in both of its memory layouts; the faster counts.
+A few minutes on two CPU cores. On an accelerator the data are whole and the goals are absolute.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.frame import Row, Timing, compare, markdown
+from unlearnkit.base import Dataset, Model
+from unlearnkit.data import load
+from unlearnkit.models import create
+from unlearnkit.training import (
+    CrossEntropy,
+    Recipe,
+    epoch_batches,
+    fit,
+    fit_many,
+    init_train_state,
+    train_epoch,
+    train_step,
+)
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "tfds"
+SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+KEY = 0
+SEEDS_ON_CPU = 8
+
+
+def run() -> list[Row]:
+    if jax.default_backend() != "cpu":
+        return [_resnet_in_bfloat16(), _seeds_row(_time_seeds(64), 64, goal=10.0)]
+    rows = [
+        _against_torch("lenet", "mnist", n=6_000, batch_size=100, repeats=9, goal=1.5),
+        _against_torch("cnn_cifar", "cifar10", n=3_000, batch_size=100, repeats=9, goal=1.2),
+        _against_torch("allcnn_small", "cifar10", n=640, batch_size=128, repeats=3),
+        _against_torch("resnet18", "cifar10", n=128, batch_size=64, repeats=3),
+        _epoch_against_python_loop(),
+    ]
+    cores = os.cpu_count() or 1
+    return [*rows, _seeds_row(_time_seeds_on_devices(cores), SEEDS_ON_CPU, goal=1.3)]
+
+
+def _data(name: str, n: int) -> tuple[Dataset, str]:
+    """Returns n training examples and where they come from."""
+    try:
+        dataset = load(name, split="train", data_dir=DATA).take(jnp.arange(n))
+    except (ImportError, FileNotFoundError):
+        x_key, y_key = jax.random.split(jax.random.key(KEY))
+        x = jax.random.uniform(x_key, (n, *SHAPES[name]))
+        return Dataset(x, jax.random.randint(y_key, (n,), 0, 10)), f"noise shaped as {name}"
+    return dataset, name
+
+
+def _recipe(batch_size: int, **options: Any) -> Recipe:
+    return Recipe(epochs=1, batch_size=batch_size, learning_rate=0.01, momentum=0.0, **options)
+
+
+def _compiled_epochs(model: Model, dataset: Dataset, recipe: Recipe) -> Callable[[], Any]:
+    """Returns a call that trains for one more epoch."""
+    steps = recipe.steps_per_epoch(dataset.size)
+    key = jax.random.key(KEY)
+    objective = CrossEntropy(model, recipe)
+    state = init_train_state(recipe, steps, jax.jit(model.init)(key))
+
+    def epoch() -> Any:
+        nonlocal state
+        state, metrics = train_epoch(
+            state,
+            dataset,
+            key,
+            key,
+            objective=objective,
+            recipe=recipe,
+            batch_size=recipe.batch_size,
+        )
+        return metrics
+
+    return epoch
+
+
+def _against_torch(
+    name: str, data: str, *, n: int, batch_size: int, repeats: int, goal: float | None = None
+) -> Row:
+    dataset, source = _data(data, n)
+    size = f"{source}, {n} examples, batch {batch_size}, SGD"
+    model = create(name, input_shape=SHAPES[data], n_classes=10)
+    calls = {"ours": _compiled_epochs(model, dataset, _recipe(batch_size))}
+    try:
+        calls |= _torch_epochs(name, dataset, batch_size)
+    except ImportError:
+        return Row(name, size, compare(calls, repeats=repeats)["ours"], note="torch not installed")
+    timings = compare(calls, repeats=repeats)
+    ours = timings.pop("ours")
+    layout, peer = min(timings.items(), key=lambda item: item[1].seconds)
+    return Row(name, size, ours, f"torch, {layout}", peer, goal=goal, note=_least(ours, peer))
+
+
+def _least(ours: Timing, peer: Timing) -> str:
+    """Returns the ratio of the fastest repeats: what a machine that is busy otherwise leaves."""
+    return f"of the fastest of {ours.repeats}: {peer.least / ours.least:.2f}"
+
+
+def _epoch_against_python_loop() -> Row:
+    dataset, source = _data("mnist", 6_000)
+    recipe = _recipe(100)
+    model = create("lenet", input_shape=SHAPES["mnist"], n_classes=10)
+    steps = recipe.steps_per_epoch(dataset.size)
+    key = jax.random.key(KEY)
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: Any, dataset: Dataset, batch: jax.Array) -> Any:
+        objective = CrossEntropy(model, recipe)
+        return train_step(objective, recipe, steps, state, dataset.take(batch), key)[0]
+
+    state = init_train_state(recipe, steps, jax.jit(model.init)(key))
+
+    def loop() -> Any:
+        nonlocal state
+        for batch in epoch_batches(key, 0, dataset.size, recipe.batch_size):
+            state = step(state, dataset, batch)
+        return state
+
+    timings = compare({"ours": _compiled_epochs(model, dataset, recipe), "loop": loop}, repeats=9)
+    ours, peer = timings["ours"], timings["loop"]
+    return Row(
+        "compiled epoch / Python loop",
+        f"lenet, {source}, {steps} steps of {recipe.batch_size}",
+        ours,
+        "the jitted step in a Python loop",
+        peer,
+        value=ours.seconds / peer.seconds,
+        goal=1.05,
+        lower_is_better=True,
+        note=f"of the fastest of {ours.repeats}: {ours.least / peer.least:.2f}",
+    )
+
+
+def _time_seeds(n_seeds: int) -> dict[str, Timing]:
+    dataset, _ = _data("mnist", 2_000)
+    recipe = _recipe(100)
+    model = create("lenet", input_shape=SHAPES["mnist"], n_classes=10)
+    keys = jax.random.split(jax.random.key(KEY), n_seeds)
+    return compare(
+        {
+            "at once": lambda: fit_many(keys, model, dataset, recipe).variables.params,
+            "in turn": lambda: [fit(key, model, dataset, recipe).variables.params for key in keys],
+        },
+        repeats=5,
+    )
+
+
+def _time_seeds_on_devices(cores: int) -> dict[str, Timing]:
+    """Times the seeds in a process of its own, with a CPU device a core for `fit_many` to share."""
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(cores)}
+    command = [sys.executable, "-m", "benchmarks.training", "seeds"]
+    root = Path(__file__).resolve().parents[1]
+    output = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    timings = json.loads(output.splitlines()[-1])
+    return {name: Timing(**timing) for name, timing in timings.items()}
+
+
+def _seeds_row(timings: Mapping[str, Timing], n_seeds: int, goal: float) -> Row:
+    ours, peer = timings["at once"], timings["in turn"]
+    return Row(
+        f"{n_seeds} runs at once",
+        "lenet, mnist, 2,000 examples, batch 100, 1 epoch, initialisation included",
+        ours,
+        "fit, in turn",
+        peer,
+        goal=goal,
+        note=_least(ours, peer),
+    )
+
+
+def _resnet_in_bfloat16() -> Row:
+    """Times an epoch of ResNet-18 on CIFAR-10 as paper 001 trains it, and extrapolates to 160."""
+    dataset, source = _data("cifar10", 50_000)
+    recipe = _recipe(128, compute_dtype="bfloat16", augmentation="shift_flip")
+    model = create("resnet18", input_shape=SHAPES["cifar10"], n_classes=10)
+    epoch = _compiled_epochs(model, dataset, recipe)
+    ours = compare({"ours": epoch}, repeats=3, warmups=2)["ours"]
+    return Row(
+        "resnet18, 160 epochs in bfloat16 (seconds)",
+        f"{source}, 50,000 examples, batch 128, shift and flip",
+        ours,
+        value=160 * ours.seconds,
+        goal=180.0,
+        lower_is_better=True,
+        note="160 times the median epoch",
+    )
+
+
+def _torch_epochs(name: str, dataset: Dataset, batch_size: int) -> dict[str, Callable[[], None]]:
+    """Returns one call a memory layout that trains for one more epoch."""
+    import torch
+
+    from benchmarks.torch_networks import NETWORKS
+
+    x = torch.from_numpy(np.array(dataset.x).transpose(0, 3, 1, 2).copy())
+    y = torch.from_numpy(np.array(dataset.y)).long()
+
+    def epochs(memory_format: torch.memory_format) -> Callable[[], None]:
+        network = NETWORKS[name]().to(memory_format=memory_format)
+        images = x.to(memory_format=memory_format)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+        loss = torch.nn.CrossEntropyLoss()
+
+        def epoch() -> None:
+            for batch in torch.randperm(len(y)).split(batch_size):
+                if len(batch) < batch_size:
+                    return
+                optimizer.zero_grad()
+                loss(network(images[batch]), y[batch]).backward()
+                optimizer.step()
+
+        return epoch
+
+    return {
+        "contiguous": epochs(torch.contiguous_format),
+        "channels last": epochs(torch.channels_last),
+    }
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["seeds"]:
+        timed = _time_seeds(SEEDS_ON_CPU)
+        print(json.dumps({name: asdict(timing) for name, timing in timed.items()}))
+    else:
+        print(markdown(run()))

@@ -218,7 +218,8 @@ def _torch_epochs(name: str, dataset: Dataset, batch_size: int) -> dict[str, Cal
     y = torch.from_numpy(np.array(dataset.y)).long()
 
     def epochs(memory_format: torch.memory_format) -> Callable[[], None]:
-        network = NETWORKS[name]().to(memory_format=memory_format)
+        network: Any = NETWORKS[name]()
+        network = network.to(memory_format=memory_format)
         images = x.to(memory_format=memory_format)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
         loss = torch.nn.CrossEntropyLoss()

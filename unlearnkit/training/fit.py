@@ -12,7 +12,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo, Variables
@@ -191,6 +191,13 @@ def fit_many(
         init_keys, run_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         order_keys, step_keys = jax.vmap(jax.random.split, out_axes=1)(run_keys)
         state = _init_many(init_keys, model=model, recipe=recipe, steps_per_epoch=steps)
+        mesh = _seed_mesh(n_seeds)
+        if mesh is not None:
+            shared, own = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in ((), ("seed",)))
+            dataset = jax.device_put(dataset, shared)
+            state, rows, order_keys, step_keys = jax.device_put(
+                (state, rows, order_keys, step_keys), own
+            )
         for epoch in range(recipe.epochs):
             state, metrics = _train_epoch_many(
                 state,
@@ -201,7 +208,7 @@ def fit_many(
                 objective=objective,
                 recipe=recipe,
                 batching=batching,
-                mesh=_seed_mesh(n_seeds),
+                mesh=mesh,
             )
             losses = np.asarray(metrics["loss"])
             _refuse_divergence(losses, epoch, recipe)

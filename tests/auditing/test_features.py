@@ -42,6 +42,14 @@ def test_features_stay_finite_where_the_network_is_certain(name):
     assert bool(jnp.all(jnp.isfinite(membership_features(name, z, y))))
 
 
+def test_losses_below_float32_rounding_are_told_apart():
+    z = jnp.array([[20.0, 0.0, 0.0], [30.0, 0.0, 0.0]])
+    y = jnp.array([0, 0], dtype=jnp.int32)
+    np.testing.assert_allclose(
+        cross_entropy_losses(z, y), np.log1p(2 * np.exp([-20.0, -30.0])), rtol=1e-5
+    )
+
+
 def test_margin_is_the_logit_of_the_confidence():
     z = jax.random.normal(jax.random.key(0), (50, 6))
     y = jax.random.randint(jax.random.key(1), (50,), 0, 6)

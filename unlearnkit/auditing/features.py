@@ -46,8 +46,11 @@ def membership_features(
 def cross_entropy_losses(
     logits: Float[Array, "n c"], labels: Int[Array, " n"]
 ) -> Float[Array, " n"]:
-    """Returns -log p_y of every example."""
-    return -_pick(jax.nn.log_softmax(logits), labels)
+    """Returns -log p_y of every example.
+
+    It is softplus(-margin), which tells losses apart that a log-softmax in float32 rounds to 0.
+    """
+    return jax.nn.softplus(-margins(logits, labels))
 
 
 def margins(logits: Float[Array, "n c"], labels: Int[Array, " n"]) -> Float[Array, " n"]:

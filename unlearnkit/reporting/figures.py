@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from unlearnkit.base import Record
 
 FORGET_COLOUR, TEST_COLOUR = "#c2410c", "#0e7490"
-_LEAST_LOSS = 1e-7
+_LEAST_LOSS = 1e-12
 _STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -30,7 +30,7 @@ _STYLE: Any = {
 def loss_histograms(records: Sequence[Record]) -> str:
     """Returns histograms of the cross-entropy on the forget and on the test set, a panel a method.
 
-    All seeds are pooled; losses below 1e-7 nats stand in the first bin.
+    All seeds are pooled; losses below 1e-12 nats stand in the first bin.
     """
     methods = _by_method(records)
     columns = min(3, len(methods))

@@ -14,13 +14,13 @@ from unlearnkit.reporting.table import COLUMNS, rows
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c1917; background: #fff;
-       max-width: 76rem; margin: 2rem auto; padding: 0 1.25rem; }
+       max-width: 84rem; margin: 2rem auto; padding: 0 1.25rem; }
 h1 { font-size: 1.5rem; margin-bottom: .2rem; }
 h2 { font-size: 1.1rem; margin-top: 2.2rem; border-bottom: 1px solid #e7e5e4; }
 p.lead { color: #57534e; margin-top: 0; max-width: 60rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; }
+th, td { padding: .3rem .6rem; font-size: .92rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid #1c1917; }
 tbody tr:nth-child(even) { background: #fafaf9; }

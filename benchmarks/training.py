@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,35 @@ def _against_torch(
     timings = compare(calls, repeats=repeats)
     ours = timings.pop("ours")
     layout, peer = min(timings.items(), key=lambda item: item[1].seconds)
-    return Row(name, size, ours, f"torch, {layout}", peer, goal=goal, note=_least(ours, peer))
+    work = n // batch_size * _step_flops(name, data, batch_size)
+    rates = [work / timing.seconds / 1e9 for timing in (ours, peer)]
+    note = (
+        f"{_least(ours, peer)}; {rates[0]:.0f} GFLOP/s, torch {rates[1]:.0f}, "
+        f"a matrix product alone {_product_rate():.0f}"
+    )
+    return Row(name, size, ours, f"torch, {layout}", peer, goal=goal, note=note)
+
+
+def _step_flops(name: str, data: str, batch_size: int) -> float:
+    """Returns the floating-point operations of one step, by XLA's count of plain convolutions."""
+    shape = SHAPES[data]
+    options = {"implementation": "xla"}
+    model = create(name, input_shape=shape, n_classes=10, **options)
+    objective = CrossEntropy(model, _recipe(batch_size))
+    batch = Dataset(jnp.zeros((batch_size, *shape)), jnp.zeros(batch_size, jnp.int32))
+    key = jax.random.key(KEY)
+    params, state = jax.eval_shape(model.init, key)
+    step = jax.jit(jax.grad(objective, has_aux=True))
+    return float(step.lower(params, state, batch, key).cost_analysis()["flops"])
+
+
+@lru_cache(maxsize=1)
+def _product_rate() -> float:
+    """Returns the GFLOP/s of a square matrix product: what the arithmetic alone allows."""
+    side = 2048
+    x = jnp.ones((side, side))
+    product = jax.jit(jnp.matmul)
+    return 2 * side**3 / compare({"x x": lambda: product(x, x)}, repeats=7)["x x"].least / 1e9
 
 
 def _least(ours: Timing, peer: Timing) -> str:

@@ -164,7 +164,7 @@ def choose_preset(config: Quickstart) -> Preset:
     if config.dataset in ("mnist", "fashion_mnist"):
         epochs = 1 if config.scale == "smoke" else 12
         recipe = Recipe(epochs=epochs, batch_size=100, learning_rate=0.02)
-        methods = _methods(recipe, fine_tune=0.05, noise_std=0.01, ascent=2e-4)
+        methods = _methods(recipe, fine_tune=0.03, noise_std=0.01, ascent=1e-4)
         return Preset("lenet", recipe, methods)
     if config.scale == "paper":
         recipe = Recipe(

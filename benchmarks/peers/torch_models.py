@@ -94,7 +94,7 @@ def total_gradient(
         return [h + damping * u for h, u in zip(hv, v, strict=True)]
 
     def dot(u: list[torch.Tensor], v: list[torch.Tensor]) -> torch.Tensor:
-        return sum(torch.sum(p * q) for p, q in zip(u, v, strict=True))  # type: ignore[return-value]
+        return torch.stack([torch.sum(p * q) for p, q in zip(u, v, strict=True)]).sum()
 
     v, r = [torch.zeros_like(w) for w in weights], list(b)
     s = product(r)

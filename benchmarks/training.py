@@ -127,7 +127,8 @@ def _step_flops(name: str, data: str, batch_size: int) -> float:
     key = jax.random.key(KEY)
     params, state = jax.eval_shape(model.init, key)
     step = jax.jit(jax.grad(objective, has_aux=True))
-    return float(step.lower(params, state, batch, key).cost_analysis()["flops"])
+    counted: Any = step.lower(params, state, batch, key).cost_analysis()
+    return float(counted["flops"])
 
 
 @lru_cache(maxsize=1)

@@ -248,6 +248,8 @@ def test_bad_input_is_refused_before_any_compute(model, dataset):
         fit(KEY, model, dataset._replace(x=dataset.x.at[3, 1].set(jnp.nan)), RECIPE)
     with pytest.raises(ValueError, match="subsets must be in 0 … 69"):
         fit_many(KEY[None], model, dataset, RECIPE, subsets=np.full((1, 20), 70))
+    with pytest.raises(ValueError, match="augmentation='shift' needs images"):
+        fit(KEY, model, dataset, Recipe(batch_size=16, augmentation="shift"))
     with pytest.raises(ValueError, match="at least one key"):
         fit_many(KEY[None][:0], model, dataset, RECIPE)
 

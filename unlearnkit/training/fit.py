@@ -69,8 +69,7 @@ def fit(
       CheckpointError: the folder holds a corrupt checkpoint or another run's.
       DivergedError: the loss is no longer finite.
     """
-    check_dataset(dataset)
-    check_compatible(dataset, model)
+    _check_data(dataset, model, recipe)
     recipe.steps_per_epoch(dataset.size)
     init_key, run_key = jax.random.split(key)
     if variables is None:
@@ -177,8 +176,7 @@ def fit_many(
         of range.
       DivergedError: the loss of a run is no longer finite.
     """
-    check_dataset(dataset)
-    check_compatible(dataset, model)
+    _check_data(dataset, model, recipe)
     n_seeds = keys.shape[0]
     if n_seeds == 0:
         raise ValueError("keys must hold at least one key, got none")
@@ -282,6 +280,16 @@ def _seed_mesh(n_seeds: int) -> Mesh | None:
     if len(devices) == 1 or n_seeds % len(devices) != 0:
         return None
     return Mesh(np.array(devices), ("seed",))
+
+
+def _check_data(dataset: Dataset, model: Model, recipe: Recipe) -> None:
+    check_dataset(dataset)
+    check_compatible(dataset, model)
+    if recipe.augmentation != "none" and dataset.x.ndim != 4:
+        raise ValueError(
+            f"augmentation={recipe.augmentation!r} needs images [n, height, width, channels], "
+            f"got x {list(dataset.x.shape)}; choose augmentation='none'"
+        )
 
 
 def _check_subsets(subsets: Any, n_seeds: int, n: int) -> Int[Array, "seeds n"]:

@@ -47,8 +47,8 @@ def run() -> list[Row]:
     if jax.default_backend() != "cpu":
         return [_resnet_in_bfloat16(), _seeds_row(_time_seeds(64), 64, goal=10.0)]
     rows = [
-        _against_torch("lenet", "mnist", n=6_000, batch_size=100, repeats=9, goal=1.5),
-        _against_torch("cnn_cifar", "cifar10", n=3_000, batch_size=100, repeats=9, goal=1.2),
+        _against_torch("lenet", "mnist", n=6_000, batch_size=100, repeats=25, goal=1.5),
+        _against_torch("cnn_cifar", "cifar10", n=3_000, batch_size=100, repeats=25, goal=1.2),
         _against_torch("allcnn_small", "cifar10", n=640, batch_size=128, repeats=3),
         _against_torch("resnet18", "cifar10", n=128, batch_size=64, repeats=3),
         _epoch_against_python_loop(),

@@ -171,9 +171,11 @@ def _init_shapes(model: Model) -> dict[str, tuple[int, ...]]:
     return _named_shapes(jax.eval_shape(model.init, jax.random.key(0)))
 
 
-def _named_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Returns the leaves of a pytree by their path, as `params/conv/kernel`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in leaves
-    }
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _named_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(leaf.shape) for name, leaf in named_leaves(tree).items()}

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from unlearnkit.base import Dataset, Variables
 from unlearnkit.files import atomic_path, sha256_of_array, sha256_of_file, write_json
 from unlearnkit.training.step import TrainState
+from unlearnkit.validation import named_leaves
 
 _FORMAT = "unlearnkit-checkpoint"
 _VERSION = 1
@@ -157,11 +158,7 @@ def _header(path: Path, digest: str) -> dict[str, Any]:
 
 
 def _flatten(tree: Any) -> dict[str, np.ndarray]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-        for path, leaf in leaves
-    }
+    return {name: np.asarray(leaf) for name, leaf in named_leaves(tree).items()}
 
 
 def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> str:
@@ -221,8 +218,4 @@ def _unflatten(like: TrainState, arrays: Mapping[str, np.ndarray], folder: Path)
 
 
 def _shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): (leaf.shape, leaf.dtype.name)
-        for path, leaf in leaves
-    }
+    return {name: (leaf.shape, leaf.dtype.name) for name, leaf in named_leaves(tree).items()}

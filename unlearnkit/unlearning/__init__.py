@@ -3,16 +3,34 @@
 from typing import Any
 
 from unlearnkit.base import Unlearner
+from unlearnkit.unlearning.boundary_expand import BoundaryExpand
+from unlearnkit.unlearning.boundary_shrink import BoundaryShrink
+from unlearnkit.unlearning.catastrophic_last_layers import CatastrophicLastLayers
+from unlearnkit.unlearning.exact_last_layers import ExactLastLayers
 from unlearnkit.unlearning.fine_tune import FineTune
 from unlearnkit.unlearning.gradient_ascent import GradientAscent
+from unlearnkit.unlearning.l1_sparse import L1Sparse
+from unlearnkit.unlearning.neg_grad_plus import NegGradPlus
 from unlearnkit.unlearning.noisy_descent import NoisyDescent
+from unlearnkit.unlearning.random_label import RandomLabel
 from unlearnkit.unlearning.retrain import Retrain
+from unlearnkit.unlearning.salun import SalUn
+from unlearnkit.unlearning.scrub import Scrub
 
 UNLEARNERS: dict[str, type[Unlearner]] = {
     "retrain": Retrain,
     "fine_tune": FineTune,
     "noisy_descent": NoisyDescent,
     "gradient_ascent": GradientAscent,
+    "neg_grad_plus": NegGradPlus,
+    "random_label": RandomLabel,
+    "salun": SalUn,
+    "l1_sparse": L1Sparse,
+    "boundary_shrink": BoundaryShrink,
+    "boundary_expand": BoundaryExpand,
+    "scrub": Scrub,
+    "exact_last_layers": ExactLastLayers,
+    "catastrophic_last_layers": CatastrophicLastLayers,
 }
 """Every method by name; the command line, the grid and the shared tests read it."""
 
@@ -29,4 +47,20 @@ def create(name: str, **hyperparameters: Any) -> Unlearner:
     return UNLEARNERS[name](**hyperparameters)
 
 
-__all__ = ["UNLEARNERS", "FineTune", "GradientAscent", "NoisyDescent", "Retrain", "create"]
+__all__ = [
+    "UNLEARNERS",
+    "BoundaryExpand",
+    "BoundaryShrink",
+    "CatastrophicLastLayers",
+    "ExactLastLayers",
+    "FineTune",
+    "GradientAscent",
+    "L1Sparse",
+    "NegGradPlus",
+    "NoisyDescent",
+    "RandomLabel",
+    "Retrain",
+    "SalUn",
+    "Scrub",
+    "create",
+]

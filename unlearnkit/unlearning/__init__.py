@@ -3,9 +3,14 @@
 from typing import Any
 
 from unlearnkit.base import Unlearner
+from unlearnkit.unlearning._one_shot import SolveWarning
 from unlearnkit.unlearning.fine_tune import FineTune
+from unlearnkit.unlearning.fisher_forgetting import FisherForgetting
 from unlearnkit.unlearning.gradient_ascent import GradientAscent
+from unlearnkit.unlearning.influence import Influence
+from unlearnkit.unlearning.newton_scrub import NewtonScrub
 from unlearnkit.unlearning.noisy_descent import NoisyDescent
+from unlearnkit.unlearning.ntk_scrub import NtkScrub
 from unlearnkit.unlearning.retrain import Retrain
 
 UNLEARNERS: dict[str, type[Unlearner]] = {
@@ -13,6 +18,10 @@ UNLEARNERS: dict[str, type[Unlearner]] = {
     "fine_tune": FineTune,
     "noisy_descent": NoisyDescent,
     "gradient_ascent": GradientAscent,
+    "influence": Influence,
+    "newton_scrub": NewtonScrub,
+    "fisher_forgetting": FisherForgetting,
+    "ntk_scrub": NtkScrub,
 }
 """Every method by name; the command line, the grid and the shared tests read it."""
 
@@ -29,4 +38,16 @@ def create(name: str, **hyperparameters: Any) -> Unlearner:
     return UNLEARNERS[name](**hyperparameters)
 
 
-__all__ = ["UNLEARNERS", "FineTune", "GradientAscent", "NoisyDescent", "Retrain", "create"]
+__all__ = [
+    "UNLEARNERS",
+    "FineTune",
+    "FisherForgetting",
+    "GradientAscent",
+    "Influence",
+    "NewtonScrub",
+    "NoisyDescent",
+    "NtkScrub",
+    "Retrain",
+    "SolveWarning",
+    "create",
+]

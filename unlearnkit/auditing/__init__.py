@@ -10,13 +10,13 @@ from unlearnkit.auditing.evaluate import (
     loss_divergence,
     prediction_agreement,
 )
-from unlearnkit.auditing.features import (
+from unlearnkit.auditing.membership import MembershipInference
+from unlearnkit.kernels import (
     FEATURES,
     cross_entropy_losses,
     margins,
     membership_features,
 )
-from unlearnkit.auditing.membership import MembershipInference
 
 __all__ = [
     "DEFAULT_ATTACKS",

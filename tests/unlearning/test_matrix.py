@@ -9,7 +9,13 @@ from unlearnkit import models, unlearning
 from unlearnkit.auditing import accuracy
 from unlearnkit.base import Dataset, Task, Unlearned, Unlearner, Variables
 from unlearnkit.training import Recipe, fit, train_epoch
-from unlearnkit.unlearning import FineTune, GradientAscent, NoisyDescent, Retrain
+from unlearnkit.unlearning import (
+    FineTune,
+    GradientAscent,
+    NoisyDescent,
+    Retrain,
+    StackelbergUnlearn,
+)
 
 KEY = jax.random.key(2)
 RECIPE = Recipe(epochs=5, batch_size=32, learning_rate=0.05)
@@ -19,12 +25,14 @@ METHODS = {
     "fine_tune": FineTune(epochs=2, batch_size=32),
     "noisy_descent": NoisyDescent(epochs=2, batch_size=32, noise_std=0.01),
     "gradient_ascent": GradientAscent(epochs=2, batch_size=16),
+    "stackelberg": StackelbergUnlearn(epochs=2, batch_size=32),
 }
 COSTS = {
     "retrain": 5 * 192,
     "fine_tune": 2 * 192,
     "noisy_descent": 2 * 192,
     "gradient_ascent": 2 * 32,
+    "stackelberg": 2 * (192 + 2 * 30),
 }
 
 

@@ -3,16 +3,24 @@
 from typing import Any
 
 from unlearnkit.base import Unlearner
+from unlearnkit.unlearning.auditors import (
+    AUDITORS,
+    LinearAuditor,
+    MlpAuditor,
+    QuantileAuditor,
+)
 from unlearnkit.unlearning.fine_tune import FineTune
 from unlearnkit.unlearning.gradient_ascent import GradientAscent
 from unlearnkit.unlearning.noisy_descent import NoisyDescent
 from unlearnkit.unlearning.retrain import Retrain
+from unlearnkit.unlearning.stackelberg import AuditorWarning, StackelbergUnlearn
 
 UNLEARNERS: dict[str, type[Unlearner]] = {
     "retrain": Retrain,
     "fine_tune": FineTune,
     "noisy_descent": NoisyDescent,
     "gradient_ascent": GradientAscent,
+    "stackelberg": StackelbergUnlearn,
 }
 """Every method by name; the command line, the grid and the shared tests read it."""
 
@@ -29,4 +37,17 @@ def create(name: str, **hyperparameters: Any) -> Unlearner:
     return UNLEARNERS[name](**hyperparameters)
 
 
-__all__ = ["UNLEARNERS", "FineTune", "GradientAscent", "NoisyDescent", "Retrain", "create"]
+__all__ = [
+    "AUDITORS",
+    "UNLEARNERS",
+    "AuditorWarning",
+    "FineTune",
+    "GradientAscent",
+    "LinearAuditor",
+    "MlpAuditor",
+    "NoisyDescent",
+    "QuantileAuditor",
+    "Retrain",
+    "StackelbergUnlearn",
+    "create",
+]

@@ -112,11 +112,11 @@ def to_rich(records: Sequence[Record], *, title: str) -> RichTable:
     return table
 
 
-def to_markdown(records: Sequence[Record]) -> str:
+def to_markdown(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> str:
     """Returns the table in Markdown."""
-    head = ["Method", *(column.title for column in COLUMNS)]
-    rule = ["---", *("---:" for _ in COLUMNS)]
-    lines = [head, rule, *rows(records)]
+    head = ["Method", *(column.title for column in columns)]
+    rule = ["---", *("---:" for _ in columns)]
+    lines = [head, rule, *rows(records, columns)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 

@@ -27,6 +27,7 @@ from unlearnkit.unlearning import (
     Retrain,
     SalUn,
     Scrub,
+    StackelbergUnlearn,
 )
 from unlearnkit.validation import named_leaves
 
@@ -53,6 +54,7 @@ METHODS = {
     "newton_scrub": NewtonScrub(damping=0.1),
     "fisher_forgetting": FisherForgetting(),
     "ntk_scrub": NtkScrub(weight_decay=0.01),
+    "stackelberg": StackelbergUnlearn(epochs=2, batch_size=32),
 }
 COSTS = {
     "retrain": 5 * 192,
@@ -78,6 +80,7 @@ COSTS = {
         240 * (1 / 3 + 3 + 5 / 3 * sum(int(s.steps) for s in info.solves.values()))
         + 200 * (1 / 3 + 3 * 2 / 3)
     ),
+    "stackelberg": 2 * (192 + 2 * 30),
 }
 FIRST_LAYER = {"fc1/kernel", "fc1/bias"}
 UNMOVED = {"exact_last_layers": FIRST_LAYER, "catastrophic_last_layers": FIRST_LAYER}

@@ -16,12 +16,6 @@ from unlearnkit.auditing.evaluate import (
     loss_divergence,
     prediction_agreement,
 )
-from unlearnkit.auditing.features import (
-    FEATURES,
-    cross_entropy_losses,
-    margins,
-    membership_features,
-)
 from unlearnkit.auditing.forgetting_quality import (
     challenge_score,
     example_epsilons,
@@ -52,6 +46,12 @@ from unlearnkit.auditing.shadows import Shadows, train_shadows
 from unlearnkit.auditing.threshold import ThresholdAttack
 from unlearnkit.auditing.weight_paths import PathPlane, principal_paths
 from unlearnkit.base import Audit
+from unlearnkit.kernels import (
+    FEATURES,
+    cross_entropy_losses,
+    margins,
+    membership_features,
+)
 
 AUDITS: dict[str, type[Audit]] = {
     "membership_inference": MembershipInference,

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from unlearnkit.auditing.features import margins
 from unlearnkit.base import Cost, Dataset, Model, Task, Unlearner, Variables
+from unlearnkit.kernels import margins
 from unlearnkit.training import Recipe, fit_many, predict
 from unlearnkit.validation import check_task
 

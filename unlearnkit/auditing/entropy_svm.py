@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Array, Key
 from sklearn.svm import SVC
 
-from unlearnkit.auditing.features import membership_features
 from unlearnkit.auditing.intervals import rate
 from unlearnkit.base import Audited, Model, Task, Variables
+from unlearnkit.kernels import membership_features
 from unlearnkit.training import predict
 from unlearnkit.validation import check_task, check_variables
 

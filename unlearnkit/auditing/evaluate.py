@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from scipy import stats
 
-from unlearnkit.auditing.features import cross_entropy_losses, membership_features
 from unlearnkit.auditing.membership import MembershipInference
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
+from unlearnkit.kernels import cross_entropy_losses, membership_features
 from unlearnkit.training import DivergedError, predict
 from unlearnkit.validation import check_task, check_variables
 

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from unlearnkit.auditing.features import margins
 from unlearnkit.auditing.scores import check_scores, score_attack
 from unlearnkit.auditing.shadows import Shadows, train_shadows
 from unlearnkit.base import Audited, Dataset, Model, Task, Unlearner, Variables, concatenate
+from unlearnkit.kernels import margins
 from unlearnkit.training import Recipe, predict
 from unlearnkit.validation import check_task, check_variables
 

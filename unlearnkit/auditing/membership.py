@@ -15,8 +15,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from unlearnkit.auditing.features import FEATURES, FeatureName, membership_features
 from unlearnkit.base import Audited, Model, Task, Variables
+from unlearnkit.kernels import FEATURES, FeatureName, membership_features
 from unlearnkit.training import predict
 from unlearnkit.validation import check_task, check_variables
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from unlearnkit.auditing.features import cross_entropy_losses
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
+from unlearnkit.kernels import cross_entropy_losses
 from unlearnkit.training import (
     CrossEntropy,
     DivergedError,

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from unlearnkit.auditing.features import membership_features
 from unlearnkit.auditing.intervals import rate
 from unlearnkit.auditing.scores import check_scores, score_attack
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
+from unlearnkit.kernels import membership_features
 from unlearnkit.training import predict
 from unlearnkit.validation import check_task, check_variables
 

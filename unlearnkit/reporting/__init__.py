@@ -10,6 +10,7 @@ from unlearnkit.reporting.figures import (
 from unlearnkit.reporting.page import (
     compose_page,
     figure_section,
+    html_table,
     report_page,
     settings_section,
     table_section,
@@ -26,6 +27,7 @@ __all__ = [
     "compose_page",
     "figure_section",
     "gap_against_cost",
+    "html_table",
     "loss_histograms",
     "read_records",
     "read_run",

@@ -89,6 +89,27 @@ def compose_page(sections: Sequence[str], *, title: str, lead: str) -> str:
     )
 
 
+def html_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Returns a table of plain text as HTML."""
+    titles = "".join(f"<th>{html.escape(title)}</th>" for title in head)
+    lines = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+        for cells in body
+    )
+    return (
+        f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>'
+        "</div>"
+    )
+
+
+def figure_section(title: str, svg: str, caption: str) -> str:
+    """Returns a figure under its heading, with its caption, as HTML."""
+    return (
+        f"<h2>{html.escape(title)}</h2><figure>{svg}"
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
+
+
 def settings_section(run: Mapping[str, Any]) -> str:
     """Returns settings and provenance as they are."""
     settings = html.escape(json.dumps(run, indent=2))
@@ -98,19 +119,11 @@ def settings_section(run: Mapping[str, Any]) -> str:
 def table_section(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> str:
     """Returns the table of the records, and what its columns mean."""
     titles = ["Method", *(column.title for column in columns)]
-    head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
-        for cells in rows(records, columns)
-    )
     legend = "".join(
         f"<dt>{html.escape(column.title)}</dt><dd>{html.escape(column.explanation)}</dd>"
         for column in columns
     )
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        f"</div><dl>{legend}</dl>"
-    )
+    return f"{html_table(titles, rows(records, columns))}<dl>{legend}</dl>"
 
 
 def _problems(records: Sequence[Record]) -> str:
@@ -120,11 +133,3 @@ def _problems(records: Sequence[Record]) -> str:
         if r.diverged is not None
     )
     return f"<h2>Diverged</h2><ul>{lines}</ul>" if lines else ""
-
-
-def figure_section(title: str, svg: str, caption: str) -> str:
-    """Returns one figure under its title, the caption in plain text."""
-    return (
-        f"<h2>{html.escape(title)}</h2><figure>{svg}"
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )

@@ -4,6 +4,12 @@ from typing import Any
 
 from unlearnkit.base import Unlearner
 from unlearnkit.unlearning._one_shot import SolveWarning
+from unlearnkit.unlearning.auditors import (
+    AUDITORS,
+    LinearAuditor,
+    MlpAuditor,
+    QuantileAuditor,
+)
 from unlearnkit.unlearning.boundary_expand import BoundaryExpand
 from unlearnkit.unlearning.boundary_shrink import BoundaryShrink
 from unlearnkit.unlearning.catastrophic_last_layers import CatastrophicLastLayers
@@ -21,6 +27,7 @@ from unlearnkit.unlearning.random_label import RandomLabel
 from unlearnkit.unlearning.retrain import Retrain
 from unlearnkit.unlearning.salun import SalUn
 from unlearnkit.unlearning.scrub import Scrub
+from unlearnkit.unlearning.stackelberg import AuditorWarning, StackelbergUnlearn
 
 UNLEARNERS: dict[str, type[Unlearner]] = {
     "retrain": Retrain,
@@ -40,6 +47,7 @@ UNLEARNERS: dict[str, type[Unlearner]] = {
     "newton_scrub": NewtonScrub,
     "fisher_forgetting": FisherForgetting,
     "ntk_scrub": NtkScrub,
+    "stackelberg": StackelbergUnlearn,
 }
 """Every method by name; the command line, the grid and the shared tests read it."""
 
@@ -57,7 +65,9 @@ def create(name: str, **hyperparameters: Any) -> Unlearner:
 
 
 __all__ = [
+    "AUDITORS",
     "UNLEARNERS",
+    "AuditorWarning",
     "BoundaryExpand",
     "BoundaryShrink",
     "CatastrophicLastLayers",
@@ -67,14 +77,18 @@ __all__ = [
     "GradientAscent",
     "Influence",
     "L1Sparse",
+    "LinearAuditor",
+    "MlpAuditor",
     "NegGradPlus",
     "NewtonScrub",
     "NoisyDescent",
     "NtkScrub",
+    "QuantileAuditor",
     "RandomLabel",
     "Retrain",
     "SalUn",
     "Scrub",
     "SolveWarning",
+    "StackelbergUnlearn",
     "create",
 ]

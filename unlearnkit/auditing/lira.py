@@ -31,8 +31,8 @@ class Lira:
         online   log N(φ; μ_in, σ_in²) - log N(φ; μ_out, σ_out²)
         offline  (φ - μ_out) / σ_out,   of the order of 1 - P(N(μ_out, σ_out²) > φ)
 
-    Members are the forget set, others an equal number of the test set, both without what is over.
-    The shadows are trained as the network was: on the retain set, and on half of these candidates.
+    Members are forget examples, others as many test examples; the larger set is subsampled. The
+    shadows are trained as the network was: on the retain set, and on half of these candidates.
 
     Attributes:
       recipe: of the network under attack.
@@ -44,7 +44,8 @@ class Lira:
         each example's mean; `auto`, `pooled` below 64 shadows, as Carlini et al. do.
 
     Source: Carlini et al. 2022, Membership inference attacks from first principles; Hayes et al.
-    2024, Inexact unlearning needs more careful evaluations (U-LiRA).
+    2024, Inexact unlearning needs more careful evaluations (U-LiRA). The pooled variance is that
+    within examples; the public code of LiRA pools the spread between examples too.
     """
 
     recipe: Recipe = Recipe()  # noqa: RUF009 (frozen, and so safe to share)

@@ -170,7 +170,7 @@ def _jacobian(apply: Apply, params: Params, x: Array) -> list[Array]:
 
 @partial(jax.jit, static_argnums=0)
 def _contract_jacobians(apply: Apply, params: Params, left: Any, right: Any) -> Array:
-    return _inner_products(left, right)
+    return _dense_layers.inner_products(left, right)
 
 
 def _inputs(apply: Apply, params: Params, x: Array) -> Array:
@@ -196,17 +196,7 @@ def _factors(apply: Apply, params: Params, x: Array) -> _dense_layers.Factors:
 
 @partial(jax.jit, static_argnums=0)
 def _contract_factors(apply: Apply, params: Params, one: Any, two: Any) -> Array:
-    total = _inner_products(one.rest, two.rest)
-    for h1, g1, h2, g2 in zip(one.inputs, one.slopes, two.inputs, two.slopes, strict=True):
-        total = total + (h1 @ h2.T)[:, None, :, None] * _inner_products([g1], [g2])
-    return total
-
-
-def _inner_products(left: list[Array], right: list[Array]) -> Any:
-    total: Any = 0
-    for a, b in zip(left, right, strict=True):
-        total = total + jnp.tensordot(a, b, axes=(2, 2))
-    return total
+    return _dense_layers.contract(one, two)
 
 
 _METHODS: dict[str, tuple[Any, Any, Any]] = {

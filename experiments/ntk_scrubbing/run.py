@@ -25,10 +25,11 @@ from unlearnkit.files import write_text
 from unlearnkit.provenance import provenance
 from unlearnkit.reporting import (
     Column,
-    compose_page,
+    document,
     figure_section,
+    html_table,
+    rows,
     settings_section,
-    table_section,
     to_markdown,
     to_rich,
 )
@@ -179,7 +180,8 @@ def _write(
         "retain set with the original's seed; the row <em>retrain</em> is another fine-tuning with "
         "another key, the floor of every distance."
     )
-    sections = [table_section(records, COLUMNS)]
+    titles = ["Method", *(column.title for column in COLUMNS)]
+    sections = [html_table(titles, rows(records, COLUMNS))]
     sections += [figure_section(name, svg, text) for name, (svg, text) in drawn.items()]
-    page = compose_page([*sections, settings_section(run)], title=title, lead=lead)
+    page = document(title, lead, [*sections, settings_section(run)])
     write_text(path.with_suffix(".html"), page)

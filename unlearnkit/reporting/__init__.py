@@ -8,11 +8,11 @@ from unlearnkit.reporting.figures import (
     to_svg,
 )
 from unlearnkit.reporting.page import (
-    compose_page,
+    document,
     figure_section,
+    html_table,
     report_page,
     settings_section,
-    table_section,
 )
 from unlearnkit.reporting.run_folder import RunFolder, RunFolderError, read_records, read_run
 from unlearnkit.reporting.table import COLUMNS, Column, rows, to_latex, to_markdown, to_rich
@@ -23,9 +23,10 @@ __all__ = [
     "Column",
     "RunFolder",
     "RunFolderError",
-    "compose_page",
+    "document",
     "figure_section",
     "gap_against_cost",
+    "html_table",
     "loss_histograms",
     "read_records",
     "read_run",
@@ -33,7 +34,6 @@ __all__ = [
     "roc_curves",
     "rows",
     "settings_section",
-    "table_section",
     "to_latex",
     "to_markdown",
     "to_rich",

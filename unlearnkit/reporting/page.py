@@ -9,7 +9,7 @@ from typing import Any
 
 from unlearnkit.base import Record
 from unlearnkit.reporting.figures import gap_against_cost, loss_histograms, roc_curves
-from unlearnkit.reporting.table import COLUMNS, Column, rows
+from unlearnkit.reporting.table import COLUMNS, rows
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -41,7 +41,7 @@ def report_page(records: Sequence[Record], run: Mapping[str, Any], *, title: str
       title: of the page.
     """
     finished = [record for record in records if record.diverged is None]
-    sections = [table_section(records), _problems(records)]
+    sections = [_table(records), _problems(records)]
     if finished:
         sections += [
             figure_section(
@@ -64,20 +64,20 @@ def report_page(records: Sequence[Record], run: Mapping[str, Any], *, title: str
             ),
         ]
     lead = (
-        "Mean ± standard deviation over the seeds. Every distance to Retrain is to "
-        "a reference network retrained without the forget set; the row <em>retrain</em> is a "
-        "second retraining with another key."
+        "Mean ± standard deviation over the seeds. Every distance to Retrain is to a reference "
+        "network retrained without the forget set; the row <em>retrain</em> is a second retraining "
+        "with another key."
     )
-    return compose_page([*sections, settings_section(run)], title=title, lead=lead)
+    return document(title, lead, [*sections, settings_section(run)])
 
 
-def compose_page(sections: Sequence[str], *, title: str, lead: str) -> str:
-    """Returns a self-contained page of HTML sections.
+def document(title: str, lead: str, sections: Sequence[str]) -> str:
+    """Returns a self-contained page.
 
     Args:
-      sections: HTML, as the functions below make it.
       title: plain text.
-      lead: HTML; what a reader must know first.
+      lead: HTML of the first paragraph.
+      sections: HTML, as `html_table`, `figure_section` and `settings_section` make it.
     """
     heading = html.escape(title)
     return (
@@ -89,28 +89,40 @@ def compose_page(sections: Sequence[str], *, title: str, lead: str) -> str:
     )
 
 
+def html_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Returns a table of plain text as HTML."""
+    titles = "".join(f"<th>{html.escape(title)}</th>" for title in head)
+    lines = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+        for cells in body
+    )
+    return (
+        f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>'
+        "</div>"
+    )
+
+
+def figure_section(title: str, svg: str, caption: str) -> str:
+    """Returns a figure under its heading, with its caption, as HTML."""
+    return (
+        f"<h2>{html.escape(title)}</h2><figure>{svg}"
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
+
+
 def settings_section(run: Mapping[str, Any]) -> str:
     """Returns settings and provenance as they are."""
     settings = html.escape(json.dumps(run, indent=2))
     return f"<h2>Settings and provenance</h2><pre>{settings}</pre>"
 
 
-def table_section(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> str:
-    """Returns the table of the records, and what its columns mean."""
-    titles = ["Method", *(column.title for column in columns)]
-    head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
-        for cells in rows(records, columns)
-    )
+def _table(records: Sequence[Record]) -> str:
+    titles = ["Method", *(column.title for column in COLUMNS)]
     legend = "".join(
         f"<dt>{html.escape(column.title)}</dt><dd>{html.escape(column.explanation)}</dd>"
-        for column in columns
+        for column in COLUMNS
     )
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        f"</div><dl>{legend}</dl>"
-    )
+    return f"{html_table(titles, rows(records))}<dl>{legend}</dl>"
 
 
 def _problems(records: Sequence[Record]) -> str:
@@ -120,11 +132,3 @@ def _problems(records: Sequence[Record]) -> str:
         if r.diverged is not None
     )
     return f"<h2>Diverged</h2><ul>{lines}</ul>" if lines else ""
-
-
-def figure_section(title: str, svg: str, caption: str) -> str:
-    """Returns one figure under its title, the caption in plain text."""
-    return (
-        f"<h2>{html.escape(title)}</h2><figure>{svg}"
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )

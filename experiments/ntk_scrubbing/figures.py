@@ -19,28 +19,36 @@ SETS = {"forget": RED, "retain": BLUE, "test": GREY}
 
 
 def training_paths(figure: dict[str, Any]) -> str:
-    """Returns Figure 1: the paths' plane, with the noise of Fisher forgetting and of scrubbing."""
+    """Returns Figure 1: the paths in their plane, and their ends with each method's noise."""
     with mpl.rc_context(STYLE):
-        canvas = Figure(figsize=(8.4, 3.4), layout="constrained")
+        canvas = Figure(figsize=(11.4, 3.4), layout="constrained")
+        whole, *ends = canvas.subplots(1, 3)
+        _draw_paths(whole, figure)
         shares = " and ".join(f"{100 * share:.0f} %" for share in figure["explained"])
-        for axes, name, title in zip(
-            canvas.subplots(1, 2, sharex=True, sharey=True),
-            ("fisher", "ntk"),
-            ("Fisher forgetting", "NTK scrubbing"),
-            strict=True,
-        ):
-            axes.scatter(*np.transpose(figure[f"{name}_noise"]), s=6, color=GREY, alpha=0.4)
-            for path, colour, label in (
-                ("all", BLUE, "training on all"),
-                ("retain", ORANGE, "training on retain"),
-            ):
-                points = np.transpose(figure[path])
-                axes.plot(*points, color=colour, linewidth=1.4, label=label)
-                axes.plot(*points[:, -1:], "o", color=colour, markersize=4)
-            axes.plot(*figure[f"{name}_mean"], "x", color=RED, markersize=8, label="scrubbed")
-            axes.set(title=title, xlabel=f"principal directions ({shares})")
-        axes.legend()
+        whole.set(title="fine-tuning", xlabel=f"principal directions ({shares})")
+        whole.legend()
+        methods = {"fisher": "Fisher forgetting", "ntk": "NTK scrubbing"}
+        near = np.concatenate([figure[f"{name}_noise"] for name in methods])
+        near = np.concatenate([near, figure["all"][-1:], figure["retain"][-1:]])
+        middle, reach = near.mean(0), 1.1 * np.abs(near - near.mean(0)).max()
+        for axes, (name, title) in zip(ends, methods.items(), strict=True):
+            axes.scatter(*np.transpose(figure[f"{name}_noise"]), s=8, color=GREY, alpha=0.5)
+            _draw_paths(axes, figure)
+            axes.plot(*figure[f"{name}_mean"], "x", color=RED, markersize=8, label="before noise")
+            axes.set(
+                title=f"{title}: where the paths end",
+                xlim=(middle[0] - reach, middle[0] + reach),
+                ylim=(middle[1] - reach, middle[1] + reach),
+            )
+        ends[1].legend(*(part[-1:] for part in ends[1].get_legend_handles_labels()))
         return to_svg(canvas)
+
+
+def _draw_paths(axes: Axes, figure: dict[str, Any]) -> None:
+    for path, colour, label in (("all", BLUE, "on all"), ("retain", ORANGE, "on retain")):
+        points = np.transpose(figure[path])
+        axes.plot(*points, color=colour, linewidth=1.4, label=label)
+        axes.plot(*points[:, -1:], "o", color=colour, markersize=5)
 
 
 def readouts(records: Sequence[Record], columns: Sequence[Column]) -> str:

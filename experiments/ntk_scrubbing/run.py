@@ -20,7 +20,6 @@ from experiments.ntk_scrubbing.setting import (
     pretrained,
     read,
 )
-from unlearnkit.auditing import accuracy
 from unlearnkit.base import Record
 from unlearnkit.files import write_text
 from unlearnkit.provenance import provenance
@@ -142,7 +141,6 @@ def _run_seeds(
             progress(f"{what}, seed {seed + 1} of {setting.seeds}", 0, 1)
 
         task = draw_task(task_key, setting, data)
-        run["start_test_error"] = 1 - accuracy(model, start, task.test)
         seeds.append(run_seed(seed_key, seed, setting, model, start, task, on_stage))
     return seeds
 
@@ -156,7 +154,7 @@ def _write(
         "Figure 1: training paths": (
             figures.training_paths(curves[0]["paths"]),
             "Weights along fine-tuning on all data and on the retain set, in the plane of their "
-            "principal directions (first seed), with the scrubbed weights and their noise.",
+            "principal directions (first seed); at their ends, each method's weights and noise.",
         ),
         "Figure 2: readouts": (
             figures.readouts(records, READOUTS),

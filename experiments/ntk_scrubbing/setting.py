@@ -54,7 +54,10 @@ class Setting:
     levels: tuple[float, ...] = tuple(10.0**k for k in np.arange(-3, 5.5, 0.5))
 
     def methods(self) -> dict[str, Unlearner]:
-        """Returns the methods of Figure 2, and gradient ascent."""
+        """Returns the methods of Figure 2, gradient ascent, and the shift as 004 states it.
+
+        That is linearised before fine-tuning and lengthened by the trapezium (`ntk_trapezium`).
+        """
         tune = self.tune
         scrub = NtkScrub(weight_decay=tune.weight_decay, noise=0.0, chunk=125)
         return {
@@ -67,6 +70,9 @@ class Setting:
             "fisher": FisherForgetting(self.fisher),
             "ntk": scrub,
             "ntk_fisher": dataclasses.replace(scrub, noise=self.ntk_noise),
+            "ntk_trapezium": dataclasses.replace(
+                scrub, linearise_at="pretrained", scale="trapezium", noise=self.ntk_noise
+            ),
         }
 
 

@@ -50,11 +50,11 @@ METHODS = {
     ),
     "exact_last_layers": ExactLastLayers(epochs=5, batch_size=32, learning_rate=0.05, k=1),
     "catastrophic_last_layers": CatastrophicLastLayers(epochs=2, batch_size=32, k=1),
+    "stackelberg": StackelbergUnlearn(epochs=2, batch_size=32),
     "influence": Influence(),
     "newton_scrub": NewtonScrub(damping=0.1),
     "fisher_forgetting": FisherForgetting(),
     "ntk_scrub": NtkScrub(weight_decay=0.01),
-    "stackelberg": StackelbergUnlearn(epochs=2, batch_size=32),
 }
 COSTS = {
     "retrain": 5 * 192,
@@ -70,6 +70,7 @@ COSTS = {
     "scrub": (200 + 40) / 3 + 3 * 192 + 2 * 32 + 3 * (40 + 30) / 3,
     "exact_last_layers": 5 * 192,
     "catastrophic_last_layers": 2 * 192,
+    "stackelberg": 2 * (192 + 2 * 30),
     # Gradients; a product of the Gauss-Newton matrix is 4/3, one a step and one more.
     "influence": lambda info: 240 + 240 * 4 / 3 * (info.solves["influence"].steps + 1),
     "newton_scrub": lambda info: 200 + 200 * 4 / 3 * (info.solves["newton"].steps + 1),
@@ -80,16 +81,15 @@ COSTS = {
         240 * (1 / 3 + 3 + 5 / 3 * sum(int(s.steps) for s in info.solves.values()))
         + 200 * (1 / 3 + 3 * 2 / 3)
     ),
-    "stackelberg": 2 * (192 + 2 * 30),
 }
-FIRST_LAYER = {"fc1/kernel", "fc1/bias"}
-UNMOVED = {"exact_last_layers": FIRST_LAYER, "catastrophic_last_layers": FIRST_LAYER}
-"""The leaves that a method keeps bit for bit; all others it moves."""
-PIXELS = Normalisation("pixels", (0.5,), (0.15,))
 DETERMINISTIC = {"influence", "newton_scrub"}
 """Methods whose result the key cannot change."""
 WITHOUT_BATCHES = {"influence", "newton_scrub", "fisher_forgetting", "ntk_scrub"}
 """Methods that read all of the data at once, and so take any number of examples."""
+FIRST_LAYER = {"fc1/kernel", "fc1/bias"}
+UNMOVED = {"exact_last_layers": FIRST_LAYER, "catastrophic_last_layers": FIRST_LAYER}
+"""The leaves that a method keeps bit for bit; all others it moves."""
+PIXELS = Normalisation("pixels", (0.5,), (0.15,))
 
 
 def draw(seed, n):

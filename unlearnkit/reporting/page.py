@@ -89,27 +89,6 @@ def compose_page(sections: Sequence[str], *, title: str, lead: str) -> str:
     )
 
 
-def html_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Returns a table of plain text as HTML."""
-    titles = "".join(f"<th>{html.escape(title)}</th>" for title in head)
-    lines = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
-        for cells in body
-    )
-    return (
-        f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>'
-        "</div>"
-    )
-
-
-def figure_section(title: str, svg: str, caption: str) -> str:
-    """Returns a figure under its heading, with its caption, as HTML."""
-    return (
-        f"<h2>{html.escape(title)}</h2><figure>{svg}"
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
-
-
 def settings_section(run: Mapping[str, Any]) -> str:
     """Returns settings and provenance as they are."""
     settings = html.escape(json.dumps(run, indent=2))
@@ -126,6 +105,19 @@ def table_section(records: Sequence[Record], columns: Sequence[Column] = COLUMNS
     return f"{html_table(titles, rows(records, columns))}<dl>{legend}</dl>"
 
 
+def html_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Returns a table of plain text."""
+    titles = "".join(f"<th>{html.escape(title)}</th>" for title in head)
+    lines = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+        for cells in body
+    )
+    return (
+        f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>'
+        "</div>"
+    )
+
+
 def _problems(records: Sequence[Record]) -> str:
     lines = "".join(
         f"<li>{html.escape(r.method)}, seed {r.seed}: {html.escape(r.diverged)}</li>"
@@ -133,3 +125,11 @@ def _problems(records: Sequence[Record]) -> str:
         if r.diverged is not None
     )
     return f"<h2>Diverged</h2><ul>{lines}</ul>" if lines else ""
+
+
+def figure_section(title: str, svg: str, caption: str) -> str:
+    """Returns one figure under its title, the caption in plain text."""
+    return (
+        f"<h2>{html.escape(title)}</h2><figure>{svg}"
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )

@@ -43,11 +43,11 @@ UNLEARNERS: dict[str, type[Unlearner]] = {
     "scrub": Scrub,
     "exact_last_layers": ExactLastLayers,
     "catastrophic_last_layers": CatastrophicLastLayers,
+    "stackelberg": StackelbergUnlearn,
     "influence": Influence,
     "newton_scrub": NewtonScrub,
     "fisher_forgetting": FisherForgetting,
     "ntk_scrub": NtkScrub,
-    "stackelberg": StackelbergUnlearn,
 }
 """Every method by name; the command line, the grid and the shared tests read it."""
 

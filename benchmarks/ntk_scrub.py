@@ -120,10 +120,10 @@ def problem(network: str, n: int, *, classes: int) -> tuple[Model, Variables, Va
     train, held_out = (_images(DATASETS[network], split) for split in ("train", "test"))
     shape = tuple(train.x.shape[1:])
     model = models.create(network, input_shape=shape, n_classes=classes)
-    rows = np.concatenate(
-        [np.flatnonzero(np.asarray(train.y) == c)[: -(-n // classes)] for c in range(classes)]
-    )
-    chosen = train.take(rows[np.random.default_rng(0).permutation(len(rows))[:n]])
+    pool = np.flatnonzero(np.asarray(train.y) < classes)
+    if n > len(pool):
+        raise ValueError(f"{classes} classes have {len(pool)} examples; choose n <= that, not {n}")
+    chosen = train.take(np.random.default_rng(0).permutation(pool)[:n])
     short = held_out.take(np.flatnonzero(np.asarray(held_out.y) < classes)[:100])
     warm = Recipe(epochs=max(1, 2000 // n), batch_size=min(n, 100), learning_rate=0.05)
     tune = dataclasses.replace(

@@ -30,6 +30,8 @@ KEY = jax.random.key(0)
 METHOD = NtkScrub(loss="l2", weight_decay=0.1, noise=0.0, tol=1e-3)
 FORGET = 0.05
 DATASETS = {"allcnn_small": "cifar10", "allcnn": "cifar10", "lenet": "mnist"}
+SKETCH_NUMBERS = 2**28
+"""The most that the preconditioner may hold: 1 GB."""
 DENSE_CLASSES = {"allcnn_small": 5, "lenet": 10}
 SIZES = (500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 
@@ -94,7 +96,9 @@ def scaling_rows(network: str, sizes: tuple[int, ...], budget: float) -> list[Ro
     rows, begun = [], time.perf_counter()
     for n in sizes:
         model, start, trained, task = problem(network, n, classes=10)
-        unlearned = METHOD(KEY, model, trained, task, initial=start)
+        rank = min(METHOD.rank, max(1, SKETCH_NUMBERS // (n * model.n_classes)))
+        method = dataclasses.replace(METHOD, rank=rank)
+        unlearned = method(KEY, model, trained, task, initial=start)
         work = unlearned.info.cost.example_gradients / n
         rows.append(
             Row(
@@ -102,7 +106,7 @@ def scaling_rows(network: str, sizes: tuple[int, ...], budget: float) -> list[Ro
                 f"{network}, {DATASETS[network]}, n {n:,} x 10 outputs",
                 _timing(unlearned),
                 accuracy=_accuracy(unlearned),
-                note=f"the cost of {work:.0f} epochs",
+                note=f"the cost of {work:.0f} epochs; preconditioner of rank {rank:,}",
             )
         )
         print(markdown(rows[-1:]).splitlines()[-1], flush=True)
@@ -116,10 +120,10 @@ def problem(network: str, n: int, *, classes: int) -> tuple[Model, Variables, Va
     train, held_out = (_images(DATASETS[network], split) for split in ("train", "test"))
     shape = tuple(train.x.shape[1:])
     model = models.create(network, input_shape=shape, n_classes=classes)
-    rows = np.concatenate(
-        [np.flatnonzero(np.asarray(train.y) == c)[: -(-n // classes)] for c in range(classes)]
-    )
-    chosen = train.take(rows[np.random.default_rng(0).permutation(len(rows))[:n]])
+    pool = np.flatnonzero(np.asarray(train.y) < classes)
+    if n > len(pool):
+        raise ValueError(f"{classes} classes have {len(pool)} examples; choose n <= that, not {n}")
+    chosen = train.take(np.random.default_rng(0).permutation(pool)[:n])
     short = held_out.take(np.flatnonzero(np.asarray(held_out.y) < classes)[:100])
     warm = Recipe(epochs=max(1, 2000 // n), batch_size=min(n, 100), learning_rate=0.05)
     tune = dataclasses.replace(

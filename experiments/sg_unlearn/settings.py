@@ -95,6 +95,7 @@ def _subset(dataset: str, model: str, *, epochs: int) -> Setting:
         "fine_tune": {"epochs": long, "learning_rate": 0.02},
         "gradient_ascent": {"epochs": max(1, round(epochs * 5 / 160)), "learning_rate": 1e-3},
         "influence": {},
+        "scrub": {"epochs": max(2, round(epochs * 10 / 160)), "max_epochs": 1, "milestones": ()},
         "stackelberg": {"epochs": long, "learning_rate": 0.01},
     }
     return Setting(dataset, model, recipe, 0.1, 5000, alpha=1.0, tuned=tuned)

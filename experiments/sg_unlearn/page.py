@@ -21,7 +21,7 @@ from experiments.sg_unlearn.runs import Ablation
 from unlearnkit.base import Record
 from unlearnkit.reporting import (
     Column,
-    document,
+    compose_page,
     figure_section,
     html_table,
     rows,
@@ -76,7 +76,7 @@ def make_page(folder: Path, scale: Scale, datasets: Sequence[str]) -> str:
     if not sections:
         raise FileNotFoundError(f"no result of scale {scale} in {folder / 'sg_unlearn'}")
     title = f"SG-Unlearn (paper 001), scale {scale}"
-    return document(title, LEAD, [*sections, settings_section(run)])
+    return compose_page([*sections, settings_section(run)], title=title, lead=LEAD)
 
 
 def _comparison(path: Path, dataset: str, kind: str, records: Sequence[Record]) -> list[str]:

@@ -73,6 +73,7 @@ def _smoke() -> dict[str, Setting]:
     recipe = Recipe(epochs=8, batch_size=20, learning_rate=0.02)
     brief = {name: {"epochs": 1} for name in NAMES if name not in ("retrain", "influence")}
     brief["stackelberg"] = {"epochs": 2, "learning_rate": 0.01}
+    brief["influence"] = {"form": "woodfisher", "alpha": 10.0}
     one = Setting(
         "digits", "mlp", recipe, 0.2, 400, alpha=1.0, tuned=brief, seeds=2, traces=2
     )  # fmt: skip
@@ -94,7 +95,7 @@ def _subset(dataset: str, model: str, *, epochs: int) -> Setting:
     tuned |= {
         "fine_tune": {"epochs": long, "learning_rate": 0.02},
         "gradient_ascent": {"epochs": max(1, round(epochs * 5 / 160)), "learning_rate": 1e-3},
-        "influence": {},
+        "influence": {"form": "woodfisher", "alpha": 10.0},
         "scrub": {"epochs": max(2, round(epochs * 10 / 160)), "max_epochs": 1, "milestones": ()},
         "stackelberg": {"epochs": long, "learning_rate": 0.01},
     }
@@ -111,6 +112,7 @@ def _paper() -> dict[str, Setting]:
         "boundary_expand": {"epochs": 10, "learning_rate": 1e-5},
         "boundary_shrink": {"epochs": 10, "learning_rate": 1e-5},
         "scrub": {"epochs": 10, "learning_rate": 5e-4},
+        "influence": {"form": "woodfisher", "alpha": 10.0},
         "stackelberg": {"epochs": 30, "learning_rate": 1e-2},
     }
     shared: dict[str, Any] = {

@@ -41,6 +41,19 @@ def test_each_pixel_moves_by_the_step_along_the_sign_and_stays_in_its_box():
     np.testing.assert_allclose(free * 0.25 + 0.4, wanted, atol=1e-6)
 
 
+def test_the_direction_survives_a_network_that_is_sure_of_itself():
+    start = sr.weights()
+    sure = jax.tree.map(lambda w: 60 * w, start)
+    w = sr.as_float64(sure)
+    own = np.argmax(sr.logits(w, FORGET.x), axis=1)
+    moved = fgsm(
+        sr.MODEL, sure, FORGET.x, jnp.asarray(own), normalisation=PIXELS, step=0.1, box=None
+    )
+    others = np.where(np.eye(3)[own] > 0, -np.inf, sr.logits(w, FORGET.x))
+    uphill = np.sign((sr.softmax(others) - np.eye(3)[own]) @ w["kernel"].T)
+    np.testing.assert_allclose((moved - FORGET.x) * 0.25, 0.1 * uphill, atol=1e-6)
+
+
 def line_init(key):
     return {"line": {"kernel": jnp.array([[1.0, 0.0, -1.0]]), "bias": jnp.array([0.0, 0.5, 0.0])}}
 

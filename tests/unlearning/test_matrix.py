@@ -15,10 +15,14 @@ from unlearnkit.unlearning import (
     CatastrophicLastLayers,
     ExactLastLayers,
     FineTune,
+    FisherForgetting,
     GradientAscent,
+    Influence,
     L1Sparse,
     NegGradPlus,
+    NewtonScrub,
     NoisyDescent,
+    NtkScrub,
     RandomLabel,
     Retrain,
     SalUn,
@@ -47,6 +51,10 @@ METHODS = {
     "exact_last_layers": ExactLastLayers(epochs=5, batch_size=32, learning_rate=0.05, k=1),
     "catastrophic_last_layers": CatastrophicLastLayers(epochs=2, batch_size=32, k=1),
     "stackelberg": StackelbergUnlearn(epochs=2, batch_size=32),
+    "influence": Influence(),
+    "newton_scrub": NewtonScrub(damping=0.1),
+    "fisher_forgetting": FisherForgetting(),
+    "ntk_scrub": NtkScrub(weight_decay=0.01),
 }
 COSTS = {
     "retrain": 5 * 192,
@@ -63,7 +71,21 @@ COSTS = {
     "exact_last_layers": 5 * 192,
     "catastrophic_last_layers": 2 * 192,
     "stackelberg": 2 * (192 + 2 * 30),
+    # Gradients; a product of the Gauss-Newton matrix is 4/3, one a step and one more.
+    "influence": lambda info: 240 + 240 * 4 / 3 * (info.solves["influence"].steps + 1),
+    "newton_scrub": lambda info: 200 + 200 * 4 / 3 * (info.solves["newton"].steps + 1),
+    # A forward pass, and a backward pass for each of the 3 classes.
+    "fisher_forgetting": 200 * (1 / 3 + 3 * 2 / 3),
+    # Outputs and three gradients; 5/3 a product; the Fisher.
+    "ntk_scrub": lambda info: (
+        240 * (1 / 3 + 3 + 5 / 3 * sum(int(s.steps) for s in info.solves.values()))
+        + 200 * (1 / 3 + 3 * 2 / 3)
+    ),
 }
+DETERMINISTIC = {"influence", "newton_scrub"}
+"""Methods whose result the key cannot change."""
+WITHOUT_BATCHES = {"influence", "newton_scrub", "fisher_forgetting", "ntk_scrub"}
+"""Methods that read all of the data at once, and so take any number of examples."""
 FIRST_LAYER = {"fc1/kernel", "fc1/bias"}
 UNMOVED = {"exact_last_layers": FIRST_LAYER, "catastrophic_last_layers": FIRST_LAYER}
 """The leaves that a method keeps bit for bit; all others it moves."""
@@ -134,7 +156,7 @@ def test_the_key_decides_everything(name, model, variables, task):
     same = METHODS[name](KEY, model, variables, task).variables
     other = METHODS[name](jax.random.key(9), model, variables, task).variables
     assert leaves_equal(one, same)
-    assert not leaves_equal(one, other)
+    assert leaves_equal(one, other) == (name in DETERMINISTIC)
 
 
 def test_no_key_is_used_twice(name, model, variables, task):
@@ -144,7 +166,8 @@ def test_no_key_is_used_twice(name, model, variables, task):
 
 def test_counts_its_cost_and_keeps_its_history(name, model, variables, task):
     info = METHODS[name](KEY, model, variables, task).info
-    assert info.cost.example_gradients == pytest.approx(COSTS[name])
+    cost = COSTS[name](info) if callable(COSTS[name]) else COSTS[name]
+    assert info.cost.example_gradients == pytest.approx(cost)
     assert info.cost.seconds > 0
     assert info.cost.compile_seconds >= 0
     assert {"loss", "accuracy"} <= set(info.history)
@@ -203,6 +226,8 @@ def test_is_a_value_that_prints_and_hashes(name):
     ],
 )
 def test_bad_tasks_are_refused(name, model, variables, task, damage, message, unchecked_types):
+    if message == "larger than the data" and name in WITHOUT_BATCHES:
+        return
     with pytest.raises(ValueError, match=message):
         METHODS[name](KEY, model, variables, damage(task))
 

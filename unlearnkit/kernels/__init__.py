@@ -14,6 +14,11 @@ from unlearnkit.kernels.curvature import (
     output_hessian,
     squared_error_hessian,
 )
+from unlearnkit.kernels.empirical_risk import (
+    risk_ggn_operator,
+    risk_gradient,
+    risk_hessian_operator,
+)
 from unlearnkit.kernels.games import (
     GameInfo,
     GameSolver,
@@ -83,6 +88,9 @@ __all__ = [
     "nystrom",
     "one_vs_rest",
     "output_hessian",
+    "risk_ggn_operator",
+    "risk_gradient",
+    "risk_hessian_operator",
     "sketched_ntk",
     "squared_error_hessian",
     "svm",

@@ -8,11 +8,12 @@ from unlearnkit.reporting.figures import (
     to_svg,
 )
 from unlearnkit.reporting.page import (
-    document,
+    compose_page,
     figure_section,
     html_table,
     report_page,
     settings_section,
+    table_section,
 )
 from unlearnkit.reporting.run_folder import RunFolder, RunFolderError, read_records, read_run
 from unlearnkit.reporting.table import COLUMNS, Column, rows, to_latex, to_markdown, to_rich
@@ -23,7 +24,7 @@ __all__ = [
     "Column",
     "RunFolder",
     "RunFolderError",
-    "document",
+    "compose_page",
     "figure_section",
     "gap_against_cost",
     "html_table",
@@ -34,6 +35,7 @@ __all__ = [
     "roc_curves",
     "rows",
     "settings_section",
+    "table_section",
     "to_latex",
     "to_markdown",
     "to_rich",

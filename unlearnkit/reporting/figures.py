@@ -112,7 +112,7 @@ def _interpolate(record: Record, attack: str, rates: np.ndarray) -> np.ndarray:
 
 
 def to_svg(figure: Figure) -> str:
-    """Returns a figure as SVG text, the same for the same figure."""
+    """Returns the figure as an SVG element, the same text for the same figure."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()

@@ -9,7 +9,7 @@ from typing import Any
 
 from unlearnkit.base import Record
 from unlearnkit.reporting.figures import gap_against_cost, loss_histograms, roc_curves
-from unlearnkit.reporting.table import COLUMNS, rows
+from unlearnkit.reporting.table import COLUMNS, Column, rows
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -41,7 +41,7 @@ def report_page(records: Sequence[Record], run: Mapping[str, Any], *, title: str
       title: of the page.
     """
     finished = [record for record in records if record.diverged is None]
-    sections = [_table(records), _problems(records)]
+    sections = [table_section(records), _problems(records)]
     if finished:
         sections += [
             figure_section(
@@ -64,20 +64,20 @@ def report_page(records: Sequence[Record], run: Mapping[str, Any], *, title: str
             ),
         ]
     lead = (
-        "Mean ± standard deviation over the seeds. Every distance to Retrain is to a reference "
-        "network retrained without the forget set; the row <em>retrain</em> is a second retraining "
-        "with another key."
+        "Mean ± standard deviation over the seeds. Every distance to Retrain is to "
+        "a reference network retrained without the forget set; the row <em>retrain</em> is a "
+        "second retraining with another key."
     )
-    return document(title, lead, [*sections, settings_section(run)])
+    return compose_page([*sections, settings_section(run)], title=title, lead=lead)
 
 
-def document(title: str, lead: str, sections: Sequence[str]) -> str:
-    """Returns a self-contained page.
+def compose_page(sections: Sequence[str], *, title: str, lead: str) -> str:
+    """Returns a self-contained page of HTML sections.
 
     Args:
+      sections: HTML, as the functions below make it.
       title: plain text.
-      lead: HTML of the first paragraph.
-      sections: HTML, as `html_table`, `figure_section` and `settings_section` make it.
+      lead: HTML; what a reader must know first.
     """
     heading = html.escape(title)
     return (
@@ -89,8 +89,24 @@ def document(title: str, lead: str, sections: Sequence[str]) -> str:
     )
 
 
+def settings_section(run: Mapping[str, Any]) -> str:
+    """Returns settings and provenance as they are."""
+    settings = html.escape(json.dumps(run, indent=2))
+    return f"<h2>Settings and provenance</h2><pre>{settings}</pre>"
+
+
+def table_section(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> str:
+    """Returns the table of the records, and what its columns mean."""
+    titles = ["Method", *(column.title for column in columns)]
+    legend = "".join(
+        f"<dt>{html.escape(column.title)}</dt><dd>{html.escape(column.explanation)}</dd>"
+        for column in columns
+    )
+    return f"{html_table(titles, rows(records, columns))}<dl>{legend}</dl>"
+
+
 def html_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Returns a table of plain text as HTML."""
+    """Returns a table of plain text."""
     titles = "".join(f"<th>{html.escape(title)}</th>" for title in head)
     lines = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
@@ -102,29 +118,6 @@ def html_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     )
 
 
-def figure_section(title: str, svg: str, caption: str) -> str:
-    """Returns a figure under its heading, with its caption, as HTML."""
-    return (
-        f"<h2>{html.escape(title)}</h2><figure>{svg}"
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
-
-
-def settings_section(run: Mapping[str, Any]) -> str:
-    """Returns settings and provenance as they are."""
-    settings = html.escape(json.dumps(run, indent=2))
-    return f"<h2>Settings and provenance</h2><pre>{settings}</pre>"
-
-
-def _table(records: Sequence[Record]) -> str:
-    titles = ["Method", *(column.title for column in COLUMNS)]
-    legend = "".join(
-        f"<dt>{html.escape(column.title)}</dt><dd>{html.escape(column.explanation)}</dd>"
-        for column in COLUMNS
-    )
-    return f"{html_table(titles, rows(records))}<dl>{legend}</dl>"
-
-
 def _problems(records: Sequence[Record]) -> str:
     lines = "".join(
         f"<li>{html.escape(r.method)}, seed {r.seed}: {html.escape(r.diverged)}</li>"
@@ -132,3 +125,11 @@ def _problems(records: Sequence[Record]) -> str:
         if r.diverged is not None
     )
     return f"<h2>Diverged</h2><ul>{lines}</ul>" if lines else ""
+
+
+def figure_section(title: str, svg: str, caption: str) -> str:
+    """Returns one figure under its title, the caption in plain text."""
+    return (
+        f"<h2>{html.escape(title)}</h2><figure>{svg}"
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )

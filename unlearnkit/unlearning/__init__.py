@@ -3,6 +3,7 @@
 from typing import Any
 
 from unlearnkit.base import Unlearner
+from unlearnkit.unlearning._one_shot import SolveWarning
 from unlearnkit.unlearning.auditors import (
     AUDITORS,
     LinearAuditor,
@@ -14,10 +15,14 @@ from unlearnkit.unlearning.boundary_shrink import BoundaryShrink
 from unlearnkit.unlearning.catastrophic_last_layers import CatastrophicLastLayers
 from unlearnkit.unlearning.exact_last_layers import ExactLastLayers
 from unlearnkit.unlearning.fine_tune import FineTune
+from unlearnkit.unlearning.fisher_forgetting import FisherForgetting
 from unlearnkit.unlearning.gradient_ascent import GradientAscent
+from unlearnkit.unlearning.influence import Influence
 from unlearnkit.unlearning.l1_sparse import L1Sparse
 from unlearnkit.unlearning.neg_grad_plus import NegGradPlus
+from unlearnkit.unlearning.newton_scrub import NewtonScrub
 from unlearnkit.unlearning.noisy_descent import NoisyDescent
+from unlearnkit.unlearning.ntk_scrub import NtkScrub
 from unlearnkit.unlearning.random_label import RandomLabel
 from unlearnkit.unlearning.retrain import Retrain
 from unlearnkit.unlearning.salun import SalUn
@@ -39,6 +44,10 @@ UNLEARNERS: dict[str, type[Unlearner]] = {
     "exact_last_layers": ExactLastLayers,
     "catastrophic_last_layers": CatastrophicLastLayers,
     "stackelberg": StackelbergUnlearn,
+    "influence": Influence,
+    "newton_scrub": NewtonScrub,
+    "fisher_forgetting": FisherForgetting,
+    "ntk_scrub": NtkScrub,
 }
 """Every method by name; the command line, the grid and the shared tests read it."""
 
@@ -64,17 +73,22 @@ __all__ = [
     "CatastrophicLastLayers",
     "ExactLastLayers",
     "FineTune",
+    "FisherForgetting",
     "GradientAscent",
+    "Influence",
     "L1Sparse",
     "LinearAuditor",
     "MlpAuditor",
     "NegGradPlus",
+    "NewtonScrub",
     "NoisyDescent",
+    "NtkScrub",
     "QuantileAuditor",
     "RandomLabel",
     "Retrain",
     "SalUn",
     "Scrub",
+    "SolveWarning",
     "StackelbergUnlearn",
     "create",
 ]

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Int, Key
 from unlearnkit.base import Dataset, Model, Normalisation, OnEpoch, Task, Unlearned, Variables
 from unlearnkit.clock import Stopwatch
 from unlearnkit.kernels._chunks import map_batches
-from unlearnkit.training import cross_entropy
 from unlearnkit.unlearning._sgd import SgdSettings, descend_on, with_preparation
 from unlearnkit.validation import check_task, check_variables
 
@@ -127,11 +126,20 @@ def fgsm(
 ) -> Float[Array, "n ..."]:
     """Returns normalised inputs moved by `step` pixel units along the sign of their loss gradient.
 
-    Source: Goodfellow et al. 2015, fast gradient sign method. The sign is the same in pixels as in
-    normalised units, as the standard deviations are positive.
+    CE = softplus(-m) rises as the margin m = f_y - logsumexp_{c≠y} f_c falls, so that the sign is
+    that of -∇m, which stays exact where float32 rounds softmax to 0 and 1. It is the same in pixels
+    as in normalised units, as the standard deviations are positive.
+
+    Source: Goodfellow et al. 2015, fast gradient sign method.
     """
-    gradient = jax.grad(lambda inputs: cross_entropy(model.apply(variables, inputs), y))(x)
-    pixels = normalisation.invert(x) + step * jnp.sign(gradient)
+
+    def margin(inputs: Array) -> Array:
+        logits = model.apply(variables, inputs)
+        own = jnp.arange(model.n_classes) == y[:, None]
+        others = jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), axis=-1)
+        return jnp.sum(jnp.sum(jnp.where(own, logits, 0), axis=-1) - others)
+
+    pixels = normalisation.invert(x) - step * jnp.sign(jax.grad(margin)(x))
     return normalisation.apply(pixels if box is None else jnp.clip(pixels, *box))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -200,7 +200,8 @@ def _covariance(weights: GaussianWeights) -> np.ndarray:
     """Returns Σ as its diagonal [p] or whole [p, p], in float64."""
     params, given = weights.variables.params, weights.covariance
     p = sum(leaf.size for leaf in jax.tree.leaves(params))
-    if jax.tree.structure(given) == jax.tree.structure(params):
+    structure: Any = jax.tree.structure(given)
+    if structure == jax.tree.structure(params):
         sigma = _flat(given)
     else:
         sigma = np.asarray(given, np.float64)

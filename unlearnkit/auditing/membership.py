@@ -90,8 +90,14 @@ class MembershipInference:
           others: features of the test set.
 
         Raises:
-          ValueError: fewer examples than folds in a set.
+          ValueError: fewer examples than folds in a set, or features that are not finite.
         """
+        for name, part in (("members", members), ("others", others)):
+            if not np.all(np.isfinite(part)):
+                raise ValueError(
+                    f"features of {name} must be finite, got NaN or infinity; "
+                    "a network that gives them has diverged and cannot be audited"
+                )
         size = min(len(members), len(others))
         if size < self.folds:
             raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -16,7 +16,6 @@ from unlearnkit.base import Cost, Model, OnEpoch, Task, Unlearned, UnlearnInfo, 
 from unlearnkit.clock import Stopwatch
 from unlearnkit.kernels import FEATURES, FeatureName, SvmStatus
 from unlearnkit.training import CrossEntropy, DivergedError, Objective, init_train_state
-from unlearnkit.training.step import Metrics
 from unlearnkit.unlearning._auditing_set import make_pool
 from unlearnkit.unlearning._sgd import SgdSettings
 from unlearnkit.unlearning._stackelberg_game import (
@@ -205,7 +204,7 @@ class Played(NamedTuple):
 
 
 def _refuse_divergence(
-    metrics: Metrics, epoch: int, variables: Variables, method: StackelbergUnlearn
+    metrics: Mapping[str, float], epoch: int, variables: Variables, method: StackelbergUnlearn
 ) -> None:
     finite = all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(variables))
     if finite and math.isfinite(metrics["loss"]) and math.isfinite(metrics["auditor_utility"]):

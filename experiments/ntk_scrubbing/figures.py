@@ -96,7 +96,7 @@ def information(seeds: Sequence[dict[str, Any]]) -> str:
 def _leakage(axes: Axes, seeds: Sequence[dict[str, Any]]) -> None:
     pooled = {name: np.concatenate([seed[name] for seed in seeds]) for name in SETS}
     everything = np.concatenate(list(pooled.values()))
-    edges = np.geomspace(everything.min(), everything.max(), 30)
+    edges: Any = np.geomspace(everything.min(), everything.max(), 30)
     for name, colour in SETS.items():
         weights = np.full(len(pooled[name]), 100 / len(pooled[name]))
         axes.hist(pooled[name], edges, weights=weights, alpha=0.45, color=colour, label=name)

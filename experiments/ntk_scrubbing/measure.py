@@ -185,8 +185,8 @@ def tradeoff(
     reference: Variables,
 ) -> dict[str, Any]:
     """Returns Figure 3, left and centre: information against test error as the noise grows."""
-    pair = [_noisy(model, setting, task, weights) for weights in (variables, reference)]
-    audited = information_tradeoff(key, model, *pair, task, levels=setting.levels)
+    one, other = (_noisy(model, setting, task, weights) for weights in (variables, reference))
+    audited = information_tradeoff(key, model, one, other, task, levels=setting.levels)
     return _lists(audited.curves)
 
 
@@ -194,8 +194,8 @@ def leakage(
     model: Model, setting: Setting, task: Task, variables: Variables, reference: Variables
 ) -> dict[str, Any]:
     """Returns Figure 3, right: what a query tells, by the set that it is from."""
-    pair = [_noisy(model, setting, task, weights) for weights in (variables, reference)]
-    return _lists(sample_leakage(model, *pair, task, limit=100).curves)
+    one, other = (_noisy(model, setting, task, weights) for weights in (variables, reference))
+    return _lists(sample_leakage(model, one, other, task, limit=100).curves)
 
 
 def _noisy(model: Model, setting: Setting, task: Task, variables: Variables) -> GaussianWeights:

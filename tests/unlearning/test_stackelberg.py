@@ -150,7 +150,7 @@ def test_an_auditor_that_ran_away_is_warned_about():
 
 
 def test_steps_that_are_not_finite_are_refused():
-    with pytest.raises(DivergedError, match="diverged in epoch 1.*alpha=1e\\+38"):
+    with pytest.raises(DivergedError, match="diverged in epoch [12].*alpha=1e\\+38"):
         play(alpha=1e38, learning_rate=10.0)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import jax
 
-from experiments.frame import Scale, StageProgress, make_console, save_result
-from experiments.ntk_scrubbing import figures
+from experiments.claims import claims_markdown, claims_table
+from experiments.frame import Scale, StageProgress, load_result, make_console, save_result
+from experiments.ntk_scrubbing import claims, figures
 from experiments.ntk_scrubbing.measure import Seed, run_seed
 from experiments.ntk_scrubbing.setting import (
     CLASSES,
@@ -89,11 +90,13 @@ class NtkScrubbing:
     model: str | None = None
     """Another network, as allcnn_small."""
     seeds: int | None = None
-    """Repetitions; 3 by default, 2 for smoke."""
+    """Repetitions; by default the scale's."""
     seed: int = 0
     """The key of the whole run."""
     results: Path = Path("results")
     """Where results go: ntk_scrubbing/<dataset>-<scale>.json, its table, page and figures."""
+    page: bool = False
+    """Makes the table, the page and the figures again from results that are there."""
 
 
 def main(config: NtkScrubbing) -> int:
@@ -102,26 +105,32 @@ def main(config: NtkScrubbing) -> int:
     setting = choose_setting(config.scale)
     changes: dict[str, Any] = {"model": config.model, "seeds": config.seeds}
     setting = dataclasses.replace(setting, **{k: v for k, v in changes.items() if v is not None})
+    path = config.results / "ntk_scrubbing" / f"{setting.dataset}-{config.scale}.json"
+    try:
+        run, records = load_result(path) if config.page else _run(config, setting, console)
+    except (ValueError, TypeError, ImportError, OSError, DivergedError) as error:
+        console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
+        return 2
+    title = f"NTK scrubbing: {run['settings']['model']} on {setting.dataset}"
+    console.print(to_rich(records, title=title, columns=COLUMNS))
+    if not config.page:
+        run["seconds"] = round(time.perf_counter() - started, 1)
+    _write(path, title, records, run)
+    console.print(f"{run['seconds']} s; all of it is in {path.parent}", highlight=False)
+    return 0
+
+
+def _run(config: NtkScrubbing, setting: Any, console: Any) -> tuple[dict[str, Any], list[Record]]:
     run: dict[str, Any] = {
         "experiment": "ntk_scrubbing",
         "settings": {"scale": config.scale, "seed": config.seed, **dataclasses.asdict(setting)},
         "methods": {name: repr(method) for name, method in setting.methods().items()},
         "provenance": provenance(),
     }
-    try:
-        with StageProgress(console) as progress:
-            seeds = _run_seeds(config, setting, run, progress)
-    except (ValueError, TypeError, ImportError, OSError, DivergedError) as error:
-        console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
-        return 2
-    records = [record for seed in seeds for record in seed.records]
-    title = f"NTK scrubbing: {setting.model} on {setting.dataset}"
-    console.print(to_rich(records, title=title, columns=COLUMNS))
-    run["seconds"] = round(time.perf_counter() - started, 1)
-    path = config.results / "ntk_scrubbing" / f"{setting.dataset}-{config.scale}.json"
-    _write(path, title, records, seeds, run)
-    console.print(f"{run['seconds']} s; all of it is in {path.parent}", highlight=False)
-    return 0
+    with StageProgress(console) as progress:
+        seeds = _run_seeds(config, setting, run, progress)
+    run["figures"] = [seed.figures for seed in seeds]
+    return run, [record for seed in seeds for record in seed.records]
 
 
 def _run_seeds(
@@ -145,11 +154,10 @@ def _run_seeds(
     return seeds
 
 
-def _write(
-    path: Path, title: str, records: list[Record], seeds: list[Seed], run: dict[str, Any]
-) -> None:
-    """Writes the numbers, and the table, the figures and the page that are made of them."""
-    curves = [seed.figures for seed in seeds]
+def _write(path: Path, title: str, records: list[Record], run: dict[str, Any]) -> None:
+    """Writes the numbers, and the table, the claims, the figures and the page made of them."""
+    curves = run["figures"]
+    judged = claims.judge(records, curves)
     drawn = {
         "Figure 1: training paths": (
             figures.training_paths(curves[0]["paths"]),
@@ -171,7 +179,8 @@ def _write(
             "original to the scrubbed weights.",
         ),
     }
-    save_result(path, records, {**run, "figures": curves}, table=to_markdown(records, COLUMNS))
+    table = f"{to_markdown(records, COLUMNS)}\n{claims_markdown(judged)}"
+    save_result(path, records, run, table=table)
     for number, (svg, _) in enumerate(drawn.values(), start=1):
         write_text(path.with_name(f"{path.stem}-figure{number}.svg"), svg)
     lead = (
@@ -179,7 +188,8 @@ def _write(
         "retain set with the original's seed; the row <em>retrain</em> is another fine-tuning with "
         "another key, the floor of every distance."
     )
-    sections = [table_section(records, COLUMNS)]
+    sections = [table_section(records, COLUMNS), "<h2>Claims</h2>", claims_table(judged)]
     sections += [figure_section(name, svg, text) for name, (svg, text) in drawn.items()]
-    page = compose_page([*sections, settings_section(run)], title=title, lead=lead)
+    shown = {name: value for name, value in run.items() if name != "figures"}
+    page = compose_page([*sections, settings_section(shown)], title=title, lead=lead)
     write_text(path.with_suffix(".html"), page)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 
+from experiments.claims import claims_markdown
 from experiments.frame import Scale, StageProgress, make_console, save_result
 from experiments.sg_unlearn import figures
 from experiments.sg_unlearn.claims import ablation_claims
@@ -26,7 +27,6 @@ from experiments.sg_unlearn.page import (
     COLUMNS,
     JUDGES,
     KINDS,
-    claims_markdown,
     make_page,
     result_path,
 )

@@ -1,24 +1,16 @@
-"""What the paper claims, judged from our figures with their standard errors, never typed.
-
-A difference counts where its 95 % interval over the seeds (Student's t, paired by seed) leaves out
-zero: the claim then "holds" or "does not hold". Else it is "undecided" at this scale.
-"""
+"""What paper 001 claims, judged from our figures; see `experiments.claims`."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
-from scipy import stats
 
+from experiments.claims import Claim, Verdict, interval, judge_difference
 from experiments.sg_unlearn.paper import NAMES, TABLES, PaperTable
 from experiments.sg_unlearn.runs import Ablation
 from unlearnkit.base import Record
 from unlearnkit.study import ORIGINAL
-
-Verdict = Literal["holds", "does not hold", "undecided"]
 
 LABELS = {
     "accuracy_retain": "retain accuracy",
@@ -35,50 +27,6 @@ SG, FT, RETRAIN = "stackelberg", "fine_tune", "retrain"
 MIA = "mia_loss_logistic_accuracy"
 ALIKE = 0.02
 """Two accuracies within two points count as alike, as the paper's words "robust" mean it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """A claim and its fate.
-
-    Attributes:
-      text: what is claimed.
-      where: in the paper.
-      ours: our figures.
-      paper: the paper's figures.
-      verdict: judged from ours.
-    """
-
-    text: str
-    where: str
-    ours: str
-    paper: str
-    verdict: Verdict
-
-
-def judge_difference(values: Sequence[float], *, sign: int) -> tuple[Verdict, str]:
-    """Returns whether differences have this sign, and the figures that say so.
-
-    Args:
-      values: one difference a seed.
-      sign: +1 or -1, as claimed.
-    """
-    mean, reach = interval(values)
-    if np.isnan(reach):
-        return "undecided", f"{mean:+.4f} (one seed)"
-    verdict: Verdict = "undecided"
-    if abs(mean) > reach:
-        verdict = "holds" if mean * sign > 0 else "does not hold"
-    return verdict, f"{mean:+.4f} ± {reach:.4f}"
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Returns the mean and the half-width of its 95 % interval; NaN for one value."""
-    array = np.asarray(values, float)
-    if len(array) < 2:
-        return float(array.mean()), float("nan")
-    error = array.std(ddof=1) / np.sqrt(len(array))
-    return float(array.mean()), float(stats.t.ppf(0.975, len(array) - 1) * error)
 
 
 def tables_of(kind: str) -> list[PaperTable]:

@@ -7,10 +7,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.claims import claims_table
 from experiments.frame import Scale, load_result
 from experiments.sg_unlearn.claims import (
     LABELS,
-    Claim,
     ablation_claims,
     class_claims,
     random_claims,
@@ -84,7 +84,7 @@ def _comparison(path: Path, dataset: str, kind: str, records: Sequence[Record]) 
     sections = [
         f"<h2>{html.escape(dataset)}: {KINDS[kind]}</h2>",
         html_table(head, rows(records, COLUMNS)),
-        _claims(JUDGES[kind](records)),
+        claims_table(JUDGES[kind](records)),
     ]
     sections += [_paper(table) for table in tables_of(kind)]
     for name, caption in (
@@ -100,7 +100,10 @@ def _comparison(path: Path, dataset: str, kind: str, records: Sequence[Record]) 
 
 
 def _ablation(path: Path, dataset: str, ablation: Ablation) -> list[str]:
-    sections = [f"<h2>{html.escape(dataset)}: the auditor</h2>", _claims(ablation_claims(ablation))]
+    sections = [
+        f"<h2>{html.escape(dataset)}: the auditor</h2>",
+        claims_table(ablation_claims(ablation)),
+    ]
     for name, caption in (
         ("epochs", "SG with (SG-1) and without (SG-0) its auditor over the epochs: means and 95 % "
          "intervals over the seeds; epoch 0 is the original (Figures 1 and 3)."),
@@ -110,23 +113,6 @@ def _ablation(path: Path, dataset: str, ablation: Ablation) -> list[str]:
         if figure.exists():
             sections.append(figure_section(f"{dataset}: {name}", _read(figure), caption))
     return sections
-
-
-def claims_markdown(claims: Sequence[Claim]) -> str:
-    """Returns the claims with their verdicts as a Markdown table."""
-    lines = ["| Claim | Where | Ours | Paper | Verdict |", "| --- | --- | --- | --- | --- |"]
-    lines += [
-        f"| {claim.text} | {claim.where} | {claim.ours} | {claim.paper} | **{claim.verdict}** |"
-        .replace("|Acc_f - Acc_te|", "\\|Acc_f - Acc_te\\|")
-        for claim in claims
-    ]  # fmt: skip
-    return "\n".join(lines) + "\n"
-
-
-def _claims(claims: Sequence[Claim]) -> str:
-    head = ["Claim of the paper", "Verdict", "Ours", "The paper's", "Where"]
-    body = [[c.text, c.verdict, c.ours, c.paper, c.where] for c in claims]
-    return html_table(head, body)
 
 
 def _paper(table: PaperTable) -> str:

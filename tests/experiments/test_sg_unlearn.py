@@ -3,13 +3,13 @@ import json
 import numpy as np
 import pytest
 
+from experiments.claims import judge_difference
 from experiments.frame import load_result
 from experiments.sg_unlearn.__main__ import SgUnlearn, main
 from experiments.sg_unlearn.claims import (
     LABELS,
     ablation_claims,
     class_claims,
-    judge_difference,
     random_claims,
 )
 from experiments.sg_unlearn.paper import MISPRINTED, NAMES, TABLES

@@ -27,7 +27,7 @@ def dense(model, start, task):
 def test_undoes_the_forget_set_to_first_order(make_model, make_task, ridge, distance, x64):
     """The error to retraining is quadratic in the share that is forgotten: of k copies of it."""
     model, start = make_model()
-    base = make_task(30, 1)
+    base = make_task(200, 1)
     train = ridge(0.1).train
     copies = 8
     original = train(concatenate(base.retain, *[base.forget] * copies), start)
@@ -41,7 +41,7 @@ def test_undoes_the_forget_set_to_first_order(make_model, make_task, ridge, dist
         errors.append(distance(unlearned, retrained))
         moved.append(distance(original, retrained))
     assert errors[0] < 0.3 * moved[0]
-    assert 3.5 < errors[1] / errors[0] < 5
+    assert 3.7 < errors[1] / errors[0] < 4.5
 
 
 @pytest.mark.parametrize("curvature", ["ggn", "hessian"])

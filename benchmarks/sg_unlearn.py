@@ -79,7 +79,7 @@ def _step_rows(problem: Problem) -> list[Row]:
 
 def _step_row(name: str, timing: Timing, base: Timing, task: Task, size: int) -> Row:
     alone = name.endswith("alone")
-    share = size * 4 / 3 / task.retain.size
+    share = (size if size <= CHUNK else size * 4 / 3) / task.retain.size
     return Row(
         f"auditor's step / pass: {name}",
         f"LeNet, mnist, n {size:,}, retain {task.retain.size:,}",

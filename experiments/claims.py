@@ -37,7 +37,7 @@ class Claim:
     verdict: Verdict
 
 
-def judge_difference(values: Sequence[float], *, sign: int) -> tuple[Verdict, str]:
+def judge_difference(values: Sequence[float] | np.ndarray, *, sign: int) -> tuple[Verdict, str]:
     """Returns whether differences have this sign, and the figures that say so.
 
     Args:
@@ -53,7 +53,7 @@ def judge_difference(values: Sequence[float], *, sign: int) -> tuple[Verdict, st
     return verdict, f"{mean:+.4f} ± {reach:.4f}"
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
+def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """Returns the mean and the half-width of its 95 % interval; NaN for one value."""
     array = np.asarray(values, float)
     if len(array) < 2:

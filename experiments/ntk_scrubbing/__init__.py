@@ -1,7 +1,7 @@
 """Scrubbing a fine-tuned network by its tangent kernel: Figures 1 to 4 of paper 004.
 
 Command:   python -m experiments.ntk_scrubbing --scale cpu --data-dir DIR
-Time:      smoke under a minute (digits), cpu about 8 minutes on one core (CIFAR-10); paper needs
+Time:      smoke under a minute (digits), cpu about 15 minutes on one core (CIFAR-10); paper needs
            an accelerator.
 Expected:  the original network errs on none of the forget set and relearns it at once; NTK
            scrubbing moves error, relearn time and outputs most of the way to the retrained

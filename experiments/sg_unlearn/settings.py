@@ -71,7 +71,9 @@ def settings(scale: Scale) -> dict[str, Setting]:
 
 def _smoke() -> dict[str, Setting]:
     recipe = Recipe(epochs=8, batch_size=20, learning_rate=0.02)
-    brief = {name: {"epochs": 1} for name in NAMES if name not in ("retrain", "influence")}
+    brief: dict[str, dict[str, Any]] = {
+        name: {"epochs": 1} for name in NAMES if name not in ("retrain", "influence")
+    }
     brief["stackelberg"] = {"epochs": 2, "learning_rate": 0.01}
     brief["influence"] = {"form": "woodfisher", "alpha": 10.0}
     one = Setting(
@@ -88,9 +90,15 @@ def _cpu() -> dict[str, Setting]:
 
 
 def _subset(dataset: str, model: str, *, epochs: int) -> Setting:
-    """Returns a subset of 5,000; every method's share of Retrain's epochs is the paper's."""
+    """Returns a subset of 5,000; every method's share of Retrain's epochs is the paper's.
+
+    A pass of 45 steps is shorter than the paper's 351, and alpha greater: of 1, 5 and 20 the one
+    with the best test accuracy less MIA accuracy on a CIFAR-10 split of another key.
+    """
     recipe = Recipe(epochs=epochs, batch_size=100, learning_rate=0.02, weight_decay=5e-4)
-    tuned = {name: {"epochs": max(1, round(epochs * 10 / 160))} for name in NAMES}
+    tuned: dict[str, dict[str, Any]] = {
+        name: {"epochs": max(1, round(epochs * 10 / 160))} for name in NAMES
+    }
     long = max(2, round(epochs * 30 / 160))
     tuned |= {
         "fine_tune": {"epochs": long, "learning_rate": 0.02},
@@ -99,7 +107,7 @@ def _subset(dataset: str, model: str, *, epochs: int) -> Setting:
         "scrub": {"epochs": max(2, round(epochs * 10 / 160)), "max_epochs": 1, "milestones": ()},
         "stackelberg": {"epochs": long, "learning_rate": 0.01},
     }
-    return Setting(dataset, model, recipe, 0.1, 5000, alpha=1.0, tuned=tuned)
+    return Setting(dataset, model, recipe, 0.1, 5000, alpha=5.0, tuned=tuned)
 
 
 def _paper() -> dict[str, Setting]:

@@ -207,7 +207,7 @@ def overfit():
     return model, fit(jax.random.key(0), model, task.train, recipe).variables, task
 
 
-@pytest.mark.parametrize("name", ["hinge", "logistic"])
+@pytest.mark.parametrize("name", ["hinge", "mlp"])
 def test_the_attack_fares_worse_than_after_fine_tuning(overfit, name):
     model, variables, task = overfit
     shared = {"epochs": 10, "batch_size": 20, "learning_rate": 0.01}
@@ -218,6 +218,6 @@ def test_the_attack_fares_worse_than_after_fine_tuning(overfit, name):
         return attack(jax.random.key(1), model, unlearned, task).metrics["accuracy"]
 
     tuned = accuracy(FineTune(**shared))
-    played = accuracy(StackelbergUnlearn(**shared, auditor=name))
+    played = accuracy(StackelbergUnlearn(**shared, alpha=20.0, auditor=name))
     assert tuned > 0.65
-    assert played < tuned - 0.08
+    assert played < tuned - 0.1

@@ -141,7 +141,8 @@ class StackelbergUnlearn(SgdSettings):
         Warns:
           AuditorWarning: an auditor did not converge or saw constant outputs.
         """
-        state, history = variables, {}
+        state = variables
+        history: dict[str, list[float]] = {}
         seconds = compile_seconds = gradients = 0.0
         for epoch, done in enumerate(self.play(key, model, variables, task), 1):
             state, gradients = done.variables, gradients + done.cost.example_gradients

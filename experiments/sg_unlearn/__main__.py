@@ -19,17 +19,9 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-from experiments.claims import claims_markdown
 from experiments.frame import Scale, StageProgress, make_console, save_result
 from experiments.sg_unlearn import figures
-from experiments.sg_unlearn.claims import ablation_claims
-from experiments.sg_unlearn.page import (
-    COLUMNS,
-    JUDGES,
-    KINDS,
-    make_page,
-    result_path,
-)
+from experiments.sg_unlearn.page import KINDS, make_page, result_path, write_tables
 from experiments.sg_unlearn.runs import ablate, compare_methods
 from experiments.sg_unlearn.settings import Setting, settings
 from unlearnkit import models
@@ -37,7 +29,7 @@ from unlearnkit.base import Dataset, Model
 from unlearnkit.data import describe, load
 from unlearnkit.files import write_json, write_text
 from unlearnkit.provenance import provenance
-from unlearnkit.reporting import loss_histograms, to_markdown
+from unlearnkit.reporting import loss_histograms
 from unlearnkit.study import OnStage
 from unlearnkit.training import DivergedError
 
@@ -75,7 +67,9 @@ def main(config: SgUnlearn) -> int:
                 if config.part != "page":
                     _run_dataset(config, setting, progress)
         page = config.results / "sg_unlearn" / f"{config.scale}.html"
-        write_text(page, make_page(config.results, config.scale, list(settings(config.scale))))
+        names = list(settings(config.scale))
+        write_tables(config.results, config.scale, names)
+        write_text(page, make_page(config.results, config.scale, names))
     except (ValueError, TypeError, ImportError, OSError, DivergedError) as error:
         console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
         return 2
@@ -156,9 +150,8 @@ def _compare(
     started = time.perf_counter()
     records, losses = compare_methods(key, setting, kind, *data, on_stage)
     path = result_path(config.results, setting.dataset, kind, config.scale)
-    table = f"{to_markdown(records, COLUMNS)}\n{claims_markdown(JUDGES[kind](records))}"
     run = {**_describe(config, setting, kind, started), "retrain_losses": losses}
-    save_result(path, records, run, table=table)
+    save_result(path, records, run)
     finished = [record for record in records if record.diverged is None]
     write_text(path.with_name(f"{path.stem}-losses.svg"), loss_histograms(finished))
     write_text(path.with_name(f"{path.stem}-retrain.svg"), figures.retrain_figure(losses))
@@ -177,7 +170,6 @@ def _ablate(
     path.parent.mkdir(parents=True, exist_ok=True)
     run = _describe(config, setting, "ablation", started)
     write_json(path, {**run, "ablation": ablation._asdict()})
-    write_text(path.with_suffix(".md"), claims_markdown(ablation_claims(ablation)))
     write_text(path.with_name(f"{path.stem}-epochs.svg"), figures.ablation_figure(ablation))
     write_text(path.with_name(f"{path.stem}-alpha.svg"), figures.sweep_figure(ablation))
 

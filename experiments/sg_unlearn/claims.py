@@ -16,7 +16,7 @@ LABELS = {
     "accuracy_retain": "retain accuracy",
     "accuracy_test": "test accuracy",
     "accuracy_forget": "forget accuracy",
-    "accuracy_gap": "|Acc_f - Acc_te|",
+    "accuracy_gap": "accuracy gap, forget to test",
     "mia_loss_logistic_accuracy": "MIA accuracy",
     "mia_loss_logistic_auc": "MIA AUC",
     "mia_loss_logistic_f1": "MIA F1",

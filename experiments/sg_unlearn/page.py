@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from experiments.claims import claims_table
+from experiments.claims import claims_markdown, claims_table
 from experiments.frame import Scale, load_result
 from experiments.sg_unlearn.claims import (
     LABELS,
@@ -19,6 +20,7 @@ from experiments.sg_unlearn.claims import (
 from experiments.sg_unlearn.paper import METRICS, MISPRINTED, NAMES, PaperTable
 from experiments.sg_unlearn.runs import Ablation
 from unlearnkit.base import Record
+from unlearnkit.files import write_text
 from unlearnkit.reporting import (
     Column,
     compose_page,
@@ -26,6 +28,7 @@ from unlearnkit.reporting import (
     html_table,
     rows,
     settings_section,
+    to_markdown,
 )
 
 LEAD = (
@@ -60,23 +63,45 @@ def make_page(folder: Path, scale: Scale, datasets: Sequence[str]) -> str:
       FileNotFoundError: there are none.
     """
     sections, run = [], {}
-    for dataset in datasets:
-        for kind in KINDS:
-            path = result_path(folder, dataset, kind, scale)
-            if path.exists():
-                settings, records = load_result(path)
-                run[path.stem] = settings
-                sections += _comparison(path, dataset, kind, records)
-        path = result_path(folder, dataset, "ablation", scale)
-        if path.exists():
-            content = json.loads(path.read_text(encoding="utf-8"))
-            ablation = Ablation(**content.pop("ablation"))
-            run[path.stem] = content
+    for dataset, kind, path in _present(folder, scale, datasets):
+        if kind in KINDS:
+            settings, records = load_result(path)
+            sections += _comparison(path, dataset, kind, records)
+        else:
+            settings, ablation = _load_ablation(path)
             sections += _ablation(path, dataset, ablation)
+        run[path.stem] = settings
     if not sections:
         raise FileNotFoundError(f"no result of scale {scale} in {folder / 'sg_unlearn'}")
     title = f"SG-Unlearn (paper 001), scale {scale}"
     return compose_page([*sections, settings_section(run)], title=title, lead=LEAD)
+
+
+def write_tables(folder: Path, scale: Scale, datasets: Sequence[str]) -> None:
+    """Writes the tables and the judged claims beside the results, in Markdown."""
+    for _, kind, path in _present(folder, scale, datasets):
+        if kind in KINDS:
+            records = load_result(path)[1]
+            claims = claims_markdown(JUDGES[kind](records))
+            text = f"{to_markdown(records, COLUMNS)}\n{claims}"
+        else:
+            text = claims_markdown(ablation_claims(_load_ablation(path)[1]))
+        write_text(path.with_suffix(".md"), text)
+
+
+def _present(
+    folder: Path, scale: Scale, datasets: Sequence[str]
+) -> Iterator[tuple[str, str, Path]]:
+    for dataset in datasets:
+        for kind in (*KINDS, "ablation"):
+            path = result_path(folder, dataset, kind, scale)
+            if path.exists():
+                yield dataset, kind, path
+
+
+def _load_ablation(path: Path) -> tuple[dict[str, Any], Ablation]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content, Ablation(**content.pop("ablation"))
 
 
 def _comparison(path: Path, dataset: str, kind: str, records: Sequence[Record]) -> list[str]:

@@ -118,12 +118,14 @@ def ablate(
     forget = RandomForget(fraction=setting.forget)
     splits = [choose_split(split_key, train, test, forget) for split_key in split_keys]
     networks = {}
-    for name, rows in (
-        ("originals", [np.concatenate([split.retain, split.forget]) for split in splits]),
-        ("retrainings", [split.retain for split in splits]),
+    for index, (name, rows) in enumerate(
+        (
+            ("originals", [np.concatenate([split.retain, split.forget]) for split in splits]),
+            ("retrainings", [split.retain for split in splits]),
+        )
     ):
         on_stage(f"training the {name} of the ablation", 0, 1)
-        keys = [jax.random.fold_in(train_key, len(name)) for train_key in train_keys]
+        keys = [jax.random.fold_in(train_key, index) for train_key in train_keys]
         networks[name] = fit_many(
             jnp.stack(keys), model, train, setting.recipe, subsets=np.stack(rows)
         ).variables

@@ -70,7 +70,7 @@ def make_page(folder: Path, scale: Scale, datasets: Sequence[str]) -> str:
         else:
             settings, ablation = _load_ablation(path)
             sections += _ablation(path, dataset, ablation)
-        run[path.stem] = settings
+        run[path.stem] = {k: v for k, v in settings.items() if k != "retrain_losses"}
     if not sections:
         raise FileNotFoundError(f"no result of scale {scale} in {folder / 'sg_unlearn'}")
     title = f"SG-Unlearn (paper 001), scale {scale}"

@@ -2,7 +2,8 @@
 
 Command:   python -m experiments.sg_unlearn --scale cpu --data-dir DIR
            python -m experiments.sg_unlearn --scale cpu --part page     (the page from results)
-Time:      smoke: seconds. cpu: about 15 minutes on two cores. paper: an accelerator.
+Time:      smoke: about two minutes, of compilation. cpu: CIFAR-10's tables take 6 minutes each on
+           one core and its figures 7; MNIST was not timed. paper: an accelerator.
 Expected:  SG lowers MIA accuracy, KS and Wasserstein distance toward Retrain against FT, at some
            cost of test accuracy; the page says of each claim whether it holds.
 """

@@ -114,7 +114,7 @@ def _run_dataset(config: SgUnlearn, setting: Setting, progress: StageProgress) -
         if config.part in ("all", kind):
             _compare(
                 config,
-                setting,
+                setting.of(kind),
                 kind,
                 jax.random.fold_in(key, index),
                 (model, train, test),

@@ -67,6 +67,10 @@ def test_every_scale_has_every_method_of_the_paper_that_there_is(scale):
         assert list(methods) == [name for name in NAMES if name in UNLEARNERS]
         assert methods["retrain"].recipe == setting.recipe
         assert methods["stackelberg"].alpha == setting.alpha
+        assert setting.of("random") == setting
+        by_class = setting.of("class").methods()
+        assert by_class["stackelberg"].alpha == setting.class_alpha
+        assert by_class["fine_tune"] == methods["fine_tune"]
 
 
 def test_the_quoted_tables_agree_with_themselves():

@@ -31,8 +31,10 @@ def test_exact_resets_the_last_layers_and_their_statistics_and_nothing_else(kind
     for part in ("params", "state"):
         old, new = named_leaves(getattr(start, part)), named_leaves(getattr(fresh, part))
         for name, leaf in named_leaves(getattr(reset, part)).items():
-            expected = new if owner(name) in last else old
-            np.testing.assert_array_equal(leaf, expected[name], err_msg=name)
+            if owner(name) in last:  # drawn in one compiled call there, and here in several
+                np.testing.assert_allclose(leaf, new[name], rtol=1e-6, atol=1e-7, err_msg=name)
+            else:
+                np.testing.assert_array_equal(leaf, old[name], err_msg=name)
 
 
 @pytest.mark.parametrize("kind", MODELS)

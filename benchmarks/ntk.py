@@ -23,7 +23,7 @@ from unlearnkit import kernels
 
 PEER = Path(__file__).parent / "peers" / "neural_tangents"
 REPEATS = 3
-LIMIT = 60
+LIMIT = 40
 """Seconds that one implementation may take, compilation and repeats included."""
 IMPLEMENTATIONS = ("JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS", "STRUCTURED_DERIVATIVES")
 

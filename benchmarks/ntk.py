@@ -103,7 +103,8 @@ def _neural_tangents(
             except subprocess.TimeoutExpired:
                 return f"over {LIMIT} s"
             except subprocess.CalledProcessError as failed:
-                return f"fails ({failed.stderr.decode().strip().splitlines()[-1][:80]})"
+                errors = [line for line in failed.stderr.decode().splitlines() if "Error:" in line]
+                return f"fails ({errors[-1][:80] if errors else failed.returncode})"
             with np.load(result) as out:
                 seconds = out["seconds"]
                 timing = Timing(float(np.median(seconds)), float(np.min(seconds)), len(seconds))

@@ -55,7 +55,7 @@ def main(implementation, problem, result):
             layers.append((data[name], data[name.replace(".kernel", ".bias")]))
     apply = {"lenet": lenet, "allcnn": allcnn}[str(data["network"])]
     x, layers = jax.device_put((data["x"], layers))
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision("float32"):
         function = jax.jit(
             nt.empirical_ntk_fn(
                 apply,

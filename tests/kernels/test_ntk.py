@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from unlearnkit import kernels
+from unlearnkit.kernels import ntk
 from unlearnkit.kernels._dense_layers import dense_kernels
 from unlearnkit.kernels.ntk import cheapest_method
 
@@ -36,6 +37,14 @@ class TestEmpiricalNtk:
             mlp.apply, mlp.params, x, x[:3], method=method, chunk=chunk
         )  # fmt: skip
         np.testing.assert_allclose(cross, want[:, :, :3], **CLOSE)
+
+    @pytest.mark.parametrize("method", ["jacobian", "products", "structured"])
+    @pytest.mark.parametrize("limit", ["CHUNK_BYTES", "HELD_BYTES"])
+    def test_does_not_depend_on_what_is_kept(self, mlp, monkeypatch, method, limit):
+        monkeypatch.setattr(ntk, limit, 0)
+        x, want = mlp.dataset.x, oracle(mlp)
+        got = kernels.empirical_ntk(mlp.apply, mlp.params, x, method=method, chunk=3)
+        np.testing.assert_allclose(got, want, **CLOSE)
 
     def test_under_jit_and_vmap_over_parameters(self, mlp):
         stacked = jax.tree.map(lambda leaf: jnp.stack([2 * leaf, leaf]), mlp.params)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -16,6 +16,11 @@ from unlearnkit.kernels._trees import highest_precision
 from unlearnkit.kernels.curvature import jacobian_transpose_vp, jacobian_vp
 
 Apply = Callable[[Params, Array], Array]
+
+CHUNK_BYTES = 2**21
+"""Jacobians that are made at a time on a CPU: what its caches hold."""
+HELD_BYTES = 2**30
+"""Jacobians that are kept for the next row of blocks; where they are more, they are made anew."""
 
 
 @highest_precision
@@ -44,7 +49,8 @@ def empirical_ntk(
       x1: [n1, ...] inputs.
       x2: [n2, ...] inputs; x1 where None, and then half of the blocks come by symmetry.
       method: `auto`, `jacobian`, `products` or `structured`.
-      chunk: inputs a block; two Jacobians [chunk, c, p] are held at a time, or their factors.
+      chunk: inputs a block. The Jacobians [n2, c, p] of all blocks, or their factors, are kept
+        where they take 1 GiB at most; else two blocks are held, and made once for each pair.
 
     Returns:
       [n1, c, n2, c].
@@ -64,13 +70,20 @@ def empirical_ntk(
         raise ValueError(f"method must be auto or one of {sorted(_METHODS)}, got {method!r}")
     left_of, right_of, contract = _METHODS[method]
     rows, columns = _chunks.spans(len(x1), chunk), _chunks.spans(len(other), chunk)
+
+    def right_block(j: int) -> Any:
+        return _by_pieces(right_of, apply, params, other[slice(*columns[j])])
+
+    if _bytes(jax.eval_shape(partial(right_of, apply), params, other)) <= HELD_BYTES:
+        right_block = cache(right_block)
+    symmetric = x2 is None
     blocks: list[list[Array]] = []
     for i, (start, stop) in enumerate(rows):
-        left = left_of(apply, params, x1[start:stop])
-        done = [blocks[j][i].transpose(2, 3, 0, 1) for j in range(i)] if x2 is None else []
-        for j, (first, last) in list(enumerate(columns))[len(done) :]:
-            shared = x2 is None and i == j and left_of is right_of
-            right = left if shared else right_of(apply, params, other[first:last])
+        same = symmetric and left_of is right_of
+        left = right_block(i) if same else _by_pieces(left_of, apply, params, x1[start:stop])
+        done = [blocks[j][i].transpose(2, 3, 0, 1) for j in range(i)] if symmetric else []
+        for j in range(len(done), len(columns)):
+            right = left if same and i == j else right_block(j)
             done.append(contract(apply, params, left, right))
         blocks.append(done)
     return jnp.concatenate([jnp.concatenate(row, axis=2) for row in blocks], axis=0)
@@ -154,6 +167,23 @@ def jacobian(apply: Apply, params: Params, x: Array, *, chunk: int | None = None
     of_example = jax.jacrev(lambda p, one: apply(p, one[None])[0])
     of_batch = jax.vmap(of_example, in_axes=(None, 0))
     return _chunks.map_batches(of_batch, params, (x,), len(x) if chunk is None else chunk)
+
+
+def _by_pieces(of_inputs: Callable[..., Any], apply: Apply, params: Params, x: Array) -> Any:
+    """Returns of_inputs(apply, params, x); on a CPU, of as few inputs at a time as fit its cache.
+
+    The pieces are compiled calls from the host, see `_chunks.by_chunks`; inside a trace all inputs
+    are one piece.
+    """
+    if _chunks.is_traced(params, x) or jax.default_backend() != "cpu":
+        return of_inputs(apply, params, x)
+    one = _bytes(jax.eval_shape(partial(of_inputs, apply), params, x[:1]))
+    pieces = max(1, CHUNK_BYTES // one)
+    return _chunks.by_chunks(partial(of_inputs, apply), params, (x,), pieces)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 @partial(jax.jit, static_argnums=(0, 1))

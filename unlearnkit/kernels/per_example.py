@@ -38,8 +38,8 @@ def gradient_bank(
       params: where, p numbers.
       dataset: n examples.
       chunk: examples at a time; bounds the memory besides the bank, does not change the rows. Where
-        None, as many as make 8 MiB of rows on a CPU (LeNet's bank takes half of the time that it
-        takes with 250 at once), and 32 times as many elsewhere.
+        None, as many as make 8 MiB of rows on a CPU, whose caches hold them, and 32 times as many
+        elsewhere.
 
     Returns:
       [n, p]. Where it does not fit, see `GradientOperator`.

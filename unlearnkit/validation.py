@@ -76,6 +76,11 @@ def check_finite(x: Any, *, name: str = "dataset") -> None:
     )
 
 
+def all_finite(tree: Any) -> bool:
+    """Whether no array of a pytree, of numpy or JAX, holds NaN or infinity."""
+    return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(tree))
+
+
 def check_dataset(dataset: Dataset, *, name: str = "dataset") -> None:
     """Returns nothing; refuses a dataset that nothing can be trained on or measured with.
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from unlearnkit.auditing import PopulationAttack, QuantileAttack, ThresholdAttack, p_values
-from unlearnkit.auditing.threshold import SIGNS, best_threshold, membership_scores
+from unlearnkit.auditing.threshold import best_threshold, membership_scores
 from unlearnkit.base import Dataset, Model, Task
+from unlearnkit.kernels import MEMBER_SIGNS
 
 KEY = jax.random.key(0)
 IDENTITY = Model.from_functions(lambda key: {}, lambda params, x: x, input_shape=(3,))
@@ -28,7 +29,7 @@ def normal_task(n=2000, gap=1.0):
     return Task(*(normal_margins(seed, n, shift) for seed, shift in enumerate(shifts)))
 
 
-@pytest.mark.parametrize("feature", list(SIGNS))
+@pytest.mark.parametrize("feature", list(MEMBER_SIGNS))
 def test_sure_and_right_scores_higher_than_sure_and_wrong(feature):
     data = Dataset(jnp.array([[9.0, 0, 0], [0.1, 0, 0], [9.0, 0, 0]]), jnp.array([0, 0, 1]))
     right, unsure, wrong = membership_scores(feature, IDENTITY, NOTHING, data)

@@ -15,13 +15,13 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from unlearnkit.auditing.scores import LOW_FPRS
 from unlearnkit.base import Audited, Model, Task, Variables
 from unlearnkit.kernels import FEATURES, FeatureName, membership_features
 from unlearnkit.training import predict
 from unlearnkit.validation import check_task, check_variables
 
 AttackerName = Literal["logistic", "svm"]
-LOW_FPRS = (0.01, 0.001)
 
 
 @dataclasses.dataclass(frozen=True)

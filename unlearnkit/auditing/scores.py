@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from sklearn.metrics import roc_curve
 
 from unlearnkit.auditing.intervals import rate
 from unlearnkit.base import Audited
@@ -39,7 +40,9 @@ def score_attack(members: Float[np.ndarray, " m"], others: Float[np.ndarray, " k
     """
     check_scores(members, others)
     area = auc(members, others)
-    fpr, tpr = roc_curve(members, others)
+    is_member = np.repeat([1, 0], [len(members), len(others)])
+    scores = np.concatenate([members, others])
+    fpr, tpr, _ = roc_curve(is_member, scores, drop_intermediate=False)
     metrics = {
         "auc": area.value,
         "auc_se": area.standard_error,
@@ -59,19 +62,6 @@ def auc(members: Float[np.ndarray, " m"], others: Float[np.ndarray, " k"]) -> Au
     by_member, by_other = _placements(members, others), 1 - _placements(others, members)
     variance = by_member.var(ddof=1) / len(members) + by_other.var(ddof=1) / len(others)
     return Auc(float(by_member.mean()), float(np.sqrt(variance)))
-
-
-def roc_curve(
-    members: Float[np.ndarray, " m"], others: Float[np.ndarray, " k"]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns FPR and TPR of `score >= t` for t from infinity to below every score."""
-    thresholds = np.unique(np.concatenate([members, others]))[::-1]
-    rates = [
-        1 - np.searchsorted(np.sort(part), thresholds, side="left") / len(part)
-        for part in (others, members)
-    ]
-    fpr, tpr = (np.concatenate([[0.0], r]) for r in rates)
-    return fpr, tpr
 
 
 def tpr_at_fpr(

@@ -12,19 +12,11 @@ from jaxtyping import Array, Float, Int, Key
 from unlearnkit.auditing.intervals import rate
 from unlearnkit.auditing.scores import check_scores, score_attack
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
-from unlearnkit.kernels import membership_features
+from unlearnkit.kernels import MEMBER_SIGNS, membership_features
 from unlearnkit.training import predict
 from unlearnkit.validation import check_task, check_variables
 
 ScoreName = Literal["loss", "confidence", "entropy", "modified_entropy", "margin"]
-SIGNS: dict[str, float] = {
-    "loss": -1.0,
-    "confidence": 1.0,
-    "entropy": -1.0,
-    "modified_entropy": -1.0,
-    "margin": 1.0,
-}
-"""Turns a feature into a score that is larger for members."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +40,8 @@ class ThresholdAttack:
     per_class: bool = False
 
     def __post_init__(self) -> None:
-        if self.feature not in SIGNS:
-            raise ValueError(f"unknown feature {self.feature!r}; known: {', '.join(SIGNS)}")
+        if self.feature not in MEMBER_SIGNS:
+            raise ValueError(f"unknown feature {self.feature!r}; known: {', '.join(MEMBER_SIGNS)}")
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
@@ -120,7 +112,7 @@ def scores_of_logits(
 ) -> Float[np.ndarray, " n"]:
     """Returns `membership_scores` of outputs that are at hand."""
     values = membership_features(feature, logits, jnp.asarray(labels))[:, 0]
-    return SIGNS[feature] * np.asarray(values, np.float64)
+    return MEMBER_SIGNS[feature] * np.asarray(values, np.float64)
 
 
 def best_threshold(members: Float[np.ndarray, " m"], others: Float[np.ndarray, " k"]) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from unlearnkit.base import Params
+from unlearnkit.validation import all_finite
 
 
 class PathPlane(NamedTuple):
@@ -82,7 +83,7 @@ def _check_paths(paths: Mapping[str, Params]) -> list[int]:
         lengths = {leaf.shape[0] if leaf.ndim else 0 for leaf in leaves}
         if len(lengths) != 1 or 0 in lengths:
             raise ValueError(f"every array of path {name!r} must have its points in front")
-        if not all(bool(jnp.isfinite(leaf).all()) for leaf in leaves):
+        if not all_finite(path):
             raise ValueError(f"weights of path {name!r} must be finite; its run has diverged")
         shapes[name] = [jax.tree.structure(path), *(leaf.shape[1:] for leaf in leaves)]
     first, *others = shapes

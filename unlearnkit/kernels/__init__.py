@@ -1,6 +1,7 @@
 """The numerical kernels: curvature, solvers, gradients, NTK and what auditors are made of."""
 
 from unlearnkit.base import SolveInfo
+from unlearnkit.kernels._chunks import map_batches
 from unlearnkit.kernels.curvature import (
     cross_entropy_hessian,
     empirical_fisher_diagonal,
@@ -32,6 +33,7 @@ from unlearnkit.kernels.games import (
 from unlearnkit.kernels.krylov import cg, cgnr, minres
 from unlearnkit.kernels.membership_features import (
     FEATURES,
+    MEMBER_SIGNS,
     FeatureName,
     cross_entropy_losses,
     margins,
@@ -48,6 +50,7 @@ from unlearnkit.kernels.total_gradient import total_gradient
 
 __all__ = [
     "FEATURES",
+    "MEMBER_SIGNS",
     "FeatureName",
     "GameInfo",
     "GameSolver",
@@ -80,6 +83,7 @@ __all__ = [
     "jacobian_vp",
     "lissa",
     "logistic_regression",
+    "map_batches",
     "margins",
     "membership_features",
     "minres",

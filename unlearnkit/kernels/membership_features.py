@@ -98,3 +98,12 @@ FEATURES: dict[str, _Feature] = {
     "probabilities": lambda z, y: jax.nn.softmax(z),
     "logits": lambda z, y: z,
 }
+
+MEMBER_SIGNS: dict[str, float] = {
+    "loss": -1.0,
+    "confidence": 1.0,
+    "entropy": -1.0,
+    "modified_entropy": -1.0,
+    "margin": 1.0,
+}
+"""What turns a feature that is one number into a score that is larger for members."""

@@ -29,7 +29,7 @@ from unlearnkit.training.step import (
     run_epoch,
     train_epoch,
 )
-from unlearnkit.validation import check_compatible, check_dataset, check_variables
+from unlearnkit.validation import all_finite, check_compatible, check_dataset, check_variables
 
 Batching = Literal["vmap", "map"]
 
@@ -320,7 +320,7 @@ def refuse_divergence(losses: float | np.ndarray, epoch: int, recipe: Recipe) ->
 
 def refuse_infinite_weights(variables: Variables, recipe: Recipe) -> None:
     """Raises `DivergedError` if a weight is not finite."""
-    if all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(variables)):
+    if all_finite(variables):
         return
     raise DivergedError(
         "training diverged in its last step: a weight is not finite; "

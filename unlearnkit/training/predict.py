@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from unlearnkit.base import Model, Variables
+from unlearnkit.kernels import map_batches
 
 
 @partial(jax.jit, static_argnames=("model", "chunk"))
@@ -23,13 +23,4 @@ def predict(
       x: [n, *input_shape] inputs.
       chunk: examples a forward pass; the result does not depend on it beyond rounding.
     """
-    n = x.shape[0]
-    if n <= chunk:
-        return model.apply(variables, x)
-    full = n // chunk * chunk
-    chunks = x[:full].reshape(n // chunk, chunk, *x.shape[1:])
-    logits = jax.lax.map(lambda part: model.apply(variables, part), chunks)
-    logits = logits.reshape(full, logits.shape[-1])
-    if full == n:
-        return logits
-    return jnp.concatenate([logits, model.apply(variables, x[full:])])
+    return map_batches(model.apply, variables, (x,), chunk)

@@ -151,7 +151,8 @@ def train_step(
         params, state.variables.state, batch, objective_key, context
     )
     if recipe.gradient_noise > 0:
-        gradient = _add_noise(noise_key, gradient, recipe.gradient_noise)
+        noise = optax.tree.random_like(noise_key, gradient)
+        gradient = optax.tree.add_scale(gradient, recipe.gradient_noise, noise)
     optimizer = make_optimizer(recipe, steps_per_epoch)
     updates, opt_state = optimizer.update(gradient, state.opt_state, params)
     variables = Variables(optax.apply_updates(params, updates), new_state)
@@ -219,13 +220,3 @@ def train_epoch(
     epoch = state.step // (dataset.size // batch_size)
     batches = epoch_batches(order_key, epoch, dataset.size, batch_size)
     return run_epoch(objective, recipe, state, dataset, batches, step_key, context)
-
-
-def _add_noise(key: Key[Array, ""], tree: Params, std: float) -> Params:
-    leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(key, len(leaves))
-    noisy = [
-        leaf + std * jax.random.normal(k, leaf.shape, leaf.dtype)
-        for k, leaf in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(structure, noisy)

@@ -52,7 +52,6 @@ def newton_cg(
     push: Callable[[Params], Array],
     pull: Callable[[Array], Params],
     outputs: Float[Array, "n c"],
-    step: Params,
     displacement: Params,
     *,
     targets: Float[Array, "n c"],
@@ -70,7 +69,6 @@ def newton_cg(
       push: v -> J v [n, c].
       pull: u [n, c] -> Jᵀ u.
       outputs: of the linearised network at the start.
-      step: zero, like the parameters.
       displacement: from the centre of the decay to the start.
       targets: one-hot.
       weights: of the examples.
@@ -136,7 +134,7 @@ def newton_cg(
 
     first, residual = gradient(outputs, displacement)
     start = _State(
-        step=step,
+        step=optax.tree.zeros_like(displacement),
         displacement=displacement,
         outputs=outputs,
         gradient=first,

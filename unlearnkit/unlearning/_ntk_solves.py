@@ -336,9 +336,8 @@ def _softmax_shift(
     """The problem on the retain set starts at the solution on all, so that its way is the shift."""
     n = len(outputs)
     solve = partial(newton_cg, network.push, network.pull, targets=targets, settings=settings)
-    nothing = jax.tree.map(jnp.zeros_like, displacement)
-    on_all = solve(outputs, nothing, displacement, weights=jnp.full((n, 1), 1 / n))
+    on_all = solve(outputs, displacement, weights=jnp.full((n, 1), 1 / n))
     kept = jnp.where(jnp.arange(n)[:, None] < m, 1 / m, 0.0)
-    on_retain = solve(on_all.outputs, nothing, on_all.displacement, weights=kept)
+    on_retain = solve(on_all.outputs, on_all.displacement, weights=kept)
     solves = {"all": on_all.info, "retain": on_retain.info}
     return Shift(on_retain.step, on_retain.displacement, solves)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -22,6 +21,7 @@ from unlearnkit.base import (
     Variables,
 )
 from unlearnkit.training import DivergedError, cross_entropy, predict
+from unlearnkit.validation import all_finite
 
 FORWARD, BACKWARD, TANGENT = 1 / 3, 2 / 3, 1 / 3
 """Parts of an example-gradient; a tangent is what forward mode adds to a forward pass."""
@@ -71,7 +71,7 @@ def finish(
                 SolveWarning,
                 stacklevel=3,
             )
-    if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(params)):
+    if not all_finite(params):
         raise DivergedError(
             "a weight is not finite after unlearning; raise the damping or lower the step or noise"
         )

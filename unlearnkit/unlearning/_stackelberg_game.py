@@ -8,10 +8,17 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Dataset, Model, Params, State, Variables
-from unlearnkit.kernels import FeatureName, cross_entropy_losses, membership_features
+from unlearnkit.kernels import (
+    MEMBER_SIGNS,
+    FeatureName,
+    cross_entropy_losses,
+    map_batches,
+    membership_features,
+)
 from unlearnkit.training import (
     Objective,
     Recipe,
@@ -25,7 +32,6 @@ from unlearnkit.unlearning._auditing_set import Pool, draw
 from unlearnkit.unlearning.auditors import Auditor, Fit
 
 GradientPath = Literal["total", "implicit", "direct"]
-_LOW_FOR_MEMBERS = ("loss", "entropy", "modified_entropy")
 
 
 class Audit(NamedTuple):
@@ -103,8 +109,7 @@ class SparseObjective:
     ) -> tuple[Float[Array, ""], tuple[State, Metrics]]:
         """Returns the penalised loss, and what the objective returns beside it."""
         loss, rest = self.objective(params, state, batch, key, context)
-        norm = sum(jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(params))
-        return loss + self.l1 * norm, rest
+        return loss + self.l1 * optax.tree.norm(params, ord=1), rest
 
 
 @partial(
@@ -181,7 +186,8 @@ def auditor_cost(
     rows, folds = draw(draw_key, pool, game.size, game.folds)
     examples, groups = pool.dataset.take(rows), pool.groups[rows]
     logits = _logits(model, variables, examples.x, game)
-    sign = -1.0 if game.feature in _LOW_FOR_MEMBERS else 1.0
+    # Vectors have no sign: the auditor finds a direction of its own.
+    sign = MEMBER_SIGNS.get(game.feature, 1.0)
     features = sign * membership_features(game.feature, logits, examples.y)
     members = groups % 2 == 0
     labels = jnp.where(members, 1, -1).astype(features.dtype)
@@ -289,8 +295,4 @@ def _logits(model: Model, variables: Variables, x: Array, game: Game) -> Float[A
     if game.n_chunks == 1:
         return model.apply(variables, x)
     length = -(-game.size // game.n_chunks)
-    rows = jnp.arange(game.n_chunks * length) % game.size
-    chunks = x[rows].reshape(game.n_chunks, length, *x.shape[1:])
-    forward = jax.checkpoint(lambda chunk: model.apply(variables, chunk))
-    logits = jax.lax.map(forward, chunks)
-    return logits.reshape(-1, logits.shape[-1])[: game.size]
+    return map_batches(jax.checkpoint(model.apply), variables, (x,), length)

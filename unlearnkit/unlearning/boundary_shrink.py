@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Dataset, Model, Normalisation, OnEpoch, Task, Unlearned, Variables
 from unlearnkit.clock import Stopwatch
-from unlearnkit.kernels._chunks import map_batches
+from unlearnkit.kernels import map_batches, margins
 from unlearnkit.unlearning._sgd import SgdSettings, descend_on, with_preparation
 from unlearnkit.validation import check_task, check_variables
 
@@ -134,10 +134,7 @@ def fgsm(
     """
 
     def margin(inputs: Array) -> Array:
-        logits = model.apply(variables, inputs)
-        own = jnp.arange(model.n_classes) == y[:, None]
-        others = jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), axis=-1)
-        return jnp.sum(jnp.sum(jnp.where(own, logits, 0), axis=-1) - others)
+        return jnp.sum(margins(model.apply(variables, inputs), y))
 
     pixels = normalisation.invert(x) - step * jnp.sign(jax.grad(margin)(x))
     return normalisation.apply(pixels if box is None else jnp.clip(pixels, *box))

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Key
 
 from unlearnkit import kernels
@@ -147,13 +148,8 @@ def _variance(model: Model, variables: Variables, x: Array, alpha: Any, chunk: i
 @jax.jit
 def gaussian_around(key: Key[Array, ""], mean: Params, variance: Params) -> Params:
     """Returns one draw of N(mean, diag(variance))."""
-    leaves, structure = jax.tree.flatten(mean)
-    keys = jax.tree.unflatten(structure, list(jax.random.split(key, len(leaves))))
-
-    def draw(key: Any, w: Array, v: Array) -> Array:
-        return w + jnp.sqrt(v) * jax.random.normal(key, w.shape, w.dtype)
-
-    return jax.tree.map(draw, keys, mean, variance)
+    noise = optax.tree.random_like(key, mean)
+    return jax.tree.map(lambda w, v, z: w + jnp.sqrt(v) * z, mean, variance, noise)
 
 
 def _in_last_layer(model: Model, path: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Dataset, Model, OnEpoch, Params, State, Task, Unlearned, Variables
@@ -86,7 +86,7 @@ class _Sparse:
         context: Float[Array, ""],
     ) -> tuple[Float[Array, ""], tuple[State, Metrics]]:
         loss, (new_state, metrics) = self.objective(params, state, batch, key)
-        norm = jnp.sum(jnp.stack([jnp.sum(jnp.abs(w)) for w in jax.tree.leaves(params)]))
+        norm = optax.tree.norm(params, ord=1)
         return loss + context * norm, (new_state, {**metrics, "l1_norm": norm})
 
 

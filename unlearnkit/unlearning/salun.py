@@ -22,7 +22,7 @@ from unlearnkit.base import (
     Variables,
 )
 from unlearnkit.clock import Stopwatch
-from unlearnkit.kernels._chunks import sum_batches
+from unlearnkit.kernels import risk_gradient
 from unlearnkit.training import CrossEntropy, Objective, cross_entropy
 from unlearnkit.training.step import Metrics
 from unlearnkit.unlearning._sgd import with_preparation
@@ -107,11 +107,10 @@ def saliency_mask(
       chunk: examples a gradient; the mask does not depend on it beyond rounding.
     """
 
-    def summed(params: Params, x: Array, y: Array) -> Array:
-        logits = model.apply(variables._replace(params=params), x)
-        return x.shape[0] * cross_entropy(logits, y)
+    def loss(params: Params, x: Array, y: Array) -> Array:
+        return cross_entropy(model.apply(variables._replace(params=params), x), y)
 
-    gradient = sum_batches(jax.grad(summed), variables.params, (dataset.x, dataset.y), chunk)
+    gradient = risk_gradient(loss, variables.params, dataset, chunk=chunk)
     leaves, structure = jax.tree.flatten(gradient)
     sizes = jnp.abs(jnp.concatenate([leaf.ravel() for leaf in leaves]))
     largest = jnp.argsort(-sizes)[: math.ceil(fraction * sizes.size)]

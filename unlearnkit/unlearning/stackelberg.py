@@ -14,7 +14,7 @@ from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Model, OnEpoch, Task, Unlearned, UnlearnInfo, Variables
 from unlearnkit.clock import Stopwatch
-from unlearnkit.kernels import FEATURES, FeatureName, SvmStatus
+from unlearnkit.kernels import FEATURES, MEMBER_SIGNS, FeatureName, SvmStatus
 from unlearnkit.training import CrossEntropy, DivergedError, Objective, init_train_state
 from unlearnkit.unlearning._auditing_set import make_pool
 from unlearnkit.unlearning._sgd import SgdSettings
@@ -26,11 +26,9 @@ from unlearnkit.unlearning._stackelberg_game import (
     play_epoch,
 )
 from unlearnkit.unlearning.auditors import AUDITORS, Auditor, QuantileAuditor
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import all_finite, check_task, check_variables
 
 AuditorName = Literal["hinge", "squared_hinge", "logistic", "mlp", "quantile"]
-
-_VECTORS = ("probabilities", "logits")
 
 
 class AuditorWarning(UserWarning):
@@ -108,7 +106,7 @@ class StackelbergUnlearn(SgdSettings):
             raise ValueError(f"unknown auditor {self.auditor!r}; known: {', '.join(AUDITORS)}")
         if self.feature not in FEATURES:
             raise ValueError(f"unknown feature {self.feature!r}; known: {', '.join(FEATURES)}")
-        if isinstance(self._auditor(), QuantileAuditor) and self.feature in _VECTORS:
+        if isinstance(self._auditor(), QuantileAuditor) and self.feature not in MEMBER_SIGNS:
             raise ValueError(
                 f"a quantile auditor needs a score, got the vectors {self.feature!r}; "
                 "choose feature='margin', 'loss' or 'confidence'"
@@ -207,8 +205,7 @@ class Played(NamedTuple):
 def _refuse_divergence(
     metrics: Mapping[str, float], epoch: int, variables: Variables, method: StackelbergUnlearn
 ) -> None:
-    finite = all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(variables))
-    if finite and math.isfinite(metrics["loss"]) and math.isfinite(metrics["auditor_utility"]):
+    if all_finite((variables, metrics["loss"], metrics["auditor_utility"])):
         return
     raise DivergedError(
         f"unlearning diverged in epoch {epoch + 1}: loss {metrics['loss']}, auditor's utility "

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -108,6 +111,27 @@ def compare(
         for name, call in calls.items():
             taken[name].append(_seconds(call))
     return {name: _timing(times, first[name]) for name, times in taken.items()}
+
+
+def time_on_cpu_devices(module: str, argument: str) -> dict[str, Timing]:
+    """Returns the timings that `python -m module argument` prints, with a CPU device a core.
+
+    The number of devices is fixed when JAX starts, so that the module runs in a process of its own;
+    it ends with `print_timings`.
+    """
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(os.cpu_count() or 1)}
+    root = Path(__file__).resolve().parents[1]
+    command = [sys.executable, "-m", module, argument]
+    output = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    timings = json.loads(output.splitlines()[-1])
+    return {name: Timing(**timing) for name, timing in timings.items()}
+
+
+def print_timings(timings: Mapping[str, Timing]) -> None:
+    """Prints the line that `time_on_cpu_devices` reads."""
+    print(json.dumps({name: dataclasses.asdict(timing) for name, timing in timings.items()}))
 
 
 def time_call(call: Callable[[], Any], *, repeats: int = 5) -> Timing:

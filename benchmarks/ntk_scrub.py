@@ -16,6 +16,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from benchmarks.frame import Row, Timing, markdown
 from benchmarks.problems import DATA
@@ -74,10 +75,9 @@ def dense_row(network: str, n: int, *, classes: int) -> Row:
         method(KEY, model, trained, task, initial=start) for method in (METHOD, dense_method)
     )
     steps = [
-        jax.tree.map(jnp.subtract, unlearned.variables.params, trained.params)
-        for unlearned in (free, dense)
+        optax.tree.sub(unlearned.variables.params, trained.params) for unlearned in (free, dense)
     ]
-    difference = _norm(jax.tree.map(jnp.subtract, *steps)) / _norm(steps[1])
+    difference = float(optax.tree.norm(optax.tree.sub(*steps)) / optax.tree.norm(steps[1]))
     return Row(
         "NTK scrub, matrix-free / dense",
         f"{network}, {DATASETS[network]}, n {n:,} x {classes} outputs",
@@ -169,10 +169,6 @@ def _accuracy(unlearned: Unlearned) -> str:
         f"{name} {float(info.residual):.1e} in {int(info.steps)}"
         for name, info in unlearned.info.solves.items()
     )
-
-
-def _norm(tree: object) -> float:
-    return float(jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(tree))))
 
 
 def main() -> None:

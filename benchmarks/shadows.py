@@ -7,19 +7,21 @@ A few minutes on two CPU cores.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.frame import Row, Timing, compare, markdown
+from benchmarks.frame import (
+    Row,
+    Timing,
+    compare,
+    markdown,
+    print_timings,
+    time_on_cpu_devices,
+)
 from unlearnkit.auditing import train_shadows
 from unlearnkit.base import Dataset, Task
 from unlearnkit.data import load
@@ -34,7 +36,7 @@ GOAL = 1.5
 
 def run() -> list[Row]:
     if jax.default_backend() == "cpu":
-        timings = _time_on_devices(os.cpu_count() or 1)
+        timings = time_on_cpu_devices("benchmarks.shadows", "time")
     else:
         timings = _time_shadows()
     ours, peer = timings["together"], timings["in turn"]
@@ -85,19 +87,8 @@ def _time_shadows() -> dict[str, Timing]:
     )
 
 
-def _time_on_devices(cores: int) -> Mapping[str, Timing]:
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(cores)}
-    command = [sys.executable, "-m", "benchmarks.shadows", "time"]
-    root = Path(__file__).resolve().parents[1]
-    output = subprocess.run(
-        command, cwd=root, env=environment, capture_output=True, text=True, check=True
-    ).stdout
-    timings = json.loads(output.splitlines()[-1])
-    return {name: Timing(**timing) for name, timing in timings.items()}
-
-
 if __name__ == "__main__":
     if sys.argv[1:] == ["time"]:
-        print(json.dumps({name: asdict(timing) for name, timing in _time_shadows().items()}))
+        print_timings(_time_shadows())
     else:
         print(markdown(run()))

@@ -7,12 +7,9 @@ A few minutes on two CPU cores. On an accelerator the data are whole and the goa
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.frame import Row, Timing, compare, markdown
+from benchmarks.frame import (
+    Row,
+    Timing,
+    compare,
+    markdown,
+    print_timings,
+    time_on_cpu_devices,
+)
 from unlearnkit.base import Dataset, Model
 from unlearnkit.data import load
 from unlearnkit.models import create
@@ -53,8 +57,8 @@ def run() -> list[Row]:
         _against_torch("resnet18", "cifar10", n=128, batch_size=64, repeats=3),
         _epoch_against_python_loop(),
     ]
-    cores = os.cpu_count() or 1
-    return [*rows, _seeds_row(_time_seeds_on_devices(cores), SEEDS_ON_CPU, goal=1.3)]
+    seeds = time_on_cpu_devices("benchmarks.training", "seeds")
+    return [*rows, _seeds_row(seeds, SEEDS_ON_CPU, goal=1.3)]
 
 
 def _data(name: str, n: int) -> tuple[Dataset, str]:
@@ -195,18 +199,6 @@ def _time_seeds(n_seeds: int) -> dict[str, Timing]:
     )
 
 
-def _time_seeds_on_devices(cores: int) -> dict[str, Timing]:
-    """Times the seeds in a process of its own, with a CPU device a core for `fit_many` to share."""
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(cores)}
-    command = [sys.executable, "-m", "benchmarks.training", "seeds"]
-    root = Path(__file__).resolve().parents[1]
-    output = subprocess.run(
-        command, cwd=root, env=environment, capture_output=True, text=True, check=True
-    ).stdout
-    timings = json.loads(output.splitlines()[-1])
-    return {name: Timing(**timing) for name, timing in timings.items()}
-
-
 def _seeds_row(timings: Mapping[str, Timing], n_seeds: int, goal: float) -> Row:
     ours, peer = timings["at once"], timings["in turn"]
     return Row(
@@ -272,7 +264,6 @@ def _torch_epochs(name: str, dataset: Dataset, batch_size: int) -> dict[str, Cal
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["seeds"]:
-        timed = _time_seeds(SEEDS_ON_CPU)
-        print(json.dumps({name: asdict(timing) for name, timing in timed.items()}))
+        print_timings(_time_seeds(SEEDS_ON_CPU))
     else:
         print(markdown(run()))

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Key
 
 from experiments.ntk_scrubbing.setting import Setting
@@ -85,18 +86,27 @@ def run_seed(
     for name, (variables, spent) in networks.items():
         on_stage(f"reading out {name}")
         metrics = read_out(audit_key, model, variables, task, reference, relearn)
-        away = _norm(jax.tree.map(jnp.subtract, variables.params, reference.params))
-        metrics["weight_distance"] = away
+        away = optax.tree.norm(optax.tree.sub(variables.params, reference.params))
+        metrics["weight_distance"] = float(away)
         records.append(Record(name, seed, metrics | extra.get(name, {}), spent))
     on_stage("figures")
     scrubbed = networks["ntk"][0]
+    shapes = {
+        name: NoiseShape.measure(model, variables, task)
+        for name, variables in (("fisher", original), ("ntk", scrubbed), ("reference", reference))
+    }
+    noisy = {name: shape.scaled(setting.ntk_noise) for name, shape in shapes.items()}
+    clouds = {"fisher": shapes["fisher"].scaled(setting.fisher), "ntk": noisy["ntk"]}
+    judged = functools.partial(information_tradeoff, figure_key, model, levels=setting.levels)
     figures = {
-        "paths": path_figure(figure_key, model, setting, task, path_all, path_retain, networks),
+        "paths": path_figure(figure_key, path_all, path_retain, clouds),
         "tradeoff": {
-            name: tradeoff(figure_key, model, setting, task, variables, reference)
-            for name, variables in (("fisher", original), ("ntk", scrubbed))
+            name: _lists(judged(noisy[name], noisy["reference"], task).curves)
+            for name in ("fisher", "ntk")
         },
-        "leakage": leakage(model, setting, task, scrubbed, reference),
+        "leakage": _lists(
+            sample_leakage(model, noisy["ntk"], noisy["reference"], task, limit=100).curves
+        ),
         "activations": _lists(scrubbing_path(model, original, scrubbed, reference, task).curves),
     }
     return Seed(records, figures)
@@ -152,65 +162,40 @@ def read_out(
     return metrics
 
 
+@dataclasses.dataclass(frozen=True)
+class NoiseShape:
+    """Weights, and the Fisher noise of 004 around them up to its scale."""
+
+    variables: Variables
+    variance: Params
+
+    @classmethod
+    def measure(cls, model: Model, variables: Variables, task: Task) -> NoiseShape:
+        """Returns the noise of scale 1; it takes a backward pass a class of the retain set."""
+        return cls(variables, fisher_noise_variance(model, variables, task.retain.x, alpha=1.0))
+
+    def scaled(self, alpha: float) -> GaussianWeights:
+        """Returns the noise of scale `alpha`."""
+        return GaussianWeights(self.variables, optax.tree.scale(alpha, self.variance))
+
+
 def path_figure(
-    key: Key[Array, ""],
-    model: Model,
-    setting: Setting,
-    task: Task,
-    path_all: Params,
-    path_retain: Params,
-    networks: dict[str, tuple[Variables, Cost]],
+    key: Key[Array, ""], path_all: Params, path_retain: Params, clouds: dict[str, GaussianWeights]
 ) -> dict[str, Any]:
     """Returns Figure 1: both paths, and each method's weights with its noise, in their plane."""
     plane = principal_paths({"all": path_all, "retain": path_retain})
     figure: dict[str, Any] = _lists(dict(plane.coordinates))
     figure["explained"] = _list(plane.explained)
-    for name, mean, alpha in (
-        ("fisher", networks[ORIGINAL][0], setting.fisher),
-        ("ntk", networks["ntk"][0], setting.ntk_noise),
-    ):
-        variance = fisher_noise_variance(model, mean, task.retain.x, alpha=alpha)
-        draws = [gaussian_around(k, mean.params, variance) for k in jax.random.split(key, CLOUD)]
+    keys = jax.random.split(key, CLOUD)
+    for name, (mean, variance) in clouds.items():
+        draws = [gaussian_around(k, mean.params, variance) for k in keys]
         figure[f"{name}_noise"] = _list(plane.project(_stack(draws)))
         figure[f"{name}_mean"] = _list(plane.project(_stack([mean.params])))[0]
     return figure
 
 
-def tradeoff(
-    key: Key[Array, ""],
-    model: Model,
-    setting: Setting,
-    task: Task,
-    variables: Variables,
-    reference: Variables,
-) -> dict[str, Any]:
-    """Returns Figure 3, left and centre: information against test error as the noise grows."""
-    one, other = (_noisy(model, setting, task, weights) for weights in (variables, reference))
-    audited = information_tradeoff(key, model, one, other, task, levels=setting.levels)
-    return _lists(audited.curves)
-
-
-def leakage(
-    model: Model, setting: Setting, task: Task, variables: Variables, reference: Variables
-) -> dict[str, Any]:
-    """Returns Figure 3, right: what a query tells, by the set that it is from."""
-    one, other = (_noisy(model, setting, task, weights) for weights in (variables, reference))
-    return _lists(sample_leakage(model, one, other, task, limit=100).curves)
-
-
-def _noisy(model: Model, setting: Setting, task: Task, variables: Variables) -> GaussianWeights:
-    x = task.retain.x
-    return GaussianWeights(
-        variables, fisher_noise_variance(model, variables, x, alpha=setting.ntk_noise)
-    )
-
-
 def _stack(trees: list[Params]) -> Params:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def _norm(tree: Params) -> float:
-    return float(jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree))))
 
 
 def _list(array: Any) -> list[Any]:

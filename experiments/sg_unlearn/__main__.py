@@ -14,7 +14,7 @@ import dataclasses
 import sys
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ import tyro
 from experiments.frame import Scale, StageProgress, make_console, save_result
 from experiments.sg_unlearn import figures
 from experiments.sg_unlearn.page import KINDS, make_page, result_path, write_tables
-from experiments.sg_unlearn.runs import ablate, compare_methods
+from experiments.sg_unlearn.runs import Choice, Kind, ablate, choose, compare_methods
 from experiments.sg_unlearn.settings import Setting, settings
 from unlearnkit import models
 from unlearnkit.base import Dataset, Model
@@ -35,6 +35,11 @@ from unlearnkit.study import OnStage
 from unlearnkit.training import DivergedError
 
 Part = Literal["all", "random", "class", "ablation", "page"]
+Choices: TypeAlias = dict[str, list[Choice]]
+HELD_BACK = 4
+"""Where there is something to choose, one of so many test examples is for that alone."""
+CHOOSING = 1_000_000
+"""Folded into a part's key, apart from the seeds 0, 1, ... of its tables."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +104,7 @@ def _choose(config: SgUnlearn) -> dict[str, Setting]:
 
 def _run_dataset(config: SgUnlearn, setting: Setting, progress: StageProgress) -> None:
     try:
-        model, train, test = _load(config, setting)
+        data = _load(config, setting)
     except (ImportError, FileNotFoundError) as error:
         if config.dataset is not None:
             raise
@@ -112,19 +117,21 @@ def _run_dataset(config: SgUnlearn, setting: Setting, progress: StageProgress) -
 
     for index, kind in enumerate(KINDS):
         if config.part in ("all", kind):
-            _compare(
-                config,
-                setting.of(kind),
-                kind,
-                jax.random.fold_in(key, index),
-                (model, train, test),
-                on_stage,
-            )
+            _compare(config, setting, kind, jax.random.fold_in(key, index), data, on_stage)
     if config.part in ("all", "ablation"):
-        _ablate(config, setting, jax.random.fold_in(key, 2), (model, train, test), on_stage)
+        _ablate(config, setting, jax.random.fold_in(key, 2), data, on_stage)
 
 
-def _load(config: SgUnlearn, setting: Setting) -> tuple[Model, Dataset, Dataset]:
+class _Data(NamedTuple):
+    """The examples of the tables, and others that hyperparameters are chosen on."""
+
+    model: Model
+    train: Dataset
+    test: Dataset
+    choosing: tuple[Dataset, Dataset]
+
+
+def _load(config: SgUnlearn, setting: Setting) -> _Data:
     where: dict[str, Any] = {"data_dir": config.data_dir}
     train, test = (
         load(setting.dataset, split=split, normalisation="standard", **where)
@@ -134,10 +141,14 @@ def _load(config: SgUnlearn, setting: Setting) -> tuple[Model, Dataset, Dataset]
     model = models.create(
         setting.model, input_shape=description.input_shape, n_classes=description.n_classes
     )
-    if setting.train is not None:
-        order = jax.random.permutation(jax.random.key(0), train.size)
-        train = train.take(jnp.sort(order[: setting.train]))
-    return model, train, test
+    n = train.size if setting.train is None else setting.train
+    order = jax.random.permutation(jax.random.key(0), train.size)
+    own, others = jnp.sort(order[:n]), order[n : 2 * n]
+    choosing = train.take(others), test.take(jnp.arange(0, test.size, HELD_BACK))
+    if setting.grids:
+        kept = jnp.arange(test.size) % HELD_BACK > 0
+        test = test.take(jnp.flatnonzero(kept))
+    return _Data(model, train.take(own), test, choosing)
 
 
 def _compare(
@@ -145,13 +156,15 @@ def _compare(
     setting: Setting,
     kind: Any,
     key: Any,
-    data: tuple[Model, Dataset, Dataset],
+    data: _Data,
     on_stage: OnStage,
 ) -> None:
     started = time.perf_counter()
-    records, losses = compare_methods(key, setting, kind, *data, on_stage)
+    setting, choices = _choose_values(key, setting, kind, data, on_stage)
+    model, train, test, _ = data
+    records, losses = compare_methods(key, setting, kind, model, train, test, on_stage)
     path = result_path(config.results, setting.dataset, kind, config.scale)
-    run = {**_describe(config, setting, kind, started), "retrain_losses": losses}
+    run = _describe(config, setting, kind, choices, started) | {"retrain_losses": losses}
     save_result(path, records, run)
     finished = [record for record in records if record.diverged is None]
     write_text(path.with_name(f"{path.stem}-losses.svg"), loss_histograms(finished))
@@ -162,20 +175,34 @@ def _ablate(
     config: SgUnlearn,
     setting: Setting,
     key: Any,
-    data: tuple[Model, Dataset, Dataset],
+    data: _Data,
     on_stage: OnStage,
 ) -> None:
     started = time.perf_counter()
-    ablation = ablate(key, setting, *data, on_stage)
+    grids = {name: values for name, values in setting.grids.items() if name == "stackelberg"}
+    setting = dataclasses.replace(setting, grids=grids)
+    setting, choices = _choose_values(key, setting, "random", data, on_stage)
+    ablation = ablate(key, setting, data.model, data.train, data.test, on_stage)
     path = result_path(config.results, setting.dataset, "ablation", config.scale)
     path.parent.mkdir(parents=True, exist_ok=True)
-    run = _describe(config, setting, "ablation", started)
+    run = _describe(config, setting, "ablation", choices, started)
     write_json(path, {**run, "ablation": ablation._asdict()})
     write_text(path.with_name(f"{path.stem}-epochs.svg"), figures.ablation_figure(ablation))
     write_text(path.with_name(f"{path.stem}-alpha.svg"), figures.sweep_figure(ablation))
 
 
-def _describe(config: SgUnlearn, setting: Setting, part: str, started: float) -> dict[str, Any]:
+def _choose_values(
+    key: Any, setting: Setting, kind: Kind, data: _Data, on_stage: OnStage
+) -> tuple[Setting, Choices]:
+    if not setting.grids:
+        return setting, {}
+    choosing_key = jax.random.fold_in(key, CHOOSING)
+    return choose(choosing_key, setting, kind, data.model, *data.choosing, on_stage)
+
+
+def _describe(
+    config: SgUnlearn, setting: Setting, part: str, choices: Choices, started: float
+) -> dict[str, Any]:
     return {
         "experiment": "sg_unlearn",
         "settings": {
@@ -184,11 +211,15 @@ def _describe(config: SgUnlearn, setting: Setting, part: str, started: float) ->
             "seed": config.seed,
             **{
                 name: getattr(setting, name)
-                for name in ("dataset", "model", "forget", "train", "label", "alpha")
+                for name in ("dataset", "model", "forget", "train", "label")
             },
             "seeds": setting.traces if part == "ablation" else setting.seeds,
         },
         "recipe": dataclasses.asdict(setting.recipe),
+        "choices": {
+            name: {"hyperparameter": setting.grids[name][0], "tried": [c._asdict() for c in tried]}
+            for name, tried in choices.items()
+        },
         "methods": {name: repr(method) for name, method in setting.methods().items()},
         "provenance": provenance(),
         "seconds": round(time.perf_counter() - started, 1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,11 @@ def make_page(folder: Path, scale: Scale, datasets: Sequence[str]) -> str:
         if kind in KINDS:
             settings, records = load_result(path)
             sections += _comparison(path, dataset, kind, records)
+            sections += _choices(settings)
         else:
             settings, ablation = _load_ablation(path)
             sections += _ablation(path, dataset, ablation)
+            sections += _choices(settings)
         run[path.stem] = {k: v for k, v in settings.items() if k != "retrain_losses"}
     if not sections:
         raise FileNotFoundError(f"no result of scale {scale} in {folder / 'sg_unlearn'}")
@@ -138,6 +140,22 @@ def _ablation(path: Path, dataset: str, ablation: Ablation) -> list[str]:
         if figure.exists():
             sections.append(figure_section(f"{dataset}: {name}", _read(figure), caption))
     return sections
+
+
+def _choices(run: Mapping[str, Any]) -> list[str]:
+    body = []
+    for name, choice in run.get("choices", {}).items():
+        tried = [
+            f"{trial['value']:g}: "
+            + (f"{trial['accuracy'] - trial['mia_accuracy']:.4f}" if not trial["diverged"] else "—")
+            for trial in choice["tried"]
+        ]
+        body.append([NAMES[name], choice["hyperparameter"], "; ".join(tried)])
+    if not body:
+        return []
+    head = ["Method", "hyperparameter", "value: validation accuracy less MIA accuracy"]
+    caption = "Values that were tried on other examples; the largest difference was taken"
+    return [f"<details><summary>{caption}</summary>{html_table(head, body)}</details>"]
 
 
 def _paper(table: PaperTable) -> str:

@@ -14,9 +14,10 @@ from jaxtyping import Array, Key
 from experiments.sg_unlearn.settings import ALPHAS, Setting
 from unlearnkit.auditing import MembershipInference, evaluate
 from unlearnkit.base import Dataset, Model, OnEpoch, Record, Task, Unlearned, Unlearner, Variables
-from unlearnkit.data import ClassForget, RandomForget, choose_split
+from unlearnkit.data import ClassForget, ForgetRequest, RandomForget, choose_split
+from unlearnkit.selection import grid, sweep
 from unlearnkit.study import OnStage, compare
-from unlearnkit.training import fit_many
+from unlearnkit.training import fit, fit_many
 
 Kind = Literal["random", "class"]
 ATTACK = MembershipInference("loss", "logistic")
@@ -24,6 +25,66 @@ ATTACK = MembershipInference("loss", "logistic")
 WATCHED = (
     "accuracy_test", "mia_loss_logistic_accuracy", "wasserstein", "ks_statistic"
 )  # fmt: skip
+
+
+class Choice(NamedTuple):
+    """One value that was tried.
+
+    Attributes:
+      value: of the hyperparameter.
+      accuracy, mia_accuracy: what `Trial` says.
+      diverged: why there is no result, or None.
+    """
+
+    value: float
+    accuracy: float
+    mia_accuracy: float
+    diverged: str | None
+
+
+def choose(
+    key: Key[Array, ""],
+    setting: Setting,
+    kind: Kind,
+    model: Model,
+    train: Dataset,
+    test: Dataset,
+    on_stage: OnStage,
+) -> tuple[Setting, dict[str, list[Choice]]]:
+    """Returns the setting with the best value of every grid, and all values by method.
+
+    One network is trained and each value judged by `sweep`, which is the rule of section 6.1.
+
+    Args:
+      key: of this choice alone.
+      setting: its grids say what is tried.
+      kind: of forgetting.
+      model: the network.
+      train: examples that are not in the tables, so that what is chosen saw none of them.
+      test: likewise.
+      on_stage: called as the work goes on.
+    """
+    split_key, fit_key, sweep_key = jax.random.split(key, 3)
+    task = choose_split(split_key, train, test, _forget(setting, kind)).task(train, test)
+    on_stage("training the network that hyperparameters are chosen on", 0, 1)
+    variables = fit(fit_key, model, task.train, setting.recipe).variables
+    methods, best, tried = setting.methods(), {}, {}
+    for name, (hyperparameter, values) in setting.grids.items():
+        on_stage(f"choosing the {hyperparameter} of {name}", 0, 1)
+        candidates = grid(methods[name], **{hyperparameter: values})
+        selection = sweep(sweep_key, model, variables, task, candidates, attack=ATTACK)
+        best[name] = getattr(selection.method, hyperparameter)
+        tried[name] = [
+            Choice(value, trial.accuracy, trial.mia_accuracy, trial.diverged)
+            for value, trial in zip(values, selection.trials, strict=True)
+        ]
+    return setting.chosen(best), tried
+
+
+def _forget(setting: Setting, kind: Kind) -> ForgetRequest:
+    if kind == "random":
+        return RandomForget(fraction=setting.forget)
+    return ClassForget(setting.label, in_test=False)
 
 
 class Recorded:
@@ -62,11 +123,6 @@ def compare_methods(
     A forgotten class is taken from the held-out data too, as in the paper, whose accuracy of
     Retrain on the forget set is 0 while that on the test set is not lower for it.
     """
-    forget = (
-        RandomForget(fraction=setting.forget)
-        if kind == "random"
-        else ClassForget(setting.label, in_test=False)
-    )
     methods = dict(setting.methods())
     retrain = Recorded(methods["retrain"])
     methods["retrain"] = retrain
@@ -76,7 +132,7 @@ def compare_methods(
             model,
             train,
             test,
-            forget=forget,
+            forget=_forget(setting, kind),
             recipe=setting.recipe,
             methods=methods,
             seeds=setting.seeds,
@@ -115,7 +171,7 @@ def ablate(
         *(jax.random.split(jax.random.fold_in(key, seed), 4) for seed in range(seeds)),
         strict=True,
     )
-    forget = RandomForget(fraction=setting.forget)
+    forget = _forget(setting, "random")
     splits = [choose_split(split_key, train, test, forget) for split_key in split_keys]
     networks = {}
     for index, (name, rows) in enumerate(
@@ -144,18 +200,21 @@ def ablate(
         )
         judge = _Judge(audit_keys[seed], model, task)
         _append(retrain, judge(retrained))
+        before = judge(original)
         for alpha, trace in traces.items():
             on_stage(f"alpha {alpha} over the epochs, seed {seed + 1} of {seeds}", 0, 1)
-            courses = [judge(original)]
             game = setting.stackelberg(float(alpha))
-            for played in game.play(game_keys[seed], model, original, task):
-                courses.append(judge(played.variables))
+            played = game.play(game_keys[seed], model, original, task)
+            course = [before, *(judge(epoch.variables) for epoch in played)]
             for metric in WATCHED:
-                trace[metric].append([course[metric] for course in courses])
-        for alpha, ends in sweep.items():
+                trace[metric].append([measured[metric] for measured in course])
+            if alpha in sweep:
+                _append(sweep[alpha], course[-1])
+        for alpha in [alpha for alpha in sweep if alpha not in traces]:
             on_stage(f"alpha {alpha}, seed {seed + 1} of {seeds}", 0, 1)
             game = setting.stackelberg(float(alpha))
-            _append(ends, judge(game(game_keys[seed], model, original, task).variables))
+            unlearned = game(game_keys[seed], model, original, task)
+            _append(sweep[alpha], judge(unlearned.variables))
     return Ablation(traces, sweep, retrain)
 
 

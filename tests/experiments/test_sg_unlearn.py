@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from experiments.claims import judge_difference
 from experiments.frame import load_result
-from experiments.sg_unlearn.__main__ import SgUnlearn, main
+from experiments.sg_unlearn.__main__ import SgUnlearn, _load, main
 from experiments.sg_unlearn.claims import (
     LABELS,
     ablation_claims,
@@ -33,6 +34,10 @@ def test_the_experiment_runs_from_data_to_page(tmp_path, capsys):
         assert len(run["retrain_losses"]) == 2
         assert all(line[-1] < line[0] for line in run["retrain_losses"])
         assert {"commit", "device", "versions"} <= set(run["provenance"])
+        tried = run["choices"]["stackelberg"]["tried"]
+        best = max(tried, key=lambda trial: trial["accuracy"] - trial["mia_accuracy"])
+        assert [trial["value"] for trial in tried] == [0.5, 1.0]
+        assert f"alpha={best['value']}," in run["methods"]["stackelberg"]
     ablation = json.loads((folder / "digits-ablation-smoke.json").read_text())["ablation"]
     assert np.shape(ablation["traces"]["1"]["accuracy_test"]) == (2, 3)
     assert set(ablation["sweep"]) == {f"{alpha:g}" for alpha in ALPHAS}
@@ -66,11 +71,27 @@ def test_every_scale_has_every_method_of_the_paper_that_there_is(scale):
         methods = setting.methods()
         assert list(methods) == [name for name in NAMES if name in UNLEARNERS]
         assert methods["retrain"].recipe == setting.recipe
-        assert methods["stackelberg"].alpha == setting.alpha
-        assert setting.of("random") == setting
-        by_class = setting.of("class").methods()
-        assert by_class["stackelberg"].alpha == setting.class_alpha
-        assert by_class["fine_tune"] == methods["fine_tune"]
+        assert methods["stackelberg"].alpha == 1.0
+        first = setting.chosen({name: values[0] for name, (_, values) in setting.grids.items()})
+        for name, method in first.methods().items():
+            if name in setting.grids:
+                hyperparameter, values = setting.grids[name]
+                assert getattr(method, hyperparameter) == values[0]
+                changed = dataclasses.replace(methods[name], **{hyperparameter: values[0]})
+                assert method == changed
+            else:
+                assert method == methods[name]
+        assert first.stackelberg(2.0).alpha == 2.0 * first.methods()["stackelberg"].alpha
+
+
+def test_hyperparameters_are_chosen_on_examples_that_are_in_no_table():
+    data = _load(SgUnlearn(scale="smoke"), settings("smoke")["digits"])
+    choosing_train, choosing_test = data.choosing
+    assert len(data.train.x) == len(choosing_train.x) == 400
+    assert len(data.test.x) == pytest.approx(3 * len(choosing_test.x), abs=3)
+    for own, other in ((data.train, choosing_train), (data.test, choosing_test)):
+        distances = np.abs(np.asarray(own.x)[:, None] - np.asarray(other.x)[None]).sum((2, 3, 4))
+        assert distances.min() > 0
 
 
 def test_the_quoted_tables_agree_with_themselves():

@@ -1,0 +1,51 @@
+"""Poisoning attacks: `(key, model, variables, task) -> Poisoned(dataset, is_poison, info)`."""
+
+from typing import Any
+
+from unlearnkit.base import Attack
+from unlearnkit.poisoning.bounds import Bounds, Region
+from unlearnkit.poisoning.budget import Budget
+from unlearnkit.poisoning.label_flip import LabelFlip
+from unlearnkit.poisoning.placing import (
+    FROM_SCRATCH,
+    Placement,
+    PoisonInfo,
+    PoisonWarning,
+    perturbation,
+)
+from unlearnkit.poisoning.saved import PoisonFileError, load_poisoned, save_poisoned
+
+ATTACKS: dict[str, type[Attack]] = {
+    "label_flip": LabelFlip,
+}
+"""Every attack by name; the command line, the grid and the shared tests read it."""
+
+
+def create(name: str, **hyperparameters: Any) -> Attack:
+    """Returns the named attack with these hyperparameters.
+
+    Raises:
+      ValueError: an unknown name, or a hyperparameter outside its range.
+      TypeError: a hyperparameter that the attack does not have.
+    """
+    if name not in ATTACKS:
+        raise ValueError(f"unknown attack {name!r}; known: {', '.join(ATTACKS)}")
+    return ATTACKS[name](**hyperparameters)
+
+
+__all__ = [
+    "ATTACKS",
+    "FROM_SCRATCH",
+    "Bounds",
+    "Budget",
+    "LabelFlip",
+    "Placement",
+    "PoisonFileError",
+    "PoisonInfo",
+    "PoisonWarning",
+    "Region",
+    "create",
+    "load_poisoned",
+    "perturbation",
+    "save_poisoned",
+]

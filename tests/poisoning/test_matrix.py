@@ -13,15 +13,21 @@ from unlearnkit.poisoning import (
     Budget,
     LabelFlip,
     PoisonInfo,
+    TotalGradientAttack,
     load_poisoned,
     save_poisoned,
 )
+from unlearnkit.training import Recipe
 
 KEY = jax.random.key(2)
 BUDGET = Budget(0.1)  # 6 of 60
 
+SHORT = Recipe(epochs=2, batch_size=20, optimizer="adam", learning_rate=1e-2)
 
 METHODS = {
+    "total_gradient": TotalGradientAttack(
+        BUDGET, epochs=2, batch_size=20, hidden=(8,), pretrain=SHORT, defender_steps=2
+    ),
     "label_flip": LabelFlip(BUDGET),
 }
 BINARY: set[str] = set()

@@ -14,8 +14,10 @@ from unlearnkit.poisoning.placing import (
     perturbation,
 )
 from unlearnkit.poisoning.saved import PoisonFileError, load_poisoned, save_poisoned
+from unlearnkit.poisoning.total_gradient import TotalGradientAttack
 
 ATTACKS: dict[str, type[Attack]] = {
+    "total_gradient": TotalGradientAttack,
     "label_flip": LabelFlip,
 }
 """Every attack by name; the command line, the grid and the shared tests read it."""
@@ -44,6 +46,7 @@ __all__ = [
     "PoisonInfo",
     "PoisonWarning",
     "Region",
+    "TotalGradientAttack",
     "create",
     "load_poisoned",
     "perturbation",

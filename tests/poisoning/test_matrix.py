@@ -11,7 +11,9 @@ from unlearnkit import poisoning
 from unlearnkit.base import Attack, Dataset, Normalisation, Poisoned, Variables
 from unlearnkit.poisoning import (
     Budget,
+    ImprovedMinMax,
     LabelFlip,
+    MinMax,
     PoisonInfo,
     TotalGradientAttack,
     load_poisoned,
@@ -29,6 +31,10 @@ METHODS = {
         BUDGET, epochs=2, batch_size=20, hidden=(8,), pretrain=SHORT, defender_steps=2
     ),
     "label_flip": LabelFlip(BUDGET),
+    "min_max": MinMax(BUDGET, burn_in=2, batch_size=20),
+    "improved_min_max": ImprovedMinMax(
+        BUDGET, burn_in=2, batch_size=20, tau=2.0, recipe=Recipe(epochs=5, batch_size=20)
+    ),
 }
 BINARY: set[str] = set()
 """Refuse more than two classes."""

@@ -5,7 +5,9 @@ from typing import Any
 from unlearnkit.base import Attack
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
+from unlearnkit.poisoning.improved_min_max import ImprovedMinMax
 from unlearnkit.poisoning.label_flip import LabelFlip
+from unlearnkit.poisoning.min_max import MinMax
 from unlearnkit.poisoning.placing import (
     FROM_SCRATCH,
     Placement,
@@ -19,6 +21,8 @@ from unlearnkit.poisoning.total_gradient import TotalGradientAttack
 ATTACKS: dict[str, type[Attack]] = {
     "total_gradient": TotalGradientAttack,
     "label_flip": LabelFlip,
+    "min_max": MinMax,
+    "improved_min_max": ImprovedMinMax,
 }
 """Every attack by name; the command line, the grid and the shared tests read it."""
 
@@ -40,7 +44,9 @@ __all__ = [
     "FROM_SCRATCH",
     "Bounds",
     "Budget",
+    "ImprovedMinMax",
     "LabelFlip",
+    "MinMax",
     "Placement",
     "PoisonFileError",
     "PoisonInfo",

@@ -10,6 +10,7 @@ import pytest
 from unlearnkit import poisoning
 from unlearnkit.base import Attack, Dataset, Normalisation, Poisoned, Variables
 from unlearnkit.poisoning import (
+    BackGradient,
     Budget,
     ImprovedMinMax,
     LabelFlip,
@@ -35,6 +36,7 @@ METHODS = {
     "improved_min_max": ImprovedMinMax(
         BUDGET, burn_in=2, batch_size=20, tau=2.0, recipe=Recipe(epochs=5, batch_size=20)
     ),
+    "back_gradient": BackGradient(BUDGET, group=3, steps=2, unroll_steps=3),
 }
 BINARY: set[str] = set()
 """Refuse more than two classes."""

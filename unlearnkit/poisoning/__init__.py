@@ -3,6 +3,7 @@
 from typing import Any
 
 from unlearnkit.base import Attack
+from unlearnkit.poisoning.back_gradient import BackGradient
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.improved_min_max import ImprovedMinMax
@@ -23,6 +24,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "label_flip": LabelFlip,
     "min_max": MinMax,
     "improved_min_max": ImprovedMinMax,
+    "back_gradient": BackGradient,
 }
 """Every attack by name; the command line, the grid and the shared tests read it."""
 
@@ -42,6 +44,7 @@ def create(name: str, **hyperparameters: Any) -> Attack:
 __all__ = [
     "ATTACKS",
     "FROM_SCRATCH",
+    "BackGradient",
     "Bounds",
     "Budget",
     "ImprovedMinMax",

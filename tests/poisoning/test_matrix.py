@@ -13,9 +13,12 @@ from unlearnkit.poisoning import (
     BackGradient,
     Budget,
     ImprovedMinMax,
+    InfluenceAttack,
+    KktAttack,
     LabelFlip,
     MinMax,
     PoisonInfo,
+    PoisonSvm,
     TotalGradientAttack,
     load_poisoned,
     save_poisoned,
@@ -37,8 +40,11 @@ METHODS = {
         BUDGET, burn_in=2, batch_size=20, tau=2.0, recipe=Recipe(epochs=5, batch_size=20)
     ),
     "back_gradient": BackGradient(BUDGET, group=3, steps=2, unroll_steps=3),
+    "influence": InfluenceAttack(BUDGET, steps=3),
+    "kkt": KktAttack(BUDGET, grid=3, steps=20),
+    "poison_svm": PoisonSvm(BUDGET, steps=2),
 }
-BINARY: set[str] = set()
+BINARY = {"influence", "kkt", "poison_svm"}
 """Refuse more than two classes."""
 
 

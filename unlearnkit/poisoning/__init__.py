@@ -7,6 +7,8 @@ from unlearnkit.poisoning.back_gradient import BackGradient
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.improved_min_max import ImprovedMinMax
+from unlearnkit.poisoning.influence import InfluenceAttack
+from unlearnkit.poisoning.kkt import KktAttack
 from unlearnkit.poisoning.label_flip import LabelFlip
 from unlearnkit.poisoning.min_max import MinMax
 from unlearnkit.poisoning.placing import (
@@ -16,6 +18,7 @@ from unlearnkit.poisoning.placing import (
     PoisonWarning,
     perturbation,
 )
+from unlearnkit.poisoning.poison_svm import PoisonSvm
 from unlearnkit.poisoning.saved import PoisonFileError, load_poisoned, save_poisoned
 from unlearnkit.poisoning.total_gradient import TotalGradientAttack
 
@@ -25,6 +28,9 @@ ATTACKS: dict[str, type[Attack]] = {
     "min_max": MinMax,
     "improved_min_max": ImprovedMinMax,
     "back_gradient": BackGradient,
+    "influence": InfluenceAttack,
+    "kkt": KktAttack,
+    "poison_svm": PoisonSvm,
 }
 """Every attack by name; the command line, the grid and the shared tests read it."""
 
@@ -48,11 +54,14 @@ __all__ = [
     "Bounds",
     "Budget",
     "ImprovedMinMax",
+    "InfluenceAttack",
+    "KktAttack",
     "LabelFlip",
     "MinMax",
     "Placement",
     "PoisonFileError",
     "PoisonInfo",
+    "PoisonSvm",
     "PoisonWarning",
     "Region",
     "TotalGradientAttack",

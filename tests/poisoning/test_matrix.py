@@ -16,6 +16,7 @@ from unlearnkit.poisoning import (
     InfluenceAttack,
     KktAttack,
     LabelFlip,
+    MetaPoison,
     MinMax,
     PoisonInfo,
     PoisonSvm,
@@ -43,6 +44,9 @@ METHODS = {
     "influence": InfluenceAttack(BUDGET, steps=3),
     "kkt": KktAttack(BUDGET, grid=3, steps=20),
     "poison_svm": PoisonSvm(BUDGET, steps=2),
+    "meta_poison": MetaPoison(
+        BUDGET, networks=2, steps=2, batch_size=20, advance_steps=1, horizon=4
+    ),
 }
 BINARY = {"influence", "kkt", "poison_svm"}
 """Refuse more than two classes."""

@@ -10,6 +10,7 @@ from unlearnkit.poisoning.improved_min_max import ImprovedMinMax
 from unlearnkit.poisoning.influence import InfluenceAttack
 from unlearnkit.poisoning.kkt import KktAttack
 from unlearnkit.poisoning.label_flip import LabelFlip
+from unlearnkit.poisoning.meta_poison import MetaPoison
 from unlearnkit.poisoning.min_max import MinMax
 from unlearnkit.poisoning.placing import (
     FROM_SCRATCH,
@@ -31,6 +32,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "influence": InfluenceAttack,
     "kkt": KktAttack,
     "poison_svm": PoisonSvm,
+    "meta_poison": MetaPoison,
 }
 """Every attack by name; the command line, the grid and the shared tests read it."""
 
@@ -57,6 +59,7 @@ __all__ = [
     "InfluenceAttack",
     "KktAttack",
     "LabelFlip",
+    "MetaPoison",
     "MinMax",
     "Placement",
     "PoisonFileError",

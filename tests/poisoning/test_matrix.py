@@ -12,6 +12,7 @@ from unlearnkit.base import Attack, Dataset, Normalisation, Poisoned, Variables
 from unlearnkit.poisoning import (
     BackGradient,
     Budget,
+    ErrorMinimizing,
     ImprovedMinMax,
     InfluenceAttack,
     KktAttack,
@@ -46,6 +47,9 @@ METHODS = {
     "poison_svm": PoisonSvm(BUDGET, steps=2),
     "meta_poison": MetaPoison(
         BUDGET, networks=2, steps=2, batch_size=20, advance_steps=1, horizon=4
+    ),
+    "error_minimizing": ErrorMinimizing(
+        BUDGET, steps=2, stop_error=1.0, recipe=Recipe(batch_size=20, learning_rate=0.1)
     ),
 }
 BINARY = {"influence", "kkt", "poison_svm"}

@@ -6,6 +6,7 @@ from unlearnkit.base import Attack
 from unlearnkit.poisoning.back_gradient import BackGradient
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
+from unlearnkit.poisoning.error_minimizing import ErrorMinimizing
 from unlearnkit.poisoning.improved_min_max import ImprovedMinMax
 from unlearnkit.poisoning.influence import InfluenceAttack
 from unlearnkit.poisoning.kkt import KktAttack
@@ -33,6 +34,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "kkt": KktAttack,
     "poison_svm": PoisonSvm,
     "meta_poison": MetaPoison,
+    "error_minimizing": ErrorMinimizing,
 }
 """Every attack by name; the command line, the grid and the shared tests read it."""
 
@@ -55,6 +57,7 @@ __all__ = [
     "BackGradient",
     "Bounds",
     "Budget",
+    "ErrorMinimizing",
     "ImprovedMinMax",
     "InfluenceAttack",
     "KktAttack",

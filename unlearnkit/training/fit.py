@@ -132,7 +132,7 @@ def descend(
             )
             measured = {name: float(value) for name, value in metrics.items()}
         seconds = (seconds[0] + watch.seconds, seconds[1] + watch.compile_seconds)
-        _refuse_divergence(measured["loss"], epoch, recipe)
+        refuse_divergence(measured["loss"], epoch, recipe)
         for name, value in measured.items():
             history.setdefault(name, []).append(value)
         done = epoch + 1
@@ -140,7 +140,7 @@ def descend(
             save_progress(checkpoint, Progress(state, done, history, seconds), run)
         if on_epoch is not None:
             on_epoch(done, measured)
-    _refuse_infinite_weights(state.variables, recipe)
+    refuse_infinite_weights(state.variables, recipe)
     cost = Cost(float(recipe.epochs * steps * recipe.batch_size), *seconds)
     arrays = {name: jnp.asarray(values) for name, values in history.items()}
     return Trained(state.variables, TrainInfo(arrays, cost))
@@ -209,13 +209,13 @@ def fit_many(
                 mesh=mesh,
             )
             losses = np.asarray(metrics["loss"])
-            _refuse_divergence(losses, epoch, recipe)
+            refuse_divergence(losses, epoch, recipe)
             for name, value in metrics.items():
                 history.setdefault(name, []).append(value)
             if on_epoch is not None:
                 on_epoch(epoch + 1, metrics)
         jax.block_until_ready(state)
-    _refuse_infinite_weights(state.variables, recipe)
+    refuse_infinite_weights(state.variables, recipe)
     stacked = {name: jnp.stack(values, axis=1) for name, values in history.items()}
     examples = float(n_seeds * recipe.epochs * steps * recipe.batch_size)
     cost = Cost(examples, watch.seconds, watch.compile_seconds)
@@ -308,7 +308,8 @@ def _check_subsets(subsets: Any, n_seeds: int, n: int) -> Int[Array, "seeds n"]:
     return jnp.asarray(rows, dtype=jnp.int32)
 
 
-def _refuse_divergence(losses: float | np.ndarray, epoch: int, recipe: Recipe) -> None:
+def refuse_divergence(losses: float | np.ndarray, epoch: int, recipe: Recipe) -> None:
+    """Raises `DivergedError` if a loss of `epoch`, counted from 0, is not finite."""
     if np.all(np.isfinite(losses)):
         return
     raise DivergedError(
@@ -317,7 +318,8 @@ def _refuse_divergence(losses: float | np.ndarray, epoch: int, recipe: Recipe) -
     )
 
 
-def _refuse_infinite_weights(variables: Variables, recipe: Recipe) -> None:
+def refuse_infinite_weights(variables: Variables, recipe: Recipe) -> None:
+    """Raises `DivergedError` if a weight is not finite."""
     if all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(variables)):
         return
     raise DivergedError(

@@ -175,6 +175,8 @@ def run_epoch(
     batches: Int[Array, "steps batch"],
     key: Key[Array, ""],
     context: Any = None,
+    *,
+    steps_per_epoch: int | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Returns the state after a step on each batch in turn, and the mean of the steps' metrics.
 
@@ -186,12 +188,13 @@ def run_epoch(
       batches: the indices of each step's examples.
       key: the run's step key.
       context: passed on to the objective.
+      steps_per_epoch: turns the recipe's epochs into steps; None where an epoch is these batches.
     """
-    steps_per_epoch = batches.shape[0]
+    steps = steps_per_epoch or batches.shape[0]
 
     def body(carry: TrainState, indices: Array) -> tuple[TrainState, Metrics]:
         batch = dataset.take(indices)
-        return train_step(objective, recipe, steps_per_epoch, carry, batch, key, context)
+        return train_step(objective, recipe, steps, carry, batch, key, context)
 
     state, metrics = jax.lax.scan(body, state, batches)
     return state, jax.tree.map(lambda m: m.mean(0), metrics)

@@ -13,6 +13,7 @@ from unlearnkit.poisoning import (
     BackGradient,
     Budget,
     ErrorMinimizing,
+    GaussianPoison,
     ImprovedMinMax,
     InfluenceAttack,
     KktAttack,
@@ -51,6 +52,7 @@ METHODS = {
     "error_minimizing": ErrorMinimizing(
         BUDGET, steps=2, stop_error=1.0, recipe=Recipe(batch_size=20, learning_rate=0.1)
     ),
+    "gaussian": GaussianPoison(BUDGET),
 }
 BINARY = {"influence", "kkt", "poison_svm"}
 """Refuse more than two classes."""

@@ -7,6 +7,7 @@ from unlearnkit.poisoning.back_gradient import BackGradient
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.error_minimizing import ErrorMinimizing
+from unlearnkit.poisoning.gaussian_poison import GaussianPoison
 from unlearnkit.poisoning.improved_min_max import ImprovedMinMax
 from unlearnkit.poisoning.influence import InfluenceAttack
 from unlearnkit.poisoning.kkt import KktAttack
@@ -35,6 +36,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "poison_svm": PoisonSvm,
     "meta_poison": MetaPoison,
     "error_minimizing": ErrorMinimizing,
+    "gaussian": GaussianPoison,
 }
 """Every attack by name; the command line, the grid and the shared tests read it."""
 
@@ -58,6 +60,7 @@ __all__ = [
     "Bounds",
     "Budget",
     "ErrorMinimizing",
+    "GaussianPoison",
     "ImprovedMinMax",
     "InfluenceAttack",
     "KktAttack",

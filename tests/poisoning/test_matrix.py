@@ -14,6 +14,7 @@ from unlearnkit.poisoning import (
     Budget,
     ErrorMinimizing,
     GaussianPoison,
+    GradientMatching,
     ImprovedMinMax,
     InfluenceAttack,
     KktAttack,
@@ -53,6 +54,7 @@ METHODS = {
         BUDGET, steps=2, stop_error=1.0, recipe=Recipe(batch_size=20, learning_rate=0.1)
     ),
     "gaussian": GaussianPoison(BUDGET),
+    "gradient_matching": GradientMatching(BUDGET, restarts=2, steps=10, shift=1),
 }
 BINARY = {"influence", "kkt", "poison_svm"}
 """Refuse more than two classes."""

@@ -8,6 +8,7 @@ from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.error_minimizing import ErrorMinimizing
 from unlearnkit.poisoning.gaussian_poison import GaussianPoison
+from unlearnkit.poisoning.gradient_matching import GradientMatching
 from unlearnkit.poisoning.improved_min_max import ImprovedMinMax
 from unlearnkit.poisoning.influence import InfluenceAttack
 from unlearnkit.poisoning.kkt import KktAttack
@@ -37,6 +38,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "meta_poison": MetaPoison,
     "error_minimizing": ErrorMinimizing,
     "gaussian": GaussianPoison,
+    "gradient_matching": GradientMatching,
 }
 """Every attack by name; the command line, the grid and the shared tests read it."""
 
@@ -61,6 +63,7 @@ __all__ = [
     "Budget",
     "ErrorMinimizing",
     "GaussianPoison",
+    "GradientMatching",
     "ImprovedMinMax",
     "InfluenceAttack",
     "KktAttack",

@@ -15,6 +15,7 @@ from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.clock import Stopwatch
 from unlearnkit.poisoning._choices import check_choice
 from unlearnkit.poisoning._split import check_share, hold_out
+from unlearnkit.poisoning._targets import check_targets, rows_of_class
 from unlearnkit.poisoning._unrolled import Scene, Unrolling, craft, make_surrogates
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
@@ -101,7 +102,8 @@ class MetaPoison:
         """
         check_task(task, model)
         check_variables(variables, model)
-        self._check_targets(task.validation, model)
+        if self.targets:
+            check_targets(self.targets, self.adversarial_class, task.validation, model.n_classes)
         clean = task.train
         split_key, row_key, network_key, craft_key = jax.random.split(key, 4)
         ours, theirs = hold_out(split_key, clean.size, self.held_out)
@@ -161,37 +163,11 @@ class MetaPoison:
             _adam(self.learning_rate, self.steps),
         )
 
-    def _check_targets(self, validation: Dataset, model: Model) -> None:
-        if not self.targets:
-            return
-        rows, wanted = np.asarray(self.targets), self.adversarial_class
-        if rows.min() < 0 or rows.max() >= validation.size:
-            raise ValueError(
-                f"targets must be rows of task.validation, 0 … {validation.size - 1}, got "
-                f"{rows.min()} … {rows.max()}"
-            )
-        if wanted is None or not 0 <= wanted < model.n_classes:
-            raise ValueError(
-                f"adversarial_class must be in 0 … {model.n_classes - 1}, got {wanted}"
-            )
-        already = rows[np.asarray(validation.y)[rows] == wanted]
-        if len(already):
-            raise ValueError(
-                f"targets must not be of the adversarial class {wanted} already, row "
-                f"{already[0]} is ({len(already)} such); leave them out"
-            )
-
     def _choose(self, key: Key[Array, ""], clean: Dataset, order: np.ndarray) -> Array:
         """Returns the rows of the poisons: of the defender's part first, or of the wanted class."""
         m = self.budget.of(clean.size)
         if self.adversarial_class is not None:
-            own = np.flatnonzero(np.asarray(clean.y) == self.adversarial_class)
-            if len(own) < m:
-                raise ValueError(
-                    f"the training set has {len(own)} examples of class {self.adversarial_class}, "
-                    f"fewer than the {m} poisons of the budget; lower it"
-                )
-            order = own[np.asarray(jax.random.permutation(key, len(own)))]
+            return rows_of_class(key, clean, self.adversarial_class, m)
         return jnp.asarray(np.sort(order[:m]), jnp.int32)
 
 

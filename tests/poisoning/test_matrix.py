@@ -14,7 +14,9 @@ from unlearnkit.poisoning import (
     Budget,
     ErrorMinimizing,
     GaussianPoison,
+    GradientCanceling,
     GradientMatching,
+    GradPC,
     ImprovedMinMax,
     InfluenceAttack,
     KktAttack,
@@ -55,9 +57,14 @@ METHODS = {
     ),
     "gaussian": GaussianPoison(BUDGET),
     "gradient_matching": GradientMatching(BUDGET, restarts=2, steps=10, shift=1),
+    "gradient_canceling": GradientCanceling(
+        BUDGET, corruption=GradPC(radius=0.2, steps=2), steps=60
+    ),
 }
 BINARY = {"influence", "kkt", "poison_svm"}
 """Refuse more than two classes."""
+LINEAR = {"gradient_canceling"}
+"""Have a linear network: of a tiny one with ReLUs some images have no gradient to move along."""
 
 
 @pytest.fixture(params=list(poisoning.ATTACKS))
@@ -67,7 +74,7 @@ def name(request):
 
 @pytest.fixture
 def problem(name, problems):
-    return problems["binary" if name in BINARY else "any"]
+    return problems["binary" if name in BINARY | LINEAR else "any"]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,8 @@ from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.error_minimizing import ErrorMinimizing
 from unlearnkit.poisoning.gaussian_poison import GaussianPoison
+from unlearnkit.poisoning.grad_pc import GradPC
+from unlearnkit.poisoning.gradient_canceling import GradientCanceling
 from unlearnkit.poisoning.gradient_matching import GradientMatching
 from unlearnkit.poisoning.improved_min_max import ImprovedMinMax
 from unlearnkit.poisoning.influence import InfluenceAttack
@@ -39,6 +41,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "error_minimizing": ErrorMinimizing,
     "gaussian": GaussianPoison,
     "gradient_matching": GradientMatching,
+    "gradient_canceling": GradientCanceling,
 }
 """Every attack by name; the command line, the grid and the shared tests read it."""
 
@@ -63,6 +66,8 @@ __all__ = [
     "Budget",
     "ErrorMinimizing",
     "GaussianPoison",
+    "GradPC",
+    "GradientCanceling",
     "GradientMatching",
     "ImprovedMinMax",
     "InfluenceAttack",

@@ -22,6 +22,11 @@ from unlearnkit.auditing.forgetting_quality import (
     forgetting_quality,
 )
 from unlearnkit.auditing.gaussian_kl import gaussian_kl
+from unlearnkit.auditing.gaussian_unlearning import (
+    GaussianPoisons,
+    GaussianUnlearningScore,
+    gaussian_poisons,
+)
 from unlearnkit.auditing.information import (
     GaussianWeights,
     query_information,
@@ -84,6 +89,8 @@ __all__ = [
     "GAP_METRICS",
     "Ensemble",
     "EntropySvm",
+    "GaussianPoisons",
+    "GaussianUnlearningScore",
     "GaussianWeights",
     "Interval",
     "Lira",
@@ -109,6 +116,7 @@ __all__ = [
     "forget_loss",
     "forgetting_quality",
     "gaussian_kl",
+    "gaussian_poisons",
     "information_bounds",
     "information_tradeoff",
     "klom",

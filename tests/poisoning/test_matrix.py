@@ -1,0 +1,239 @@
+"""Every registered attack through the same cases; a new one joins with one line in METHODS."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unlearnkit import poisoning
+from unlearnkit.base import Attack, Dataset, Normalisation, Poisoned, Variables
+from unlearnkit.poisoning import (
+    BackGradient,
+    Budget,
+    ErrorMinimizing,
+    GaussianPoison,
+    GradientCanceling,
+    GradientMatching,
+    GradPC,
+    ImprovedMinMax,
+    InfluenceAttack,
+    KktAttack,
+    LabelFlip,
+    MetaPoison,
+    MinMax,
+    PoisonInfo,
+    PoisonSvm,
+    TotalGradientAttack,
+    load_poisoned,
+    save_poisoned,
+)
+from unlearnkit.training import Recipe
+
+KEY = jax.random.key(2)
+BUDGET = Budget(0.1)  # 6 of 60
+
+SHORT = Recipe(epochs=2, batch_size=20, optimizer="adam", learning_rate=1e-2)
+
+METHODS = {
+    "total_gradient": TotalGradientAttack(
+        BUDGET, epochs=2, batch_size=20, hidden=(8,), pretrain=SHORT, defender_steps=2
+    ),
+    "label_flip": LabelFlip(BUDGET),
+    "min_max": MinMax(BUDGET, burn_in=2, batch_size=20),
+    "improved_min_max": ImprovedMinMax(
+        BUDGET, burn_in=2, batch_size=20, tau=2.0, recipe=Recipe(epochs=5, batch_size=20)
+    ),
+    "back_gradient": BackGradient(BUDGET, group=3, steps=2, unroll_steps=3),
+    "influence": InfluenceAttack(BUDGET, steps=3),
+    "kkt": KktAttack(BUDGET, grid=3, steps=20),
+    "poison_svm": PoisonSvm(BUDGET, steps=2),
+    "meta_poison": MetaPoison(
+        BUDGET, networks=2, steps=2, batch_size=20, advance_steps=1, horizon=4
+    ),
+    "error_minimizing": ErrorMinimizing(
+        BUDGET, steps=2, stop_error=1.0, recipe=Recipe(batch_size=20, learning_rate=0.1)
+    ),
+    "gaussian": GaussianPoison(BUDGET),
+    "gradient_matching": GradientMatching(BUDGET, restarts=2, steps=10, shift=1),
+    "gradient_canceling": GradientCanceling(
+        BUDGET, corruption=GradPC(radius=0.2, steps=2), steps=60
+    ),
+}
+BINARY = {"influence", "kkt", "poison_svm"}
+"""Refuse more than two classes."""
+LINEAR = {"gradient_canceling"}
+"""Have a linear network: of a tiny one with ReLUs some images have no gradient to move along."""
+
+
+@pytest.fixture(params=list(poisoning.ATTACKS))
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def problem(name, problems):
+    return problems["binary" if name in BINARY | LINEAR else "any"]
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Each attack runs once for the tests that only look."""
+    return {}
+
+
+@pytest.fixture
+def poisoned(name, problem, results):
+    if name not in results:
+        results[name] = METHODS[name](KEY, *problem)
+    return results[name]
+
+
+def arrays_equal(one, other):
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_every_registered_attack_is_in_the_matrix():
+    assert set(METHODS) == set(poisoning.ATTACKS)
+    for name, method in METHODS.items():
+        assert type(method) is poisoning.ATTACKS[name]
+        assert isinstance(method, Attack)
+
+
+def test_poisons_what_the_budget_allows_and_nothing_else(name, problem, poisoned):
+    assert isinstance(poisoned, Poisoned)
+    assert isinstance(poisoned.info, PoisonInfo)
+    clean, dataset, is_poison = problem.clean, poisoned.dataset, poisoned.is_poison
+    assert int(is_poison.sum()) == METHODS[name].budget.of(clean.size)
+    assert dataset.x.dtype == clean.x.dtype
+    assert dataset.y.dtype == clean.y.dtype
+    assert dataset.normalisation == clean.normalisation
+    assert np.all(np.isfinite(dataset.x))
+    untouched = ~np.asarray(is_poison)
+    if dataset.size == clean.size:
+        rows = np.flatnonzero(untouched)
+        np.testing.assert_array_equal(np.flatnonzero(is_poison), poisoned.info.base)
+    else:
+        assert dataset.size == clean.size + is_poison.sum()
+        rows = np.arange(clean.size)
+    np.testing.assert_array_equal(dataset.x[untouched], clean.x[rows])
+    np.testing.assert_array_equal(dataset.y[untouched], clean.y[rows])
+
+
+def test_poisons_differ_from_what_they_were_made_of(problem, poisoned):
+    base, is_poison = np.asarray(poisoned.info.base), poisoned.is_poison
+    x, y = poisoned.dataset.x[is_poison], poisoned.dataset.y[is_poison]
+    assert base.shape == (int(is_poison.sum()),)
+    moved = np.any(np.asarray(x != problem.clean.x[base]).reshape(len(base), -1), axis=1)
+    assert np.all((base == -1) | moved | (y != problem.clean.y[base]))
+    assert y.min() >= 0
+    assert y.max() < problem.model.n_classes
+
+
+def test_bounds_hold_exactly(problem, poisoned):
+    info, x = poisoned.info, poisoned.dataset.x[poisoned.is_poison]
+    origin = jnp.where((info.base < 0)[:, None, None, None], x, problem.clean.x[info.base])
+    region = info.bounds.region(origin, problem.clean.normalisation)
+    assert bool(region.contains(x).all())
+
+
+def test_the_network_and_the_task_stay_as_they_were(name, problem):
+    before = jax.tree.map(np.array, (problem.variables, problem.task))
+    METHODS[name](KEY, *problem)
+    assert arrays_equal((problem.variables, problem.task), before)
+
+
+def test_the_same_key_gives_the_same_bits(name, problem, poisoned):
+    again = METHODS[name](KEY, *problem)
+    assert arrays_equal(poisoned[:2], again[:2])
+    assert arrays_equal(poisoned.info.base, again.info.base)
+
+
+def test_no_key_is_used_twice(name, problem):
+    with jax.debug_key_reuse(True):
+        METHODS[name](jax.random.key(5), *problem)
+
+
+def test_counts_its_cost_and_keeps_its_history(poisoned):
+    info = poisoned.info
+    assert info.cost.example_gradients >= 0
+    assert info.cost.seconds > 0
+    for values in info.history.values():
+        assert np.all(np.isfinite(values))
+
+
+def test_comes_back_from_disk_bit_for_bit(problem, poisoned, tmp_path):
+    save_poisoned(tmp_path / "poisons", poisoned, problem.clean)
+    loaded = load_poisoned(tmp_path / "poisons", problem.clean)
+    assert arrays_equal(loaded[:2], poisoned[:2])
+    assert arrays_equal(loaded.info.base, poisoned.info.base)
+    assert loaded.info.bounds == poisoned.info.bounds
+    assert loaded.info.cost == poisoned.info.cost
+    assert arrays_equal(dict(loaded.info.extras), dict(poisoned.info.extras))
+
+
+def test_is_a_value_that_prints_and_hashes(name):
+    method = METHODS[name]
+    assert type(method).__name__ in repr(method)
+    assert hash(method) == hash(METHODS[name])
+    assert poisoning.create(name) == type(method)()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda t: t._replace(forget=t.forget.take(np.arange(0))), "forget"),
+        (
+            lambda t: t._replace(forget=t.forget._replace(x=t.forget.x.at[1, 2, 3].set(np.nan))),
+            "finite",
+        ),
+        (
+            lambda t: t._replace(forget=t.forget._replace(y=t.forget.y.at[3].set(7))),
+            "labels of forget must be <",
+        ),
+        (lambda t: t._replace(retain=t.retain._replace(x=t.retain.x[:, :3])), "has shape"),
+        (
+            lambda t: t._replace(
+                validation=Dataset(*t.validation[:2], Normalisation("other", (0.5,), (0.5,)))
+            ),
+            "normalised",
+        ),
+    ],
+)
+def test_bad_tasks_are_refused(name, problem, damage, message, unchecked_types):
+    model, variables, task = problem
+    with pytest.raises(ValueError, match=message):
+        METHODS[name](KEY, model, variables, damage(task))
+
+
+def test_weights_of_another_network_are_refused(name, problem):
+    with pytest.raises(ValueError, match="variables do not fit the model"):
+        METHODS[name](KEY, problem.model, Variables({"other": jnp.zeros(3)}), problem.task)
+
+
+def test_budgets_of_less_than_one_poison_are_refused(name, problem):
+    small = dataclasses.replace(METHODS[name], budget=Budget(0.01))
+    with pytest.raises(ValueError, match="less than one poison"):
+        small(KEY, *problem)
+
+
+def test_bounds_that_exclude_the_images_are_refused(name, problem):
+    method = METHODS[name]
+    if not hasattr(method, "bounds"):  # it changes no pixels
+        return
+    narrow = dataclasses.replace(method, bounds=dataclasses.replace(method.bounds, box=(0.4, 0.6)))
+    with pytest.raises(ValueError, match="bounds exclude the base image"):
+        narrow(KEY, *problem)
+
+
+@pytest.mark.parametrize("name", sorted(BINARY))
+def test_binary_attacks_refuse_more_classes(name, problems):
+    with pytest.raises(ValueError, match="two classes.*for more classes use total_gradient"):
+        METHODS[name](KEY, *problems["any"])
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="unknown attack 'tgdaa'; known: .*label_flip"):
+        poisoning.create("tgdaa")

@@ -1,0 +1,375 @@
+"""TGDA: the gradient against retraining, a round against its equations, and the variants."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from unlearnkit import kernels, models
+from unlearnkit.base import UNIT, Dataset
+from unlearnkit.poisoning import Bounds, Budget, PoisonWarning, TotalGradientAttack, perturbation
+from unlearnkit.poisoning._game import Board, Game, deal, play_epoch
+from unlearnkit.poisoning._generator import Box, make_generator
+from unlearnkit.poisoning.total_gradient import _warn_unsolved
+from unlearnkit.training import Recipe
+
+KEY = jax.random.key(0)
+SHAPE = (2, 2, 1)
+SHORT = Recipe(epochs=150, batch_size=60, optimizer="adam", learning_rate=3e-2)
+UNTRAINED = Recipe(epochs=0)
+ATTACK = TotalGradientAttack(
+    Budget(0.3), epochs=1, batch_size=60, hidden=(8,), pretrain=UNTRAINED, defender_steps=3
+)
+
+
+def make_board(dtype=jnp.float64):
+    """Noisy labels, so that the cross-entropy has its minimum at finite weights."""
+    x = jax.random.uniform(jax.random.key(1), (46, *SHAPE), dtype)
+    y = jax.random.randint(jax.random.key(2), (46,), 0, 3)
+    clean, held_out, base = (slice(0, 24), slice(24, 40), slice(40, 46))
+    region = Bounds().region(x[base], UNIT)
+    box = Box(region.low, region.high)
+    return Board(
+        Dataset(x[clean], y[clean]), Dataset(x[held_out], y[held_out]), region, y[base], box, {}, {}
+    )
+
+
+def make_game(**changes):
+    generator = make_generator("mlp", SHAPE, 3, hidden=(4,), in_box=True)
+    model = models.create("logistic", input_shape=SHAPE, n_classes=3)
+    settings = {
+        "clean_weight": 0.8,
+        "poison_weight": 0.2,
+        "zero_sum": False,
+        "solver": "tgda",
+        "leads": "attacker",
+        "attacker_steps": 1,
+        "defender_steps": 2,
+        "attacker_rate": 0.05,
+        "defender_rate": 0.1,
+        "cold_start": False,
+        "unroll_steps": 3,
+        "damping": 0.0,
+        "tol": 1e-12,
+        "max_solve_steps": 200,
+    }
+    return Game(model, generator, **{**settings, **changes})
+
+
+def start(game, seed=3):
+    keys = jax.random.split(jax.random.key(seed))
+    pair = (game.generator.network.init(keys[0]), game.model.init(keys[1]))
+    return tuple(jax.tree.map(lambda v: v.astype(jnp.float64), one.params) for one in pair)
+
+
+@partial(jax.jit, static_argnums=0)
+def train_fully(game, theta, w, board):
+    """Newton's method; the softmax's null direction drops out of the pseudo-inverse."""
+    flat, unravel = ravel_pytree(w)
+
+    def loss(u):
+        return game.defender_loss(theta, unravel(u), board)
+
+    def step(_, v):
+        return v - jnp.linalg.pinv(jax.hessian(loss)(v), rtol=1e-10) @ jax.grad(loss)(v)
+
+    return unravel(jax.lax.fori_loop(0, 12, step, flat))
+
+
+@partial(jax.jit, static_argnums=0)
+def play_round(game, theta, w, board):
+    return game.play_round(theta, w, board)
+
+
+@partial(jax.jit, static_argnums=0)
+def lead(game, theta, w, board):
+    """Returns the leader after one step, and how it went."""
+    solver = game.step_of_leader()
+    state, info = solver.step(solver.init(theta, w), board)
+    return state.leader, info
+
+
+@pytest.mark.parametrize("zero_sum", [False, True])
+def test_the_gradient_is_that_of_retraining_on_the_poisons(x64, zero_sum):
+    # Zero-sum, the slope to be solved for is rounding at the minimum: a few steps do.
+    game = make_game(zero_sum=zero_sum, max_solve_steps=2 if zero_sum else 200)
+    board = make_board()
+    theta, w = start(game)
+    w = train_fully(game, theta, w, board)
+    slope = jax.grad(game.defender_loss, argnums=1)(theta, w, board)
+    assert max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(slope)) < 1e-12
+
+    leader, info = lead(game, theta, w, board)
+    assert zero_sum or info.solves[0].converged
+    flat, unravel = ravel_pytree(theta)
+    ours = (ravel_pytree(leader)[0] - flat) / game.attacker_rate
+
+    @jax.jit
+    def retrained(u, start):
+        moved = unravel(u)
+        return game.attacker_loss(moved, train_fully(game, moved, start, board), board)
+
+    for seed in range(3):
+        way, h = jax.random.normal(jax.random.key(seed), flat.shape), 1e-4
+        ends = [retrained(flat + sign * h * way, w) for sign in (1, -1)]
+        np.testing.assert_allclose(ours @ way, (ends[0] - ends[1]) / (2 * h), rtol=1e-5)
+
+
+def test_a_round_is_one_of_algorithm_1(x64):
+    game, board = make_game(attacker_steps=2, defender_steps=3, damping=0.1), make_board()
+    theta, w = start(game)
+    got_theta, got_w, read = play_round(game, theta, w, board)
+    np.testing.assert_allclose(read["attacker_loss"], game.attacker_loss(theta, w, board))
+    np.testing.assert_allclose(read["defender_loss"], game.defender_loss(theta, w, board))
+
+    @jax.jit
+    def step_of_attacker(theta, w):
+        gradient, _ = kernels.total_gradient(
+            lambda t, v: game.attacker_loss(t, v, board),
+            lambda t, v: game.defender_loss(t, v, board),
+            theta,
+            w,
+            damping=0.1,
+            tol=1e-12,
+            max_steps=200,
+        )
+        return jax.tree.map(lambda v, g: v + 0.05 * g, theta, gradient)
+
+    @jax.jit
+    def step_of_defender(theta, w):
+        slope = jax.grad(lambda v: game.defender_loss(theta, v, board))(w)
+        return jax.tree.map(lambda v, g: v - 0.1 * g, w, slope)
+
+    for _ in range(2):
+        theta = step_of_attacker(theta, w)
+    for _ in range(3):
+        w = step_of_defender(theta, w)
+    for got, want in ((got_theta, theta), (got_w, w)):
+        np.testing.assert_allclose(ravel_pytree(got)[0], ravel_pytree(want)[0], atol=1e-9)
+
+
+def test_the_defender_trains_on_the_true_proportion(x64):
+    """Batches of any sizes: with one poison for four clean examples it is weighted by 1/5."""
+    game, board = make_game(), make_board()
+    theta, w = start(game)
+    logits = game.model.apply(type(game.model.init(KEY))(w), board.clean.x)
+    losses = -jax.nn.log_softmax(logits)[jnp.arange(24), board.clean.y]
+    poisons = game.generate(theta, board)
+    bad = game.model.apply(type(game.model.init(KEY))(w), poisons)
+    bad_losses = -jax.nn.log_softmax(bad)[jnp.arange(6), board.labels]
+    want = 0.8 * losses.mean() + 0.2 * bad_losses.mean()
+    np.testing.assert_allclose(game.defender_loss(theta, w, board), want)
+
+
+@pytest.fixture(scope="module")
+def plain(problems):
+    """Three rounds: the third is the first in which a cold start tells."""
+    return dataclasses.replace(ATTACK, epochs=3, damping=0.3)(KEY, *problems["binary"])
+
+
+class TestVariants:
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"solver": "fr"},
+            {"solver": "gdn", "defender_steps": 0},
+            {"solver": "ugda"},
+            {"zero_sum": True},
+            {"leads": "defender", "defender_steps": 1, "attacker_steps": 2},
+            {"leads": "defender", "defender_steps": 1, "zero_sum": True},
+            {"cold_start": True},
+        ],
+        ids=str,
+    )
+    def test_each_plays_a_game_of_its_own(self, problems, plain, changes):
+        problem = problems["binary"]
+        attack = dataclasses.replace(ATTACK, epochs=3, damping=0.3, **changes)
+        poisoned = attack(KEY, *problem)
+        assert not np.array_equal(poisoned.dataset.x, plain.dataset.x)
+        assert {"attacker_loss", "defender_loss"} <= set(poisoned.info.history)
+        assert poisoned.info.cost.example_gradients > 0
+
+    def test_a_cold_start_forgets_the_last_round(self, x64):
+        game, board = make_game(cold_start=True, defender_steps=1), make_board()
+        theta, w = start(game)
+        _, elsewhere = start(game, seed=9)
+        new_theta, new_w, _ = play_round(game, theta, elsewhere, board._replace(start=w))
+        slope = jax.grad(lambda v: game.defender_loss(new_theta, v, board))(w)
+        want = jax.tree.map(lambda v, g: v - 0.1 * g, w, slope)
+        np.testing.assert_allclose(ravel_pytree(new_w)[0], ravel_pytree(want)[0])
+
+    def test_a_defender_who_leads_descends_by_its_total_gradient(self, x64):
+        """Its step, and the attacker's answer to the defender's next one."""
+        game = make_game(leads="defender", defender_steps=1, attacker_steps=1, damping=2.0)
+        board = make_board()
+        theta, w = start(game)
+        got_theta, got_w, _ = play_round(game, theta, w, board)
+
+        @jax.jit
+        def step_of_defender(theta, w):
+            gradient, _ = kernels.total_gradient(
+                lambda v, t: -game.defender_loss(t, v, board),
+                lambda v, t: -game.anticipated(t, v, board),
+                w,
+                theta,
+                damping=2.0,
+                tol=1e-12,
+                max_steps=200,
+            )
+            return jax.tree.map(lambda v, g: v + 0.1 * g, w, gradient)
+
+        moved = step_of_defender(theta, w)
+        np.testing.assert_allclose(ravel_pytree(got_w)[0], ravel_pytree(moved)[0], atol=1e-9)
+
+        @jax.jit
+        @jax.grad
+        def slope(theta):
+            descent = jax.grad(game.defender_loss, 1)(theta, moved, board)
+            answer = jax.tree.map(lambda v, g: v - 0.1 * g, moved, descent)
+            return game.attacker_loss(theta, answer, board)
+
+        want = jax.tree.map(lambda v, g: v + 0.05 * g, theta, slope(theta))
+        np.testing.assert_allclose(ravel_pytree(got_theta)[0], ravel_pytree(want)[0], atol=1e-9)
+
+    def test_the_unlearnable_form_replaces_every_example(self, problems):
+        problem = problems["binary"]
+        attack = dataclasses.replace(ATTACK, budget=Budget(1.0), placement="perturb", zero_sum=True)
+        poisoned = attack(KEY, *problem)
+        assert poisoned.dataset.size == problem.clean.size
+        assert bool(poisoned.is_poison.all())
+        np.testing.assert_array_equal(poisoned.dataset.y, problem.clean.y)
+
+    def test_epsilon_of_one_adds_as_many_poisons_as_there_are_examples(self, problems):
+        problem = problems["binary"]
+        poisoned = dataclasses.replace(ATTACK, budget=Budget(1.0))(KEY, *problem)
+        assert poisoned.dataset.size == 2 * problem.clean.size
+        np.testing.assert_array_equal(poisoned.info.base, np.arange(problem.clean.size))
+
+    def test_bounds_reach_the_poisons(self, problems):
+        problem = problems["binary"]
+        for norm in ("linf", "l2"):
+            bounds = Bounds(radius=0.05, norm=norm)
+            poisoned = dataclasses.replace(ATTACK, bounds=bounds)(KEY, *problem)
+            delta = np.asarray(perturbation(poisoned, problem.clean)).reshape(18, -1)
+            size = np.linalg.norm(delta, np.inf if norm == "linf" else 2, axis=1)
+            assert size.max() <= np.float32(0.05)
+            assert size.max() > 0.04
+
+
+def test_the_players_never_share_an_example(problems):
+    problem = problems["binary"]
+    setup = ATTACK._set_up(KEY, problem.clean, problem.model, problem.variables)
+    sizes = (setup.board.clean.size, setup.board.held_out.size)
+    assert sizes == (42, 18)
+    rows = [
+        {image.tobytes() for image in np.asarray(part.x)}
+        for part in (setup.board.clean, setup.board.held_out)
+    ]
+    assert not rows[0] & rows[1]
+    assert {image.tobytes() for image in np.asarray(setup.board.region.base)} <= rows[0]
+    moves = deal(tuple(jax.random.split(KEY, 3)), 0, setup.board, (10, 4, 5))
+    assert moves.clean.shape == (4, 10)
+    assert moves.held_out.shape == (4, 4)
+    assert moves.poison.shape == (4, 5)
+    assert len(set(np.ravel(moves.clean))) == 40
+
+
+def test_pretraining_reconstructs(problems):
+    problem = problems["binary"]
+    errors = []
+    for epochs in (0, 150):
+        still = dataclasses.replace(
+            ATTACK,
+            pretrain=dataclasses.replace(SHORT, epochs=epochs),
+            attacker_rate=1e-9,
+        )
+        delta = perturbation(still(KEY, *problem), problem.clean)
+        errors.append(float(jnp.mean(delta**2)))
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_the_label_is_an_input_of_the_generator():
+    generator = make_generator("mlp", SHAPE, 3, hidden=(4,), in_box=True)
+    params = generator.network.init(KEY).params
+    x, box = jnp.full((3, *SHAPE), 0.5), Box(jnp.zeros(1), jnp.ones(1))
+    made = generator(params, x, jnp.arange(3), box)
+    assert made.min() > 0
+    assert made.max() < 1
+    assert not np.allclose(made[0], made[1])
+    assert not np.allclose(made[1], made[2])
+
+
+def test_the_autoencoder_returns_images_in_shape():
+    generator = make_generator("autoencoder", (8, 16, 3), 4, hidden=(), in_box=False)
+    params = jax.jit(generator.network.init)(KEY).params
+    generate = jax.jit(generator)
+    x = jax.random.normal(KEY, (2, 8, 16, 3))
+    box = Box(jnp.array(-jnp.inf), jnp.array(jnp.inf))
+    made = generate(params, x, jnp.array([0, 3]), box)
+    assert made.shape == x.shape
+    changed = generate(params, x.at[0, 0, 0, 0].add(1.0), jnp.array([0, 3]), box)
+    assert not np.allclose(made[0], changed[0])
+    np.testing.assert_array_equal(made[1], changed[1])
+
+
+def test_a_transposed_convolution_is_the_transpose_of_a_convolution():
+    """<conv(x), y> = <x, up(y)> with the kernel turned and its channels exchanged."""
+    from unlearnkit.models import Conv, images
+    from unlearnkit.models.layers import to_nhwc
+    from unlearnkit.poisoning._generator import _spread
+
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+    y = jax.random.normal(jax.random.key(2), (2, 4, 4, 5))
+    down, up = (
+        Conv(5, 4, stride=2, padding=1, use_bias=False),
+        Conv(3, 4, padding=2, use_bias=False),
+    )
+    kernel = jax.jit(down.init)(KEY, images(x, None))
+    turned = jax.tree.map(lambda k: k[::-1, ::-1].swapaxes(2, 3), kernel)
+    left = jnp.vdot(to_nhwc(jax.jit(down.apply)(kernel, images(x, None))), y)
+    right = jnp.vdot(x, to_nhwc(jax.jit(up.apply)(turned, _spread(images(y, None)))))
+    np.testing.assert_allclose(left, right, rtol=1e-4)
+
+
+def test_solves_that_lead_nowhere_are_said():
+    with pytest.warns(PoisonWarning, match="relative residual of 0.95"):
+        _warn_unsolved({"residual": [0.2, 0.95]})
+    _warn_unsolved({"residual": [0.95, 0.2]})
+    _warn_unsolved({})
+
+
+def test_a_second_call_compiles_nothing(problems):
+    problem = problems["binary"]
+    ATTACK(KEY, *problem)
+    before = play_epoch._cache_size()
+    ATTACK(jax.random.key(6), *problem)
+    assert play_epoch._cache_size() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"solver": "cg"}, "solver must be one of tgda, fr, gdn, ugda"),
+        ({"leads": "both"}, "leads must be one of"),
+        ({"held_out": 1.0}, "held_out must be in"),
+        ({"attacker_steps": 0}, "attacker_steps must be >= 1"),
+        ({"defender_steps": 0, "leads": "defender"}, "defender_steps must be >= 1"),
+        ({"attacker_rate": 0.0}, "attacker_rate must be > 0"),
+        ({"damping": -1.0}, "damping must be >= 0"),
+        ({"cold_start": True, "leads": "defender"}, "cold_start needs leads='attacker'"),
+    ],
+)
+def test_refuses_bad_hyperparameters(arguments, message, unchecked_types):
+    with pytest.raises(ValueError, match=message):
+        TotalGradientAttack(**arguments)
+
+
+def test_refuses_what_the_data_cannot_give(problems):
+    with pytest.raises(ValueError, match="batch_size=1000 is larger than the training set"):
+        dataclasses.replace(ATTACK, batch_size=1000)(KEY, *problems["binary"])
+    with pytest.raises(ValueError, match="sides divisible by 8"):
+        dataclasses.replace(ATTACK, architecture="autoencoder")(KEY, *problems["binary"])

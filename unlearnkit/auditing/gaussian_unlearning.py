@@ -1,0 +1,185 @@
+"""How much of the Gaussian noise in its poisons a network still knows (GUS)."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+from scipy import stats
+
+from unlearnkit.auditing.intervals import mean_and_error, rate
+from unlearnkit.base import Audited, Dataset, Model, Poisoned, Task, Variables
+from unlearnkit.kernels import margins
+from unlearnkit.kernels._chunks import by_chunks
+from unlearnkit.validation import check_compatible, check_task, check_variables
+
+_CHUNK = 250
+
+
+class GaussianPoisons(NamedTuple):
+    """Poisons x + noise, as they were made.
+
+    Attributes:
+      x: [m, ...] the clean images, in the units of the network.
+      y: [m] their labels.
+      noise: [m, ...] ξ as it was drawn from N(0, noise_std² I).
+      noise_std: [] ε_p.
+    """
+
+    x: Float[Array, "m ..."]
+    y: Int[Array, " m"]
+    noise: Float[Array, "m ..."]
+    noise_std: Float[Array, ""]
+
+
+def gaussian_poisons(poisoned: Poisoned) -> GaussianPoisons:
+    """Returns what `poisoning.GaussianPoison` kept of its poisons.
+
+    Raises:
+      ValueError: the poisons are of another attack, so that there is no noise to ask for.
+    """
+    extras = getattr(poisoned.info, "extras", {})
+    missing = [name for name in ("noise", "noise_std", "base_x") if name not in extras]
+    if missing:
+        raise ValueError(
+            f"the poisoned set has no {', '.join(missing)}: the score needs the noise that each "
+            "poison was made with; make the poisons by GaussianPoison"
+        )
+    y = poisoned.dataset.y[poisoned.is_poison]
+    return GaussianPoisons(extras["base_x"], y, extras["noise"], extras["noise_std"])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GaussianUnlearningScore:
+    """Asks a network for the noise of its poisons (Gaussian unlearning score, GUS).
+
+    I_z = <g_z, ξ_z> / (ε_p ‖g_z‖),   g_z = ∇_x CE(w; x_base, y);   GUS = mean I_z
+
+    in evaluation mode. For a network that never saw the poisons g_z does not depend on ξ_z, so that
+    each I_z is N(0, 1) exactly, and GUS is N(0, 1/P): that is tested, and gives the thresholds of
+    the attack that calls an example a poison. ∇CE = (1 - p_y) ∇(-margin), of which I_z sees the
+    direction alone: we take the margin's, which is there where 1 - p_y rounds to 0.
+
+    A linear network that trained on x_base + ξ has its loss fall along ξ, and a mean below 0; paper
+    002 reports means above 0. Both one-sided tests are given, so that no data choose between them.
+
+    Attributes:
+      poisons: with their noise, see `gaussian_poisons`.
+      fpr: of the attack, in (0, 1).
+
+    Source: paper 002, section 4.3, Algorithm 3 and A.1.4. Algorithm 4, lines 22 and 23, divides by
+    ε_p twice. For g = ξ the mean is about √d, not √(d/2) as printed.
+    """
+
+    poisons: GaussianPoisons
+    fpr: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fpr < 1:
+            raise ValueError(f"fpr must be in (0, 1), got {self.fpr}")
+        if self.poisons.x.shape != self.poisons.noise.shape:
+            raise ValueError(
+                f"each image needs its noise, got images {list(self.poisons.x.shape)} and noise "
+                f"{list(self.poisons.noise.shape)}"
+            )
+        if self.poisons.y.shape[0] < 2:
+            raise ValueError(f"at least 2 poisons are needed, got {self.poisons.y.shape[0]}")
+        if not self.poisons.noise_std > 0:
+            raise ValueError(f"noise_std must be > 0, got {self.poisons.noise_std}")
+
+    def __call__(
+        self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
+    ) -> Audited:
+        """Returns the score and the attack's success; of the task only its shape is looked at.
+
+        Metrics: `gus` and `gus_se`, its standard error; `z` = √P gus and `p_value` of the two-sided
+        test against N(0, 1/P); `tpr_above` and `tpr_below` = share of I_z > t and of I_z < -t, t =
+        Φ⁻¹(1 - fpr), and `tpr_two_sided` = share of |I_z| > Φ⁻¹(1 - fpr/2), with exact 95 %
+        intervals `_low`, `_high`.
+
+        Curves: `statistic`, [P] I_z; over `fpr`: `tpr_above`, `tpr_below`, and `tpr_gaussian` =
+        Φ(|gus| - Φ⁻¹(1 - fpr)), the trade-off of N(|gus|, 1) against N(0, 1); paper 002, Figure 7,
+        prints its false negative rate.
+
+        Raises:
+          ValueError: a task, variables or poisons that do not fit the model, or a poison whose
+            gradient is 0 or not finite.
+        """
+        check_task(task, model)
+        check_variables(variables, model)
+        poisons = self.poisons
+        check_compatible(Dataset(poisons.x, poisons.y), model, name="the poisons")
+        found = noise_statistic(model, variables, poisons)
+        if not np.all(np.isfinite(found)):
+            row = int(np.argmin(np.isfinite(found)))
+            raise ValueError(
+                f"the network has no direction at poison {row} "
+                f"({int(np.sum(~np.isfinite(found)))} such): its gradient in the image is 0 or not "
+                "finite; a network that is constant or has diverged cannot be audited"
+            )
+        return judge_statistic(found, self.fpr)
+
+
+def noise_statistic(
+    model: Model, variables: Variables, poisons: GaussianPoisons
+) -> Float[np.ndarray, " m"]:
+    """Returns I_z of every poison in float64; not finite where the gradient is 0 or not finite."""
+
+    def part(variables: Variables, x: Array, y: Array, noise: Array) -> Array:
+        return _statistic(variables, x, y, noise, model=model)
+
+    arrays = (poisons.x, poisons.y, poisons.noise)
+    products = by_chunks(part, variables, arrays, _CHUNK)
+    return np.asarray(products, np.float64) / float(poisons.noise_std)
+
+
+@partial(jax.jit, static_argnames="model")
+def _statistic(
+    variables: Variables,
+    x: Float[Array, "m ..."],
+    y: Int[Array, " m"],
+    noise: Float[Array, "m ..."],
+    *,
+    model: Model,
+) -> Float[Array, " m"]:
+    """Returns <g, ξ> / ‖g‖ of each example."""
+
+    def total(x: Array) -> Array:
+        return -margins(model.apply(variables, x), y).sum()
+
+    slope = jax.grad(total)(x).reshape(x.shape[0], -1)
+    # Scaled by its largest entry, no square of it is lost.
+    slope = slope / jnp.abs(slope).max(1, keepdims=True)
+    flat = noise.reshape(x.shape[0], -1)
+    return (slope * flat).sum(1) / jnp.linalg.norm(slope, axis=1)
+
+
+def judge_statistic(statistic: Float[np.ndarray, " m"], fpr: float) -> Audited:
+    """Returns the metrics and curves of `GaussianUnlearningScore` for I_z that are at hand."""
+    count = len(statistic)
+    gus, error = mean_and_error(statistic)
+    z = gus * np.sqrt(count)
+    metrics = {
+        "gus": gus,
+        "gus_se": error,
+        "z": float(z),
+        "p_value": float(2 * stats.norm.sf(abs(z))),
+        **rate("tpr_above", int(np.sum(statistic > stats.norm.isf(fpr))), count),
+        **rate("tpr_below", int(np.sum(-statistic > stats.norm.isf(fpr))), count),
+        **rate("tpr_two_sided", int(np.sum(abs(statistic) > stats.norm.isf(fpr / 2))), count),
+    }
+    grid = np.concatenate([np.logspace(-3, -1, 50), np.linspace(0.1, 1, 50)[1:-1]])
+    threshold = stats.norm.isf(grid)
+    curves = {
+        "statistic": statistic,
+        "fpr": grid,
+        "tpr_above": np.mean(statistic[:, None] > threshold, axis=0),
+        "tpr_below": np.mean(-statistic[:, None] > threshold, axis=0),
+        "tpr_gaussian": stats.norm.cdf(abs(gus) - threshold),
+    }
+    return Audited(metrics, curves)

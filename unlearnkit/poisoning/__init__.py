@@ -1,0 +1,89 @@
+"""Poisoning attacks: `(key, model, variables, task) -> Poisoned(dataset, is_poison, info)`."""
+
+from typing import Any
+
+from unlearnkit.base import Attack
+from unlearnkit.poisoning.back_gradient import BackGradient
+from unlearnkit.poisoning.bounds import Bounds, Region
+from unlearnkit.poisoning.budget import Budget
+from unlearnkit.poisoning.error_minimizing import ErrorMinimizing
+from unlearnkit.poisoning.gaussian_poison import GaussianPoison
+from unlearnkit.poisoning.grad_pc import GradPC
+from unlearnkit.poisoning.gradient_canceling import GradientCanceling
+from unlearnkit.poisoning.gradient_matching import GradientMatching
+from unlearnkit.poisoning.improved_min_max import ImprovedMinMax
+from unlearnkit.poisoning.influence import InfluenceAttack
+from unlearnkit.poisoning.kkt import KktAttack
+from unlearnkit.poisoning.label_flip import LabelFlip
+from unlearnkit.poisoning.meta_poison import MetaPoison
+from unlearnkit.poisoning.min_max import MinMax
+from unlearnkit.poisoning.placing import (
+    FROM_SCRATCH,
+    Placement,
+    PoisonInfo,
+    PoisonWarning,
+    perturbation,
+)
+from unlearnkit.poisoning.poison_svm import PoisonSvm
+from unlearnkit.poisoning.saved import PoisonFileError, load_poisoned, save_poisoned
+from unlearnkit.poisoning.total_gradient import TotalGradientAttack
+
+ATTACKS: dict[str, type[Attack]] = {
+    "total_gradient": TotalGradientAttack,
+    "label_flip": LabelFlip,
+    "min_max": MinMax,
+    "improved_min_max": ImprovedMinMax,
+    "back_gradient": BackGradient,
+    "influence": InfluenceAttack,
+    "kkt": KktAttack,
+    "poison_svm": PoisonSvm,
+    "meta_poison": MetaPoison,
+    "error_minimizing": ErrorMinimizing,
+    "gaussian": GaussianPoison,
+    "gradient_matching": GradientMatching,
+    "gradient_canceling": GradientCanceling,
+}
+"""Every attack by name; the command line, the grid and the shared tests read it."""
+
+
+def create(name: str, **hyperparameters: Any) -> Attack:
+    """Returns the named attack with these hyperparameters.
+
+    Raises:
+      ValueError: an unknown name, or a hyperparameter outside its range.
+      TypeError: a hyperparameter that the attack does not have.
+    """
+    if name not in ATTACKS:
+        raise ValueError(f"unknown attack {name!r}; known: {', '.join(ATTACKS)}")
+    return ATTACKS[name](**hyperparameters)
+
+
+__all__ = [
+    "ATTACKS",
+    "FROM_SCRATCH",
+    "BackGradient",
+    "Bounds",
+    "Budget",
+    "ErrorMinimizing",
+    "GaussianPoison",
+    "GradPC",
+    "GradientCanceling",
+    "GradientMatching",
+    "ImprovedMinMax",
+    "InfluenceAttack",
+    "KktAttack",
+    "LabelFlip",
+    "MetaPoison",
+    "MinMax",
+    "Placement",
+    "PoisonFileError",
+    "PoisonInfo",
+    "PoisonSvm",
+    "PoisonWarning",
+    "Region",
+    "TotalGradientAttack",
+    "create",
+    "load_poisoned",
+    "perturbation",
+    "save_poisoned",
+]

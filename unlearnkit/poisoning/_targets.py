@@ -1,0 +1,52 @@
+"""Examples that an attacker wants to be taken for another class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from unlearnkit.base import Dataset
+
+
+def check_targets(
+    targets: Sequence[int], adversarial_class: int | None, validation: Dataset, n_classes: int
+) -> None:
+    """Refuses targets that are not there, or that are of the adversarial class already.
+
+    Raises:
+      ValueError: either, or a class that is not one.
+    """
+    rows, wanted = np.asarray(targets, int), adversarial_class
+    if len(rows) and (rows.min() < 0 or rows.max() >= validation.size):
+        raise ValueError(
+            f"targets must be rows of task.validation, 0 … {validation.size - 1}, got "
+            f"{rows.min()} … {rows.max()}"
+        )
+    if wanted is None or not 0 <= wanted < n_classes:
+        raise ValueError(f"adversarial_class must be in 0 … {n_classes - 1}, got {wanted}")
+    already = rows[np.asarray(validation.y)[rows] == wanted]
+    if len(already):
+        raise ValueError(
+            f"targets must not be of the adversarial class {wanted} already, row "
+            f"{already[0]} is ({len(already)} such); leave them out"
+        )
+
+
+def rows_of_class(key: Key[Array, ""], clean: Dataset, label: int, m: int) -> Int[Array, " m"]:
+    """Returns m rows of one class, drawn without replacement, ascending.
+
+    Raises:
+      ValueError: the class has fewer examples.
+    """
+    own = np.flatnonzero(np.asarray(clean.y) == label)
+    if len(own) < m:
+        raise ValueError(
+            f"the training set has {len(own)} examples of class {label}, "
+            f"fewer than the {m} poisons of the budget; lower it"
+        )
+    drawn = own[np.asarray(jax.random.permutation(key, len(own)))[:m]]
+    return jnp.asarray(np.sort(drawn), jnp.int32)

@@ -1,0 +1,170 @@
+"""Poisons that the model finds hardest, one after another while it learns (min-max)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
+from unlearnkit.clock import Stopwatch
+from unlearnkit.poisoning._feasible import Ball
+from unlearnkit.poisoning._saddle import Arena, Saddle, play
+from unlearnkit.poisoning.bounds import Bounds
+from unlearnkit.poisoning.budget import Budget
+from unlearnkit.poisoning.placing import FROM_SCRATCH, PoisonInfo, place
+from unlearnkit.training import DivergedError
+from unlearnkit.validation import check_task, check_variables
+
+
+@dataclasses.dataclass(frozen=True)
+class MinMax:
+    """Adds the feasible points of the largest hinge loss under a model that trains against them.
+
+    (x_t, y_t) = argmax_{x, y feasible} ℓ(w_t; x, y),   ℓ = max(0, 1 + max_{j≠y} z_j - z_y)
+    w_{t+1} = AdaGrad step of mean ℓ(w; clean) + ε ℓ(w; x_t, y_t) + (λ/2)‖w‖²
+
+    Feasible are the points of the box that are no further from the centre of their class than most
+    of its examples: what a defender who filters by distance lets through. The points are exact for
+    a linear network, and those of `ascent_steps` Frank-Wolfe steps for others. Both loss and sphere
+    are in the units of the network. The m points after `burn_in` rounds are the poisons; the
+    network learns from `variables` on, its BatchNorm statistics fixed.
+
+    Attributes:
+      budget: how many poisons.
+      bounds: the box; they are made of no base image, so that a radius means nothing.
+      sphere: the quantile of the distances of a class to its centre that is the radius, in (0, 1];
+        None for no sphere.
+      burn_in: rounds before the first poison.
+      ascent_steps: Frank-Wolfe steps of each point; 1 is exact for a linear network.
+      learning_rate: of AdaGrad.
+      weight_decay: λ.
+      batch_size: clean examples of a round, drawn with replacement.
+
+    Source: Steinhardt, Koh and Liang 2017, Algorithm 1; paper 003, equations (26) to (28). Their
+    slab, a second filter of two classes, is left out.
+    """
+
+    budget: Budget = Budget()  # noqa: RUF009 (frozen, and so safe to share)
+    bounds: Bounds = Bounds()  # noqa: RUF009
+    sphere: float | None = 0.95
+    burn_in: int = 100
+    ascent_steps: int = 1
+    learning_rate: float = 0.03
+    weight_decay: float = 0.0
+    batch_size: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.bounds.radius is not None:
+            raise ValueError(
+                f"bounds.radius must be None, got {self.bounds.radius}: these poisons are made of "
+                "no base image; limit them by box and sphere"
+            )
+        if self.sphere is None and self.bounds.box is None:
+            raise ValueError("bounds.box and sphere cannot both be None: the loss has no maximum")
+        if self.sphere is not None and not 0 < self.sphere <= 1:
+            raise ValueError(f"sphere must be a quantile in (0, 1], got {self.sphere}")
+        for name, least in (("burn_in", 0), ("ascent_steps", 1), ("batch_size", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}")
+
+    def __call__(
+        self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
+    ) -> Poisoned:
+        """Returns the training set with the hardest points added.
+
+        Raises:
+          ValueError: a task or variables that do not fit the model, or a box that excludes a
+            training image.
+          DivergedError: the loss is no longer finite.
+        """
+        check_task(task, model)
+        check_variables(variables, model)
+        clean = task.train
+        self.budget.of(clean.size)
+        arena = make_arena(clean, model.n_classes, self.bounds, self.sphere)
+        return self._run(key, model, variables, clean, arena)
+
+    def _run(
+        self,
+        key: Key[Array, ""],
+        model: Model,
+        variables: Variables,
+        clean: Dataset,
+        arena: Arena,
+        *,
+        tau: float = 0.0,
+        spent: Cost | None = None,
+    ) -> Poisoned:
+        spent = spent or Cost(0.0, 0.0)
+        n, m = clean.size, self.budget.of(clean.size)
+        rounds = self.burn_in + m
+        saddle = Saddle(
+            model,
+            m / n,
+            self.learning_rate,
+            self.weight_decay,
+            min(self.batch_size, n),
+            self.ascent_steps,
+            tau,
+        )
+        with Stopwatch() as watch:
+            points, losses = play(variables, clean, arena, key, saddle=saddle, rounds=rounds)
+            jax.block_until_ready(losses)
+        if not np.all(np.isfinite(losses)):
+            raise DivergedError(
+                f"the rounds diverged: clean loss {losses}; lower learning_rate="
+                f"{self.learning_rate:g}"
+            )
+        history = {"clean_loss": losses, "poison_loss": points.loss}
+        if arena.decoy is not None:
+            history["decoy_loss"] = points.decoy_loss
+        pairs = model.n_classes**2
+        decoys = 2 if arena.decoy is not None else 1
+        examples = rounds * (saddle.batch_size + 1 + pairs * (self.ascent_steps * decoys + 1))
+        kept = slice(self.burn_in, None)
+        base = jnp.full(m, FROM_SCRATCH, jnp.int32)
+        dataset, is_poison = place(clean, points.x[kept], points.y[kept], base, "add")
+        cost = Cost(
+            spent.example_gradients + examples,
+            spent.seconds + watch.seconds,
+            spent.compile_seconds + watch.compile_seconds,
+        )
+        return Poisoned(dataset, is_poison, PoisonInfo(base, self.bounds, history, cost))
+
+
+def make_arena(clean: Dataset, n_classes: int, bounds: Bounds, sphere: float | None) -> Arena:
+    """Returns where poisons of each class may lie, by the distances of its clean examples.
+
+    Args:
+      clean: the clean training set.
+      n_classes: c.
+      bounds: the box.
+      sphere: quantile of the distances that is the radius; None for no sphere.
+
+    Raises:
+      ValueError: the box excludes a training image.
+    """
+    region = bounds.region(clean.x, clean.normalisation)
+    x, y = np.asarray(clean.x), np.asarray(clean.y)
+    centres = np.zeros((n_classes, *x.shape[1:]), x.dtype)
+    radii = np.full(n_classes, np.inf, x.dtype)
+    for label in np.unique(y):
+        own = x[y == label]
+        centres[label] = own.mean(0)
+        if sphere is not None:
+            distances = np.linalg.norm((own - centres[label]).reshape(len(own), -1), axis=1)
+            radii[label] = np.quantile(distances, sphere)
+    present = np.isin(np.arange(n_classes), y)
+    # The mean of equal values can round out of the box.
+    middle = jnp.where(present.reshape(-1, *(1,) * (x.ndim - 1)), jnp.asarray(centres), clean.x[0])
+    middle = jnp.clip(middle, region.low, region.high)
+    ball = Ball(region.low, region.high, middle, jnp.asarray(radii))
+    return Arena(ball, jnp.asarray(present), None)

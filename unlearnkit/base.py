@@ -137,6 +137,8 @@ class Model(NamedTuple):
         subtrees of `params` that belong to one convolution or linear layer, its norm included.
       input_shape: the shape of one example.
       n_classes: the number of logits.
+      origin: the name and the options by which `models.create` makes it, or None; a log of
+        training names the network so.
     """
 
     init: Callable[[Key[Array, ""]], Variables]
@@ -145,6 +147,7 @@ class Model(NamedTuple):
     layers: tuple[tuple[Path, ...], ...]
     input_shape: tuple[int, ...]
     n_classes: int
+    origin: tuple[str, tuple[tuple[str, Any], ...]] | None = None
 
     @staticmethod
     def from_linen(module: Any, *, input_shape: tuple[int, ...]) -> Model:

@@ -27,10 +27,13 @@ def test_a_block_of_a_missing_result_is_refused():
         regenerate(block.format("results/none.json"))
 
 
-def test_the_readme_s_example_runs_as_written(capsys):
+def test_the_readme_s_examples_run_as_written(capsys, tmp_path, monkeypatch):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    exec(compile(example, "README.md", "exec"), {})
-    cost, gap = capsys.readouterr().out.splitlines()
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for example in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(example, "README.md", "exec"), names)
+    cost, gap, verdict = capsys.readouterr().out.splitlines()[:3]
+    assert verdict.startswith("VALID: 1500 of 1500")
     assert "example_gradients=" in cost
     assert 0 <= float(gap) < 0.2

@@ -97,6 +97,35 @@ def gap_against_cost(records: Sequence[Record], reference: str = "retrain") -> s
         return _svg(figure)
 
 
+def verification_errors(steps: np.ndarray, errors: np.ndarray, tolerance: float, norm: str) -> str:
+    """Returns the errors of a verified log against the step, and their distribution.
+
+    Args:
+      steps: [m] the steps of the checkpoints.
+      errors: [m] their errors; those that are not finite are left out.
+      tolerance: drawn as a line.
+      norm: the measure, for the axis.
+    """
+    finite = np.isfinite(errors)
+    steps, errors = steps[finite], errors[finite]
+    positive = [value for value in (*errors.tolist(), tolerance) if value > 0] or [1e-8]
+    least, top = min(positive), 2 * max(positive)
+    edges = np.concatenate([[0.0], np.geomspace(least, top, 30)])
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8.4, 3.0), layout="constrained")
+        by_step, spread = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
+        by_step.plot(steps, errors, "o", color=TEST_COLOUR, markersize=3)
+        spread.hist(errors, edges, orientation="horizontal", color=TEST_COLOUR)
+        for axes in (by_step, spread):
+            axes.axhline(tolerance, color=FORGET_COLOUR, linewidth=1, label="tolerance")
+        by_step.set_yscale("symlog", linthresh=least)
+        by_step.set(ylim=(0, top), title="error of each checkpoint")
+        by_step.set(xlabel="step", ylabel=f"error ({norm})")
+        spread.set(xlabel="checkpoints", title="distribution")
+        by_step.legend()
+        return _svg(figure)
+
+
 def _by_method(records: Sequence[Record]) -> dict[str, list[Record]]:
     groups: dict[str, list[Record]] = {}
     for record in records:

@@ -1,5 +1,8 @@
 """Runs every test with the jaxtyping annotations of unlearnkit checked by beartype."""
 
+import gc
+
+import jax
 import jaxtyping
 import pytest
 from hypothesis import settings
@@ -8,6 +11,18 @@ jaxtyping.install_import_hook("unlearnkit", "run_time_types.checked").__enter__(
 
 settings.register_profile("unlearnkit", deadline=None)  # the first example compiles
 settings.load_profile("unlearnkit")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def release_compiled_programs():
+    """Frees what a file's tests compiled: each program takes memory maps, and they are limited.
+
+    A worker that keeps some thousands of programs reaches Linux's 65,530 maps a process, and the
+    compiler crashes.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

@@ -49,8 +49,8 @@ def environment() -> dict[str, str]:
         "processor": _processor() if device.platform == "cpu" else "",
         **{name: _version(name) or "" for name in ("jax", "jaxlib", "flax", "optax")},
         "unlearnkit": unlearnkit.__version__,
-        "x64": str(jax.config.jax_enable_x64),
-        "threefry_partitionable": str(jax.config.jax_threefry_partitionable),
+        "x64": str(jax.config.values["jax_enable_x64"]),
+        "threefry_partitionable": str(jax.config.values["jax_threefry_partitionable"]),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 

@@ -10,7 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from unlearnkit.auditing import DEFAULT_ATTACKS, MembershipInference, evaluate
+from unlearnkit.auditing import (
+    DEFAULT_ATTACKS,
+    MembershipInference,
+    Reference,
+    audit_reference,
+    evaluate,
+)
 from unlearnkit.base import (
     Cost,
     Dataset,
@@ -21,7 +27,6 @@ from unlearnkit.base import (
     Unlearned,
     Unlearner,
     UnlearnInfo,
-    Variables,
 )
 from unlearnkit.data import ForgetRequest, choose_split
 from unlearnkit.training import DivergedError, Recipe, fit_many
@@ -108,16 +113,17 @@ def compare(
         )
         untouched = Unlearned(original, UnlearnInfo({}, Cost(0.0, 0.0)))
         audit_key = audit_keys[seed]
-        yield _judge(ORIGINAL, seed, untouched, audit_key, model, task, reference, attacks)
+        judged = audit_reference(audit_key, model, reference, task)
+        yield _judge(ORIGINAL, seed, untouched, audit_key, model, task, judged, attacks)
         for index, (name, method) in enumerate(methods.items()):
             on_epoch = _stage(on_stage, f"{name}, seed {seed + 1} of {seeds}", _epochs(method))
             method_key = jax.random.fold_in(method_keys[seed], index)
             try:
                 unlearned = method(method_key, model, original, task, on_epoch=on_epoch)
+                record = _judge(name, seed, unlearned, audit_key, model, task, judged, attacks)
             except DivergedError as error:
-                yield Record(name, seed, {}, Cost(0.0, 0.0), diverged=str(error))
-                continue
-            yield _judge(name, seed, unlearned, audit_key, model, task, reference, attacks)
+                record = Record(name, seed, {}, Cost(0.0, 0.0), diverged=str(error))
+            yield record
 
 
 def _judge(
@@ -127,7 +133,7 @@ def _judge(
     key: Key[Array, ""],
     model: Model,
     task: Task,
-    reference: Variables,
+    reference: Reference,
     attacks: Sequence[MembershipInference],
 ) -> Record:
     audited = evaluate(key, model, unlearned.variables, task, reference=reference, attacks=attacks)

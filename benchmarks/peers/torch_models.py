@@ -40,7 +40,7 @@ def apply_lenet(p: Params, x: torch.Tensor) -> torch.Tensor:
     h = h.permute(0, 2, 3, 1).flatten(1)
     h = F.relu(F.linear(h, p["fc1.weight"], p["fc1.bias"]))
     h = F.relu(F.linear(h, p["fc2.weight"], p["fc2.bias"]))
-    return F.linear(h, p["fc3.weight"], p["fc3.bias"])
+    return F.linear(h, p["classifier.weight"], p["classifier.bias"])
 
 
 def mlp_params(params: Any) -> Params:
@@ -127,6 +127,12 @@ def per_example_gradients(
 
     batched = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0), chunk_size=chunk)
     return batched(params, x, y)
+
+
+def gram(gradients: Params) -> torch.Tensor:
+    """Returns the inner products of per-example gradients, one row an example in every leaf."""
+    bank = torch.cat([leaf.flatten(1) for leaf in gradients.values()], dim=1)
+    return bank @ bank.T
 
 
 def synchronise() -> None:

@@ -7,12 +7,14 @@ from scipy import stats
 from unlearnkit.auditing import (
     MembershipInference,
     activation_distance,
+    audit_reference,
     average_gap,
     evaluate,
     loss_divergence,
     prediction_agreement,
 )
 from unlearnkit.base import Dataset, Model, Task, Variables
+from unlearnkit.training import DivergedError
 
 KEY = jax.random.key(0)
 
@@ -40,7 +42,8 @@ def test_a_model_is_no_distance_from_itself(model, task):
     variables = model.init(KEY)
     metrics = evaluate(KEY, model, variables, task, reference=variables).metrics
     assert metrics["average_gap"] == 0.0
-    for name in ("forget", "test"):
+    assert metrics["wasserstein_reference"] == 0.0
+    for name in ("retain", "forget", "test"):
         assert metrics[f"agreement_{name}"] == 1.0
         assert metrics[f"activation_distance_{name}"] == 0.0
 
@@ -71,6 +74,41 @@ def test_the_record_is_what_its_names_say(model, task):
     assert all(np.isfinite(value) for value in metrics.values())
 
 
+def test_a_reference_audited_before_gives_the_same_record(model, task):
+    variables, reference = model.init(KEY), model.init(jax.random.key(1))
+    once = audit_reference(KEY, model, reference, task)
+    found, expected = (
+        evaluate(KEY, model, variables, task, reference=given).metrics
+        for given in (once, reference)
+    )
+    assert found == expected
+    losses = [evaluate(KEY, model, v, task).curves["loss_forget"] for v in (variables, reference)]
+    assert found["wasserstein_reference"] == pytest.approx(stats.wasserstein_distance(*losses))
+    other = task._replace(forget=draw(9, 31))
+    with pytest.raises(ValueError, match="audited on another task: forget has 31 examples, there"):
+        evaluate(KEY, model, variables, other, reference=once)
+
+
+def test_class_wise_forgetting_has_two_test_accuracies(model, task):
+    """`class:1` keeps the class in the test set, `class:1:not-in-test` does not."""
+
+    def without(data):
+        return data.take(np.flatnonzero(np.asarray(data.y) != 1))
+
+    variables = model.init(KEY)
+    in_test = task._replace(retain=without(task.retain))
+    metrics = evaluate(KEY, model, variables, in_test).metrics
+    right = np.asarray(jnp.argmax(task.test.x @ variables.params["w"], -1) == task.test.y)
+    kept = np.asarray(task.test.y) != 1
+    assert metrics["accuracy_test_kept"] == pytest.approx(right[kept].mean())
+    assert metrics["accuracy_test_forgotten"] == pytest.approx(right[~kept].mean())
+    not_in_test = in_test._replace(test=without(task.test))
+    metrics = evaluate(KEY, model, variables, not_in_test).metrics
+    assert "accuracy_test_kept" not in metrics
+    assert metrics["accuracy_test"] == pytest.approx(right[kept].mean())
+    assert "accuracy_test_kept" not in evaluate(KEY, model, variables, task).metrics
+
+
 def test_distances_of_known_networks():
     one = jnp.array([[0.0, 100.0], [100.0, 0.0]])
     other = jnp.array([[0.0, 100.0], [0.0, 100.0]])
@@ -95,3 +133,9 @@ def test_what_does_not_fit_is_refused(model, task):
     empty = task._replace(forget=draw(1, 0))
     with pytest.raises(ValueError, match="forget"):
         evaluate(KEY, model, variables, empty)
+
+
+def test_outputs_that_are_not_finite_are_no_record(model, task):
+    broken = Variables({"w": jnp.full((5, 3), jnp.nan)})
+    with pytest.raises(DivergedError, match="outputs on retain are not finite"):
+        evaluate(KEY, model, broken, task)

@@ -87,3 +87,10 @@ def test_an_attack_is_a_value():
     attack = MembershipInference("margin", "svm")
     assert dataclasses.replace(attack, folds=10) == attack
     assert len({attack, MembershipInference("margin", "svm")}) == 1
+
+
+def test_features_that_are_not_finite_are_refused():
+    members = draw(20, 0.0)
+    members[3] = np.nan
+    with pytest.raises(ValueError, match="features of members must be finite"):
+        MembershipInference().attack(KEY, members, draw(20, 0.0))

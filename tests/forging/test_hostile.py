@@ -186,7 +186,8 @@ def put(*path, value):
         (put("checkpoints", 1, "file", value="/etc/passwd"), "broken at checkpoint 1"),
         (put("checkpoints", 1, "step", value=5), "broken at checkpoint 1"),
         (put("every", value=0), "must be >= 1"),
-        (put("every", value=5), "broken at checkpoint|lacks"),
+        (put("every", value=3), "broken at checkpoint 1"),
+        (put("every", value=5), "4 checkpoints, where 1 to 3 belong"),
         (put("network", "name", value="os.system"), "unknown model 'os.system'"),
         (
             put("network", "options", value={"hidden": [10**9, 10**9]}),

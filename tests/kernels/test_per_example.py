@@ -89,13 +89,25 @@ class TestGram:
             np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
             np.testing.assert_array_equal(got, got.T)
 
-    def test_holds_two_blocks_of_the_bank_at_a_time(self, mlp, monkeypatch):
+    def test_an_operator_s_gram_is_the_bank_s_on_every_network(self, problem):
+        want = problem.gradients @ problem.gradients.T
+        got = kernels.gram(operator(problem))
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
+
+    def test_forms_no_row_of_a_dense_kernel(self, mlp):
+        pieces = operator(mlp).factors(0, 5)
+        kernel_shapes = [leaf.shape for leaf in jax.tree.leaves(mlp.params) if leaf.ndim == 2]
+        assert kernel_shapes
+        assert [h.shape for h in pieces.inputs] == [(5, shape[0]) for shape in kernel_shapes]
+        assert [g.shape for g in pieces.slopes] == [(5, 1, shape[1]) for shape in kernel_shapes]
+
+    def test_holds_two_blocks_of_the_pieces_at_a_time(self, mlp, monkeypatch):
         lazy, sizes = operator(mlp), []
-        rows = kernels.GradientOperator.rows
+        factors = kernels.GradientOperator.factors
         monkeypatch.setattr(
             kernels.GradientOperator,
-            "rows",
-            lambda self, start, stop: sizes.append(stop - start) or rows(self, start, stop),
+            "factors",
+            lambda self, start, stop: sizes.append(stop - start) or factors(self, start, stop),
         )
         kernels.gram(lazy, chunk=2)
         assert max(sizes) == 2

@@ -140,3 +140,13 @@ def test_jacobi_divides_by_the_damped_diagonal(x64):
     got = kernels.jacobi(diagonal, damping=0.5)({"w": jnp.array([3.0, 7.0]), "b": jnp.array([1.0])})
     np.testing.assert_allclose(got["w"], [2.0, 2.0])
     np.testing.assert_allclose(got["b"], [2.0])
+
+
+def test_a_restriction_is_the_exact_inverse_on_the_part_that_stays(mlp):
+    kept = np.repeat([1.0, 1, 0, 1, 0, 1, 1], 3)
+    whole = kernels.sketched_ntk(
+        jax.random.key(0), mlp.apply, mlp.params, mlp.dataset.x, damping=0.3, rank=10**6
+    )
+    part = whole.restricted_to(jnp.asarray(kept), shift=0.3)
+    system = kept[:, None] * dense_ntk(mlp) * kept + 0.3 * np.eye(21)
+    np.testing.assert_allclose(dense(part, (7, 3)) @ system, np.eye(21), atol=1e-9)

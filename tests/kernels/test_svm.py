@@ -197,6 +197,24 @@ def test_interpreted_is_compiled():
     np.testing.assert_allclose(interpreted.bias, compiled.bias, rtol=2e-6, atol=1e-6)
 
 
+def test_compiled_around_constants():
+    """Values that are known while a caller is compiled are checked as values."""
+    x, y = (jnp.asarray(v) for v in problem(24, 3, dtype="float32"))
+    weight, C, classes = jnp.ones(24), jnp.float32(0.5), jnp.arange(24) % 3
+
+    @jax.jit
+    def fit(shift):
+        moved = svm_module.svm(x + shift, y, C=C, loss="logistic", sample_weight=weight)
+        still = svm_module.svm(x, y, C=C, loss="logistic", sample_weight=weight)
+        several = one_vs_rest(x, classes, n_classes=3, C=C, loss="logistic")
+        return moved.weights, still.weights, several.weights[0]
+
+    moved, still, first = fit(0.0)
+    np.testing.assert_allclose(moved, still, rtol=1e-5)
+    alone = solve(x, np.where(classes == 0, 1, -1), C=0.5, loss="logistic")
+    np.testing.assert_allclose(first, alone.weights, atol=1e-5)
+
+
 def test_second_call_compiles_nothing():
     with jax.enable_x64(True):
         x, y = problem(24, 3)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from unlearnkit import data, models
-from unlearnkit.auditing import MembershipInference
-from unlearnkit.base import Unlearned
+from unlearnkit.auditing import MembershipInference, audit_reference
+from unlearnkit.base import Cost, Unlearned, UnlearnInfo
 from unlearnkit.study import compare
 from unlearnkit.training import DivergedError, Recipe
 from unlearnkit.unlearning import FineTune, GradientAscent, Retrain
@@ -88,6 +88,33 @@ def test_divergence_is_a_row_and_the_study_goes_on(model, digits):
     assert "loss nan" in records[1].diverged
     assert records[1].metrics == {}
     assert records[2].diverged is None
+
+
+@dataclasses.dataclass(frozen=True)
+class GivesNan:
+    """Returns weights whose outputs are not finite."""
+
+    def __call__(self, key, model, variables, task, *, on_epoch=None) -> Unlearned:
+        broken = jax.tree.map(lambda w: w * np.nan, variables)
+        return Unlearned(broken, UnlearnInfo({}, Cost(0.0, 0.0)))
+
+
+def test_outputs_that_are_not_finite_are_a_divergence(model, digits):
+    records = run(model, digits, {"nan": GivesNan()}, seeds=1)
+    assert "not finite" in records[1].diverged
+
+
+def test_the_reference_is_audited_once_a_seed(model, digits, monkeypatch):
+    audited = []
+
+    def spy(key, *arguments):
+        audited.append(key)
+        return audit_reference(key, *arguments)
+
+    monkeypatch.setattr("unlearnkit.study.audit_reference", spy)
+    ascent = GradientAscent(epochs=1, batch_size=32)
+    run(model, digits, {"one": ascent, "two": ascent}, seeds=2)
+    assert len(audited) == 2
 
 
 def test_nonsense_is_refused(model, digits):

@@ -1,35 +1,133 @@
 """Audits: what an unlearned model still knows, and how far it is from a retrained one."""
 
+from typing import Any
+
+from unlearnkit.auditing.ensembles import Ensemble, retrained_ensemble, unlearned_ensemble
+from unlearnkit.auditing.entropy_svm import EntropySvm
 from unlearnkit.auditing.evaluate import (
     DEFAULT_ATTACKS,
     GAP_METRICS,
+    Reference,
     accuracy,
     activation_distance,
+    audit_reference,
     average_gap,
     evaluate,
     loss_divergence,
     prediction_agreement,
 )
-from unlearnkit.auditing.features import (
+from unlearnkit.auditing.forgetting_quality import (
+    challenge_score,
+    example_epsilons,
+    forgetting_quality,
+)
+from unlearnkit.auditing.gaussian_kl import gaussian_kl
+from unlearnkit.auditing.information import (
+    GaussianWeights,
+    query_information,
+    query_set_information,
+    white_box_information,
+)
+from unlearnkit.auditing.information_curves import (
+    information_bounds,
+    information_tradeoff,
+    sample_leakage,
+)
+from unlearnkit.auditing.intervals import Interval, clopper_pearson, mean_and_error
+from unlearnkit.auditing.klom import klom
+from unlearnkit.auditing.lira import Lira, lira_scores
+from unlearnkit.auditing.membership import MembershipInference
+from unlearnkit.auditing.population import PopulationAttack, p_values
+from unlearnkit.auditing.quantile import QuantileAttack
+from unlearnkit.auditing.relearn import RelearnTime, forget_loss
+from unlearnkit.auditing.scores import auc, score_attack, tpr_at_fpr
+from unlearnkit.auditing.scrubbing_path import scrubbing_path
+from unlearnkit.auditing.shadows import Shadows, train_shadows
+from unlearnkit.auditing.threshold import ThresholdAttack
+from unlearnkit.auditing.weight_paths import PathPlane, principal_paths
+from unlearnkit.base import Audit
+from unlearnkit.kernels import (
     FEATURES,
     cross_entropy_losses,
     margins,
     membership_features,
 )
-from unlearnkit.auditing.membership import MembershipInference
+
+AUDITS: dict[str, type[Audit]] = {
+    "membership_inference": MembershipInference,
+    "threshold": ThresholdAttack,
+    "population": PopulationAttack,
+    "quantile": QuantileAttack,
+    "entropy_svm": EntropySvm,
+    "lira": Lira,
+    "relearn_time": RelearnTime,
+}
+"""Every audit of one network by name; the command line and the shared tests read it."""
+
+
+def create(name: str, **hyperparameters: Any) -> Audit:
+    """Returns the named audit with these hyperparameters.
+
+    Raises:
+      ValueError: an unknown name, or a hyperparameter outside its range.
+      TypeError: a hyperparameter that the audit does not have, or lacks.
+    """
+    if name not in AUDITS:
+        raise ValueError(f"unknown audit {name!r}; known: {', '.join(AUDITS)}")
+    return AUDITS[name](**hyperparameters)
+
 
 __all__ = [
+    "AUDITS",
     "DEFAULT_ATTACKS",
     "FEATURES",
     "GAP_METRICS",
+    "Ensemble",
+    "EntropySvm",
+    "GaussianWeights",
+    "Interval",
+    "Lira",
     "MembershipInference",
+    "PathPlane",
+    "PopulationAttack",
+    "QuantileAttack",
+    "Reference",
+    "RelearnTime",
+    "Shadows",
+    "ThresholdAttack",
     "accuracy",
     "activation_distance",
+    "auc",
+    "audit_reference",
     "average_gap",
+    "challenge_score",
+    "clopper_pearson",
+    "create",
     "cross_entropy_losses",
     "evaluate",
+    "example_epsilons",
+    "forget_loss",
+    "forgetting_quality",
+    "gaussian_kl",
+    "information_bounds",
+    "information_tradeoff",
+    "klom",
+    "lira_scores",
     "loss_divergence",
     "margins",
+    "mean_and_error",
     "membership_features",
+    "p_values",
     "prediction_agreement",
+    "principal_paths",
+    "query_information",
+    "query_set_information",
+    "retrained_ensemble",
+    "sample_leakage",
+    "score_attack",
+    "scrubbing_path",
+    "tpr_at_fpr",
+    "train_shadows",
+    "unlearned_ensemble",
+    "white_box_information",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,10 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from scipy import stats
 
-from unlearnkit.auditing.features import cross_entropy_losses, membership_features
 from unlearnkit.auditing.membership import MembershipInference
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
-from unlearnkit.training import predict
+from unlearnkit.kernels import cross_entropy_losses, membership_features
+from unlearnkit.training import DivergedError, predict
 from unlearnkit.validation import check_task, check_variables
 
 HEADLINE_ATTACK = MembershipInference("loss", "logistic")
@@ -31,40 +32,60 @@ GAP_METRICS = ("accuracy_retain", "accuracy_forget", "accuracy_test", "mia_loss_
 """The metrics whose absolute differences to Retrain make the average gap."""
 
 
+class Reference(NamedTuple):
+    """What `evaluate` compares with: a retrained network, audited once for all methods.
+
+    Attributes:
+      logits: by the set's name.
+      metrics: at least `GAP_METRICS`.
+      losses: of the forget set, [n].
+    """
+
+    logits: Mapping[str, Float[Array, "n c"]]
+    metrics: Mapping[str, float]
+    losses: Float[np.ndarray, " n"]
+
+
 def evaluate(
     key: Key[Array, ""],
     model: Model,
     variables: Variables,
     task: Task,
     *,
-    reference: Variables | None = None,
+    reference: Variables | Reference | None = None,
     attacks: Sequence[MembershipInference] = DEFAULT_ATTACKS,
 ) -> Audited:
     """Returns every audit of one model as one record.
 
     Metrics:
       accuracy_{retain,forget,test}; accuracy_gap = |Acc_f - Acc_te|
+      where the retain set lacks classes of the test set, as in class-wise forgetting with
+        `ClassForget(in_test=True)`, accuracy_test_kept and accuracy_test_forgotten: on the test
+        examples of the other classes, and of these
       mia_{feature}_{attacker}_{metric}: see `MembershipInference`
       ks_statistic, ks_pvalue, wasserstein: between the losses of the forget and the test set
-      with a reference, of the forget and of the test set each:
-        agreement_{set}: share of equal predictions
+      with a reference:
+        agreement_{set}: share of equal predictions, of retain, forget and test
         activation_distance_{set}: mean_i ‖softmax f(x_i) - softmax f_ref(x_i)‖₁, in [0, 2]
-      average_gap: mean |difference to the reference| over the three accuracies and the accuracy of
-        the loss attack, the headline distance to Retrain
+        wasserstein_reference: between the losses of the forget set, here and there
+        average_gap: mean |difference to the reference| over the three accuracies and the accuracy
+          of the loss attack, the headline distance to Retrain
 
     Curves: `loss_forget`, `loss_test`, and `fpr` and `tpr` of each attack under its name.
 
     Args:
-      key: of the attacks' subsamples and folds; the reference is audited with the same.
+      key: of the attacks' subsamples and folds; audit the reference with the same.
       model: the network.
       variables: the weights that are judged.
       task: the question that they answer.
-      reference: weights of a network retrained without the forget set.
+      reference: weights of a network retrained without the forget set, or, for several methods,
+        what `audit_reference` made of them.
       attacks: membership attacks to run; the loss attack by logistic regression must be among
         them where a reference is given.
 
     Raises:
       ValueError: a task, variables or reference that does not fit the model.
+      DivergedError: outputs that are not finite.
 
     Source: 001, section 6.2; 004, section 6 (activation distance); average gap of Jia et al. 2023.
     """
@@ -74,17 +95,45 @@ def evaluate(
     metrics, curves = _audit(key, logits, task, attacks)
     if reference is None:
         return Audited(metrics, curves)
-    check_variables(reference, model)
     if HEADLINE_ATTACK not in attacks:
         raise ValueError(f"the distance to a reference needs {HEADLINE_ATTACK} among the attacks")
-    reference_logits = _logits(model, reference, task)
-    reference_metrics, _ = _audit(key, reference_logits, task, [HEADLINE_ATTACK])
-    for name in ("forget", "test"):
-        mine, other = logits[name], reference_logits[name]
+    if isinstance(reference, Variables):
+        reference = audit_reference(key, model, reference, task)
+    for name, mine in logits.items():
+        other = reference.logits[name]
+        if other.shape != mine.shape:
+            raise ValueError(
+                f"the reference was audited on another task: {name} has {mine.shape[0]} examples, "
+                f"there {other.shape[0]}; call audit_reference with this one"
+            )
         metrics[f"agreement_{name}"] = prediction_agreement(mine, other)
         metrics[f"activation_distance_{name}"] = activation_distance(mine, other)
-    metrics["average_gap"] = average_gap(metrics, reference_metrics)
+    metrics["wasserstein_reference"] = float(
+        stats.wasserstein_distance(curves["loss_forget"], reference.losses)
+    )
+    metrics["average_gap"] = average_gap(metrics, reference.metrics)
     return Audited(metrics, curves)
+
+
+def audit_reference(
+    key: Key[Array, ""], model: Model, variables: Variables, task: Task
+) -> Reference:
+    """Returns what `evaluate` needs of a retrained network, for use with several methods.
+
+    Args:
+      key: the one that `evaluate` is called with.
+      model: the network.
+      variables: weights retrained without the forget set.
+      task: the question.
+
+    Raises:
+      ValueError: a task or variables that do not fit the model.
+    """
+    check_task(task, model)
+    check_variables(variables, model)
+    logits = _logits(model, variables, task)
+    metrics, curves = _audit(key, logits, task, [HEADLINE_ATTACK])
+    return Reference(logits, metrics, curves["loss_forget"])
 
 
 def average_gap(metrics: Mapping[str, float], reference: Mapping[str, float]) -> float:
@@ -132,7 +181,11 @@ def loss_divergence(
 
 def _logits(model: Model, variables: Variables, task: Task) -> dict[str, Array]:
     parts = {"retain": task.retain, "forget": task.forget, "test": task.test}
-    return {name: predict(model, variables, part.x) for name, part in parts.items()}
+    logits = {name: predict(model, variables, part.x) for name, part in parts.items()}
+    for name, values in logits.items():
+        if not bool(jnp.isfinite(values).all()):
+            raise DivergedError(f"the network's outputs on {name} are not finite: it has diverged")
+    return logits
 
 
 def _audit(
@@ -146,6 +199,7 @@ def _audit(
         for name, values in logits.items()
     }
     metrics["accuracy_gap"] = abs(metrics["accuracy_forget"] - metrics["accuracy_test"])
+    metrics |= _accuracies_by_class(logits["test"], task)
     seen = {"forget": task.forget.y, "test": task.test.y}
     losses = {name: np.asarray(cross_entropy_losses(logits[name], y)) for name, y in seen.items()}
     metrics |= loss_divergence(losses["forget"], losses["test"])
@@ -164,3 +218,15 @@ def _audit(
 
 def _accuracy(logits: Array, dataset: Dataset) -> float:
     return float(jnp.mean(jnp.argmax(logits, -1) == dataset.y))
+
+
+def _accuracies_by_class(logits: Array, task: Task) -> dict[str, float]:
+    """Returns the test accuracy on classes that are retained and on others, where both exist."""
+    kept = np.isin(np.asarray(task.test.y), np.asarray(task.retain.y))
+    if kept.all() or not kept.any():
+        return {}
+    right = np.asarray(jnp.argmax(logits, -1) == task.test.y)
+    return {
+        "accuracy_test_kept": float(right[kept].mean()),
+        "accuracy_test_forgotten": float(right[~kept].mean()),
+    }

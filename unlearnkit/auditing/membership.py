@@ -15,8 +15,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from unlearnkit.auditing.features import FEATURES, FeatureName, membership_features
 from unlearnkit.base import Audited, Model, Task, Variables
+from unlearnkit.kernels import FEATURES, FeatureName, membership_features
 from unlearnkit.training import predict
 from unlearnkit.validation import check_task, check_variables
 
@@ -90,8 +90,14 @@ class MembershipInference:
           others: features of the test set.
 
         Raises:
-          ValueError: fewer examples than folds in a set.
+          ValueError: fewer examples than folds in a set, or features that are not finite.
         """
+        for name, part in (("members", members), ("others", others)):
+            if not np.all(np.isfinite(part)):
+                raise ValueError(
+                    f"features of {name} must be finite, got NaN or infinity; "
+                    "a network that gives them has diverged and cannot be audited"
+                )
         size = min(len(members), len(others))
         if size < self.folds:
             raise ValueError(

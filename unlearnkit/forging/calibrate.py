@@ -220,8 +220,8 @@ def _changed_runs(
             yield _LeftOut(change, "the network draws (dropout) by an example's place in the batch")
             return
         orders = ((i % len(bench.segments), jax.random.fold_in(key, i)) for i in range(shuffles))
-        runs = ((index, bench.run(index, order=order)) for index, order in orders)
-        yield _Changed(change, True, runs)
+        shuffled = ((index, bench.run(index, order=order)) for index, order in orders)
+        yield _Changed(change, True, shuffled)
     elif change == "matmul precision":
         claimed = bench.log.claim.matmul_precision or "default"
         promised = _DIGITS.get(claimed, _DIGITS["highest"])

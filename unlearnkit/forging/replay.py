@@ -127,11 +127,9 @@ def _replay_share(
 
 def state_errors(one: TrainState, other: TrainState, norm: Norm) -> tuple[float, float]:
     """Returns the error between two states' weights, and that of what else they carry."""
-    weights = (flatten(state.variables.params) for state in (one, other))
-    carried = (
-        flatten((state.variables.state, state.opt_state, state.step)) for state in (one, other)
-    )
-    return error_between(*weights, norm), error_between(*carried, norm)
+    weights = [flatten(state.variables.params) for state in (one, other)]
+    carried = [flatten((s.variables.state, s.opt_state, s.step)) for s in (one, other)]
+    return error_between(weights[0], weights[1], norm), error_between(carried[0], carried[1], norm)
 
 
 def _replay_at_once(

@@ -176,7 +176,7 @@ def _choose(
     if steps == "all":
         return list(range(log.segments))
     kind, _, count = steps.partition(":")
-    if kind == "random":
+    if kind == "random" and key is not None:
         order = np.asarray(jax.random.permutation(key, log.segments))
         return sorted(order[: int(count)].tolist())
     chosen: list[int] = []

@@ -1,4 +1,4 @@
-"""The numerical kernels: curvature, solvers, gradients, NTK and the differentiable auditor."""
+"""The numerical kernels: curvature, solvers, gradients, NTK and what auditors are made of."""
 
 from unlearnkit.base import SolveInfo
 from unlearnkit.kernels.curvature import (
@@ -14,6 +14,11 @@ from unlearnkit.kernels.curvature import (
     output_hessian,
     squared_error_hessian,
 )
+from unlearnkit.kernels.empirical_risk import (
+    risk_ggn_operator,
+    risk_gradient,
+    risk_hessian_operator,
+)
 from unlearnkit.kernels.games import (
     GameInfo,
     GameSolver,
@@ -25,6 +30,13 @@ from unlearnkit.kernels.games import (
     unrolled_gradient,
 )
 from unlearnkit.kernels.krylov import cg, cgnr, minres
+from unlearnkit.kernels.membership_features import (
+    FEATURES,
+    FeatureName,
+    cross_entropy_losses,
+    margins,
+    membership_features,
+)
 from unlearnkit.kernels.ntk import empirical_ntk, jacobian, ntk_operator
 from unlearnkit.kernels.per_example import GradientOperator, gradient_bank, gram
 from unlearnkit.kernels.preconditioners import LowRank, jacobi, nystrom, sketched_ntk
@@ -35,6 +47,8 @@ from unlearnkit.kernels.svm_solution import SvmInfo, SvmSolution, SvmStatus
 from unlearnkit.kernels.total_gradient import total_gradient
 
 __all__ = [
+    "FEATURES",
+    "FeatureName",
     "GameInfo",
     "GameSolver",
     "GameState",
@@ -48,6 +62,7 @@ __all__ = [
     "cg",
     "cgnr",
     "cross_entropy_hessian",
+    "cross_entropy_losses",
     "empirical_fisher_diagonal",
     "empirical_ntk",
     "fisher_diagonal",
@@ -65,12 +80,17 @@ __all__ = [
     "jacobian_vp",
     "lissa",
     "logistic_regression",
+    "margins",
+    "membership_features",
     "minres",
     "neumann",
     "ntk_operator",
     "nystrom",
     "one_vs_rest",
     "output_hessian",
+    "risk_ggn_operator",
+    "risk_gradient",
+    "risk_hessian_operator",
     "sketched_ntk",
     "squared_error_hessian",
     "svm",

@@ -30,15 +30,17 @@ def map_batches(
     """Returns function(arguments, *batches) over all n examples, computed a chunk at a time.
 
     The whole chunks run in one loop and the rest after it, so that nothing is padded and no example
-    is seen twice; `lax.map(batch_size=)` has returned wrong results on some accelerators.
+    is seen twice; `lax.map(batch_size=)` has returned wrong results on some accelerators. A chunk
+    is a slice of the batches as they are: reshaped ones are copied on their way into the loop.
     """
     n = batches[0].shape[0]
     _trees.check_positive(chunk=chunk)
     whole = n // chunk
     if n <= chunk:
         return function(arguments, *batches)
-    head = [b[: whole * chunk].reshape(whole, chunk, *b.shape[1:]) for b in batches]
-    out = jax.lax.map(lambda batch: function(arguments, *batch), tuple(head))
+    out = jax.lax.map(
+        lambda i: function(arguments, *_slice(batches, i * chunk, chunk)), jnp.arange(whole)
+    )
     out = jax.tree.map(lambda o: o.reshape(whole * chunk, *o.shape[2:]), out)
     if whole * chunk == n:
         return out
@@ -72,14 +74,14 @@ def sum_batches(
     whole = n // chunk
     if n <= chunk:
         return function(arguments, *batches)
-    head = tuple(b[: whole * chunk].reshape(whole, chunk, *b.shape[1:]) for b in batches)
-    shape = jax.eval_shape(function, arguments, *(b[0] for b in head))
+    shape = jax.eval_shape(function, arguments, *_slice(batches, 0, chunk))
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)
 
-    def add(total: Any, batch: tuple[Array, ...]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, function(arguments, *batch)), None
+    def add(total: Any, i: Array) -> tuple[Any, None]:
+        part = function(arguments, *_slice(batches, i * chunk, chunk))
+        return jax.tree.map(jnp.add, total, part), None
 
-    total = jax.lax.scan(add, zero, head)[0]
+    total = jax.lax.scan(add, zero, jnp.arange(whole))[0]
     if whole * chunk == n:
         return total
     rest = function(arguments, *(b[whole * chunk :] for b in batches))
@@ -98,3 +100,7 @@ def mean_over_examples(
         return jax.tree.map(lambda v: jnp.sum(v, axis=0), values)
 
     return jax.tree.map(lambda s: s / n, sum_batches(total, params, arrays, chunk))
+
+
+def _slice(batches: tuple[Array, ...], start: Any, size: int) -> tuple[Array, ...]:
+    return tuple(jax.lax.dynamic_slice_in_dim(batch, start, size) for batch in batches)

@@ -20,6 +20,10 @@ from unlearnkit.base import Params
 CALLS = ("jit", "pjit", "closed_call")
 
 
+Apply = Callable[[Params, Any], Array]
+"""(params, examples) -> [n, c]; examples are a pytree of arrays [n, ...]."""
+
+
 class Factors(NamedTuple):
     """The Jacobian of n examples with c outputs, in pieces.
 
@@ -66,31 +70,43 @@ class _Taps:
         return product if addition is None else product + addition.reshape(product.shape)
 
 
-def dense_kernels(
-    apply: Callable[[Params, Array], Array], params: Params, one: Array
-) -> tuple[int, ...]:
+def inner_products(left: Sequence[Array], right: Sequence[Array]) -> Any:
+    """Returns the sum over pairs a [n, c, s], b [m, d, s] of Σ_s a b, [n, c, m, d]."""
+    total: Any = 0
+    for a, b in zip(left, right, strict=True):
+        total = total + jnp.tensordot(a, b, axes=(2, 2))
+    return total
+
+
+def contract(one: Factors, two: Factors) -> Array:
+    """Returns the product of one Jacobian with the other's transpose, [n, c, m, c]."""
+    total = inner_products(one.rest, two.rest)
+    for h1, g1, h2, g2 in zip(one.inputs, one.slopes, two.inputs, two.slopes, strict=True):
+        total = total + (h1 @ h2.T)[:, None, :, None] * inner_products([g1], [g2])
+    return total
+
+
+def dense_kernels(apply: Apply, params: Params, one: Any) -> tuple[int, ...]:
     """Returns the positions of the leaves that are dense kernels for a single example `one`."""
     leaves = jax.tree.leaves(params)
     candidates = [i for i, leaf in enumerate(leaves) if jnp.ndim(leaf) == 2]
     program = _program(apply, params, one)
     taps = _Taps({})
 
-    def watch(leaves: Sequence[Array], one: Array) -> Any:
+    def watch(leaves: Sequence[Array], one: Any) -> Any:
         return _run_network(program, leaves, one, candidates, taps)
 
     jax.eval_shape(watch, leaves, one)
     return tuple(i for i in candidates if i in taps.inputs and i not in taps.misused)
 
 
-def factors(
-    apply: Callable[[Params, Array], Array], params: Params, x: Array, dense: tuple[int, ...]
-) -> Factors:
-    """Returns the pieces of the Jacobian at the inputs x [n, ...]."""
+def factors(apply: Apply, params: Params, x: Any, dense: tuple[int, ...]) -> Factors:
+    """Returns the pieces of the Jacobian at the examples x, a pytree of arrays [n, ...]."""
     leaves = jax.tree.leaves(params)
-    program = _program(apply, params, x[0])
+    program = _program(apply, params, jax.tree.map(lambda leaf: leaf[0], x))
     others = [i for i in range(len(leaves)) if i not in dense]
 
-    def of_example(one: Array) -> Factors:
+    def of_example(one: Any) -> Factors:
         def outputs(rest: list[Array], additions: list[Array]) -> tuple[Array, list[Array]]:
             held = list(leaves)
             for i, leaf in zip(others, rest, strict=True):
@@ -108,20 +124,21 @@ def factors(
     return jax.vmap(of_example)(x)
 
 
-def _program(apply: Callable[[Params, Array], Array], params: Params, one: Array) -> Any:
+def _program(apply: Apply, params: Params, one: Any) -> Any:
     leaves, structure = jax.tree.flatten(params)
 
-    def network(leaves: Sequence[Array], one: Array) -> Array:
-        return apply(jax.tree.unflatten(structure, leaves), one[None])[0]
+    def network(leaves: Sequence[Array], one: Any) -> Array:
+        batch = jax.tree.map(lambda leaf: leaf[None], one)
+        return apply(jax.tree.unflatten(structure, leaves), batch)[0]
 
     return jax.make_jaxpr(network)(leaves, one)
 
 
 def _run_network(
-    program: Any, leaves: Sequence[Array], one: Array, watched: Sequence[int], taps: _Taps
+    program: Any, leaves: Sequence[Array], one: Any, watched: Sequence[int], taps: _Taps
 ) -> Array:
     arguments = [_Kernel(i, v) if i in watched else v for i, v in enumerate(leaves)]
-    return taps.release(_run(program, [*arguments, one], taps)[0])
+    return taps.release(_run(program, [*arguments, *jax.tree.leaves(one)], taps)[0])
 
 
 def _run(program: Any, arguments: Sequence[Any], taps: _Taps) -> list[Any]:

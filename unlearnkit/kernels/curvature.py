@@ -63,40 +63,57 @@ def hvp_operator(loss: Loss, params: Params) -> Callable[[Params], Params]:
 
 
 @highest_precision
-def jacobian_vp(apply: Apply, params: Params, x: Array, vector: Params) -> Float[Array, "n c"]:
+def jacobian_vp(
+    apply: Apply, params: Params, x: Array, vector: Params, *, chunk: int | None = None
+) -> Float[Array, "n c"]:
     """Returns the Jacobian-vector product J v,   J = dapply(params, x) / dparams.
 
     Args:
-      apply: (params, x) -> [n, c].
+      apply: (params, x) -> [n, c], a row of its own input alone where `chunk` is given.
       params: where.
       x: [n, ...] inputs.
       vector: v, like `params`.
+      chunk: inputs at a time; all where None.
 
     Raises:
-      ValueError: `vector` is not like `params`.
+      ValueError: `vector` is not like `params`, or `chunk` < 1.
     """
     _trees.check_like("vector", vector, "params", params)
-    return jax.jvp(lambda p: apply(p, x), (params,), (vector,))[1]
+
+    def push(point: tuple[Params, Params], inputs: Array) -> Array:
+        parameters, direction = point
+        return jax.jvp(lambda p: apply(p, inputs), (parameters,), (direction,))[1]
+
+    return _chunks.map_batches(push, (params, vector), (x,), len(x) if chunk is None else chunk)
 
 
 @highest_precision
 def jacobian_transpose_vp(
-    apply: Apply, params: Params, x: Array, cotangent: Float[Array, "n c"]
+    apply: Apply,
+    params: Params,
+    x: Array,
+    cotangent: Float[Array, "n c"],
+    *,
+    chunk: int | None = None,
 ) -> Params:
     """Returns the vector-Jacobian product Jᵀ u,   J = dapply(params, x) / dparams.
 
     Args:
-      apply: (params, x) -> [n, c].
+      apply: (params, x) -> [n, c], a row of its own input alone where `chunk` is given.
       params: where.
       x: [n, ...] inputs.
       cotangent: u [n, c].
+      chunk: inputs at a time; all where None.
 
     Raises:
-      ValueError: `cotangent` is not like the outputs.
+      ValueError: `cotangent` is not like the outputs, or `chunk` < 1.
     """
-    outputs, pullback = jax.vjp(lambda p: apply(p, x), params)
-    _trees.check_like("cotangent", cotangent, "the outputs", outputs)
-    return pullback(cotangent)[0]
+    _trees.check_like("cotangent", cotangent, "the outputs", jax.eval_shape(apply, params, x))
+
+    def pull(parameters: Params, inputs: Array, vector: Array) -> Params:
+        return jax.vjp(lambda p: apply(p, inputs), parameters)[1](vector)[0]
+
+    return _chunks.sum_batches(pull, params, (x, cotangent), len(x) if chunk is None else chunk)
 
 
 @highest_precision

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from unlearnkit.base import Params
 from unlearnkit.kernels import _chunks, _dense_layers, _trees
 from unlearnkit.kernels._trees import highest_precision
+from unlearnkit.kernels.curvature import jacobian_transpose_vp, jacobian_vp
 
 Apply = Callable[[Params, Array], Array]
 
@@ -132,32 +133,27 @@ def ntk_operator(
 def _chunked_operator(
     apply: Apply, params: Params, x: Array, damping: Any, chunk: int
 ) -> Callable[[Array], Array]:
-    def pull(parameters: Params, inputs: Array, vector: Array) -> Params:
-        return jax.vjp(lambda p: apply(p, inputs), parameters)[1](vector)[0]
-
-    def push(point: tuple[Params, Params], inputs: Array) -> Array:
-        parameters, direction = point
-        return jax.jvp(lambda p: apply(p, inputs), (parameters,), (direction,))[1]
-
-    @highest_precision
     def product(vector: Array) -> Array:
-        direction = _chunks.sum_batches(pull, params, (x, vector), chunk)
-        return _chunks.map_batches(push, (params, direction), (x,), chunk) + damping * vector
+        direction = jacobian_transpose_vp(apply, params, x, vector, chunk=chunk)
+        return jacobian_vp(apply, params, x, direction, chunk=chunk) + damping * vector
 
     return product
 
 
-def jacobian(apply: Apply, params: Params, x: Array) -> Params:
+def jacobian(apply: Apply, params: Params, x: Array, *, chunk: int | None = None) -> Params:
     """Returns the Jacobian of every output of every input, like `params` with [n, c] in front.
 
     J[i, a] = ∇ f_a(x_i), by c vector-Jacobian products an input.
 
     Args:
-      apply: (params, x) -> [n, c].
+      apply: (params, x) -> [n, c], a row of its own input alone.
       params: where.
       x: [n, ...] inputs.
+      chunk: inputs at a time; all where None.
     """
-    return jax.vmap(jax.jacrev(lambda p, one: apply(p, one[None])[0]), in_axes=(None, 0))(params, x)
+    of_example = jax.jacrev(lambda p, one: apply(p, one[None])[0])
+    of_batch = jax.vmap(of_example, in_axes=(None, 0))
+    return _chunks.map_batches(of_batch, params, (x,), len(x) if chunk is None else chunk)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -174,7 +170,7 @@ def _jacobian(apply: Apply, params: Params, x: Array) -> list[Array]:
 
 @partial(jax.jit, static_argnums=0)
 def _contract_jacobians(apply: Apply, params: Params, left: Any, right: Any) -> Array:
-    return _inner_products(left, right)
+    return _dense_layers.inner_products(left, right)
 
 
 def _inputs(apply: Apply, params: Params, x: Array) -> Array:
@@ -200,17 +196,7 @@ def _factors(apply: Apply, params: Params, x: Array) -> _dense_layers.Factors:
 
 @partial(jax.jit, static_argnums=0)
 def _contract_factors(apply: Apply, params: Params, one: Any, two: Any) -> Array:
-    total = _inner_products(one.rest, two.rest)
-    for h1, g1, h2, g2 in zip(one.inputs, one.slopes, two.inputs, two.slopes, strict=True):
-        total = total + (h1 @ h2.T)[:, None, :, None] * _inner_products([g1], [g2])
-    return total
-
-
-def _inner_products(left: list[Array], right: list[Array]) -> Any:
-    total: Any = 0
-    for a, b in zip(left, right, strict=True):
-        total = total + jnp.tensordot(a, b, axes=(2, 2))
-    return total
+    return _dense_layers.contract(one, two)
 
 
 _METHODS: dict[str, tuple[Any, Any, Any]] = {

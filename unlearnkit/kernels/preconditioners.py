@@ -60,6 +60,16 @@ class LowRank(NamedTuple):
         """Returns the same approximation at another shift, for one Cholesky factorisation."""
         return _low_rank(self.factor, self.gram, jnp.asarray(shift, self.factor.dtype))
 
+    def restricted_to(self, mask: Float[Array, " N"], *, shift: Any) -> LowRank:
+        """Returns the approximation for D A D, D = diag(mask), as of a part of the data.
+
+        Args:
+          mask: one for the numbers that stay, zero for the others.
+          shift: see the attribute.
+        """
+        factor = mask[:, None] * self.factor
+        return _low_rank(factor, _gram(factor), jnp.asarray(shift, factor.dtype))
+
 
 @highest_precision
 def nystrom(

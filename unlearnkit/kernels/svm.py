@@ -141,9 +141,10 @@ def one_vs_rest(
     """
     if n_classes < 2:
         raise ValueError(f"n_classes must be >= 2, got {n_classes}; use svm for one classifier")
-    if _is_concrete(labels) and not np.all((labels >= 0) & (labels < n_classes)):
+    known = np.asarray(labels) if _is_concrete(labels) else np.zeros(1)
+    if not np.all((known >= 0) & (known < n_classes)):
         raise ValueError(
-            f"labels must be 0 to {n_classes - 1}, got {np.min(labels)} to {np.max(labels)}; "
+            f"labels must be 0 to {n_classes - 1}, got {np.min(known)} to {np.max(known)}; "
             "renumber them or pass their number as n_classes"
         )
     signed = jnp.where(labels == jnp.arange(n_classes)[:, None], 1, -1)
@@ -171,7 +172,7 @@ def _check(features: Any, labels: Any, C: Any, loss: str, sample_weight: Any) ->
         )
     if jnp.ndim(C) != 0:
         raise ValueError(f"C must be a scalar, got shape {jnp.shape(C)}; use sample_weight")
-    if _is_concrete(C) and not (C > 0 and math.isfinite(C)):
+    if _is_concrete(C) and not (float(C) > 0 and math.isfinite(C)):
         raise ValueError(f"C must be finite and > 0, got {C}; for a hard margin use a large C")
     if _is_concrete(labels) and not np.all(np.abs(labels) == 1):
         wrong = np.asarray(labels)[np.abs(np.asarray(labels)) != 1][0]
@@ -181,13 +182,14 @@ def _check(features: Any, labels: Any, C: Any, loss: str, sample_weight: Any) ->
             raise ValueError(
                 f"sample_weight must be {labels.shape}, one an example, got {sample_weight.shape}"
             )
-        if _is_concrete(sample_weight) and not np.all(np.isfinite(sample_weight + 0.0)):
+        weight = np.asarray(sample_weight) if _is_concrete(sample_weight) else np.ones(1)
+        if not np.all(np.isfinite(weight)):
             raise ValueError("sample_weight must be finite; give weight 0 to leave an example out")
-        if _is_concrete(sample_weight) and not np.all(sample_weight >= 0):
-            raise ValueError(f"sample_weight must be >= 0, got {np.min(sample_weight)}")
+        if not np.all(weight >= 0):
+            raise ValueError(f"sample_weight must be >= 0, got {np.min(weight)}")
     if _is_concrete(features, sample_weight):
-        rows = jnp.all(jnp.isfinite(features), axis=1)
-        if not np.all(rows if sample_weight is None else rows | (sample_weight == 0)):
+        rows = np.all(np.isfinite(np.asarray(features)), axis=1)
+        if not np.all(rows if sample_weight is None else rows | (np.asarray(sample_weight) == 0)):
             raise ValueError(
                 "features must be finite; drop the examples that are not, or give them weight 0"
             )

@@ -1,28 +1,45 @@
 """From records to a folder, tables, figures and a page."""
 
 from unlearnkit.reporting.figures import (
+    STYLE,
     gap_against_cost,
     loss_histograms,
     roc_curves,
+    to_svg,
     verification_errors,
 )
-from unlearnkit.reporting.page import report_page
+from unlearnkit.reporting.page import (
+    compose_page,
+    figure_section,
+    html_table,
+    report_page,
+    settings_section,
+    table_section,
+)
 from unlearnkit.reporting.run_folder import RunFolder, RunFolderError, read_records, read_run
-from unlearnkit.reporting.table import COLUMNS, rows, to_latex, to_markdown, to_rich
+from unlearnkit.reporting.table import COLUMNS, Column, rows, to_latex, to_markdown, to_rich
 
 __all__ = [
     "COLUMNS",
+    "STYLE",
+    "Column",
     "RunFolder",
     "RunFolderError",
+    "compose_page",
+    "figure_section",
     "gap_against_cost",
+    "html_table",
     "loss_histograms",
     "read_records",
     "read_run",
     "report_page",
     "roc_curves",
     "rows",
+    "settings_section",
+    "table_section",
     "to_latex",
     "to_markdown",
     "to_rich",
+    "to_svg",
     "verification_errors",
 ]

@@ -15,7 +15,7 @@ from unlearnkit.base import Record
 
 FORGET_COLOUR, TEST_COLOUR = "#c2410c", "#0e7490"
 _LEAST_LOSS = 1e-12
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -36,7 +36,7 @@ def loss_histograms(records: Sequence[Record]) -> str:
     columns = min(3, len(methods))
     lines = -(-len(methods) // columns)
     edges = np.logspace(np.log10(_LEAST_LOSS), 1.5, 46)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.1 * columns, 2.1 * lines), layout="constrained")
         grid = np.atleast_1d(figure.subplots(lines, columns, sharex=True, sharey=True)).ravel()
         for axes, (name, group) in zip(grid, methods.items(), strict=False):
@@ -54,7 +54,7 @@ def loss_histograms(records: Sequence[Record]) -> str:
             axes.set_xlabel("loss (nats)")
             axes.tick_params(labelbottom=True)
         grid[0].legend()
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def roc_curves(records: Sequence[Record], attack: str = "mia_loss_logistic") -> str:
@@ -63,7 +63,7 @@ def roc_curves(records: Sequence[Record], attack: str = "mia_loss_logistic") -> 
     Both tails can be read: on the left linear axes, on the right logarithmic ones.
     """
     rates = np.concatenate([[0.0], np.logspace(-3.5, 0, 200)])
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 3.4), layout="constrained")
         linear, logarithmic = figure.subplots(1, 2)
         for name, group in _by_method(records).items():
@@ -77,14 +77,14 @@ def roc_curves(records: Sequence[Record], attack: str = "mia_loss_logistic") -> 
         logarithmic.set(xscale="log", yscale="log", xlim=(10**-3.5, 1), ylim=(10**-3.5, 1))
         logarithmic.set(title="the same, low false positive rates")
         linear.legend(loc="lower right")
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def gap_against_cost(records: Sequence[Record], reference: str = "retrain") -> str:
     """Returns the average gap to Retrain against the cost as a share of Retrain's."""
     methods = _by_method(records)
     unit = np.mean([r.cost.example_gradients for r in methods.get(reference, [])] or [1.0])
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 3.0), layout="constrained")
         axes: Axes = figure.subplots()
         for name, group in methods.items():
@@ -94,7 +94,7 @@ def gap_against_cost(records: Sequence[Record], reference: str = "retrain") -> s
         axes.set_ylim(bottom=0)
         axes.set(xlabel="cost, % of Retrain's example-gradients", ylabel="gap to Retrain (points)")
         axes.legend()
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def verification_errors(steps: np.ndarray, errors: np.ndarray, tolerance: float, norm: str) -> str:
@@ -111,7 +111,7 @@ def verification_errors(steps: np.ndarray, errors: np.ndarray, tolerance: float,
     positive = [value for value in (*errors.tolist(), tolerance) if value > 0] or [1e-8]
     least, top = min(positive), 2 * max(positive)
     edges = np.concatenate([[0.0], np.geomspace(least, top, 30)])
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 3.0), layout="constrained")
         by_step, spread = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
         by_step.plot(steps, errors, "o", color=TEST_COLOUR, markersize=3)
@@ -123,7 +123,7 @@ def verification_errors(steps: np.ndarray, errors: np.ndarray, tolerance: float,
         by_step.set(xlabel="step", ylabel=f"error ({norm})")
         spread.set(xlabel="checkpoints", title="distribution")
         by_step.legend()
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def _by_method(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -140,7 +140,8 @@ def _interpolate(record: Record, attack: str, rates: np.ndarray) -> np.ndarray:
     return tpr[np.searchsorted(fpr, rates, side="right") - 1]
 
 
-def _svg(figure: Figure) -> str:
+def to_svg(figure: Figure) -> str:
+    """Returns the figure as an SVG element, the same text for the same figure."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()

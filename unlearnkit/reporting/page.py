@@ -9,7 +9,7 @@ from typing import Any
 
 from unlearnkit.base import Record
 from unlearnkit.reporting.figures import gap_against_cost, loss_histograms, roc_curves
-from unlearnkit.reporting.table import COLUMNS, rows
+from unlearnkit.reporting.table import COLUMNS, Column, rows
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -41,56 +41,80 @@ def report_page(records: Sequence[Record], run: Mapping[str, Any], *, title: str
       title: of the page.
     """
     finished = [record for record in records if record.diverged is None]
-    sections = [_table(records), _problems(records)]
+    sections = [table_section(records), _problems(records)]
     if finished:
         sections += [
-            _figure(
+            figure_section(
                 "Losses",
                 loss_histograms(finished),
                 "Cross-entropy of the forget set against unseen data. After good unlearning the "
                 "two lie on each other, as they do for a network that never saw the forget set.",
             ),
-            _figure(
+            figure_section(
                 "Membership inference",
                 roc_curves(finished),
                 "How well the loss tells the forget set from unseen data. The dashed line is "
                 "chance; a curve below it is as telling as one above.",
             ),
-            _figure(
+            figure_section(
                 "Distance to Retrain and cost",
                 gap_against_cost(finished),
                 "Mean over the seeds with standard deviation. Retrain's own distance, between two "
                 "independent retrainings, is the floor.",
             ),
         ]
-    settings = html.escape(json.dumps(run, indent=2))
-    sections.append(f"<h2>Settings and provenance</h2><pre>{settings}</pre>")
+    lead = (
+        "Mean ± standard deviation over the seeds. Every distance to Retrain is to "
+        "a reference network retrained without the forget set; the row <em>retrain</em> is a "
+        "second retraining with another key."
+    )
+    return compose_page([*sections, settings_section(run)], title=title, lead=lead)
+
+
+def compose_page(sections: Sequence[str], *, title: str, lead: str) -> str:
+    """Returns a self-contained page of HTML sections.
+
+    Args:
+      sections: HTML, as the functions below make it.
+      title: plain text.
+      lead: HTML; what a reader must know first.
+    """
     heading = html.escape(title)
     return (
         "<!doctype html>\n"
         f'<html lang="en"><head><meta charset="utf-8"><title>{heading}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{_STYLE}</style></head><body><h1>{heading}</h1>"
-        '<p class="lead">Mean ± standard deviation over the seeds. Every distance to Retrain is to '
-        "a reference network retrained without the forget set; the row <em>retrain</em> is a "
-        "second retraining with another key.</p>" + "\n".join(sections) + "</body></html>\n"
+        f'<p class="lead">{lead}</p>' + "\n".join(sections) + "</body></html>\n"
     )
 
 
-def _table(records: Sequence[Record]) -> str:
-    titles = ["Method", *(column.title for column in COLUMNS)]
-    head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
-        for cells in rows(records)
-    )
+def settings_section(run: Mapping[str, Any]) -> str:
+    """Returns settings and provenance as they are."""
+    settings = html.escape(json.dumps(run, indent=2))
+    return f"<h2>Settings and provenance</h2><pre>{settings}</pre>"
+
+
+def table_section(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> str:
+    """Returns the table of the records, and what its columns mean."""
+    titles = ["Method", *(column.title for column in columns)]
     legend = "".join(
         f"<dt>{html.escape(column.title)}</dt><dd>{html.escape(column.explanation)}</dd>"
-        for column in COLUMNS
+        for column in columns
+    )
+    return f"{html_table(titles, rows(records, columns))}<dl>{legend}</dl>"
+
+
+def html_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Returns a table of plain text."""
+    titles = "".join(f"<th>{html.escape(title)}</th>" for title in head)
+    lines = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+        for cells in body
     )
     return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        f"</div><dl>{legend}</dl>"
+        f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>'
+        "</div>"
     )
 
 
@@ -103,7 +127,8 @@ def _problems(records: Sequence[Record]) -> str:
     return f"<h2>Diverged</h2><ul>{lines}</ul>" if lines else ""
 
 
-def _figure(title: str, svg: str, caption: str) -> str:
+def figure_section(title: str, svg: str, caption: str) -> str:
+    """Returns one figure under its title, the caption in plain text."""
     return (
         f"<h2>{html.escape(title)}</h2><figure>{svg}"
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"

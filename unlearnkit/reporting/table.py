@@ -101,22 +101,24 @@ def rows(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> list
     return [_row(name, [r for r in records if r.method == name], columns) for name in methods]
 
 
-def to_rich(records: Sequence[Record], *, title: str) -> RichTable:
+def to_rich(
+    records: Sequence[Record], *, title: str, columns: Sequence[Column] = BRIEF_COLUMNS
+) -> RichTable:
     """Returns the table for a terminal, with the columns that matter most."""
     table = RichTable(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     table.add_column("Method", no_wrap=True)
-    for column in BRIEF_COLUMNS:
+    for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
-    for name, *cells in rows(records, BRIEF_COLUMNS):
+    for name, *cells in rows(records, columns):
         table.add_row(Text(name), *cells)
     return table
 
 
-def to_markdown(records: Sequence[Record]) -> str:
+def to_markdown(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> str:
     """Returns the table in Markdown."""
-    head = ["Method", *(column.title for column in COLUMNS)]
-    rule = ["---", *("---:" for _ in COLUMNS)]
-    lines = [head, rule, *rows(records)]
+    head = ["Method", *(column.title for column in columns)]
+    rule = ["---", *("---:" for _ in columns)]
+    lines = [head, rule, *rows(records, columns)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
@@ -93,7 +94,7 @@ class Claim(NamedTuple):
     @property
     def step_key(self) -> Key[Array, ""]:
         """The key from which step t draws by `fold_in(key, t)`."""
-        words = np.array(self.key_data, np.uint32)
+        words = jnp.array(self.key_data, jnp.uint32)
         return jax.random.split(jax.random.wrap_key_data(words, impl=self.key_impl))[1]
 
     def checkpoint_step(self, index: int) -> int:
@@ -118,7 +119,7 @@ def claim_run(
         str(jax.random.key_impl(key)),
         tuple(np.asarray(jax.random.key_data(key)).tolist()),
         every,
-        jax.config.jax_default_matmul_precision,
+        jax.config.values["jax_default_matmul_precision"],
         claim_data(dataset),
         environment,
         batches_sha256,

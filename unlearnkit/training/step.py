@@ -175,6 +175,8 @@ def run_epoch(
     batches: Int[Array, "steps batch"],
     key: Key[Array, ""],
     context: Any = None,
+    *,
+    steps_per_epoch: int | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Returns the state after a step on each batch in turn, and the mean of the steps' metrics.
 
@@ -186,8 +188,9 @@ def run_epoch(
       batches: the indices of each step's examples.
       key: the run's step key.
       context: passed on to the objective.
+      steps_per_epoch: turns the recipe's epochs into steps; None where an epoch is these batches.
     """
-    steps = batches.shape[0]
+    steps = steps_per_epoch or batches.shape[0]
     state, metrics = run_steps(objective, recipe, steps, state, dataset, batches, key, context)
     return state, jax.tree.map(lambda m: m.mean(0), metrics)
 

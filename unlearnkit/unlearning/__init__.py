@@ -3,16 +3,51 @@
 from typing import Any
 
 from unlearnkit.base import Unlearner
+from unlearnkit.unlearning._one_shot import SolveWarning
+from unlearnkit.unlearning.auditors import (
+    AUDITORS,
+    LinearAuditor,
+    MlpAuditor,
+    QuantileAuditor,
+)
+from unlearnkit.unlearning.boundary_expand import BoundaryExpand
+from unlearnkit.unlearning.boundary_shrink import BoundaryShrink
+from unlearnkit.unlearning.catastrophic_last_layers import CatastrophicLastLayers
+from unlearnkit.unlearning.exact_last_layers import ExactLastLayers
 from unlearnkit.unlearning.fine_tune import FineTune
+from unlearnkit.unlearning.fisher_forgetting import FisherForgetting
 from unlearnkit.unlearning.gradient_ascent import GradientAscent
+from unlearnkit.unlearning.influence import Influence
+from unlearnkit.unlearning.l1_sparse import L1Sparse
+from unlearnkit.unlearning.neg_grad_plus import NegGradPlus
+from unlearnkit.unlearning.newton_scrub import NewtonScrub
 from unlearnkit.unlearning.noisy_descent import NoisyDescent
+from unlearnkit.unlearning.ntk_scrub import NtkScrub
+from unlearnkit.unlearning.random_label import RandomLabel
 from unlearnkit.unlearning.retrain import Retrain
+from unlearnkit.unlearning.salun import SalUn
+from unlearnkit.unlearning.scrub import Scrub
+from unlearnkit.unlearning.stackelberg import AuditorWarning, StackelbergUnlearn
 
 UNLEARNERS: dict[str, type[Unlearner]] = {
     "retrain": Retrain,
     "fine_tune": FineTune,
     "noisy_descent": NoisyDescent,
     "gradient_ascent": GradientAscent,
+    "neg_grad_plus": NegGradPlus,
+    "random_label": RandomLabel,
+    "salun": SalUn,
+    "l1_sparse": L1Sparse,
+    "boundary_shrink": BoundaryShrink,
+    "boundary_expand": BoundaryExpand,
+    "scrub": Scrub,
+    "exact_last_layers": ExactLastLayers,
+    "catastrophic_last_layers": CatastrophicLastLayers,
+    "stackelberg": StackelbergUnlearn,
+    "influence": Influence,
+    "newton_scrub": NewtonScrub,
+    "fisher_forgetting": FisherForgetting,
+    "ntk_scrub": NtkScrub,
 }
 """Every method by name; the command line, the grid and the shared tests read it."""
 
@@ -29,4 +64,31 @@ def create(name: str, **hyperparameters: Any) -> Unlearner:
     return UNLEARNERS[name](**hyperparameters)
 
 
-__all__ = ["UNLEARNERS", "FineTune", "GradientAscent", "NoisyDescent", "Retrain", "create"]
+__all__ = [
+    "AUDITORS",
+    "UNLEARNERS",
+    "AuditorWarning",
+    "BoundaryExpand",
+    "BoundaryShrink",
+    "CatastrophicLastLayers",
+    "ExactLastLayers",
+    "FineTune",
+    "FisherForgetting",
+    "GradientAscent",
+    "Influence",
+    "L1Sparse",
+    "LinearAuditor",
+    "MlpAuditor",
+    "NegGradPlus",
+    "NewtonScrub",
+    "NoisyDescent",
+    "NtkScrub",
+    "QuantileAuditor",
+    "RandomLabel",
+    "Retrain",
+    "SalUn",
+    "Scrub",
+    "SolveWarning",
+    "StackelbergUnlearn",
+    "create",
+]

@@ -6,7 +6,8 @@ import dataclasses
 
 from jaxtyping import Array, Key
 
-from unlearnkit.base import Dataset, Model, OnEpoch, Unlearned, UnlearnInfo, Variables
+from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Unlearned, UnlearnInfo, Variables
+from unlearnkit.clock import Stopwatch
 from unlearnkit.training import CrossEntropy, Recipe, descend
 
 
@@ -51,3 +52,14 @@ def descend_on(
     objective = CrossEntropy(model, recipe, sign)
     trained = descend(key, objective, recipe, dataset, variables, on_epoch=on_epoch)
     return Unlearned(trained.variables, UnlearnInfo(trained.info.history, trained.info.cost))
+
+
+def with_preparation(unlearned: Unlearned, example_gradients: float, watch: Stopwatch) -> Unlearned:
+    """Returns `unlearned` with what went before the descent added to its cost."""
+    descent = unlearned.info.cost
+    cost = Cost(
+        descent.example_gradients + example_gradients,
+        descent.seconds + watch.seconds,
+        descent.compile_seconds + watch.compile_seconds,
+    )
+    return unlearned._replace(info=unlearned.info._replace(cost=cost))

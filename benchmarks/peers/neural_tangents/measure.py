@@ -1,10 +1,9 @@
-"""Times every NTK implementation of neural-tangents, in its own environment.
+"""Times one NTK implementation of neural-tangents, in its own environment.
 
-    python measure.py problem.npz result.npz
+    python measure.py IMPLEMENTATION problem.npz result.npz
 
 `problem.npz` holds `network`, `repeats`, `x` and the parameters as `<layer>.kernel` and
-`<layer>.bias`, layers in order; `result.npz` gets the kernel [n, c, n, c], the names of the
-implementations and the seconds of each, NaN where one does not run.
+`<layer>.bias`, layers in order; `result.npz` gets the kernel [n, c, n, c] and the seconds.
 """
 
 import sys
@@ -48,39 +47,30 @@ def allcnn(params, x):
     return h.mean(axis=(1, 2))
 
 
-def main(problem, result):
+def main(implementation, problem, result):
     data = np.load(problem)
     layers = []
     for name in data.files:
         if name.endswith(".kernel"):
             layers.append((data[name], data[name.replace(".kernel", ".bias")]))
     apply = {"lenet": lenet, "allcnn": allcnn}[str(data["network"])]
-    x, seconds, names, kernel = jax.numpy.asarray(data["x"]), [], [], None
-    layers = jax.device_put(layers)
-    for implementation in nt.NtkImplementation:
-        if implementation.name == "AUTO":
-            continue
-        names.append(implementation.name)
-        try:
-            with jax.default_matmul_precision("highest"):
-                function = jax.jit(
-                    nt.empirical_ntk_fn(
-                        apply, trace_axes=(), vmap_axes=0, implementation=implementation
-                    )
-                )
-                out = function(x, None, layers).block_until_ready()
-                times = []
-                for _ in range(int(data["repeats"])):
-                    start = time.perf_counter()
-                    function(x, None, layers).block_until_ready()
-                    times.append(time.perf_counter() - start)
-            seconds.append(float(np.median(times)))
-            kernel = np.asarray(out).transpose(0, 2, 1, 3)
-        except Exception as error:
-            print(implementation.name, repr(error)[:300], file=sys.stderr)
-            seconds.append(float("nan"))
-        print(names[-1], seconds[-1], flush=True)
-    np.savez(result, kernel=kernel, names=names, seconds=seconds)
+    x, layers = jax.device_put((data["x"], layers))
+    with jax.default_matmul_precision("float32"):
+        function = jax.jit(
+            nt.empirical_ntk_fn(
+                apply,
+                trace_axes=(),
+                vmap_axes=0,
+                implementation=nt.NtkImplementation[implementation],
+            )
+        )
+        kernel = function(x, None, layers).block_until_ready()
+        times = []
+        for _ in range(int(data["repeats"])):
+            start = time.perf_counter()
+            function(x, None, layers).block_until_ready()
+            times.append(time.perf_counter() - start)
+    np.savez(result, kernel=np.asarray(kernel).transpose(0, 2, 1, 3), seconds=times)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-FeatureName = Literal["loss", "confidence", "entropy", "modified_entropy", "margin", "logits"]
+FeatureName = Literal[
+    "loss", "confidence", "entropy", "modified_entropy", "margin", "probabilities", "logits"
+]
 
 _Feature = Callable[[Float[Array, "n c"], Int[Array, " n"]], Float[Array, "n d"]]
 
@@ -17,7 +19,9 @@ _Feature = Callable[[Float[Array, "n c"], Int[Array, " n"]], Float[Array, "n d"]
 def membership_features(
     name: FeatureName, logits: Float[Array, "n c"], labels: Int[Array, " n"]
 ) -> Float[Array, "n d"]:
-    """Returns one row of features an example, d = 1 for all but `logits`, where d = c.
+    """Returns one row of features an example, d = 1 for all but the last two, where d = c.
+
+    They are differentiable in the logits, for an unlearner that answers its auditor.
 
     With p = softmax(logits) and y the label:
       loss              -log p_y
@@ -25,6 +29,7 @@ def membership_features(
       entropy           -Σ_c p_c log p_c
       modified_entropy  -(1 - p_y) log p_y - Σ_{c≠y} p_c log(1 - p_c)
       margin            log p_y / (1 - p_y) = z_y - logsumexp_{c≠y} z_c
+      probabilities     p
       logits            z
 
     Args:
@@ -36,7 +41,7 @@ def membership_features(
       ValueError: an unknown feature.
 
     Source: Song & Mittal 2021 (entropy, modified entropy), Carlini et al. 2022 (margin), 001,
-    section 4.1 (logits).
+    sections 3 and 4.1 (loss, probabilities, logits).
     """
     if name not in FEATURES:
         raise ValueError(f"unknown feature {name!r}; known: {', '.join(FEATURES)}")
@@ -90,5 +95,6 @@ FEATURES: dict[str, _Feature] = {
     "entropy": lambda z, y: _entropy(z, y)[:, None],
     "modified_entropy": lambda z, y: _modified_entropy(z, y)[:, None],
     "margin": lambda z, y: margins(z, y)[:, None],
+    "probabilities": lambda z, y: jax.nn.softmax(z),
     "logits": lambda z, y: z,
 }

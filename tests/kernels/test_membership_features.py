@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
-from unlearnkit.auditing import FEATURES, cross_entropy_losses, margins, membership_features
+from unlearnkit.kernels import FEATURES, cross_entropy_losses, margins, membership_features
+
+SCALARS = [name for name in FEATURES if name not in ("probabilities", "logits")]
 
 
 def oracle(name, z, y):
@@ -22,7 +24,7 @@ def oracle(name, z, y):
     }[name]
 
 
-@pytest.mark.parametrize("name", [name for name in FEATURES if name != "logits"])
+@pytest.mark.parametrize("name", SCALARS)
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.1, 4))
 def test_features_are_their_definitions(name, seed, scale):
@@ -35,11 +37,21 @@ def test_features_are_their_definitions(name, seed, scale):
     np.testing.assert_allclose(found[:, 0], expected, rtol=2e-4, atol=2e-5)
 
 
+def test_probabilities_are_the_softmax():
+    z = np.random.default_rng(0).normal(size=(5, 4))
+    y = jnp.zeros(5, jnp.int32)
+    found = membership_features("probabilities", jnp.asarray(z, jnp.float32), y)
+    np.testing.assert_allclose(found, softmax(z, axis=1), rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", list(FEATURES))
-def test_features_stay_finite_where_the_network_is_certain(name):
+def test_features_and_their_slopes_are_finite_where_the_network_is_certain(name):
     z = jnp.array([[200.0, 0.0, -200.0], [-200.0, 200.0, 0.0]])
     y = jnp.array([0, 0], dtype=jnp.int32)
-    assert bool(jnp.all(jnp.isfinite(membership_features(name, z, y))))
+    features, pull = jax.vjp(lambda z: membership_features(name, z, y), z)
+    (slopes,) = pull(jnp.ones_like(features))
+    assert bool(jnp.all(jnp.isfinite(features)))
+    assert bool(jnp.all(jnp.isfinite(slopes)))
 
 
 def test_losses_below_float32_rounding_are_told_apart():

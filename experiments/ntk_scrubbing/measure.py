@@ -1,0 +1,226 @@
+"""One seed: fine-tuning with and without the forget set, scrubbing, and what is read out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from experiments.ntk_scrubbing.setting import Setting
+from unlearnkit.auditing import (
+    EntropySvm,
+    GaussianWeights,
+    RelearnTime,
+    accuracy,
+    activation_distance,
+    forget_loss,
+    information_tradeoff,
+    principal_paths,
+    sample_leakage,
+    scrubbing_path,
+)
+from unlearnkit.base import Cost, Dataset, Model, Params, Record, Task, Variables
+from unlearnkit.clock import Stopwatch
+from unlearnkit.training import CrossEntropy, Recipe, init_train_state, predict, train_epoch
+from unlearnkit.unlearning import NtkScrub
+from unlearnkit.unlearning.fisher_forgetting import fisher_noise_variance, gaussian_around
+
+ORIGINAL, RETRAIN = "original", "retrain"
+CLOUD = 60
+"""Draws of the noise in Figure 1."""
+
+OnStage = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Seed:
+    """What one seed gives: a record a method, and the numbers of the figures by name."""
+
+    records: list[Record]
+    figures: dict[str, Any]
+
+
+def run_seed(
+    key: Key[Array, ""],
+    seed: int,
+    setting: Setting,
+    model: Model,
+    start: Variables,
+    task: Task,
+    on_stage: OnStage,
+) -> Seed:
+    """Returns the records and figures of one seed.
+
+    The reference is fine-tuned on the retain set with the seed of the original. The row `retrain`
+    is another fine-tuning with another key: its distance to the reference is the floor.
+    """
+    tune_key, other_key, method_key, audit_key, figure_key = jax.random.split(key, 5)
+    on_stage("fine-tuning")
+    original, path_all, _ = fine_tune(tune_key, model, task.train, setting.tune, start)
+    reference, path_retain, _ = fine_tune(tune_key, model, task.retain, setting.tune, start)
+    retrained, _, retrain_cost = fine_tune(other_key, model, task.retain, setting.tune, start)
+    relearn = RelearnTime(
+        forget_loss(model, original, task),
+        cap=setting.relearn_cap,
+        momentum=setting.tune.momentum,
+        samples=task.train.size,
+        batch_size=min(setting.tune.batch_size, task.train.size),
+    )
+    networks = {ORIGINAL: (original, Cost(0.0, 0.0)), RETRAIN: (retrained, retrain_cost)}
+    extra: dict[str, dict[str, float]] = {}
+    for index, (name, method) in enumerate(setting.methods().items()):
+        on_stage(name)
+        run = functools.partial(method, initial=start) if isinstance(method, NtkScrub) else method
+        unlearned = run(jax.random.fold_in(method_key, index), model, original, task)
+        networks[name] = (unlearned.variables, unlearned.info.cost)
+        if "shift" in unlearned.info.history:
+            extra[name] = {"shift": float(unlearned.info.history["shift"][-1])}
+    records = []
+    for name, (variables, spent) in networks.items():
+        on_stage(f"reading out {name}")
+        metrics = read_out(audit_key, model, variables, task, reference, relearn)
+        away = _norm(jax.tree.map(jnp.subtract, variables.params, reference.params))
+        metrics["weight_distance"] = away
+        records.append(Record(name, seed, metrics | extra.get(name, {}), spent))
+    on_stage("figures")
+    scrubbed = networks["ntk"][0]
+    figures = {
+        "paths": path_figure(figure_key, model, setting, task, path_all, path_retain, networks),
+        "tradeoff": {
+            name: tradeoff(figure_key, model, setting, task, variables, reference)
+            for name, variables in (("fisher", original), ("ntk", scrubbed))
+        },
+        "leakage": leakage(model, setting, task, scrubbed, reference),
+        "activations": _lists(scrubbing_path(model, original, scrubbed, reference, task).curves),
+    }
+    return Seed(records, figures)
+
+
+def fine_tune(
+    key: Key[Array, ""], model: Model, dataset: Dataset, recipe: Recipe, start: Variables
+) -> tuple[Variables, Params, Cost]:
+    """Returns the weights, their path with an epoch a point, and the cost."""
+    order_key, step_key = jax.random.split(key)
+    steps, objective = recipe.steps_per_epoch(dataset.size), CrossEntropy(model, recipe)
+    state = init_train_state(recipe, steps, jax.tree.map(jnp.array, start))
+    path = [jax.tree.map(np.array, start.params)]
+    with Stopwatch() as watch:
+        for _ in range(recipe.epochs):
+            state, _ = train_epoch(
+                state,
+                dataset,
+                order_key,
+                step_key,
+                objective=objective,
+                recipe=recipe,
+                batch_size=recipe.batch_size,
+            )
+            path.append(jax.tree.map(np.array, state.variables.params))
+    spent = Cost(
+        float(recipe.epochs * steps * recipe.batch_size), watch.seconds, watch.compile_seconds
+    )
+    return state.variables, _stack(path), spent
+
+
+def read_out(
+    key: Key[Array, ""],
+    model: Model,
+    variables: Variables,
+    task: Task,
+    reference: Variables,
+    relearn: RelearnTime,
+) -> dict[str, float]:
+    """Returns the readouts of 004, section 5.4, and the distances to the reference's outputs."""
+    attack_key, relearn_key = jax.random.split(key)
+    metrics = {
+        f"error_{name}": 1 - accuracy(model, variables, getattr(task, name))
+        for name in ("retain", "forget", "test")
+    }
+    attacked = EntropySvm(balanced=False)(attack_key, model, variables, task).metrics
+    metrics["member_share_forget"] = attacked["member_share_forget"]
+    metrics |= relearn(relearn_key, model, variables, task).metrics
+    for name in ("retain", "forget"):
+        x = getattr(task, name).x
+        one, other = (predict(model, weights, x) for weights in (variables, reference))
+        metrics[f"activation_distance_{name}"] = activation_distance(one, other)
+    return metrics
+
+
+def path_figure(
+    key: Key[Array, ""],
+    model: Model,
+    setting: Setting,
+    task: Task,
+    path_all: Params,
+    path_retain: Params,
+    networks: dict[str, tuple[Variables, Cost]],
+) -> dict[str, Any]:
+    """Returns Figure 1: both paths, and each method's weights with its noise, in their plane."""
+    plane = principal_paths({"all": path_all, "retain": path_retain})
+    figure: dict[str, Any] = _lists(dict(plane.coordinates))
+    figure["explained"] = _list(plane.explained)
+    for name, mean, alpha in (
+        ("fisher", networks[ORIGINAL][0], setting.fisher),
+        ("ntk", networks["ntk"][0], setting.ntk_noise),
+    ):
+        variance = fisher_noise_variance(model, mean, task.retain.x, alpha=alpha)
+        draws = [gaussian_around(k, mean.params, variance) for k in jax.random.split(key, CLOUD)]
+        figure[f"{name}_noise"] = _list(plane.project(_stack(draws)))
+        figure[f"{name}_mean"] = _list(plane.project(_stack([mean.params])))[0]
+    return figure
+
+
+def tradeoff(
+    key: Key[Array, ""],
+    model: Model,
+    setting: Setting,
+    task: Task,
+    variables: Variables,
+    reference: Variables,
+) -> dict[str, Any]:
+    """Returns Figure 3, left and centre: information against test error as the noise grows."""
+    one, other = (_noisy(model, setting, task, weights) for weights in (variables, reference))
+    audited = information_tradeoff(key, model, one, other, task, levels=setting.levels)
+    return _lists(audited.curves)
+
+
+def leakage(
+    model: Model, setting: Setting, task: Task, variables: Variables, reference: Variables
+) -> dict[str, Any]:
+    """Returns Figure 3, right: what a query tells, by the set that it is from."""
+    one, other = (_noisy(model, setting, task, weights) for weights in (variables, reference))
+    return _lists(sample_leakage(model, one, other, task, limit=100).curves)
+
+
+def _noisy(model: Model, setting: Setting, task: Task, variables: Variables) -> GaussianWeights:
+    x = task.retain.x
+    return GaussianWeights(
+        variables, fisher_noise_variance(model, variables, x, alpha=setting.ntk_noise)
+    )
+
+
+def _stack(trees: list[Params]) -> Params:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _norm(tree: Params) -> float:
+    return float(jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree))))
+
+
+def _list(array: Any) -> list[Any]:
+    # Five digits are more than a picture shows, and keep the committed files small.
+    return [_round(value) for value in np.asarray(array, np.float64).tolist()]
+
+
+def _round(value: Any) -> Any:
+    return [_round(v) for v in value] if isinstance(value, list) else float(f"{value:.5g}")
+
+
+def _lists(curves: Any) -> dict[str, Any]:
+    return {name: _list(values) for name, values in curves.items()}

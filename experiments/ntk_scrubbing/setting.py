@@ -1,0 +1,201 @@
+"""What is trained on what: 004, sections 5.1 and 5.2, at three scales."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Key
+
+from experiments.frame import Scale
+from unlearnkit import models
+from unlearnkit.base import Dataset, Model, Task, Unlearner, Variables
+from unlearnkit.data import describe, load
+from unlearnkit.training import Recipe, fit
+from unlearnkit.unlearning import FineTune, FisherForgetting, GradientAscent, NtkScrub
+
+CLASSES = 5
+"""The first classes are fine-tuned on; the others pretrain."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One scale.
+
+    Attributes:
+      dataset: a name that `unlearnkit.data.load` knows, of ten classes.
+      model: the network's name.
+      pretrain: how it is trained on the other classes, or on CIFAR-100 where that is at hand.
+      tune: how it is fine-tuned; its decay pulls to the pretrained weights.
+      train, validation, test: examples a class.
+      forget: examples of class 0.
+      seeds: repetitions: other samples, another fine-tuning.
+      fisher, ntk_noise: α of the Fisher noise alone, and after NTK scrubbing.
+      relearn_cap: rounds.
+      levels: the noises of the trade-off, as multiples of `ntk_noise`.
+    """
+
+    dataset: str
+    model: str
+    pretrain: Recipe
+    tune: Recipe
+    train: int = 100
+    validation: int = 25
+    test: int = 100
+    forget: int = 25
+    seeds: int = 3
+    fisher: float = 1e-6
+    ntk_noise: float = 1e-9
+    relearn_cap: int = 100
+    levels: tuple[float, ...] = tuple(10.0**k for k in np.arange(-3, 5.5, 0.5))
+
+    def methods(self) -> dict[str, Unlearner]:
+        """Returns the methods of Figure 2, gradient ascent, and the shift as 004 states it.
+
+        That is linearised before fine-tuning and lengthened by the trapezium (`ntk_trapezium`).
+        """
+        tune = self.tune
+        scrub = NtkScrub(weight_decay=tune.weight_decay, noise=0.0, chunk=125)
+        return {
+            "fine_tune": FineTune(
+                epochs=10, batch_size=tune.batch_size, learning_rate=tune.learning_rate
+            ),
+            "gradient_ascent": GradientAscent(
+                epochs=5, batch_size=min(tune.batch_size, self.forget), learning_rate=1e-3
+            ),
+            "fisher": FisherForgetting(self.fisher),
+            "ntk": scrub,
+            "ntk_fisher": dataclasses.replace(scrub, noise=self.ntk_noise),
+            "ntk_trapezium": dataclasses.replace(
+                scrub, linearise_at="pretrained", scale="trapezium", noise=self.ntk_noise
+            ),
+        }
+
+
+def choose_setting(scale: Scale) -> Setting:
+    """Returns the setting of a scale; paper is 004's own."""
+    pretrain = Recipe(epochs=30, batch_size=128, learning_rate=0.1, weight_decay=5e-4)
+    tune = Recipe(
+        epochs=50,
+        batch_size=128,
+        learning_rate=0.01,
+        weight_decay=0.1,
+        decay_toward="start",
+        frozen_state=True,
+    )
+    if scale == "paper":
+        return Setting("cifar10", "allcnn", pretrain, tune)
+    if scale == "cpu":
+        gentle = dataclasses.replace(pretrain, learning_rate=0.02)
+        return Setting("cifar10", "cnn_cifar", gentle, tune, seeds=6)
+    return Setting(
+        "digits",
+        "mlp",
+        dataclasses.replace(pretrain, epochs=5, batch_size=32, learning_rate=0.02),
+        dataclasses.replace(tune, epochs=10, batch_size=32),
+        train=60,
+        validation=10,
+        test=40,
+        forget=15,
+        seeds=2,
+        relearn_cap=20,
+        levels=(1e-2, 1.0, 1e2),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The images of the experiment: those that pretrain, and the pool that tasks are drawn from."""
+
+    pretrain: Dataset
+    pretrain_name: str
+    train: Dataset
+    test: Dataset
+
+
+def read(setting: Setting, data_dir: Path | None) -> Data:
+    """Returns the data; CIFAR-100 pretrains where it is prepared, else the other classes do.
+
+    Raises:
+      FileNotFoundError: the dataset is not prepared.
+    """
+    where: Any = {"data_dir": data_dir}
+    train = load(setting.dataset, split="train", normalisation="standard", **where)
+    norm = train.normalisation
+    test = load(setting.dataset, split="test", normalisation=norm, **where)
+    pool, others = _by_class(train)
+    pretrain, name = others, f"classes {CLASSES} … of {setting.dataset}"
+    if setting.dataset == "cifar10":
+        try:
+            pretrain = load("cifar100", split="train", normalisation=norm, **where)
+            name = "cifar100"
+        except FileNotFoundError:
+            pass
+    return Data(pretrain, name, pool, _by_class(test)[0])
+
+
+def _by_class(dataset: Dataset) -> tuple[Dataset, Dataset]:
+    """Returns the first classes, and the others with their labels counted from 0."""
+    y = np.asarray(dataset.y)
+    others = dataset.take(np.flatnonzero(y >= CLASSES))
+    return dataset.take(np.flatnonzero(y < CLASSES)), others._replace(y=others.y - CLASSES)
+
+
+def make_model(name: str, dataset: str, n_classes: int, data_dir: Path | None) -> Model:
+    """Returns the network for the images of `dataset`."""
+    shape = describe(dataset, data_dir=data_dir).input_shape
+    return models.create(name, input_shape=shape, n_classes=n_classes)
+
+
+def pretrained(
+    key: Key[Array, ""], setting: Setting, data: Data, model: Model, data_dir: Path | None
+) -> Variables:
+    """Returns pretrained weights with a fresh last layer for the task's classes."""
+    classes = int(data.pretrain.y.max()) + 1
+    teacher = make_model(setting.model, setting.dataset, classes, data_dir)
+    fit_key, head_key = jax.random.split(key)
+    body = fit(fit_key, teacher, data.pretrain, setting.pretrain).variables
+    fresh = jax.jit(model.init)(head_key)
+    params = _graft(body.params, fresh.params, model.layers[-1])
+    return Variables(params, body.state)
+
+
+def _graft(tree: Any, other: Any, paths: tuple[tuple[str, ...], ...]) -> Any:
+    """Returns `tree` with the subtrees at `paths` taken from `other`."""
+    if () in paths:
+        return other
+    if not isinstance(tree, Mapping):
+        return tree
+    inner = {name: tuple(path[1:] for path in paths if path[0] == name) for name in tree}
+    return {name: _graft(tree[name], other[name], inner[name]) for name in tree}
+
+
+def draw_task(key: Key[Array, ""], setting: Setting, data: Data) -> Task:
+    """Returns a task of small sets: the same number of each class, the forget set of class 0."""
+    train_key, test_key = jax.random.split(key)
+    train = _draw(train_key, data.train, setting.train + setting.validation)
+    kept, validation = np.split(train, [setting.train], axis=1)
+    forget, retain = kept[0, : setting.forget], kept.reshape(-1)[setting.forget :]
+    test = _draw(test_key, data.test, setting.test).reshape(-1)
+    pool = data.train
+    return Task(
+        pool.take(retain),
+        pool.take(forget),
+        pool.take(validation.reshape(-1)),
+        data.test.take(test),
+    )
+
+
+def _draw(key: Key[Array, ""], pool: Dataset, count: int) -> np.ndarray:
+    """Returns the indices of `count` random examples of each class, [classes, count]."""
+    order = np.asarray(jax.random.permutation(key, pool.size))
+    y = np.asarray(pool.y)[order]
+    members = [order[y == label] for label in range(CLASSES)]
+    least = min(len(rows) for rows in members)
+    if least < count:
+        raise ValueError(f"{count} examples of every class are needed, but one has {least}")
+    return np.stack([rows[:count] for rows in members])

@@ -1,0 +1,1 @@
+"""SG-Unlearn (paper 001): its Tables 1, 2, 4 and 6 and its Figures 1 to 5."""

@@ -1,0 +1,32 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from unlearnkit.auditing.intervals import clopper_pearson, rate
+
+
+@given(st.integers(1, 200), st.data())
+def test_ends_are_where_the_tails_hold_a_fortieth(trials, data):
+    successes = data.draw(st.integers(0, trials))
+    low, high = clopper_pearson(successes, trials)
+    assert low <= successes / trials <= high
+    if successes:
+        assert stats.binom.sf(successes - 1, trials, low) == pytest.approx(0.025, rel=1e-6)
+    if successes < trials:
+        assert stats.binom.cdf(successes, trials, high) == pytest.approx(0.025, rel=1e-6)
+    oracle = stats.binomtest(successes, trials).proportion_ci(method="exact")
+    assert (low, high) == pytest.approx((oracle.low, oracle.high), rel=1e-9)
+
+
+def test_a_rate_has_its_interval():
+    assert set(rate("tpr", 3, 10)) == {"tpr", "tpr_low", "tpr_high"}
+    assert rate("tpr", 3, 10)["tpr"] == 0.3
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 0), (-1, 5), (6, 5)])
+def test_impossible_counts_are_refused(successes, trials):
+    with pytest.raises(ValueError, match="successes must be in"):
+        clopper_pearson(successes, trials)
+    with pytest.raises(ValueError, match="confidence must be in"):
+        clopper_pearson(1, 2, confidence=1.0)

@@ -1,0 +1,96 @@
+import json
+
+import numpy as np
+import pytest
+
+from experiments.frame import load_result
+from experiments.ntk_scrubbing.claims import judge
+from experiments.ntk_scrubbing.run import NtkScrubbing, main
+from unlearnkit.base import Cost, Record
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    assert main(NtkScrubbing(scale="smoke", results=folder)) == 0
+    return folder / "ntk_scrubbing"
+
+
+def test_writes_numbers_table_page_and_figures(results):
+    names = {path.name for path in results.iterdir()}
+    figures = {f"digits-smoke-figure{number}.svg" for number in range(1, 5)}
+    assert names == {"digits-smoke.json", "digits-smoke.md", "digits-smoke.html", *figures}
+    page = (results / "digits-smoke.html").read_text()
+    assert page.count("<svg") == 4
+    assert all((results / name).read_text().startswith("<svg") for name in figures)
+
+
+def test_every_method_has_every_readout(results):
+    run, records = load_result(results / "digits-smoke.json")
+    methods = ["original", "retrain", "fine_tune", "gradient_ascent", "fisher"]
+    methods += ["ntk", "ntk_fisher", "ntk_trapezium"]
+    assert [record.method for record in records] == 2 * methods
+    for record in records:
+        for name in ("error_retain", "error_forget", "error_test", "member_share_forget"):
+            assert 0 <= record.metrics[name] <= 1
+        assert 1 <= record.metrics["relearn_time"] <= 20
+    assert json.loads(json.dumps(run))["provenance"]["versions"]
+
+
+def test_scrubbing_moves_the_outputs_towards_the_reference(results):
+    """On digits the fine-tuning is mild enough for its linearisation to see where it goes."""
+    _, records = load_result(results / "digits-smoke.json")
+    for seed in (0, 1):
+        by_name = {r.method: r.metrics for r in records if r.seed == seed}
+        original, scrubbed = by_name["original"], by_name["ntk"]
+        assert scrubbed["activation_distance_forget"] < 0.7 * original["activation_distance_forget"]
+        assert scrubbed["error_retain"] <= original["error_retain"] + 0.05
+        assert original["relearn_time"] == 1
+
+
+def test_the_page_is_made_again_from_its_numbers(results):
+    page = (results / "digits-smoke.html").read_text()
+    (results / "digits-smoke.html").unlink()
+    assert main(NtkScrubbing(scale="smoke", page=True, results=results.parent)) == 0
+    assert (results / "digits-smoke.html").read_text() == page
+
+
+def made_up(ntk, fisher, seeds=4):
+    """Records in which NTK scrubbing and Fisher forgetting miss Retrain's readouts by so much."""
+    rng = np.random.default_rng(0)
+    for seed in range(seeds):
+        for method, miss in {
+            "original": 0.5, "retrain": 0.0, "fine_tune": 0.4, "fisher": fisher, "ntk_fisher": ntk
+        }.items():  # fmt: skip
+            names = ("error_forget", "relearn_time", "member_share_forget", "error_retain")
+            value = 0.3 + miss + 0.01 * rng.random()
+            metrics = dict.fromkeys((*names, "activation_distance_forget"), value)
+            yield Record(method, seed, metrics, Cost(0.0, 0.0))
+
+
+def made_up_figures(black_box):
+    curves = {"white_box": [1e6, 1e3], "black_box": black_box, "test_error": [0.1, 0.3]}
+    other = {"white_box": [1e6, 1e3], "black_box": [1e3, 1e0], "test_error": [0.1, 0.3]}
+    leakage = {"forget": [10.0, 20.0], "retain": [1.0, 2.0], "test": [1.0, 2.0]}
+    return {"tradeoff": {"ntk": curves, "fisher": other}, "leakage": leakage}
+
+
+def test_claims_are_judged_by_the_figures():
+    def verdicts(ntk, fisher, black_box):
+        noise = [1.0, 1.1, 0.9, 1.05]
+        figures = [made_up_figures([scale * v for v in black_box]) for scale in noise]
+        return [claim.verdict for claim in judge(list(made_up(ntk, fisher)), figures)]
+
+    found = verdicts(0.1, 0.3, [1e2, 1e-1])
+    assert found[:10] == ["holds"] * 10
+    found = verdicts(0.3, 0.1, [1e7, 1e4])
+    nearer_than_fisher, bounds = found[1:6:2], found[8:10]
+    assert nearer_than_fisher == ["does not hold"] * 3
+    assert found[6] == "does not hold"
+    assert bounds == ["does not hold"] * 2
+
+
+def test_missing_data_is_told(tmp_path, capsys):
+    config = NtkScrubbing(scale="cpu", data_dir=tmp_path, results=tmp_path)
+    assert main(config) == 2
+    assert "error:" in capsys.readouterr().out

@@ -1,0 +1,154 @@
+import json
+
+import numpy as np
+import pytest
+
+from experiments.claims import judge_difference
+from experiments.frame import load_result
+from experiments.sg_unlearn.__main__ import SgUnlearn, main
+from experiments.sg_unlearn.claims import (
+    LABELS,
+    ablation_claims,
+    class_claims,
+    random_claims,
+)
+from experiments.sg_unlearn.paper import MISPRINTED, NAMES, TABLES
+from experiments.sg_unlearn.runs import WATCHED, Ablation
+from experiments.sg_unlearn.settings import ALPHAS, settings
+from unlearnkit.base import Cost, Record
+from unlearnkit.unlearning import UNLEARNERS
+
+
+def test_the_experiment_runs_from_data_to_page(tmp_path, capsys):
+    assert main(SgUnlearn(scale="smoke", results=tmp_path)) == 0
+    assert "smoke.html" in capsys.readouterr().out.replace("\n", "")
+    folder = tmp_path / "sg_unlearn"
+    for kind in ("random", "class"):
+        run, records = load_result(folder / f"digits-{kind}-smoke.json")
+        assert {record.method for record in records} == {
+            "original",
+            *(set(NAMES) & set(UNLEARNERS)),
+        }
+        assert {record.seed for record in records} == {0, 1}
+        assert len(run["retrain_losses"]) == 2
+        assert all(line[-1] < line[0] for line in run["retrain_losses"])
+        assert {"commit", "device", "versions"} <= set(run["provenance"])
+    ablation = json.loads((folder / "digits-ablation-smoke.json").read_text())["ablation"]
+    assert np.shape(ablation["traces"]["1"]["accuracy_test"]) == (2, 3)
+    assert set(ablation["sweep"]) == {f"{alpha:g}" for alpha in ALPHAS}
+    for metric in WATCHED:  # both courses begin at the original
+        starts = [np.array(ablation["traces"][alpha][metric])[:, 0] for alpha in ("0", "1")]
+        np.testing.assert_array_equal(*starts)
+    page = (folder / "smoke.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 6
+    for words in ("SG lowers the KS statistic against FT", "Table 4", "undecided", "0.5202"):
+        assert words in page
+    assert main(SgUnlearn(scale="smoke", part="page", results=tmp_path)) == 0
+    assert (folder / "smoke.html").read_text(encoding="utf-8") == page
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dataset": "cifar10"}, "dataset must be one of digits at scale smoke, got 'cifar10'"),
+        ({"seeds": 0}, "seeds must be >= 1, got 0"),
+        ({"part": "page"}, "no result of scale smoke"),
+    ],
+)
+def test_mistakes_are_told_clearly(tmp_path, capsys, options, message):
+    assert main(SgUnlearn(scale="smoke", results=tmp_path, **options)) == 2
+    assert message in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("scale", ["smoke", "cpu", "paper"])
+def test_every_scale_has_every_method_of_the_paper_that_there_is(scale):
+    for setting in settings(scale).values():
+        methods = setting.methods()
+        assert list(methods) == [name for name in NAMES if name in UNLEARNERS]
+        assert methods["retrain"].recipe == setting.recipe
+        assert methods["stackelberg"].alpha == setting.alpha
+        assert setting.of("random") == setting
+        by_class = setting.of("class").methods()
+        assert by_class["stackelberg"].alpha == setting.class_alpha
+        assert by_class["fine_tune"] == methods["fine_tune"]
+
+
+def test_the_quoted_tables_agree_with_themselves():
+    for table in TABLES:
+        assert set(table.mean) == set(table.std) == set(NAMES)
+        for name, row in table.mean.items():
+            gap = abs(row["accuracy_forget"] - row["accuracy_test"])
+            agrees = abs(gap - row["accuracy_gap"]) < 2e-3
+            assert agrees == ((table.number, name) not in MISPRINTED), (table.number, name)
+
+
+def records(sg, *, noise=0.001, seeds=4):
+    """Retrain at 0.5 everywhere, FT at 0.7, SG at `sg`, GA between."""
+    rng = np.random.default_rng(0)
+    made = []
+    for method, level in {
+        "retrain": 0.5, "fine_tune": 0.7, "gradient_ascent": 0.65, "stackelberg": sg
+    }.items():  # fmt: skip
+        for seed in range(seeds):
+            metrics = {metric: level + noise * rng.normal() for metric in LABELS}
+            cost = Cost(100.0, 100.0) if method == "retrain" else Cost(10.0, 10.0)
+            made.append(Record(method, seed, metrics, cost))
+    return made
+
+
+def verdicts(claims):
+    return {claim.text: claim.verdict for claim in claims}
+
+
+@pytest.mark.parametrize(
+    ("sg", "noise", "verdict"),
+    [(0.55, 0.001, "holds"), (0.8, 0.001, "does not hold"), (0.69, 0.2, "undecided")],
+)
+def test_a_claim_is_judged_by_its_figures(sg, noise, verdict):
+    found = verdicts(random_claims(records(sg, noise=noise)))
+    for text in (
+        "SG lowers the MIA accuracy against FT",
+        "SG lowers the KS statistic against FT",
+        "SG's Wasserstein distance is closer than FT's to Retrain's",
+    ):
+        assert found[text] == verdict
+    assert found["SG takes less time than Retrain"] == "holds"
+
+
+def test_a_diverged_seed_is_left_out_with_its_pair():
+    made = records(0.55)
+    lost = [r._replace(metrics={}, diverged="no") if r[:2] == ("fine_tune", 1) else r for r in made]
+    found = {claim.text: claim for claim in random_claims(lost)}
+    assert found["SG lowers the KS statistic against FT"].verdict == "holds"
+
+
+def test_class_claims_are_judged():
+    found = verdicts(class_claims(records(0.95)))
+    assert found["SG forgets the class (forget accuracy below 0.05)"] == "does not hold"
+    told = "After class-wise forgetting the auditor readily tells members (MIA accuracy above 0.9)"
+    assert found[told] == "holds"
+
+
+def test_one_seed_decides_nothing():
+    assert judge_difference([-1.0], sign=-1)[0] == "undecided"
+
+
+def test_the_auditor_s_effect_is_judged():
+    rng = np.random.default_rng(1)
+
+    def course(end):
+        return [[0.6, 0.6 + (end - 0.6) / 2, end + 0.001 * rng.normal()] for _ in range(4)]
+
+    without = {metric: course(0.6) for metric in WATCHED}
+    with_auditor = {metric: course(0.5) for metric in WATCHED}
+    sweep = {
+        f"{a:g}": {metric: [0.5 - 0.1 * a, 0.51 - 0.1 * a] for metric in WATCHED} for a in ALPHAS
+    }
+    retrain = {metric: [0.5, 0.5] for metric in WATCHED}
+    found = list(
+        verdicts(
+            ablation_claims(Ablation({"0": without, "1": with_auditor}, sweep, retrain))
+        ).values()
+    )
+    expected = ["does not hold", "holds", "holds", "undecided", "holds", "does not hold"]
+    assert found == expected

@@ -1,0 +1,175 @@
+"""How soon the forget set is learned again."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from unlearnkit.base import Audited, Dataset, Model, Task, Variables
+from unlearnkit.kernels import cross_entropy_losses
+from unlearnkit.training import (
+    CrossEntropy,
+    DivergedError,
+    Recipe,
+    TrainState,
+    init_train_state,
+    predict,
+    run_epoch,
+    train_step,
+)
+from unlearnkit.validation import check_task, check_variables
+
+
+@dataclasses.dataclass(frozen=True)
+class RelearnTime:
+    """Counts the rounds of training on everything until the forget set is known again.
+
+    A round is `samples` examples drawn with replacement from retain ∪ forget, in steps of
+    `batch_size` (the last one shorter). The time is the first round after which
+
+        mean_forget CE <= target_loss + tolerance,
+
+    so it is at least 1, and `cap` where that never happens. Weights that still hold the forget set
+    relearn sooner than retrained ones.
+
+    Attributes:
+      target_loss: the original network's `forget_loss`, nats.
+      tolerance: nats.
+      samples: examples a round.
+      batch_size: examples a step; at most `samples`.
+      learning_rate: of plain SGD.
+      momentum: heavy-ball momentum.
+      weight_decay: λ in (λ/2)‖w‖².
+      frozen_state: BatchNorm keeps its running statistics, as in the fine-tuning of 004, 5.2.
+      cap: rounds after which it gives up.
+
+    Source: 004, section 5.4 (iv); rounds, tolerance and cap of its public code.
+    """
+
+    target_loss: float
+    tolerance: float = 1e-5
+    samples: int = 500
+    batch_size: int = 128
+    learning_rate: float = 0.01
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    frozen_state: bool = True
+    cap: int = 100
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.target_loss) or self.target_loss < 0:
+            raise ValueError(
+                f"target_loss must be finite and >= 0, got {self.target_loss}; "
+                "take forget_loss(model, original, task)"
+            )
+        if not self.tolerance >= 0:
+            raise ValueError(f"tolerance must be >= 0, got {self.tolerance}")
+        if self.cap < 1:
+            raise ValueError(f"cap must be >= 1, got {self.cap}")
+        self._recipe().steps_per_epoch(self.samples)
+
+    def __call__(
+        self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
+    ) -> Audited:
+        """Returns `relearn_time` in rounds, and the forget loss after each round as a curve.
+
+        Metrics: `relearn_time`; `relearned`, 1 where the target was reached within the cap, else 0;
+        `forget_loss`, before the first round. Curve: `forget_loss`, from before the first round.
+
+        Raises:
+          ValueError: a task or variables that do not fit the model.
+          DivergedError: the forget loss is no longer finite.
+        """
+        check_task(task, model)
+        check_variables(variables, model)
+        start = forget_loss(model, variables, task)
+        losses, rounds = _relearn(
+            key,
+            variables,
+            task.train,
+            task.forget,
+            jnp.float32(self.target_loss + self.tolerance),
+            objective=CrossEntropy(model, self._recipe()),
+            samples=self.samples,
+            cap=self.cap,
+        )
+        measured = np.asarray(losses)[: int(rounds)]
+        if not np.all(np.isfinite(measured)):
+            raise DivergedError(
+                f"relearning diverged in round {int(np.argmin(np.isfinite(measured))) + 1}; "
+                f"lower learning_rate={self.learning_rate:g}"
+            )
+        reached = bool(measured[-1] <= np.float32(self.target_loss + self.tolerance))
+        metrics = {
+            "relearn_time": float(rounds),
+            "relearned": float(reached),
+            "forget_loss": start,
+        }
+        return Audited(metrics, {"forget_loss": np.concatenate([[start], measured])})
+
+    def _recipe(self) -> Recipe:
+        return Recipe(
+            epochs=1,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            frozen_state=self.frozen_state,
+        )
+
+
+def forget_loss(model: Model, variables: Variables, task: Task) -> float:
+    """Returns the mean cross-entropy on the forget set in evaluation mode, in nats.
+
+    Of the original network it is the `target_loss` of `RelearnTime`.
+    """
+    return float(_mean_loss(variables, task.forget, model=model))
+
+
+@partial(jax.jit, static_argnames="model")
+def _mean_loss(variables: Variables, dataset: Dataset, *, model: Model) -> Float[Array, ""]:
+    return cross_entropy_losses(predict(model, variables, dataset.x), dataset.y).mean()
+
+
+@partial(jax.jit, static_argnames=("objective", "samples", "cap"))
+def _relearn(
+    key: Key[Array, ""],
+    variables: Variables,
+    train: Dataset,
+    forget: Dataset,
+    target: Float[Array, ""],
+    *,
+    objective: CrossEntropy,
+    samples: int,
+    cap: int,
+) -> tuple[Float[Array, " cap"], Int[Array, ""]]:
+    """Returns the forget loss after each round, NaN where none was run, and the rounds run."""
+    recipe = objective.recipe
+    steps = -(-samples // recipe.batch_size)
+    whole = samples // recipe.batch_size * recipe.batch_size
+
+    def unknown(carry: tuple[TrainState, Array, Array]) -> Array:
+        _, losses, rounds = carry
+        return (rounds == 0) | ((rounds < cap) & ~(losses[rounds - 1] <= target))
+
+    def one_round(carry: tuple[TrainState, Array, Array]) -> tuple[TrainState, Array, Array]:
+        state, losses, rounds = carry
+        draw_key, step_key = jax.random.split(jax.random.fold_in(key, rounds))
+        rows = jax.random.randint(draw_key, (samples,), 0, train.size)
+        batches = rows[:whole].reshape(-1, recipe.batch_size)
+        state, _ = run_epoch(objective, recipe, state, train, batches, step_key)
+        if whole < samples:
+            rest = train.take(rows[whole:])
+            state, _ = train_step(objective, recipe, steps, state, rest, step_key)
+        loss = _mean_loss(state.variables, forget, model=objective.model)
+        return state, losses.at[rounds].set(loss), rounds + 1
+
+    start = init_train_state(recipe, steps, variables)
+    carry = (start, jnp.full(cap, jnp.nan), jnp.int32(0))
+    _, losses, rounds = jax.lax.while_loop(unknown, one_round, carry)
+    return losses, rounds

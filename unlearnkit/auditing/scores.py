@@ -1,0 +1,110 @@
+"""What an attack that gives every example a score achieves."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from unlearnkit.auditing.intervals import rate
+from unlearnkit.base import Audited
+
+LOW_FPRS = (0.01, 0.001)
+
+
+class Auc(NamedTuple):
+    """The area under the ROC curve and its standard error."""
+
+    value: float
+    standard_error: float
+
+
+def score_attack(members: Float[np.ndarray, " m"], others: Float[np.ndarray, " k"]) -> Audited:
+    """Returns how well scores, larger for members, tell members from others.
+
+    Metrics: `auc` and `auc_se`; `auc_max` = max(AUC, 1 - AUC), as an attacker may turn a score
+    around; `tpr_at_fpr_{0.01,0.001}`, see `tpr_at_fpr`, with exact 95 % intervals `_low`, `_high`
+    given the threshold; `accuracy`, the balanced accuracy (TPR + 1 - FPR) / 2 at its best
+    threshold, an optimistic number, as it is chosen on the same scores.
+
+    Curves: `fpr` and `tpr`, from (0, 0) to (1, 1).
+
+    Args:
+      members: scores of examples that were trained on.
+      others: scores of examples that were not.
+
+    Raises:
+      ValueError: fewer than two scores of a kind, or one that is not finite.
+    """
+    check_scores(members, others)
+    area = auc(members, others)
+    fpr, tpr = roc_curve(members, others)
+    metrics = {
+        "auc": area.value,
+        "auc_se": area.standard_error,
+        "auc_max": max(area.value, 1 - area.value),
+        "accuracy": float(np.max(tpr + 1 - fpr) / 2),
+    }
+    for target in LOW_FPRS:
+        metrics |= tpr_at_fpr(members, others, target)
+    return Audited(metrics, {"fpr": fpr, "tpr": tpr})
+
+
+def auc(members: Float[np.ndarray, " m"], others: Float[np.ndarray, " k"]) -> Auc:
+    """Returns P(member > other) + ½ P(member = other), and its standard error.
+
+    Source: DeLong, DeLong & Clarke-Pearson 1988 (variance of the placements).
+    """
+    by_member, by_other = _placements(members, others), 1 - _placements(others, members)
+    variance = by_member.var(ddof=1) / len(members) + by_other.var(ddof=1) / len(others)
+    return Auc(float(by_member.mean()), float(np.sqrt(variance)))
+
+
+def roc_curve(
+    members: Float[np.ndarray, " m"], others: Float[np.ndarray, " k"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns FPR and TPR of `score >= t` for t from infinity to below every score."""
+    thresholds = np.unique(np.concatenate([members, others]))[::-1]
+    rates = [
+        1 - np.searchsorted(np.sort(part), thresholds, side="left") / len(part)
+        for part in (others, members)
+    ]
+    fpr, tpr = (np.concatenate([[0.0], r]) for r in rates)
+    return fpr, tpr
+
+
+def tpr_at_fpr(
+    members: Float[np.ndarray, " m"], others: Float[np.ndarray, " k"], target: float
+) -> dict[str, float]:
+    """Returns the share of members above the threshold that at most `target` of others exceed.
+
+    Fewer than 1 / target others leave no false positive: the threshold is then their largest score.
+    """
+    allowed = int(np.floor(target * len(others) + 1e-9))
+    threshold = np.sort(others)[::-1][min(allowed, len(others) - 1)]
+    return rate(f"tpr_at_fpr_{target:g}", int(np.sum(members > threshold)), len(members))
+
+
+def check_scores(members: np.ndarray, others: np.ndarray) -> None:
+    """Returns nothing; refuses scores that nothing can be estimated from.
+
+    Raises:
+      ValueError: fewer than two scores of a kind, or one that is not finite.
+    """
+    for name, scores in (("members", members), ("others", others)):
+        if len(scores) < 2:
+            raise ValueError(f"{name} must hold at least 2 examples, got {len(scores)}")
+        if not np.all(np.isfinite(scores)):
+            bad = int(np.argmin(np.isfinite(scores)))
+            raise ValueError(
+                f"scores of {name} must be finite, got {scores[bad]} at index {bad}; "
+                "a network that gives NaN has diverged and cannot be audited"
+            )
+
+
+def _placements(scores: np.ndarray, against: np.ndarray) -> np.ndarray:
+    """Returns for each score the share of `against` below it, ties counting half."""
+    ordered = np.sort(against)
+    below, upto = (np.searchsorted(ordered, scores, side=side) for side in ("left", "right"))
+    return (below + upto) / (2 * len(against))

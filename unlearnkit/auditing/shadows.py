@@ -1,0 +1,102 @@
+"""Shadow networks: trained together, each with a random half of the candidates."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key
+
+from unlearnkit.auditing.ensembles import answers_of_many, unlearn_many
+from unlearnkit.base import Cost, Dataset, Model, Task, Unlearner, concatenate
+from unlearnkit.training import Recipe, fit_many
+from unlearnkit.validation import check_compatible, check_dataset
+
+
+class Shadows(NamedTuple):
+    """What shadow networks say of the candidates; it serves any number of attacks.
+
+    Attributes:
+      margins: [s, n] of every candidate under every shadow, in evaluation mode.
+      is_in: [s, n] whether the candidate was among what the shadow was trained on.
+      cost: of training all, and of unlearning.
+    """
+
+    margins: Float[np.ndarray, "s n"]
+    is_in: Bool[np.ndarray, "s n"]
+    cost: Cost
+
+
+def train_shadows(
+    key: Key[Array, ""],
+    model: Model,
+    task: Task,
+    candidates: Dataset,
+    recipe: Recipe,
+    *,
+    count: int = 16,
+    unlearner: Unlearner | None = None,
+) -> Shadows:
+    """Returns the margins of shadow networks that are trained as one batched program.
+
+    Shadow i trains on task.retain ∪ task.forget ∪ C_i, where C_i is half of the candidates; every
+    two shadows have complementary halves, so that a candidate is in exactly half of all (of an odd
+    number of candidates each pair leaves one out). With an unlearner, each shadow then unlearns
+    task.forget ∪ C_i by it, and the candidates in C_i are those that were learned and unlearned.
+
+    Args:
+      key: decides the halves, the training and the unlearning.
+      model: the network.
+      task: `retain` is in every shadow and stays, `forget` is in every shadow and goes;
+        `validation` is what the unlearner may validate on. `test` is not used.
+      candidates: [n] the examples whose membership is asked, none of them in the task's retain or
+        forget set.
+      recipe: the recipe of the network under attack.
+      count: shadows, even and at least 4.
+      unlearner: the method under test, or None.
+
+    Raises:
+      ValueError: data that do not fit, too few candidates, or an odd or small count.
+      DivergedError: a shadow diverged.
+
+    Source: Carlini et al. 2022 (shadows, each example in half of them); Hayes et al. 2024, U-LiRA
+    (shadows unlearn by the method under test).
+    """
+    if count < 4 or count % 2:
+        raise ValueError(f"count must be even and >= 4, got {count}")
+    check_dataset(candidates, name="candidates")
+    check_compatible(candidates, model, name="candidates")
+    if candidates.size < 2:
+        raise ValueError(f"at least 2 candidates are needed, got {candidates.size}")
+    half_key, train_key, unlearn_key = jax.random.split(key, 3)
+    chosen = _halves(half_key, candidates.size, count)
+    always = task.retain.size + task.forget.size
+    rows = np.concatenate([np.tile(np.arange(always), (count, 1)), always + chosen], axis=1)
+    everything = concatenate(task.retain, task.forget, candidates)
+    keys = jax.random.split(train_key, count)
+    variables, info = fit_many(keys, model, everything, recipe, subsets=rows)
+    cost = info.cost
+    if unlearner is not None:
+        tasks = [
+            task._replace(
+                forget=concatenate(task.forget, candidates.take(jnp.asarray(rows))),
+                test=task.validation,
+            )
+            for rows in chosen
+        ]
+        variables, spent = unlearn_many(unlearn_key, model, variables, tasks, unlearner)
+        cost = Cost(*(a + b for a, b in zip(cost, spent, strict=True)))
+    is_in = np.zeros((count, candidates.size), bool)
+    np.put_along_axis(is_in, chosen, True, axis=1)
+    said, _ = answers_of_many(jax.device_get(variables), candidates, model=model)
+    return Shadows(np.asarray(said, np.float64), is_in, cost)
+
+
+def _halves(key: Key[Array, ""], n: int, count: int) -> np.ndarray:
+    """Returns the candidates of each shadow, [count, n // 2]."""
+    orders = jax.vmap(partial(jax.random.permutation, x=n))(jax.random.split(key, count // 2))
+    half = n // 2
+    return np.asarray(orders)[:, : 2 * half].reshape(count, half)

@@ -1,0 +1,158 @@
+"""Training what is to be forgotten into a class that is then removed (Boundary Expand)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from unlearnkit.base import Model, OnEpoch, Params, Path, State, Task, Unlearned, Variables
+from unlearnkit.unlearning._sgd import SgdSettings, descend_on
+from unlearnkit.validation import check_task, check_variables
+
+
+@dataclasses.dataclass(frozen=True)
+class BoundaryExpand(SgdSettings):
+    """Teaches the forget set to a shadow class of its own, and drops that class.
+
+    min over (w, u, b) of the mean over forget of CE([f_w(x), u·φ_w(x) + b], c),   c = n_classes
+
+    with φ the input of the last layer; the result is w alone. BatchNorm in training mode.
+
+    Attributes:
+      epochs: passes over the forget set.
+      batch_size: examples a step; at most the size of the forget set.
+
+    Source: Chen et al. 2023; defaults of 001, Table 5 (learning rate 1e-5, 10 epochs) and section
+    6.1 (momentum 0.9, weight decay 5e-4), at which the network barely moves. u and b are drawn as
+    the model draws a logit of its last layer. Some public code keeps the shadow class, so that a
+    forgotten example is "predicted" as none. 001, A.2.3 has the descriptions of Boundary Shrink and
+    Boundary Expand exchanged.
+    """
+
+    learning_rate: float = 1e-5
+
+    def __call__(
+        self,
+        key: Key[Array, ""],
+        model: Model,
+        variables: Variables,
+        task: Task,
+        *,
+        on_epoch: OnEpoch | None = None,
+    ) -> Unlearned:
+        """Returns the network after teaching the shadow class, without it.
+
+        Raises:
+          ValueError: a task or variables that do not fit the model, a last layer that is no linear
+            layer, or a batch larger than the forget set.
+          DivergedError: the loss is no longer finite.
+        """
+        check_task(task, model)
+        check_variables(variables, model)
+        recipe = self.recipe()
+        recipe.steps_per_epoch(task.forget.size)
+        last = linear_output(model, variables)
+        init_key, run_key = jax.random.split(key)
+        shadow = jax.tree.map(lambda w: w[..., :1], _at(jax.jit(model.init)(init_key).params, last))
+        expanded = Variables({"network": variables.params, "shadow": shadow}, variables.state)
+        as_shadow = task.forget._replace(y=jnp.full_like(task.forget.y, model.n_classes))
+        unlearned = descend_on(
+            run_key, expand(model, last), expanded, as_shadow, recipe, on_epoch=on_epoch
+        )
+        params, state = unlearned.variables
+        return unlearned._replace(variables=Variables(params["network"], state))
+
+
+def linear_output(model: Model, variables: Variables) -> Path:
+    """Returns where the last layer's kernel [d, c] and bias [c] stand in the parameters.
+
+    Raises:
+      ValueError: the last layer is not such a pair.
+    """
+    layer = model.layers[-1] if model.layers else ()
+    found: Any = _at(variables.params, layer[0]) if len(layer) == 1 else None
+    if isinstance(found, dict) and found.keys() == {"kernel", "bias"}:
+        kernel, bias = found["kernel"].shape, found["bias"].shape
+        if len(kernel) == 2 and kernel[1:] == bias == (model.n_classes,):
+            return layer[0]
+    shapes = jax.tree.map(jnp.shape, found) if found is not None else layer
+    raise ValueError(
+        f"Boundary Expand needs a last layer of kernel [d, {model.n_classes}] and bias "
+        f"[{model.n_classes}], got {shapes}; name its parameters so, or choose Boundary Shrink"
+    )
+
+
+def expand(model: Model, last: Path) -> Model:
+    """Returns the model with one logit more, of parameters {"network": ..., "shadow": ...}.
+
+    Args:
+      model: a network whose last layer is linear.
+      last: where that layer's parameters stand.
+    """
+    return model._replace(
+        apply=_Apply(model.apply, last),
+        apply_train=_ApplyTrain(model.apply_train, last),
+        n_classes=model.n_classes + 1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Apply:
+    apply: Callable[[Variables, Array], Array]
+    last: Path
+
+    def __call__(self, variables: Variables, x: Array) -> Float[Array, "n c"]:
+        params, axes = _both_heads(variables.params, self.last)
+        heads = jax.vmap(lambda p: self.apply(Variables(p, variables.state), x), (axes,))(params)
+        return _join(heads)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ApplyTrain:
+    apply_train: Callable[[Variables, Array, Key[Array, ""]], tuple[Array, State]]
+    last: Path
+
+    def __call__(
+        self, variables: Variables, x: Array, key: Key[Array, ""]
+    ) -> tuple[Float[Array, "n c"], State]:
+        params, axes = _both_heads(variables.params, self.last)
+        heads, state = jax.vmap(
+            lambda p: self.apply_train(Variables(p, variables.state), x, key),
+            in_axes=(axes,),
+            out_axes=(0, None),
+        )(params)
+        return _join(heads), state
+
+
+def _both_heads(params: Params, last: Path) -> tuple[Params, Params]:
+    """Returns the network with two last layers stacked, and the axes that vmap maps over.
+
+    Only the last layer is batched: what comes before it is computed once. The second one is the
+    shadow logit in every column, as its shape must be that of the first.
+    """
+    network, shadow = params["network"], params["shadow"]
+    head = _at(network, last)
+    stacked = jax.tree.map(lambda w, u: jnp.stack([w, jnp.broadcast_to(u, w.shape)]), head, shadow)
+    axes = jax.tree.map(lambda _: None, network)
+    return _put(network, last, stacked), _put(axes, last, jax.tree.map(lambda _: 0, head))
+
+
+def _join(heads: Float[Array, "2 n c"]) -> Float[Array, "n c_plus_1"]:
+    return jnp.concatenate([heads[0], heads[1][:, :1]], axis=1)
+
+
+def _at(tree: Any, path: Path) -> Any:
+    for name in path:
+        tree = tree[name]
+    return tree
+
+
+def _put(tree: Any, path: Path, value: Any) -> Any:
+    if not path:
+        return value
+    return {**tree, path[0]: _put(tree[path[0]], path[1:], value)}

@@ -1,0 +1,161 @@
+"""Fisher forgetting."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from unlearnkit import kernels
+from unlearnkit.base import Cost, Model, OnEpoch, Params, Task, Unlearned, Variables
+from unlearnkit.clock import Stopwatch
+from unlearnkit.unlearning._one_shot import BACKWARD, FORWARD, at_state, finish
+from unlearnkit.validation import check_task, check_variables
+
+FISHER_OFFSET = 1e-8
+LARGEST_INVERSE, LARGEST_INVERSE_LAST_LAYER = 1e3, 1e2
+NOISIER = 10.0
+"""Factor of the variance in the last layer and in vectors (biases, norms)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FisherForgetting:
+    """Adds Gaussian noise where the loss of the retain set does not feel it.
+
+    w <- w + n,   n ~ N(0, diag(v)),   v = α min(1 / (F + 1e-8), 1e3), by `fisher_noise_variance`
+
+    Attributes:
+      alpha: α, the scale of the noise's variance; 0 adds none.
+      chunk: examples at a time; chunk c p numbers are held.
+
+    Source: Golatkar et al. 2020a, as 004, section 5.3 runs it (α = 1e-6; 1e-9 after NTK scrubbing).
+    """
+
+    alpha: float = 1e-6
+    chunk: int = 16
+
+    def __post_init__(self) -> None:
+        check_noise(alpha=self.alpha)
+        if self.chunk < 1:
+            raise ValueError(f"chunk must be >= 1, got {self.chunk}")
+
+    def __call__(
+        self,
+        key: Key[Array, ""],
+        model: Model,
+        variables: Variables,
+        task: Task,
+        *,
+        on_epoch: OnEpoch | None = None,
+    ) -> Unlearned:
+        """Returns the network with noise on every weight.
+
+        Raises:
+          ValueError: a task or variables that do not fit the model.
+          DivergedError: a weight is no longer finite.
+        """
+        check_task(task, model)
+        check_variables(variables, model)
+        with Stopwatch() as watch:
+            params = add_fisher_noise(
+                key, model, variables, task.retain.x, alpha=self.alpha, chunk=self.chunk
+            )
+            jax.block_until_ready(params)
+        work = noise_cost(model, task.retain.size)
+        cost = Cost(work, watch.seconds, watch.compile_seconds)
+        return finish(model, params, variables.state, task, cost, on_epoch=on_epoch)
+
+
+def add_fisher_noise(
+    key: Key[Array, ""],
+    model: Model,
+    variables: Variables,
+    x: Float[Array, "n ..."],
+    *,
+    alpha: float,
+    chunk: int = 16,
+) -> Params:
+    """Returns weights drawn from N(w, diag(fisher_noise_variance)); see there for the arguments."""
+    variance = fisher_noise_variance(model, variables, x, alpha=alpha, chunk=chunk)
+    return gaussian_around(key, variables.params, variance)
+
+
+def fisher_noise_variance(
+    model: Model,
+    variables: Variables,
+    x: Float[Array, "n ..."],
+    *,
+    alpha: float,
+    chunk: int = 16,
+) -> Params:
+    """Returns the variance of the noise on every weight, like `variables.params`.
+
+    v = α min(1 / (F + 1e-8), cap), averaged over the inputs of each kernel; times 10 in the last
+    layer and in vectors. F is the Fisher diagonal with the model's own labels, evaluation mode;
+    cap is 1e3, in the last layer 1e2.
+
+    Args:
+      model: the network; its last layer is `model.layers[-1]`.
+      variables: the weights.
+      x: [n, ...] the retained inputs; no labels are needed.
+      alpha: α >= 0.
+      chunk: examples at a time.
+
+    Raises:
+      ValueError: `alpha` < 0 or `chunk` < 1.
+
+    Source: the public code of Golatkar et al. 2020a, 2020b. Its average runs over axis 1 of kernels
+    [out, in, ...], which is the axis before the last of ours, [..., in, out].
+    """
+    check_noise(alpha=alpha)
+    return _variance(model, variables, x, alpha, chunk)
+
+
+def noise_cost(model: Model, examples: int) -> float:
+    """Returns the example-gradients of the Fisher diagonal: a backward pass a class."""
+    return examples * (FORWARD + BACKWARD * model.n_classes)
+
+
+def check_noise(**values: float) -> None:
+    """Refuses a negative scale of noise."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise ValueError(f"{name} must be >= 0, the scale of a variance, got {value}")
+
+
+@partial(jax.jit, static_argnames=("model", "chunk"))
+def _variance(model: Model, variables: Variables, x: Array, alpha: Any, chunk: int) -> Params:
+    apply = at_state(model, variables.state)
+    fisher = kernels.fisher_diagonal(apply, variables.params, x, chunk=chunk)
+
+    def of_leaf(path: Any, diagonal: Array) -> Array:
+        last = _in_last_layer(model, path)
+        cap = LARGEST_INVERSE_LAST_LAYER if last else LARGEST_INVERSE
+        variance = alpha * jnp.minimum(1 / (diagonal + FISHER_OFFSET), cap)
+        if diagonal.ndim > 1:
+            mean = variance.mean(axis=-2, keepdims=True)
+            variance = jnp.broadcast_to(mean, diagonal.shape)
+        return NOISIER * variance if last or diagonal.ndim <= 1 else variance
+
+    return jax.tree_util.tree_map_with_path(of_leaf, fisher)
+
+
+@jax.jit
+def gaussian_around(key: Key[Array, ""], mean: Params, variance: Params) -> Params:
+    """Returns one draw of N(mean, diag(variance))."""
+    leaves, structure = jax.tree.flatten(mean)
+    keys = jax.tree.unflatten(structure, list(jax.random.split(key, len(leaves))))
+
+    def draw(key: Any, w: Array, v: Array) -> Array:
+        return w + jnp.sqrt(v) * jax.random.normal(key, w.shape, w.dtype)
+
+    return jax.tree.map(draw, keys, mean, variance)
+
+
+def _in_last_layer(model: Model, path: Any) -> bool:
+    names = tuple(jax.tree_util.keystr((part,), simple=True) for part in path)
+    return any(names[: len(group)] == group for group in model.layers[-1])

@@ -7,6 +7,7 @@ about other data, or arguments that make no sense).
 from __future__ import annotations
 
 import dataclasses
+import json
 import secrets
 import sys
 from collections.abc import Sequence
@@ -65,6 +66,7 @@ class Verify(LogArguments):
 
     Attributes:
       tolerance: the largest error that is accepted; 0 wants every bit.
+      calibration: what `calibrate --json` wrote, for its tolerance and its band of honest errors.
       steps: all, random:N segments, or top:Q of each epoch.
       head: what the log's head must be.
       at_once: segments in one batched call.
@@ -72,7 +74,8 @@ class Verify(LogArguments):
       figure: an SVG file for the errors.
     """
 
-    tolerance: float = 0.0
+    tolerance: float | None = None
+    calibration: Path | None = None
     steps: str = "all"
     head: str | None = None
     at_once: int = 1
@@ -81,10 +84,11 @@ class Verify(LogArguments):
 
     def __call__(self) -> int:
         """Returns the exit code."""
+        tolerance, band = self._accepted()
         report = verify(
             self.log,
             self.load(),
-            tolerance=self.tolerance,
+            tolerance=tolerance,
             norm=self.norm,
             steps=self.steps,
             key=self.key(),
@@ -95,9 +99,26 @@ class Verify(LogArguments):
         if self.json is not None:
             write_json(self.json, report.as_json())
         if self.figure is not None:
-            drawn = verification_errors(report.steps, report.errors, self.tolerance, self.norm)
+            errors = (report.errors, report.carried_errors)
+            drawn = verification_errors(report.steps, *errors, tolerance, self.norm, band)
             write_text(self.figure, drawn)
         return VALID if report.valid else INVALID
+
+    def _accepted(self) -> tuple[float, tuple[float, float] | None]:
+        """Returns the tolerance, and the least and largest error of honest replays if known."""
+        if self.calibration is None:
+            return self.tolerance or 0.0, None
+        found = json.loads(self.calibration.read_text(encoding="utf-8"))
+        try:
+            norm, proposed, (least, largest) = (found[n] for n in ("norm", "tolerance", "band"))
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"{self.calibration} is not what calibrate --json writes") from None
+        if norm != self.norm:
+            raise ValueError(
+                f"{self.calibration} was measured in {norm}, not {self.norm}; "
+                f"give --norm {norm}, or calibrate anew"
+            )
+        return proposed if self.tolerance is None else self.tolerance, (least, largest)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,11 +129,13 @@ class Calibrate(LogArguments):
       segments: how many are replayed.
       shuffles: orders of the batches that are tried.
       margin: the tolerance is so many times the largest benign error.
+      json: a file for the result, which `verify --calibration` reads.
     """
 
     segments: int = 5
     shuffles: int = 100
     margin: float = 2.0
+    json: Path | None = None
 
     def __call__(self) -> int:
         """Returns the exit code."""
@@ -126,6 +149,8 @@ class Calibrate(LogArguments):
             margin=self.margin,
         )
         print(calibration.summary())
+        if self.json is not None:
+            write_json(self.json, calibration.as_json())
         return VALID
 
 

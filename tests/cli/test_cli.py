@@ -61,6 +61,22 @@ def test_a_corrupt_log(log, capsys):
     assert "corrupt or was exchanged" in capsys.readouterr().err
 
 
+def test_a_calibration_is_verified_by(log, tmp_path, capsys):
+    path, figure = tmp_path / "calibration.json", tmp_path / "errors.svg"
+    written = ["calibrate", str(log), "--data=digits", "--shuffles=2", "--segments=1"]
+    assert cli.run([*written, f"--json={path}"]) == cli.VALID
+    proposed = json.loads(path.read_text())["tolerance"]
+    arguments = ["verify", str(log), "--data=digits", f"--calibration={path}"]
+    assert cli.run([*arguments, f"--figure={figure}"]) == cli.VALID
+    assert f"tolerance {proposed:.3g}" in capsys.readouterr().out
+    assert "honest replays" in figure.read_text()
+    assert cli.run([*arguments, "--norm=linf"]) == cli.UNREADABLE
+    assert "was measured in l2, not linf" in capsys.readouterr().err
+    path.write_text("{}")
+    assert cli.run(arguments) == cli.UNREADABLE
+    assert "not what calibrate --json writes" in capsys.readouterr().err
+
+
 def test_calibration_proposes_what_verification_takes(log, capsys):
     assert cli.run(["calibrate", str(log), "--data=digits", "--shuffles=2", "--segments=1"]) == 0
     proposal = next(line for line in capsys.readouterr().out.splitlines() if "tolerance" in line)

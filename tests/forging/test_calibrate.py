@@ -1,3 +1,5 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,7 @@ from spoilt_logs import edit, reseal
 
 from unlearnkit import models
 from unlearnkit.base import Dataset
-from unlearnkit.forging import calibrate, verify
+from unlearnkit.forging import Band, Calibration, calibrate, verify
 from unlearnkit.forging.calibrate import Reordered
 from unlearnkit.training import CrossEntropy, Recipe, fit
 
@@ -32,6 +34,18 @@ def test_the_bands_are_ordered_as_their_precisions(point_log, points):
     assert calibration.tolerance == 2 * benign < reduced.largest
     assert calibration.left_out.keys() == {"convolution", "device"}
     assert f"{calibration.tolerance:.3g}" in calibration.summary()
+
+
+def test_replays_that_jump_are_told_of():
+    errors = np.array([1e-6, 2e-6, 1e-6, 3e-3])
+    band = Band("batch order", errors, 10 * errors, True)
+    assert band.jumps == 1
+    assert band.largest == 3e-2
+    assert "1 of 4 replays jumped to over 100 times the median" in band.summary()
+    assert "jumped" not in Band("batch order", errors[:3], errors[:3], True).summary()
+    calibration = Calibration((band,), {}, "l2", 2.0, 6e-2)
+    assert calibration.band == (1e-6, 3e-3)
+    assert json.loads(json.dumps(calibration.as_json()))["tolerance"] == 6e-2
 
 
 def test_another_convolution_rounds_otherwise(tmp_path):

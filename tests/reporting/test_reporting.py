@@ -183,7 +183,12 @@ def test_an_unwritable_place_is_refused_before_the_run(tmp_path):
 
 @pytest.mark.parametrize("errors", [[0.0, 0.0], [1e-8, np.nan], [np.inf, 3.0], [np.nan, np.nan]])
 def test_the_errors_of_a_verified_log_are_drawn_whatever_they_are(errors):
-    drawn = verification_errors(np.array([100, 200]), np.array(errors), 0.0, "l2")
+    steps, found, carried = np.array([100, 200]), np.array(errors), np.zeros(2)
+    drawn = verification_errors(steps, found, carried, 0.0, "l2")
     ElementTree.fromstring(drawn)
     assert "error (l2)" in drawn
     assert "tolerance" in drawn
+    assert "honest replays" not in drawn
+    banded = verification_errors(steps, found, carried, 1e-6, "l2", (1e-9, 1e-7))
+    ElementTree.fromstring(banded)
+    assert "honest replays" in banded

@@ -32,6 +32,7 @@ Change: TypeAlias = Literal[
     "batch order", "matmul precision", "convolution", "activations", "device"
 ]
 CHANGES: tuple[Change, ...] = get_args(Change)
+JUMP = 100
 _DIGITS = {"bfloat16": 8, "tensorfloat32": 11, "default": 11, "high": 22, "highest": 24}
 """Bits of precision that a matmul precision promises on the hardware that honours it least."""
 
@@ -56,6 +57,27 @@ class Band(NamedTuple):
         """The largest error, of weights or of what else is carried."""
         return float(np.max([self.errors, self.carried_errors]))
 
+    @property
+    def jumps(self) -> int:
+        """How many replays err by more than `JUMP` times the median replay."""
+        return int(np.sum(self.errors > JUMP * np.median(self.errors)))
+
+    def summary(self) -> str:
+        """Returns a line, and one more where replays jumped."""
+        counted = "" if self.benign else " (not counted: another precision than the log claims)"
+        line = (
+            f"{self.name}: weights median {np.median(self.errors):.3g}, largest "
+            f"{np.max(self.errors):.3g}; memory and statistics largest "
+            f"{np.max(self.carried_errors):.3g}{counted}"
+        )
+        if not self.benign or self.jumps == 0 or np.median(self.errors) == 0:
+            return line
+        return (
+            f"{line}\n  {self.jumps} of {len(self.errors)} replays jumped to over {JUMP} times "
+            "the median: a ReLU or a maximum fell otherwise, and what followed grew with each "
+            "step; a log with fewer steps between checkpoints has a tighter tolerance"
+        )
+
 
 class Calibration(NamedTuple):
     """What the reproduction of a log's steps varies by.
@@ -74,13 +96,34 @@ class Calibration(NamedTuple):
     margin: float
     tolerance: float
 
+    @property
+    def band(self) -> tuple[float, float]:
+        """The least and the largest error of the weights in benign replays that err at all."""
+        benign = np.concatenate([band.errors for band in self.bands if band.benign])
+        return float(np.min(benign[benign > 0], initial=np.max(benign))), float(np.max(benign))
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the calibration as JSON values."""
+        return {
+            "norm": self.norm,
+            "margin": self.margin,
+            "tolerance": self.tolerance,
+            "band": list(self.band),
+            "bands": [
+                {
+                    "name": band.name,
+                    "benign": band.benign,
+                    "errors": band.errors.tolist(),
+                    "carried_errors": band.carried_errors.tolist(),
+                }
+                for band in self.bands
+            ],
+            "left_out": dict(self.left_out),
+        }
+
     def summary(self) -> str:
         """Returns a line a band, and the proposal."""
-        lines = [
-            f"{band.name}: median {np.median(band.errors):.3g}, largest {band.largest:.3g}"
-            f"{'' if band.benign else ' (not counted: another precision than the log claims)'}"
-            for band in self.bands
-        ]
+        lines = [band.summary() for band in self.bands]
         lines += [f"{name}: left out, {reason}" for name, reason in self.left_out.items()]
         return "\n".join(
             [

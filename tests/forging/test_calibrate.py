@@ -39,12 +39,13 @@ def test_the_bands_are_ordered_as_their_precisions(point_log, points):
 def test_replays_that_jump_are_told_of():
     errors = np.array([1e-6, 2e-6, 1e-6, 3e-3])
     band = Band("batch order", errors, 10 * errors, True)
-    assert band.jumps == 1
-    assert band.largest == 3e-2
+    assert band.jumped.tolist() == [False, False, False, True]
+    assert band.largest == pytest.approx(2e-5)
     assert "1 of 4 replays jumped to over 100 times the median" in band.summary()
+    assert np.isnan(Band("order", np.array([1e-6, np.nan]), errors[:2], True).largest)
     assert "jumped" not in Band("batch order", errors[:3], errors[:3], True).summary()
     calibration = Calibration((band,), {}, "l2", 2.0, 6e-2)
-    assert calibration.band == (1e-6, 3e-3)
+    assert calibration.band == (1e-6, 2e-6)
     assert json.loads(json.dumps(calibration.as_json()))["tolerance"] == 6e-2
 
 

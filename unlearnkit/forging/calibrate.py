@@ -53,14 +53,16 @@ class Band(NamedTuple):
     benign: bool
 
     @property
-    def largest(self) -> float:
-        """The largest error, of weights or of what else is carried."""
-        return float(np.max([self.errors, self.carried_errors]))
+    def jumped(self) -> np.ndarray:
+        """Which replays err by more than `JUMP` times the median replay: [m]."""
+        median = np.median(self.errors)
+        return (median > 0) & (self.errors > JUMP * median)
 
     @property
-    def jumps(self) -> int:
-        """How many replays err by more than `JUMP` times the median replay."""
-        return int(np.sum(self.errors > JUMP * np.median(self.errors)))
+    def largest(self) -> float:
+        """The largest error of those that did not jump, of weights or of what else is carried."""
+        kept = ~self.jumped
+        return float(np.max([self.errors[kept], self.carried_errors[kept]]))
 
     def summary(self) -> str:
         """Returns a line, and one more where replays jumped."""
@@ -70,12 +72,14 @@ class Band(NamedTuple):
             f"{np.max(self.errors):.3g}; memory and statistics largest "
             f"{np.max(self.carried_errors):.3g}{counted}"
         )
-        if not self.benign or self.jumps == 0 or np.median(self.errors) == 0:
+        jumps = int(np.sum(self.jumped))
+        if not self.benign or jumps == 0:
             return line
         return (
-            f"{line}\n  {self.jumps} of {len(self.errors)} replays jumped to over {JUMP} times "
-            "the median: a ReLU or a maximum fell otherwise, and what followed grew with each "
-            "step; a log with fewer steps between checkpoints has a tighter tolerance"
+            f"{line}\n  {jumps} of {len(self.errors)} replays jumped to over {JUMP} times the "
+            "median, where a ReLU or a maximum fell otherwise and the difference grew with each "
+            "step: not counted, an honest segment may be rejected so; fewer steps between "
+            "checkpoints make it rare"
         )
 
 
@@ -86,7 +90,7 @@ class Calibration(NamedTuple):
       bands: one a change that could be made here.
       left_out: why others could not, by name.
       norm: the measure of all errors.
-      margin: what the largest benign error is multiplied by.
+      margin: what the largest benign error, jumps apart, is multiplied by.
       tolerance: the product, proposed for `verify`.
     """
 
@@ -99,7 +103,7 @@ class Calibration(NamedTuple):
     @property
     def band(self) -> tuple[float, float]:
         """The least and the largest error of the weights in benign replays that err at all."""
-        benign = np.concatenate([band.errors for band in self.bands if band.benign])
+        benign = np.concatenate([band.errors[~band.jumped] for band in self.bands if band.benign])
         return float(np.min(benign[benign > 0], initial=np.max(benign))), float(np.max(benign))
 
     def as_json(self) -> dict[str, Any]:
@@ -152,6 +156,11 @@ def calibrate(
     convolution, in bfloat16, and on every other kind of device at hand. All errors are between two
     replays of ours: the checkpoint that the owner claims to have reached plays no part, so that a
     forged log cannot widen its own tolerance.
+
+    Nor may chaos widen it: where rounding makes a ReLU or a maximum fall otherwise the difference
+    can grow ten-thousandfold before the segment ends, to the size of a forgery. Replays that err by
+    more than 100 times the median are told of, but do not count. A verifier that rejects such a
+    segment of an honest log needs checkpoints at shorter intervals.
 
     Args:
       key: chooses segments and shuffles.

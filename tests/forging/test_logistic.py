@@ -159,7 +159,7 @@ def test_a_batch_of_pictures_and_classes_comes_near_the_step(problem):
     errors = np.asarray(forged.info.errors)
     assert np.all(np.diff(errors) <= 0)
     np.testing.assert_allclose(forged.error, errors[-1], rtol=0.1, atol=1e-7)
-    assert float(forged.error) < float(forged.info.descended) / 1.5
+    assert float(forged.error) < errors[0] / 1.5
     assert float(forged.info.descended) < float(forged.info.started) / 5
     assert 0 < float(forged.info.changed) <= 1
 

@@ -5,6 +5,7 @@ forger (`unlearnkit.base.Forger`) makes one of its steps say something else.
 """
 
 from unlearnkit.forging.calibrate import Band, Calibration, calibrate
+from unlearnkit.forging.fixed_point import ExactSearch, search_exact
 from unlearnkit.forging.forged_log import ForgedLog, forge_trajectory
 from unlearnkit.forging.greedy import GreedyForger, GreedyInfo
 from unlearnkit.forging.logistic import LogisticForger, LogisticInfo
@@ -31,6 +32,7 @@ __all__ = [
     "FORGERS",
     "Band",
     "Calibration",
+    "ExactSearch",
     "ForgedLog",
     "GreedyForger",
     "GreedyInfo",
@@ -52,6 +54,7 @@ __all__ = [
     "error_between",
     "forge_trajectory",
     "honest_step",
+    "search_exact",
     "spoof_trajectory",
     "step_error",
     "verify",

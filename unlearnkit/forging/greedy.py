@@ -152,8 +152,13 @@ def as_errors(scores: Float[Array, ...], step: Step) -> Float[Array, ...]:
 def candidate(key: Key[Array, ""], deck: Deck, index: int) -> Int[Array, " b"]:
     """Returns the points of one candidate of a search with this key."""
     deal, hand = divmod(index, deck.hands)
+    return deal_batches(key, deck, deal)[hand]
+
+
+def deal_batches(key: Key[Array, ""], deck: Deck, deal: int) -> Int[Array, "hands b"]:
+    """Returns the points of all candidates of one permutation of a search with this key."""
     parts, hands = _deal(jax.random.fold_in(key, deal), deck)
-    return parts[hands[hand]].reshape(-1)
+    return parts[hands].reshape(deck.hands, -1)
 
 
 def _deal(key: Array, deck: Deck) -> tuple[Int[Array, "parts size"], Int[Array, "hands q"]]:

@@ -27,7 +27,7 @@ class GridInfo(NamedTuple):
 
     Attributes:
       started: the error of the batch that it began with.
-      descended: the error where the descent ended, on the grid.
+      descended: the error where the descent ended, in range but off the grid.
       errors: [rounds] of the batch before each round of single changes.
       changed: the share of pixels that differ from the images it began with.
       cost: what it took; an iteration, or a round, counts as an HVP of every example.
@@ -46,14 +46,14 @@ class GridLogisticForger:
 
       min ‖R‖²,   R = (1/b) Σ_k x_k c_kᵀ - G,   c_k = s(x_k) - y_k,   x_k on the grid, y_k a class
 
-    It begins with another forger's batch of allowed examples and keeps their labels. Adam on the
-    grid (see `OptimiseForger`) with falling rates makes the large changes, then single pixels the
-    small ones. To change pixel i of example k by δ changes R by δ A to first order, with
-    A = (1/b) (e_i c_kᵀ + x_k u_kiᵀ) and u_ki = (diag s_k - s_k s_kᵀ) W_i; the best δ on the grid
-    follows in closed form for all b d pixels at once. A round takes the best example for each pixel
-    and makes the best m of these changes; m doubles when the error falls, and halves when it does
-    not. Where a single change is still too much the examples that the network is sure of, whose c_k
-    is small, give the fine steps.
+    It begins with another forger's batch of allowed examples and keeps their labels. Adam within
+    the range (see `OptimiseForger`), with falling rates, makes nearly all of the way; what rounding
+    to the grid then costs is won back by changes of single pixels. To change pixel i of example k
+    by δ changes R by δ A to first order, with A = (1/b) (e_i c_kᵀ + x_k u_kiᵀ) and
+    u_ki = (diag s_k - s_k s_kᵀ) W_i; the best δ on the grid follows in closed form for all b d
+    pixels at once. A round takes the best example for each pixel and makes the best m of these
+    changes; m doubles when the error falls, and halves when it does not. Examples that the network
+    is sure of, whose c_k is small, give the finest steps.
 
     Attributes:
       start: whose batch it begins with.
@@ -65,7 +65,7 @@ class GridLogisticForger:
 
     start: Forger = SwapForger()  # noqa: RUF009 (frozen)
     iterations: int = 2000
-    rounds: int = 500
+    rounds: int = 4000
 
     def __post_init__(self) -> None:
         for name in ("iterations", "rounds"):
@@ -92,6 +92,7 @@ class GridLogisticForger:
             if not isinstance(first, Dataset):
                 raise ValueError("start must be a forger whose labels are classes")
             descended = self._descend(model, step, first)
+            reached = step_error(model, step, descended)
             problem, start = pose(model, step, first), on_grid(descended)
             with jax.default_matmul_precision("highest"):
                 levels, errors = search(problem, start, rounds=self.rounds)
@@ -104,11 +105,11 @@ class GridLogisticForger:
         spent = begun.info.cost.example_gradients + step.batch_size * passes
         cost = Cost(spent, watch.seconds, watch.compile_seconds)
         scaled = step.learning_rate * errors
-        return Forged(batch, error, GridInfo(begun.error, scaled[0], scaled, changed, cost))
+        return Forged(batch, error, GridInfo(begun.error, reached, scaled, changed, cost))
 
     def _descend(self, model: Model, step: Step, batch: Dataset) -> Dataset:
-        """Returns the batch after Adam on the grid."""
-        search = BatchSearch(BatchLoss(model), "grid", batch.normalisation)
+        """Returns the batch after Adam in the range of pixels."""
+        search = BatchSearch(BatchLoss(model), "range", batch.normalisation)
         target = Target(step.variables.params, step.gradient, step.learning_rate, batch.y)
         point = (batch.x, None)
         with jax.default_matmul_precision("highest"):

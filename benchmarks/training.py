@@ -61,7 +61,7 @@ def run() -> list[Row]:
     return [*rows, _seeds_row(seeds, SEEDS_ON_CPU, goal=1.3)]
 
 
-def _data(name: str, n: int) -> tuple[Dataset, str]:
+def examples(name: str, n: int) -> tuple[Dataset, str]:
     """Returns n training examples and where they come from."""
     try:
         dataset = load(name, split="train", data_dir=DATA).take(jnp.arange(n))
@@ -102,7 +102,7 @@ def _compiled_epochs(model: Model, dataset: Dataset, recipe: Recipe) -> Callable
 def _against_torch(
     name: str, data: str, *, n: int, batch_size: int, repeats: int, goal: float | None = None
 ) -> Row:
-    dataset, source = _data(data, n)
+    dataset, source = examples(data, n)
     size = f"{source}, {n} examples, batch {batch_size}, SGD"
     model = create(name, input_shape=SHAPES[data], n_classes=10)
     calls = {"ours": _compiled_epochs(model, dataset, _recipe(batch_size))}
@@ -151,7 +151,7 @@ def _least(ours: Timing, peer: Timing) -> str:
 
 
 def _epoch_against_python_loop() -> Row:
-    dataset, source = _data("mnist", 6_000)
+    dataset, source = examples("mnist", 6_000)
     recipe = _recipe(100)
     model = create("lenet", input_shape=SHAPES["mnist"], n_classes=10)
     steps = recipe.steps_per_epoch(dataset.size)
@@ -186,7 +186,7 @@ def _epoch_against_python_loop() -> Row:
 
 
 def _time_seeds(n_seeds: int) -> dict[str, Timing]:
-    dataset, _ = _data("mnist", 2_000)
+    dataset, _ = examples("mnist", 2_000)
     recipe = replace(_recipe(100), epochs=SEED_EPOCHS)
     model = create("lenet", input_shape=SHAPES["mnist"], n_classes=10)
     keys = jax.random.split(jax.random.key(KEY), n_seeds)
@@ -214,7 +214,7 @@ def _seeds_row(timings: Mapping[str, Timing], n_seeds: int, goal: float) -> Row:
 
 def _resnet_in_bfloat16() -> Row:
     """Times an epoch of ResNet-18 on CIFAR-10 as paper 001 trains it, and extrapolates to 160."""
-    dataset, source = _data("cifar10", 50_000)
+    dataset, source = examples("cifar10", 50_000)
     recipe = _recipe(128, compute_dtype="bfloat16", augmentation="shift_flip")
     model = create("resnet18", input_shape=SHAPES["cifar10"], n_classes=10)
     epoch = _compiled_epochs(model, dataset, recipe)

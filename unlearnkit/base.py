@@ -84,6 +84,25 @@ class Dataset(NamedTuple):
         return jax.tree.map(lambda array: array[indices], self)
 
 
+class SoftDataset(NamedTuple):
+    """Examples whose labels are real vectors, as forgers that leave the domain make them.
+
+    Attributes:
+      x: [n, ...] float32, normalised.
+      y: [n, c] weights of the classes; a distribution or not.
+      normalisation: how `x` was made from pixels in [0, 1].
+    """
+
+    x: Float[Array, "n ..."]
+    y: Float[Array, "n c"]
+    normalisation: Normalisation = UNIT
+
+    @property
+    def size(self) -> int:
+        """The number of examples."""
+        return int(self.y.shape[0])
+
+
 def concatenate(*datasets: Dataset) -> Dataset:
     """Returns one dataset with the examples of all, in order."""
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *datasets)
@@ -137,6 +156,8 @@ class Model(NamedTuple):
         subtrees of `params` that belong to one convolution or linear layer, its norm included.
       input_shape: the shape of one example.
       n_classes: the number of logits.
+      origin: the name and the options by which `models.create` makes it, or None; a log of
+        training names the network so.
     """
 
     init: Callable[[Key[Array, ""]], Variables]
@@ -145,6 +166,7 @@ class Model(NamedTuple):
     layers: tuple[tuple[Path, ...], ...]
     input_shape: tuple[int, ...]
     n_classes: int
+    origin: tuple[str, tuple[tuple[str, Any], ...]] | None = None
 
     @staticmethod
     def from_linen(module: Any, *, input_shape: tuple[int, ...]) -> Model:
@@ -267,7 +289,7 @@ class Forged(NamedTuple):
       info: how the search went.
     """
 
-    batch: Dataset
+    batch: Dataset | SoftDataset
     error: Float[Array, ""]
     info: Any
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,9 +42,40 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes `content` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_regular_file(path: Path, *, at_most: int) -> bytes:
+    """Returns the bytes of a file that somebody else may have put there.
+
+    Raises:
+      OSError: there is no such file, or it cannot be read.
+      ValueError: a link, a folder, a pipe or a device, or more than `at_most` bytes.
+    """
+    if path.is_symlink():
+        raise ValueError(f"{path} is a link; put the file itself there")
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(path, flags)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{path} is no regular file")
+        if status.st_size > at_most:
+            raise ValueError(
+                f"{path} has {status.st_size} bytes, but at most {at_most} are expected"
+            )
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(status.st_size)
+    finally:
+        os.close(descriptor)
 
 
 def sha256_of_file(path: Path) -> str:

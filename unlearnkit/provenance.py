@@ -40,6 +40,30 @@ def provenance(*extra_packages: str) -> dict[str, Any]:
     }
 
 
+def environment() -> dict[str, str]:
+    """Returns what decides the last bit of a computation besides the program and its inputs."""
+    device = jax.devices()[0]
+    return {
+        "platform": device.platform,
+        "device": device.device_kind,
+        "processor": _processor() if device.platform == "cpu" else "",
+        **{name: _version(name) or "" for name in ("jax", "jaxlib", "flax", "optax")},
+        "unlearnkit": unlearnkit.__version__,
+        "x64": str(jax.config.values["jax_enable_x64"]),
+        "threefry_partitionable": str(jax.config.values["jax_threefry_partitionable"]),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor())
+
+
 def _git(*arguments: str) -> str | None:
     """Returns what git says of the checkout that this file is part of, None outside of one."""
     try:

@@ -27,12 +27,15 @@ def test_a_block_of_a_missing_result_is_refused():
         regenerate(block.format("results/none.json"))
 
 
-def test_the_readme_s_examples_run_as_written(capsys):
+def test_the_readme_s_examples_run_as_written(capsys, tmp_path, monkeypatch):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
     names = {}
     for example in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(compile(example, "README.md", "exec"), names)
-    cost, gap, gram, solve, gradient = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
+    cost, gap, gram, solve, gradient, verdict = lines[:6]
+    assert verdict.startswith("VALID: 1680 of 1680")
     assert "example_gradients=" in cost
     assert 0 <= float(gap) < 0.2
     n = names["task"].forget.size

@@ -23,6 +23,7 @@ from unlearnkit.reporting import (
     to_latex,
     to_markdown,
     to_rich,
+    verification_errors,
 )
 
 RUN = {"experiment": "test", "settings": {"seeds": 2}}
@@ -178,3 +179,16 @@ def test_an_unwritable_place_is_refused_before_the_run(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="cannot write"):
         RunFolder(tmp_path / "file" / "below", RUN)
+
+
+@pytest.mark.parametrize("errors", [[0.0, 0.0], [1e-8, np.nan], [np.inf, 3.0], [np.nan, np.nan]])
+def test_the_errors_of_a_verified_log_are_drawn_whatever_they_are(errors):
+    steps, found, carried = np.array([100, 200]), np.array(errors), np.zeros(2)
+    drawn = verification_errors(steps, found, carried, 0.0, "l2")
+    ElementTree.fromstring(drawn)
+    assert "error (l2)" in drawn
+    assert "tolerance" in drawn
+    assert "honest replays" not in drawn
+    banded = verification_errors(steps, found, carried, 1e-6, "l2", (1e-9, 1e-7))
+    ElementTree.fromstring(banded)
+    assert "honest replays" in banded

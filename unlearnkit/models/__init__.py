@@ -57,7 +57,9 @@ def create(name: str, *, input_shape: tuple[int, ...], n_classes: int, **options
         raise ValueError(f"n_classes must be >= 1, got {n_classes}")
     if not input_shape or any(side < 1 for side in input_shape):
         raise ValueError(f"input_shape must have sides >= 1, got {tuple(input_shape)}")
-    return MODELS[name](input_shape=tuple(input_shape), n_classes=n_classes, **options)
+    made = MODELS[name](input_shape=tuple(input_shape), n_classes=n_classes, **options)
+    hashable = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    return made._replace(origin=(name, tuple(sorted(hashable.items()))))
 
 
 __all__ = [

@@ -6,6 +6,7 @@ from unlearnkit.reporting.figures import (
     loss_histograms,
     roc_curves,
     to_svg,
+    verification_errors,
 )
 from unlearnkit.reporting.page import (
     compose_page,
@@ -40,4 +41,5 @@ __all__ = [
     "to_markdown",
     "to_rich",
     "to_svg",
+    "verification_errors",
 ]

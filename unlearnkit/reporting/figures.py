@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from unlearnkit.base import Record
 
 FORGET_COLOUR, TEST_COLOUR = "#c2410c", "#0e7490"
+BAND_COLOUR = "#e7e5e4"
 _LEAST_LOSS = 1e-12
 STYLE: Any = {
     "font.size": 9,
@@ -94,6 +95,52 @@ def gap_against_cost(records: Sequence[Record], reference: str = "retrain") -> s
         axes.set_ylim(bottom=0)
         axes.set(xlabel="cost, % of Retrain's example-gradients", ylabel="gap to Retrain (points)")
         axes.legend()
+        return to_svg(figure)
+
+
+def verification_errors(
+    steps: np.ndarray,
+    errors: np.ndarray,
+    carried_errors: np.ndarray,
+    tolerance: float,
+    norm: str,
+    band: tuple[float, float] | None = None,
+) -> str:
+    """Returns the errors of a verified log against the step, and their distribution.
+
+    Args:
+      steps: [m] the steps of the checkpoints.
+      errors: [m] of their weights; those that are not finite are left out.
+      carried_errors: [m] of what else the checkpoints hold.
+      tolerance: drawn as a line.
+      norm: the measure, for the axis.
+      band: the least and the largest error of honest replays, shaded.
+    """
+    finite = np.isfinite(errors) & np.isfinite(carried_errors)
+    steps, errors, carried_errors = steps[finite], errors[finite], carried_errors[finite]
+    shown = (*errors.tolist(), *carried_errors.tolist(), tolerance, *(band or ()))
+    positive = [value for value in shown if value > 0] or [1e-8]
+    least, top = min(positive), 2 * max(positive)
+    edges = np.concatenate([[0.0], np.geomspace(least, top, 30)])
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 3.0), layout="constrained")
+        by_step, spread = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
+        marks: dict[str, Any] = {"color": TEST_COLOUR, "markersize": 4, "clip_on": False}
+        by_step.plot(steps, errors, "o", label="weights", **marks)
+        by_step.plot(
+            steps, carried_errors, "o", markerfacecolor="none", label="memory, statistics", **marks
+        )
+        spread.hist(errors, edges, orientation="horizontal", color=TEST_COLOUR)
+        shade: dict[str, Any] = {"color": BAND_COLOUR, "linewidth": 0, "zorder": 0}
+        for axes in (by_step, spread):
+            axes.axhline(tolerance, color=FORGET_COLOUR, linewidth=1, label="tolerance")
+            if band is not None:
+                axes.axhspan(*band, label="honest replays", **shade)
+        by_step.set_yscale("symlog", linthresh=least)
+        by_step.set(ylim=(0, top), title="error of each checkpoint")
+        by_step.set(xlabel="step", ylabel=f"error ({norm})")
+        spread.set(xlabel="checkpoints", title="distribution")
+        figure.legend(*by_step.get_legend_handles_labels(), loc="outside lower center", ncols=4)
         return to_svg(figure)
 
 

@@ -7,7 +7,10 @@ from unlearnkit.training.checkpoint import (
     load_variables,
     save_variables,
 )
-from unlearnkit.training.fit import DivergedError, descend, fit, fit_many
+from unlearnkit.training.claim import Claim, TrajectoryError
+from unlearnkit.training.divergence import DivergedError
+from unlearnkit.training.fit import descend, fit, fit_many
+from unlearnkit.training.logged_run import TrajectoryWriter
 from unlearnkit.training.predict import predict
 from unlearnkit.training.recipe import Recipe, learning_rate_schedule, make_optimizer
 from unlearnkit.training.step import (
@@ -19,17 +22,24 @@ from unlearnkit.training.step import (
     init_train_state,
     run_epoch,
     train_epoch,
+    train_segment,
     train_step,
 )
+from unlearnkit.training.trajectory import Logged, Trajectory, read_trajectory
 
 __all__ = [
     "CheckpointError",
     "CheckpointWarning",
+    "Claim",
     "CrossEntropy",
     "DivergedError",
+    "Logged",
     "Objective",
     "Recipe",
     "TrainState",
+    "Trajectory",
+    "TrajectoryError",
+    "TrajectoryWriter",
     "cross_entropy",
     "descend",
     "epoch_batches",
@@ -41,8 +51,10 @@ __all__ = [
     "load_variables",
     "make_optimizer",
     "predict",
+    "read_trajectory",
     "run_epoch",
     "save_variables",
     "train_epoch",
+    "train_segment",
     "train_step",
 ]

@@ -45,7 +45,7 @@ def save_variables(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest = _save_arrays(path, _flatten(variables._asdict()))
+    digest = save_arrays(path, flatten(variables._asdict()))
     write_json(_sidecar(path), {**_header(path, digest), "metadata": dict(metadata or {})})
 
 
@@ -92,7 +92,7 @@ def save_progress(folder: Path, progress: Progress, run: Mapping[str, Any]) -> N
     """
     path = folder / f"state-{progress.epoch:06d}.safetensors"
     try:
-        digest = _save_arrays(path, _flatten(progress.state))
+        digest = save_arrays(path, flatten(progress.state))
         sidecar = {
             **_header(path, digest),
             "run": dict(run),
@@ -136,7 +136,7 @@ def load_progress(folder: Path, like: TrainState, run: Mapping[str, Any]) -> Pro
             "choose another folder, or remove this one"
         )
     arrays = _load_arrays(folder / str(sidecar["file"]), sidecar)
-    state = _unflatten(like, arrays, folder)
+    state = jax.tree.map(jnp.asarray, match_arrays(like, arrays, folder))
     run_seconds, compile_seconds = sidecar["seconds"]
     return Progress(
         state, int(sidecar["epoch"]), sidecar["history"], (run_seconds, compile_seconds)
@@ -157,11 +157,21 @@ def _header(path: Path, digest: str) -> dict[str, Any]:
     return {"format": _FORMAT, "version": _VERSION, "file": path.name, "sha256": digest}
 
 
-def _flatten(tree: Any) -> dict[str, np.ndarray]:
+def flatten(tree: Any) -> dict[str, np.ndarray]:
+    """Returns the leaves of a pytree on the host, by their path."""
     return {name: np.asarray(leaf) for name, leaf in named_leaves(tree).items()}
 
 
-def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> str:
+def same_bits(one: Any, other: Any) -> bool:
+    """Returns whether two pytrees have the same names and, bit for bit, the same values."""
+    mine, theirs = flatten(one), flatten(other)
+    return mine.keys() == theirs.keys() and all(
+        mine[name].tobytes() == theirs[name].tobytes() for name in mine
+    )
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> str:
+    """Writes arrays as safetensors, atomically; returns the SHA-256 of the file."""
     with atomic_path(path) as temporary:
         save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, temporary)
         return sha256_of_file(temporary)
@@ -201,7 +211,17 @@ def _load_arrays(path: Path, sidecar: Mapping[str, Any]) -> dict[str, np.ndarray
         raise CheckpointError(f"{path} is not readable as safetensors: {error}") from None
 
 
-def _unflatten(like: TrainState, arrays: Mapping[str, np.ndarray], folder: Path) -> TrainState:
+def match_arrays(like: Any, arrays: Mapping[str, np.ndarray], where: Path) -> Any:
+    """Returns `arrays` in the structure of `like`.
+
+    Args:
+      like: a pytree of arrays, or of their shapes and dtypes.
+      arrays: by the names that `flatten` gives.
+      where: what the message calls their place.
+
+    Raises:
+      CheckpointError: an array that is missing, extra, or of another shape or dtype.
+    """
     expected = _shapes(like)
     found = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
     if found != expected:
@@ -209,12 +229,11 @@ def _unflatten(like: TrainState, arrays: Mapping[str, np.ndarray], folder: Path)
             name for name in expected.keys() | found if expected.get(name) != found.get(name)
         )
         raise CheckpointError(
-            f"the checkpoint in {folder} does not fit this model and optimiser: "
+            f"the checkpoint in {where} does not fit this model and optimiser: "
             f"{len(wrong)} arrays differ, first {wrong[0]} "
             f"(expected {expected.get(wrong[0])}, found {found.get(wrong[0])})"
         )
-    leaves = [jnp.asarray(arrays[name]) for name in expected]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in expected])
 
 
 def _shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -18,6 +18,8 @@ from jaxtyping import Array, Int, Key
 from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo, Variables
 from unlearnkit.clock import Stopwatch
 from unlearnkit.training.checkpoint import Progress, fingerprint, load_progress, save_progress
+from unlearnkit.training.divergence import refuse_divergence, refuse_infinite_weights
+from unlearnkit.training.logged_run import descend_logged
 from unlearnkit.training.recipe import Recipe
 from unlearnkit.training.step import (
     CrossEntropy,
@@ -29,13 +31,9 @@ from unlearnkit.training.step import (
     run_epoch,
     train_epoch,
 )
-from unlearnkit.validation import all_finite, check_compatible, check_dataset, check_variables
+from unlearnkit.validation import check_compatible, check_dataset, check_variables
 
 Batching = Literal["vmap", "map"]
-
-
-class DivergedError(FloatingPointError):
-    """The loss or a weight is no longer finite."""
 
 
 def fit(
@@ -47,6 +45,8 @@ def fit(
     variables: Variables | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 1,
+    trajectory: str | os.PathLike[str] | None = None,
+    every: int = 100,
     on_epoch: OnEpoch | None = None,
 ) -> Trained:
     """Returns a network trained on `dataset` by minimising the mean cross-entropy.
@@ -62,19 +62,32 @@ def fit(
       variables: where to start; None starts from a fresh initialisation.
       checkpoint: a folder; the run resumes from what it holds, and writes its progress there.
       checkpoint_every: epochs between two checkpoints.
-      on_epoch: called after each epoch.
+      trajectory: a folder for a log from which others can verify the run, a proof of learning
+        (see `unlearnkit.forging.verify`); the run resumes from what it holds.
+      every: steps between two checkpoints of that log, each one compiled call.
+      on_epoch: called after each epoch; with a trajectory, after the segment that ends it.
 
     Raises:
-      ValueError: data or variables that do not fit the model, or a batch larger than the data.
-      CheckpointError: the folder holds a corrupt checkpoint or another run's.
+      ValueError: data or variables that do not fit the model, a batch larger than the data, or
+        both a checkpoint and a trajectory.
+      CheckpointError: the folder holds a corrupt checkpoint or log, or another run's.
       DivergedError: the loss is no longer finite.
     """
     _check_data(dataset, model, recipe)
     recipe.steps_per_epoch(dataset.size)
+    if checkpoint is not None and trajectory is not None:
+        raise ValueError("a trajectory is its own checkpoint; give one of the two folders")
+    if every < 1:
+        raise ValueError(f"every must be >= 1 steps, got {every}")
     init_key, run_key = jax.random.split(key)
     if variables is None:
         variables = jax.jit(model.init)(init_key)
     check_variables(variables, model)
+    if trajectory is not None:
+        log = Path(trajectory)
+        return descend_logged(
+            run_key, model, dataset, recipe, variables, folder=log, every=every, on_epoch=on_epoch
+        )
     folder = None if checkpoint is None else Path(checkpoint)
     return descend(
         run_key,
@@ -306,26 +319,6 @@ def _check_subsets(subsets: Any, n_seeds: int, n: int) -> Int[Array, "seeds n"]:
             f"subsets must be in 0 … {n - 1}, got {int(rows.min())} … {int(rows.max())}"
         )
     return jnp.asarray(rows, dtype=jnp.int32)
-
-
-def refuse_divergence(losses: float | np.ndarray, epoch: int, recipe: Recipe) -> None:
-    """Raises `DivergedError` if a loss of `epoch`, counted from 0, is not finite."""
-    if np.all(np.isfinite(losses)):
-        return
-    raise DivergedError(
-        f"training diverged in epoch {epoch + 1}: loss {losses}; "
-        f"lower learning_rate={recipe.learning_rate:g}, or set clip_norm"
-    )
-
-
-def refuse_infinite_weights(variables: Variables, recipe: Recipe) -> None:
-    """Raises `DivergedError` if a weight is not finite."""
-    if all_finite(variables):
-        return
-    raise DivergedError(
-        "training diverged in its last step: a weight is not finite; "
-        f"lower learning_rate={recipe.learning_rate:g}, or set clip_norm"
-    )
 
 
 def _identify(

@@ -192,13 +192,30 @@ def run_epoch(
       steps_per_epoch: turns the recipe's epochs into steps; None where an epoch is these batches.
     """
     steps = steps_per_epoch or batches.shape[0]
+    state, metrics = run_steps(objective, recipe, steps, state, dataset, batches, key, context)
+    return state, jax.tree.map(lambda m: m.mean(0), metrics)
+
+
+def run_steps(
+    objective: Objective,
+    recipe: Recipe,
+    steps_per_epoch: int,
+    state: TrainState,
+    dataset: Dataset,
+    batches: Int[Array, "steps batch"],
+    key: Key[Array, ""],
+    context: Any = None,
+) -> tuple[TrainState, Metrics]:
+    """Returns the state after a step on each batch in turn, and the metrics of each step.
+
+    See `run_epoch` for the arguments; `steps_per_epoch` turns the recipe's epochs into steps.
+    """
 
     def body(carry: TrainState, indices: Array) -> tuple[TrainState, Metrics]:
         batch = dataset.take(indices)
-        return train_step(objective, recipe, steps, carry, batch, key, context)
+        return train_step(objective, recipe, steps_per_epoch, carry, batch, key, context)
 
-    state, metrics = jax.lax.scan(body, state, batches)
-    return state, jax.tree.map(lambda m: m.mean(0), metrics)
+    return jax.lax.scan(body, state, batches)
 
 
 @partial(jax.jit, static_argnames=("objective", "recipe", "batch_size"), donate_argnames=("state",))
@@ -220,3 +237,34 @@ def train_epoch(
     epoch = state.step // (dataset.size // batch_size)
     batches = epoch_batches(order_key, epoch, dataset.size, batch_size)
     return run_epoch(objective, recipe, state, dataset, batches, step_key, context)
+
+
+@partial(jax.jit, static_argnames=("objective", "recipe", "steps_per_epoch"))
+def train_segment(
+    state: TrainState,
+    dataset: Dataset,
+    batches: Int[Array, "steps batch"],
+    step_key: Key[Array, ""],
+    context: Any = None,
+    *,
+    objective: Objective,
+    recipe: Recipe,
+    steps_per_epoch: int,
+) -> tuple[TrainState, Metrics]:
+    """Returns the state after one compiled run of steps on these batches, and each step's metrics.
+
+    What writes a trajectory and what replays it call this one function, so that the same program
+    computes both. `state` is kept: it is being written while the next segment runs.
+    """
+    return run_steps(objective, recipe, steps_per_epoch, state, dataset, batches, step_key, context)
+
+
+@partial(jax.jit, static_argnames=("epochs", "n", "batch_size"))
+def all_batches(
+    order_key: Key[Array, ""], *, epochs: int, n: int, batch_size: int
+) -> Int[Array, "steps batch"]:
+    """Returns the batches of every epoch of a run, one after another."""
+    batches = jax.lax.map(
+        lambda epoch: epoch_batches(order_key, epoch, n, batch_size), jnp.arange(epochs)
+    )
+    return batches.reshape(-1, batch_size)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, Key
 from unlearnkit.base import Cost, OnEpoch, Task, Unlearned, UnlearnInfo, Variables
 from unlearnkit.clock import Stopwatch
 from unlearnkit.training import Recipe, TrainState, epoch_batches, init_train_state
-from unlearnkit.training.fit import refuse_divergence, refuse_infinite_weights
+from unlearnkit.training.divergence import refuse_divergence, refuse_infinite_weights
 from unlearnkit.training.step import Metrics
 from unlearnkit.unlearning._sgd import SgdSettings
 

@@ -1,0 +1,96 @@
+import jax
+import numpy as np
+import pytest
+
+from unlearnkit.forging import (
+    GreedyForger,
+    OptimiseForger,
+    SwapForger,
+    detectors,
+    forge_trajectory,
+    verify,
+)
+from unlearnkit.training import Recipe, fit, read_trajectory
+
+KEY = jax.random.key(4)
+FORGET = np.array([3, 17])
+FORGER = GreedyForger(38, 60)
+
+
+@pytest.fixture(scope="module")
+def step_log(tmp_path_factory, mlp, points):
+    """15 steps, each with a checkpoint, no momentum."""
+    folder = tmp_path_factory.mktemp("steps")
+    recipe = Recipe(epochs=3, batch_size=8, learning_rate=0.1, momentum=0, weight_decay=1e-3)
+    fit(jax.random.key(1), mlp, points, recipe, trajectory=folder, every=1)
+    return folder
+
+
+def forge(log, points, folder, **options):
+    arguments = {"forget": FORGET, "forger": FORGER, "folder": folder, **options}
+    return forge_trajectory(KEY, log, points, **arguments)
+
+
+def test_the_verifier_measures_the_error_of_each_forged_step(step_log, points, tmp_path):
+    forged = forge(step_log, points, tmp_path / "forged")
+    true, log = read_trajectory(step_log), read_trajectory(forged.folder)
+    touched = np.isin(true.batches, FORGET).any(axis=1)
+    assert forged.steps.tolist() == np.flatnonzero(touched).tolist()
+    assert 3 <= len(forged.steps) < 15
+    assert not np.isin(log.batches, FORGET).any()
+    assert np.array_equal(log.batches[~touched], true.batches[~touched])
+    assert log.head != true.head
+    report = verify(forged.folder, points, tolerance=1.0)
+    assert report.valid
+    np.testing.assert_allclose(report.errors[touched], forged.errors, rtol=1e-3)
+    assert np.all(report.errors[touched] > 1e-4)
+    assert report.errors[~touched].tolist() == [0] * int(np.sum(~touched))
+    assert not verify(forged.folder, points, tolerance=1e-6).valid
+
+
+def test_a_stronger_forger_leaves_a_smaller_error(step_log, points, tmp_path):
+    greedy = forge(step_log, points, tmp_path / "greedy")
+    swapped = forge(step_log, points, tmp_path / "swap", forger=SwapForger(38, 60, restarts=2))
+    assert swapped.errors.max() < greedy.errors.max() / 2
+
+
+def test_steps_between_checkpoints_are_forged_too(point_log, points, tmp_path):
+    forged = forge(point_log, points, tmp_path / "forged")
+    log = read_trajectory(forged.folder)
+    assert not np.isin(log.batches, FORGET).any()
+    assert len(forged.steps) >= 2
+    report = verify(forged.folder, points, tolerance=1.0)
+    ends = report.steps.tolist()
+    rejected = {ends[i] for i in np.flatnonzero(report.errors > 1e-6)}
+    assert rejected == {min(end for end in ends if end > step) for step in forged.steps}
+
+
+def test_its_order_and_its_use_of_examples_give_a_forged_log_away(step_log, points, tmp_path):
+    true = read_trajectory(step_log)
+    usage = detectors.frequency_of_use(true)
+    assert detectors.redrawn_steps(true).size == 0
+    assert usage.repeated.tolist() == [0, 0, 0]
+    assert usage.counts.tolist() == [3] * 40
+    forged = forge(step_log, points, tmp_path / "forged")
+    log = read_trajectory(forged.folder)
+    assert detectors.redrawn_steps(log).tolist() == forged.steps.tolist()
+    usage = detectors.frequency_of_use(log)
+    assert np.all(usage.repeated > 0)
+    assert usage.never.tolist() == FORGET.tolist()
+    assert usage.counts.sum() == 15 * 8
+
+
+def test_what_cannot_be_forged_is_refused(
+    step_log, picture_log, dropping, pictures, points, tmp_path
+):
+    for options, message in (
+        ({"forget": np.array([40])}, r"rows 0 … 39 of the data, got \[40\]"),
+        ({"forget": np.array([], int)}, "rows 0 … 39"),
+        ({"folder": step_log}, "is there already"),
+        ({"forger": OptimiseForger(2)}, "OptimiseForger makes examples of its own"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            forge(step_log, points, **{"folder": tmp_path / "new", **options})
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ValueError, match="augmentation='none', the log's run has 'shift_flip'"):
+        forge(picture_log, pictures, tmp_path / "new", model=dropping)

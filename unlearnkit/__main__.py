@@ -1,0 +1,6 @@
+"""`python -m unlearnkit`."""
+
+from unlearnkit.cli import main
+
+if __name__ == "__main__":
+    main()

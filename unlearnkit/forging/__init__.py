@@ -1,0 +1,61 @@
+"""Proofs of learning: `verify(log, dataset, tolerance=...) -> VerificationReport`.
+
+A log of training (`unlearnkit.training.fit(..., trajectory=folder)`) is verified by replaying it; a
+forger (`unlearnkit.base.Forger`) makes one of its steps say something else.
+"""
+
+from unlearnkit.forging.calibrate import Band, Calibration, calibrate
+from unlearnkit.forging.fixed_point import ExactSearch, search_exact
+from unlearnkit.forging.forged_log import ForgedLog, forge_trajectory
+from unlearnkit.forging.greedy import GreedyForger, GreedyInfo
+from unlearnkit.forging.logistic import LogisticForger, LogisticInfo
+from unlearnkit.forging.logistic_grid import GridInfo, GridLogisticForger
+from unlearnkit.forging.noise import NoiseForger, NoiseInfo, spoof_trajectory
+from unlearnkit.forging.norms import Norm, convert_error, error_between
+from unlearnkit.forging.optimise import OptimiseForger, OptimiseInfo
+from unlearnkit.forging.report import VerificationReport
+from unlearnkit.forging.steps import Step, honest_step, step_error
+from unlearnkit.forging.swap import SwapForger, SwapInfo
+from unlearnkit.forging.verify import verify
+
+FORGERS = {
+    "greedy": GreedyForger,
+    "grid_logistic": GridLogisticForger,
+    "logistic": LogisticForger,
+    "noise": NoiseForger,
+    "optimise": OptimiseForger,
+    "swap": SwapForger,
+}
+"""The forgers by name."""
+
+__all__ = [
+    "FORGERS",
+    "Band",
+    "Calibration",
+    "ExactSearch",
+    "ForgedLog",
+    "GreedyForger",
+    "GreedyInfo",
+    "GridInfo",
+    "GridLogisticForger",
+    "LogisticForger",
+    "LogisticInfo",
+    "NoiseForger",
+    "NoiseInfo",
+    "Norm",
+    "OptimiseForger",
+    "OptimiseInfo",
+    "Step",
+    "SwapForger",
+    "SwapInfo",
+    "VerificationReport",
+    "calibrate",
+    "convert_error",
+    "error_between",
+    "forge_trajectory",
+    "honest_step",
+    "search_exact",
+    "spoof_trajectory",
+    "step_error",
+    "verify",
+]

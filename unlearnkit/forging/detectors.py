@@ -1,0 +1,162 @@
+"""What a verifier can ask of a batch, or of a log, beside its error."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from unlearnkit.base import Dataset, SoftDataset
+from unlearnkit.training import Trajectory
+from unlearnkit.training.step import all_batches
+
+Batch: TypeAlias = Dataset | SoftDataset
+
+
+class DomainViolations(NamedTuple):
+    """How far a batch is from images and classes.
+
+    Attributes:
+      out_of_range: [b] the share of pixels below 0 or above 1.
+      off_grid: [b] the share of pixels that are no multiple of 1/255.
+      not_one_hot: [b] whether the label is no class.
+    """
+
+    out_of_range: Float[np.ndarray, " b"]
+    off_grid: Float[np.ndarray, " b"]
+    not_one_hot: Bool[np.ndarray, " b"]
+
+    @property
+    def flagged(self) -> Bool[np.ndarray, " b"]:
+        """Which examples are no image of a class."""
+        return (self.out_of_range > 0) | (self.off_grid > 0) | self.not_one_hot
+
+
+def domain_violations(batch: Batch, *, slack: float = 1e-3) -> DomainViolations:
+    """Returns what of a batch is outside of pixels on the 1/255 grid and one-hot labels.
+
+    Args:
+      batch: [b] examples.
+      slack: what counts as rounding, in steps of the grid and in a label.
+
+    Source: 000, section 4: the labels and pixels of proposition 2 are not within the domain.
+    """
+    x = np.asarray(batch.normalisation.invert(batch.x), np.float64)
+    levels = 255 * x.reshape(len(x), -1)
+    outside = (levels < -slack) | (levels > 255 + slack)
+    off = np.abs(levels - np.round(levels)) > slack
+    y = np.asarray(batch.y)
+    one_hot = np.ones(len(y), bool)
+    if y.ndim == 2:
+        ordered = np.sort(y, axis=1)
+        one_hot = (np.abs(ordered[:, :-1]).max(1) <= slack) & (np.abs(ordered[:, -1] - 1) <= slack)
+    return DomainViolations(outside.mean(1), off.mean(1), ~one_hot)
+
+
+def scalar_multiples(
+    batch: Batch, accused: Batch, *, slack: float = 1e-6
+) -> Bool[np.ndarray, "b a"]:
+    """Returns which examples are a multiple of which accused one: 1 - |cos(x, x_a)| <= slack.
+
+    Both in the network's input, where proposition 1 speaks of them; 0 is a multiple of everything.
+
+    Source: 000, proposition 1 and the remark below it.
+    """
+    x, a = _unit_rows(batch), _unit_rows(accused)
+    zero = np.linalg.norm(x, axis=1) == 0
+    # sin² = ‖x - (x·a) a‖² does not cancel where the angle is small.
+    cosine = x @ a.T
+    sine = np.stack(
+        [((x - np.outer(c, row)) ** 2).sum(1) for c, row in zip(cosine.T, a, strict=True)]
+    )
+    return (1 - np.sqrt(np.maximum(1 - sine.T, 0)) <= slack) | zero[:, None]
+
+
+def near_duplicates(
+    batch: Batch, accused: Batch, *, distance: float = 0.02
+) -> Bool[np.ndarray, "b a"]:
+    """Returns which examples are within a root-mean-square `distance` in pixels of which accused.
+
+    Pixels are in [0, 1]: 0.02 is five steps of the grid.
+    """
+    x, a = _pixels(batch), _pixels(accused)
+    mean_squares = np.stack([((x - row) ** 2).mean(1) for row in a], axis=1)
+    return np.sqrt(mean_squares) <= distance
+
+
+def superposition(batch: Batch, accused: Batch) -> Float[np.ndarray, " b"]:
+    """Returns the share of each example that the accused ones do not combine to: ‖x - P x‖ / ‖x‖.
+
+    P projects onto the span of the accused examples. It is 0 for a superposition of them, as the
+    batches of proposition 2 are of the original batch; compare with that of honest examples.
+
+    Source: 000, figure 3.
+    """
+    x, a = _rows(batch), _rows(accused)
+    _, sizes, basis = np.linalg.svd(a, full_matrices=False)
+    basis = basis[sizes > 1e-10 * sizes[0]]
+    left = x - (x @ basis.T) @ basis
+    norms = np.linalg.norm(x, axis=1)
+    return np.linalg.norm(left, axis=1) / np.where(norms > 0, norms, 1)
+
+
+class Usage(NamedTuple):
+    """How often examples occur in a log.
+
+    Attributes:
+      counts: [n] times in the whole log.
+      repeated: [epochs] examples that occur more than once in an epoch; 0 in an honest log.
+      never: rows that occur nowhere in it.
+    """
+
+    counts: Int[np.ndarray, " n"]
+    repeated: Int[np.ndarray, " epochs"]
+    never: Int[np.ndarray, " m"]
+
+
+def frequency_of_use(log: Trajectory) -> Usage:
+    """Returns how often each example was used.
+
+    An honest epoch is a permutation: none occurs twice in it, and over several epochs hardly one
+    is left out. Forged batches repeat those that suit them and leave out the forgotten.
+    """
+    n, per_epoch = log.claim.data.examples, log.claim.steps_per_epoch
+    epochs = log.batches.reshape(-1, per_epoch * log.batches.shape[1])
+    by_epoch = np.stack([np.bincount(epoch, minlength=n) for epoch in epochs])
+    counts = by_epoch.sum(0)
+    return Usage(counts, (by_epoch > 1).sum(1), np.flatnonzero(counts == 0))
+
+
+def redrawn_steps(log: Trajectory) -> Int[np.ndarray, " m"]:
+    """Returns the steps whose batches are not those that the log's key draws.
+
+    An owner who publishes the key before training is bound to its order: then no batch can be
+    chosen, and a forger is left with changing the data.
+    """
+    claim = log.claim
+    words = jnp.array(claim.key_data, jnp.uint32)
+    order_key = jax.random.split(jax.random.wrap_key_data(words, impl=claim.key_impl))[0]
+    recipe = claim.recipe
+    drawn = all_batches(
+        order_key, epochs=recipe.epochs, n=claim.data.examples, batch_size=recipe.batch_size
+    )
+    return np.flatnonzero((np.asarray(drawn) != log.batches).any(axis=1))
+
+
+def _rows(batch: Batch) -> np.ndarray:
+    x = np.asarray(batch.x, np.float64)
+    return x.reshape(len(x), -1)
+
+
+def _pixels(batch: Batch) -> np.ndarray:
+    x = np.asarray(batch.normalisation.invert(batch.x), np.float64)
+    return x.reshape(len(x), -1)
+
+
+def _unit_rows(batch: Batch) -> np.ndarray:
+    x = _rows(batch)
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.where(norms > 0, norms, 1)

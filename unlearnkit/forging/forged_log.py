@@ -1,0 +1,160 @@
+"""Logs of training in which every batch with a forgotten example was exchanged."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from unlearnkit.base import Dataset, Forger, Model
+from unlearnkit.files import write_bytes, write_json
+from unlearnkit.forging.steps import honest_step
+from unlearnkit.forging.verify import open_log
+from unlearnkit.training import (
+    CrossEntropy,
+    Recipe,
+    TrainState,
+    Trajectory,
+    manifest,
+    train_segment,
+)
+from unlearnkit.training.logged_run import npy_content
+from unlearnkit.training.recipe import learning_rate_schedule
+
+
+class ForgedLog(NamedTuple):
+    """A log that was forged.
+
+    Attributes:
+      folder: where it is.
+      steps: [m] whose batches were exchanged, from 0.
+      errors: [m] η ‖∇L(forged) - ∇L(true)‖₂ of each.
+    """
+
+    folder: Path
+    steps: np.ndarray
+    errors: np.ndarray
+
+
+def forge_trajectory(
+    key: Key[Array, ""],
+    path: str | os.PathLike[str],
+    dataset: Dataset,
+    *,
+    forget: Int[np.ndarray | Array, " m"],
+    forger: Forger,
+    folder: str | os.PathLike[str],
+    model: Model | None = None,
+) -> ForgedLog:
+    """Writes a log of the same checkpoints in which no batch holds a forgotten example.
+
+    The owner keeps the weights and exchanges each batch that holds a forgotten example for one
+    of the others that takes nearly the same step; digests and chain are made anew, so that the log
+    reads like any other. `verify` then judges it. Its batches are no longer those that its key
+    draws: `unlearnkit.forging.detectors.redrawn_steps` sees that.
+
+    Args:
+      key: split over the steps.
+      path: the true log, with its run complete.
+      dataset: what it was trained on.
+      forget: rows of `dataset`.
+      forger: one that chooses among allowed examples (its `info.indices` says which), for a log
+        holds rows of the data: `GreedyForger` or `SwapForger`.
+      folder: a new one, for the forged log.
+      model: the network; None makes the one that the log names.
+
+    Raises:
+      TrajectoryError: see `verify`.
+      ValueError: an incomplete log, rows outside of the data, a recipe whose batch gradient is no
+        mean over examples as they are, a forger that makes examples of its own, or a folder that
+        is there already.
+
+    Source: 000, figure 1 and definition 2; Thudi et al. 2022, Kong et al. 2023.
+    """
+    log, network = open_log(path, dataset, model)
+    target, rows = Path(folder), _check(log, dataset, forget, Path(folder))
+    kept = np.setdiff1d(np.arange(dataset.size), rows)
+    allowed = dataset.take(kept)
+    batches = log.batches.copy()
+    steps = np.flatnonzero(np.isin(batches, rows).any(axis=1))
+    errors = []
+    schedule = learning_rate_schedule(log.claim.recipe, log.claim.steps_per_epoch)
+    for step, state in _states(log, network, dataset, steps):
+        batch = dataset.take(log.batches[step])
+        wanted = honest_step(network, state.variables, batch, float(schedule(step)))
+        forged = forger(jax.random.fold_in(key, step), network, wanted, allowed)
+        if not hasattr(forged.info, "indices"):
+            raise ValueError(
+                f"a log holds rows of the data, but {type(forger).__name__} makes examples of its "
+                "own; take GreedyForger or SwapForger"
+            )
+        batches[step] = kept[np.asarray(forged.info.indices)]
+        errors.append(float(forged.error))
+    _write(log, batches, target)
+    return ForgedLog(target, steps, np.array(errors))
+
+
+def _check(log: Trajectory, dataset: Dataset, forget: object, folder: Path) -> np.ndarray:
+    rows = np.unique(np.asarray(forget))
+    if rows.size == 0 or rows[0] < 0 or rows[-1] >= dataset.size:
+        raise ValueError(f"forget must name rows 0 … {dataset.size - 1} of the data, got {rows}")
+    if not log.complete:
+        raise ValueError(f"the log ends at step {log.steps} of {log.claim.steps}; finish the run")
+    if folder.exists():
+        raise ValueError(f"{folder} is there already; name a new folder")
+    _check_recipe(log.claim.recipe)
+    return rows
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    plain = {"augmentation": "none", "label_smoothing": 0.0, "compute_dtype": "float32"}
+    for name, value in plain.items():
+        if getattr(recipe, name) != value:
+            raise ValueError(
+                f"forging needs {name}={value!r}, the log's run has {getattr(recipe, name)!r}"
+            )
+
+
+def _states(
+    log: Trajectory, model: Model, dataset: Dataset, steps: np.ndarray
+) -> Iterator[tuple[int, TrainState]]:
+    """Yields (step, the state before it), replayed from the checkpoint before."""
+    claim, objective = log.claim, CrossEntropy(model, log.claim.recipe)
+    for segment in range(log.segments):
+        first = claim.checkpoint_step(segment)
+        wanted = steps[(steps >= first) & (steps < first + len(log.rows(segment)))]
+        if len(wanted) == 0:
+            continue
+        state: TrainState = jax.tree.map(jnp.asarray, log.read(segment, model).state)
+        for step in range(first, int(wanted[-1]) + 1):
+            if step in wanted:
+                yield step, state
+            with jax.default_matmul_precision(claim.matmul_precision):
+                state = train_segment(
+                    state,
+                    dataset,
+                    jnp.asarray(log.batches[step : step + 1]),
+                    claim.step_key,
+                    objective=objective,
+                    recipe=claim.recipe,
+                    steps_per_epoch=claim.steps_per_epoch,
+                )[0]
+
+
+def _write(log: Trajectory, batches: np.ndarray, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    content = npy_content(batches)
+    write_bytes(folder / manifest.BATCHES, content)
+    for index in range(len(log.digests)):
+        name = manifest.state_file(log.claim.checkpoint_step(index))
+        shutil.copyfile(log.folder / name, folder / name)
+    claim = log.claim._replace(batches_sha256=hashlib.sha256(content).hexdigest())
+    write_json(folder / manifest.MANIFEST, manifest.encode(claim, log.digests))

@@ -1,0 +1,198 @@
+"""Greedy search over batches of other training examples."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from unlearnkit.base import Cost, Dataset, Forged, Model
+from unlearnkit.clock import Stopwatch
+from unlearnkit.forging.steps import Step, check_forgeable, differences, step_error
+from unlearnkit.kernels import gram
+
+HANDS = 10_000
+"""Candidates a permutation of the points, at most."""
+
+
+class GreedyInfo(NamedTuple):
+    """How a greedy search went.
+
+    Attributes:
+      indices: [b] the batch's examples in `allowed`.
+      errors: [M] of all candidates.
+      cost: what it took.
+    """
+
+    indices: Int[Array, " b"]
+    errors: Float[Array, " M"]
+    cost: Cost
+
+
+@dataclasses.dataclass(frozen=True)
+class GreedyForger:
+    """Takes the best of M random batches of n allowed examples.
+
+      S* = argmin_S η ‖(1/b) Σ_{i ∈ S} ∇ℓ_i - g‖₂ = argmin_S (η/b) (1_Sᵀ K 1_S)^½,
+      K_ij = (∇ℓ_i - g)·(∇ℓ_j - g)
+
+    The n gradients are computed once and K once; then a candidate costs no gradient. A permutation
+    of the points is dealt into parts of b / q examples, the sums of K over pairs of parts are taken
+    once, and q parts make a candidate: each one is a uniformly drawn batch, as in the literature,
+    and costs q² additions. Candidates of one permutation share parts and so are not independent;
+    q = 1 makes them disjoint.
+
+    Attributes:
+      points: n, how many allowed examples are drawn; all where there are fewer.
+      candidates: M.
+      parts: q is the largest divisor of b up to this.
+
+    Source: Thudi et al. 2022 and Kong et al. 2023, as told in 000, section 2; the Gram matrix and
+    the parts are ours.
+    """
+
+    points: int = 2000
+    candidates: int = 2000
+    parts: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("points", "candidates", "parts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+
+    def __call__(self, key: Key[Array, ""], model: Model, step: Step, allowed: Dataset) -> Forged:
+        """Returns the best candidate.
+
+        Args:
+          key: draws points and candidates.
+          model: the network; its batch gradient must be the mean of its examples'.
+          step: to be taken by another batch.
+          allowed: examples; those to be forgotten are not among them.
+
+        Raises:
+          ValueError: see `unlearnkit.forging.steps.check_forgeable`; fewer points than b.
+        """
+        with Stopwatch() as watch:
+            points_key, search_key = jax.random.split(key)
+            points = draw_points(points_key, model, step, allowed, self.points)
+            products = gram(differences(model, step, allowed.take(points)))
+            best, scores = self.search(search_key, products, step.batch_size)
+            indices = points[best]
+            batch = allowed.take(indices)
+            error = step_error(model, step, batch)
+            errors = as_errors(scores, step)
+            jax.block_until_ready((error, errors))
+        spent = float(len(points) + step.batch_size)
+        cost = Cost(spent, watch.seconds, watch.compile_seconds)
+        return Forged(batch, error, GreedyInfo(indices, errors, cost))
+
+    def search(
+        self, key: Key[Array, ""], products: Float[Array, "n n"], batch_size: int
+    ) -> tuple[Int[Array, " b"], Float[Array, " M"]]:
+        """Returns the best candidate's points, and 1_Sᵀ K 1_S of all candidates."""
+        deck = self.deck(products.shape[0], batch_size)
+        scores = _score(key, products, deck)[: self.candidates]
+        best = jnp.argmin(scores)
+        return candidate(key, deck, int(best)), scores
+
+    def deck(self, n: int, batch_size: int) -> Deck:
+        """Returns how n points are dealt into candidates."""
+        q = max(d for d in range(1, min(self.parts, batch_size) + 1) if batch_size % d == 0)
+        parts = n // (batch_size // q)
+        hands = min(math.comb(parts, q), HANDS, self.candidates)
+        return Deck(n, batch_size // q, parts, q, hands, -(-self.candidates // hands))
+
+
+class Deck(NamedTuple):
+    """How points are dealt into candidates.
+
+    Attributes:
+      points: n.
+      size: points a part.
+      parts: parts a permutation.
+      q: parts a candidate.
+      hands: candidates a permutation.
+      deals: permutations.
+    """
+
+    points: int
+    size: int
+    parts: int
+    q: int
+    hands: int
+    deals: int
+
+
+def draw_points(
+    key: Key[Array, ""], model: Model, step: Step, allowed: Dataset, points: int
+) -> Int[Array, " n"]:
+    """Returns the indices of at most `points` allowed examples, without repetition.
+
+    Raises:
+      ValueError: a step or examples that no forger can take, or fewer points than b.
+    """
+    check_forgeable(model, step, allowed)
+    if points < step.batch_size:
+        raise ValueError(f"points must be >= {step.batch_size}, the batch size, got {points}")
+    return jax.random.permutation(key, allowed.size)[:points]
+
+
+def as_errors(scores: Float[Array, ...], step: Step) -> Float[Array, ...]:
+    """Returns (η/b) score^½."""
+    return step.learning_rate / step.batch_size * jnp.sqrt(jnp.maximum(scores, 0))
+
+
+def candidate(key: Key[Array, ""], deck: Deck, index: int) -> Int[Array, " b"]:
+    """Returns the points of one candidate of a search with this key."""
+    deal, hand = divmod(index, deck.hands)
+    return deal_batches(key, deck, deal)[hand]
+
+
+def deal_batches(key: Key[Array, ""], deck: Deck, deal: int) -> Int[Array, "hands b"]:
+    """Returns the points of all candidates of one permutation of a search with this key."""
+    parts, hands = _deal(jax.random.fold_in(key, deal), deck)
+    return parts[hands].reshape(deck.hands, -1)
+
+
+def _deal(key: Array, deck: Deck) -> tuple[Int[Array, "parts size"], Int[Array, "hands q"]]:
+    order_key, hand_key = jax.random.split(key)
+    used = deck.parts * deck.size
+    parts = jax.random.permutation(order_key, deck.points)[:used].reshape(deck.parts, deck.size)
+    if deck.hands == math.comb(deck.parts, deck.q):
+        every = itertools.combinations(range(deck.parts), deck.q)
+        return parts, jnp.asarray(np.array(list(every), np.int32))
+    return parts, _draw_hands(hand_key, deck)
+
+
+def _draw_hands(key: Array, deck: Deck) -> Int[Array, "hands q"]:
+    """Returns hands of q different parts, each set equally likely.
+
+    The j-th draw is one of the parts - j that are left, counted past those already taken.
+    """
+    taken = jnp.zeros((deck.hands, 0), jnp.int32)
+    for j in range(deck.q):
+        drawn = jax.random.randint(
+            jax.random.fold_in(key, j), (deck.hands,), 0, deck.parts - j, jnp.int32
+        )
+        for i in range(j):
+            drawn += drawn >= taken[:, i]
+        taken = jnp.sort(jnp.concatenate([taken, drawn[:, None]], axis=1), axis=1)
+    return taken
+
+
+@partial(jax.jit, static_argnames="deck")
+def _score(key: Array, products: Array, deck: Deck) -> Float[Array, " M"]:
+    def one(deal: Array) -> Array:
+        parts, hands = _deal(jax.random.fold_in(key, deal), deck)
+        rows = products[parts].sum(1)
+        blocks = rows[:, parts].sum(-1)
+        return blocks[hands[:, :, None], hands[:, None, :]].sum((1, 2))
+
+    return jax.lax.map(one, jnp.arange(deck.deals)).reshape(-1)

@@ -1,0 +1,183 @@
+"""Replays segments of a log: independent of each other, so side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from unlearnkit.base import Dataset, Model
+from unlearnkit.forging.norms import Norm, error_between
+from unlearnkit.training import CrossEntropy, Objective, Recipe, TrainState, Trajectory
+from unlearnkit.training.checkpoint import flatten
+from unlearnkit.training.step import run_steps, train_segment
+
+
+class Replayed(NamedTuple):
+    """One segment, replayed.
+
+    Attributes:
+      segment: which.
+      error: between the logged weights and the replayed ones.
+      carried_error: likewise of optimiser memory and statistics.
+    """
+
+    segment: int
+    error: float
+    carried_error: float
+
+
+def replay(
+    log: Trajectory,
+    segment: int,
+    start: TrainState,
+    dataset: Dataset,
+    objective: Objective,
+    *,
+    recipe: Recipe | None = None,
+    context: Any = None,
+) -> TrainState:
+    """Returns the state at the end of a segment, by the very program that training ran.
+
+    Args:
+      log: whose batches, key and matmul precision are used.
+      segment: which.
+      start: the state at its beginning.
+      dataset: what the batches index.
+      objective: what each step descends.
+      recipe: in the place of the log's.
+      context: passed on to the objective.
+    """
+    claim = log.claim
+    with jax.default_matmul_precision(claim.matmul_precision):
+        return train_segment(
+            start,
+            dataset,
+            jnp.asarray(log.rows(segment)),
+            claim.step_key,
+            context,
+            objective=objective,
+            recipe=recipe or claim.recipe,
+            steps_per_epoch=claim.steps_per_epoch,
+        )[0]
+
+
+def replay_segments(
+    log: Trajectory,
+    model: Model,
+    dataset: Dataset,
+    segments: Sequence[int],
+    *,
+    norm: Norm,
+    devices: Sequence[jax.Device] | None = None,
+    parallel: int | None = None,
+    at_once: int = 1,
+) -> list[Replayed]:
+    """Returns the errors of segments, in their order.
+
+    Each device takes an equal share of successive segments. See `verify` for the rest.
+    """
+    places = list(devices or jax.local_devices())
+    parallel = parallel or (_cores_each(places) if places[0].platform == "cpu" else 1)
+    workers = [place for place in places for _ in range(parallel)][: len(segments)]
+    shares = np.array_split(np.array(segments), len(workers))
+    copies = {place: jax.device_put(dataset, place) for place in places}
+
+    def work(place: jax.Device, share: np.ndarray) -> list[Replayed]:
+        return _replay_share(log, model, copies[place], share.tolist(), place, norm, at_once)
+
+    with ThreadPoolExecutor(len(workers)) as pool:
+        return [replayed for part in pool.map(work, workers, shares) for replayed in part]
+
+
+def _replay_share(
+    log: Trajectory,
+    model: Model,
+    dataset: Dataset,
+    segments: Sequence[int],
+    place: jax.Device,
+    norm: Norm,
+    at_once: int,
+) -> list[Replayed]:
+    # The checkpoint that ends a segment begins the next one: it is read once.
+    @lru_cache(maxsize=at_once + 1)
+    def read(index: int) -> TrainState:
+        return log.read(index, model).state
+
+    objective = CrossEntropy(model, log.claim.recipe)
+    done: list[Replayed] = []
+    for group in _equally_long(log, segments, at_once):
+        starts = [jax.device_put(read(segment), place) for segment in group]
+        if len(group) == 1:
+            ends = [replay(log, group[0], starts[0], dataset, objective)]
+        else:
+            ends = _replay_at_once(log, group, starts, dataset, objective)
+        for segment, end in zip(group, ends, strict=True):
+            done.append(Replayed(segment, *state_errors(end, read(segment + 1), norm)))
+    return done
+
+
+def state_errors(one: TrainState, other: TrainState, norm: Norm) -> tuple[float, float]:
+    """Returns the error between two states' weights, and that of what else they carry."""
+    weights = [flatten(state.variables.params) for state in (one, other)]
+    carried = [flatten((s.variables.state, s.opt_state, s.step)) for s in (one, other)]
+    return error_between(weights[0], weights[1], norm), error_between(carried[0], carried[1], norm)
+
+
+def _replay_at_once(
+    log: Trajectory,
+    group: Sequence[int],
+    starts: Sequence[TrainState],
+    dataset: Dataset,
+    objective: Objective,
+) -> list[TrainState]:
+    claim = log.claim
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    rows = jnp.asarray(np.stack([log.rows(segment) for segment in group]))
+    with jax.default_matmul_precision(claim.matmul_precision):
+        ends = _train_segments(
+            stacked,
+            dataset,
+            rows,
+            claim.step_key,
+            objective=objective,
+            recipe=claim.recipe,
+            steps_per_epoch=claim.steps_per_epoch,
+        )
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], ends) for i in range(len(group))]
+
+
+@partial(jax.jit, static_argnames=("objective", "recipe", "steps_per_epoch"))
+def _train_segments(
+    states: TrainState,
+    dataset: Dataset,
+    batches: Int[Array, "segments steps batch"],
+    step_key: Key[Array, ""],
+    *,
+    objective: Objective,
+    recipe: Recipe,
+    steps_per_epoch: int,
+) -> TrainState:
+    def one(state: TrainState, rows: Array) -> TrainState:
+        return run_steps(objective, recipe, steps_per_epoch, state, dataset, rows, step_key)[0]
+
+    return jax.vmap(one)(states, batches)
+
+
+def _equally_long(log: Trajectory, segments: Sequence[int], at_once: int) -> Iterator[list[int]]:
+    for _, group in groupby(segments, key=lambda segment: len(log.rows(segment))):
+        members = list(group)
+        yield from (members[i : i + at_once] for i in range(0, len(members), at_once))
+
+
+def _cores_each(places: Sequence[jax.Device]) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max((cores or 1) // len(places), 1)

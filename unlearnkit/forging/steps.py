@@ -1,0 +1,136 @@
+"""One step of training, as a forger sees it."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Num
+
+from unlearnkit.base import Dataset, Model, Params, SoftDataset, Variables
+from unlearnkit.kernels import gradient_bank
+from unlearnkit.validation import check_compatible, check_dataset
+
+
+class Step(NamedTuple):
+    """A step θ' = θ - η g that a forged batch is to take.
+
+    Attributes:
+      variables: θ, where it begins.
+      gradient: g, a pytree like θ.
+      batch_size: b, the examples of the batch.
+      learning_rate: η.
+    """
+
+    variables: Variables
+    gradient: Params
+    batch_size: int
+    learning_rate: float
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchLoss:
+    """The mean cross-entropy of a batch in evaluation mode, as a hashable function.
+
+    Labels may be real vectors y [n, c], distributions or not, whose loss is
+    Σ_j y_j (log Σ_m exp z_m - z_j).
+
+    Attributes:
+      model: the network.
+    """
+
+    model: Model
+
+    def __call__(self, params: Params, x: Array, y: Num[Array, ...]) -> Float[Array, ""]:
+        """Returns the loss of examples x [n, ...]."""
+        logits = self.model.apply(Variables(params), x)
+        if jnp.issubdtype(y.dtype, jnp.integer):
+            y = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype)
+        return -jnp.mean(jnp.sum(y * jax.nn.log_softmax(logits), axis=-1))
+
+
+def honest_step(
+    model: Model, variables: Variables, batch: Dataset | SoftDataset, learning_rate: float
+) -> Step:
+    """Returns the step that `batch` takes from `variables`.
+
+    Raises:
+      ValueError: a network with state, a batch that does not fit it, or a rate <= 0.
+    """
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate must be > 0, got {learning_rate}")
+    check_stateless(variables)
+    if isinstance(batch, Dataset):
+        check_dataset(batch, name="batch")
+        check_compatible(batch, model, name="batch")
+    return Step(variables, batch_gradient(model, variables, batch), len(batch.y), learning_rate)
+
+
+def batch_gradient(model: Model, variables: Variables, batch: Dataset | SoftDataset) -> Params:
+    """Returns the gradient of the mean loss of a batch, at the highest matmul precision."""
+    with jax.default_matmul_precision("highest"):
+        return _gradient(BatchLoss(model), variables.params, batch.x, batch.y)
+
+
+def step_error(model: Model, step: Step, batch: Dataset | SoftDataset) -> Float[Array, ""]:
+    """Returns ‖θ'_forged - θ'‖₂ = η ‖∇L(batch) - g‖₂ of the step that `batch` takes."""
+    return _distance(
+        batch_gradient(model, step.variables, batch), step.gradient, step.learning_rate
+    )
+
+
+def check_stateless(variables: Variables) -> None:
+    """Returns nothing; refuses networks whose batch gradient is no mean over its examples.
+
+    Raises:
+      ValueError: the network carries state.
+    """
+    if jax.tree.leaves(variables.state):
+        raise ValueError(
+            "forging needs a network without BatchNorm: the gradient of a batch must be the mean "
+            "of its examples' gradients; forge a network that carries no state"
+        )
+
+
+def check_forgeable(model: Model, step: Step, allowed: Dataset) -> None:
+    """Returns nothing; refuses a step or examples that no forger can take.
+
+    Raises:
+      ValueError: a network with state, or fewer allowed examples than the batch needs.
+    """
+    check_stateless(step.variables)
+    check_dataset(allowed, name="allowed")
+    check_compatible(allowed, model, name="allowed")
+    if allowed.size < step.batch_size:
+        raise ValueError(
+            f"allowed holds {allowed.size} examples, but the batch needs {step.batch_size}"
+        )
+
+
+def differences(model: Model, step: Step, dataset: Dataset) -> Float[Array, "n p"]:
+    """Returns each example's gradient less the step's: h_i = ∇ℓ_i - g.
+
+    A batch S errs by (η / b) ‖Σ_{i ∈ S} h_i‖₂.
+    """
+    with jax.default_matmul_precision("highest"):
+        bank = gradient_bank(BatchLoss(model), step.variables.params, dataset)
+    return _subtract(bank, ravel_pytree(step.gradient)[0])
+
+
+@partial(jax.jit, donate_argnums=0)
+def _subtract(bank: Array, row: Array) -> Array:
+    return bank - row
+
+
+@partial(jax.jit, static_argnums=0)
+def _gradient(loss: BatchLoss, params: Params, x: Array, y: Array) -> Params:
+    return jax.grad(loss)(params, x, y)
+
+
+@jax.jit
+def _distance(one: Params, other: Params, scale: Any) -> Array:
+    return scale * jnp.linalg.norm(ravel_pytree(one)[0] - ravel_pytree(other)[0])

@@ -1,0 +1,143 @@
+"""What a log of training says of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from unlearnkit.base import Dataset, Model, Normalisation
+from unlearnkit.files import sha256_of_array
+from unlearnkit.models import create
+from unlearnkit.training.checkpoint import CheckpointError
+from unlearnkit.training.recipe import Recipe
+
+
+class TrajectoryError(CheckpointError):
+    """A log of training that is corrupt, foreign, of another version, or about other data."""
+
+
+class NetworkClaim(NamedTuple):
+    """The network of a log.
+
+    Attributes:
+      name: what `models.create` calls it, or None for a network that it does not make.
+      options: what else `models.create` was given.
+      input_shape: the shape of one example.
+      n_classes: the number of logits.
+    """
+
+    name: str | None
+    options: Mapping[str, Any]
+    input_shape: tuple[int, ...]
+    n_classes: int
+
+
+class DataClaim(NamedTuple):
+    """The data of a log.
+
+    Attributes:
+      examples: how many.
+      shape: of one example.
+      x_sha256: over type, shape and every byte of the inputs.
+      y_sha256: likewise of the labels.
+      normalisation: how the inputs were made from pixels.
+    """
+
+    examples: int
+    shape: tuple[int, ...]
+    x_sha256: str
+    y_sha256: str
+    normalisation: Normalisation
+
+
+class Claim(NamedTuple):
+    """What a log says of its run; with the batch order it determines every step.
+
+    Attributes:
+      recipe: how it trained.
+      network: what it trained.
+      key_impl: the generator of its key.
+      key_data: the key of `unlearnkit.training.fit`'s run, from whose halves the batch order, and
+        the augmentation, dropout and noise of each step, are drawn.
+      every: steps between two checkpoints.
+      matmul_precision: JAX's `jax_default_matmul_precision` while it trained.
+      data: what it trained on.
+      environment: device, versions and flags; see `unlearnkit.provenance.environment`.
+      batches_sha256: the digest of the file of batch indices.
+    """
+
+    recipe: Recipe
+    network: NetworkClaim
+    key_impl: str
+    key_data: tuple[int, ...]
+    every: int
+    matmul_precision: str | None
+    data: DataClaim
+    environment: Mapping[str, str]
+    batches_sha256: str
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch."""
+        return self.recipe.steps_per_epoch(self.data.examples)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.recipe.epochs * self.steps_per_epoch
+
+    @property
+    def step_key(self) -> Key[Array, ""]:
+        """The key from which step t draws by `fold_in(key, t)`."""
+        words = jnp.array(self.key_data, jnp.uint32)
+        return jax.random.split(jax.random.wrap_key_data(words, impl=self.key_impl))[1]
+
+    def checkpoint_step(self, index: int) -> int:
+        """Returns the step of checkpoint `index`."""
+        return min(index * self.every, self.steps)
+
+
+def claim_run(
+    key: Key[Array, ""],
+    model: Model,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    every: int,
+    environment: Mapping[str, str],
+    batches_sha256: str,
+) -> Claim:
+    """Returns the claim of a run that is about to begin with `key`."""
+    return Claim(
+        recipe,
+        _claim_network(model),
+        str(jax.random.key_impl(key)),
+        tuple(np.asarray(jax.random.key_data(key)).tolist()),
+        every,
+        jax.config.values["jax_default_matmul_precision"],
+        claim_data(dataset),
+        environment,
+        batches_sha256,
+    )
+
+
+def claim_data(dataset: Dataset) -> DataClaim:
+    """Returns what identifies a dataset."""
+    x, y = np.asarray(dataset.x), np.asarray(dataset.y)
+    return DataClaim(
+        x.shape[0], x.shape[1:], sha256_of_array(x), sha256_of_array(y), dataset.normalisation
+    )
+
+
+def _claim_network(model: Model) -> NetworkClaim:
+    shape, n_classes = tuple(model.input_shape), model.n_classes
+    if model.origin is not None:
+        name, options = model.origin
+        if create(name, input_shape=shape, n_classes=n_classes, **dict(options)) == model:
+            return NetworkClaim(name, dict(options), shape, n_classes)
+    return NetworkClaim(None, {}, shape, n_classes)

@@ -1,0 +1,237 @@
+"""Training runs that leave a log, written as they go.
+
+The manifest is replaced, atomically, only when the file that it newly names is on the disk: a
+process killed at any moment leaves a log that is whole up to its last checkpoint, and the run goes
+on from there to the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo, Variables
+from unlearnkit.clock import Stopwatch
+from unlearnkit.files import write_bytes, write_json
+from unlearnkit.provenance import environment
+from unlearnkit.training import manifest
+from unlearnkit.training.checkpoint import CheckpointWarning, flatten, same_bits, save_arrays
+from unlearnkit.training.claim import Claim, TrajectoryError, claim_run
+from unlearnkit.training.divergence import (
+    DivergedError,
+    refuse_divergence,
+    refuse_infinite_weights,
+)
+from unlearnkit.training.recipe import Recipe
+from unlearnkit.training.step import (
+    CrossEntropy,
+    TrainState,
+    all_batches,
+    init_train_state,
+    train_segment,
+)
+from unlearnkit.training.trajectory import METRICS, Logged, first_not_finite, read_trajectory
+
+
+class TrajectoryWriter:
+    """Writes a log checkpoint by checkpoint.
+
+    Attributes:
+      folder: where it is.
+      claim: what it says of its run.
+      digests: the SHA-256 of each checkpoint's file so far.
+    """
+
+    def __init__(self, folder: Path, claim: Claim, digests: Sequence[str] = ()):
+        """Goes on behind the checkpoints `digests`; the batches are in the folder already."""
+        self.folder, self.claim, self.digests = folder, claim, list(digests)
+
+    def append(self, logged: Logged) -> None:
+        """Writes the next checkpoint, then the manifest that names it.
+
+        Raises:
+          DivergedError: a value is not finite; nothing is written.
+        """
+        step = self.claim.checkpoint_step(len(self.digests))
+        arrays = flatten(logged)
+        if odd := first_not_finite(arrays):
+            raise DivergedError(
+                f"training diverged before step {step}: {odd} is not finite; lower "
+                f"learning_rate={self.claim.recipe.learning_rate:g}, or set clip_norm"
+            )
+        self.digests.append(save_arrays(self.folder / manifest.state_file(step), arrays))
+        write_json(self.folder / manifest.MANIFEST, manifest.encode(self.claim, self.digests))
+
+
+def descend_logged(
+    key: Key[Array, ""],
+    model: Model,
+    dataset: Dataset,
+    recipe: Recipe,
+    variables: Variables,
+    *,
+    folder: Path,
+    every: int,
+    on_epoch: OnEpoch | None = None,
+) -> Trained:
+    """Returns the network after the run of `recipe` from `variables`, and leaves its log.
+
+    A log that is there already is gone on with, if it is this run's; `seconds` then count from
+    there. Each `every` steps are one compiled call, and the disk is written to while the next one
+    runs. A disk that fails ends the log, with a warning, but not the run.
+
+    Raises:
+      TrajectoryError: the folder holds a corrupt log, or another run's.
+      DivergedError: a value is no longer finite; the log ends before it.
+    """
+    per_epoch = recipe.steps_per_epoch(dataset.size)
+    order_key, step_key = jax.random.split(key)
+    objective = CrossEntropy(model, recipe)
+    history = _History(per_epoch, on_epoch)
+    with Stopwatch() as watch:
+        batches = np.asarray(
+            all_batches(
+                order_key, epochs=recipe.epochs, n=dataset.size, batch_size=recipe.batch_size
+            )
+        )
+        contents = npy_content(batches)
+        claim = claim_run(
+            key,
+            model,
+            dataset,
+            recipe,
+            every=every,
+            environment=environment(),
+            batches_sha256=hashlib.sha256(contents).hexdigest(),
+        )
+        start = init_train_state(recipe, per_epoch, jax.tree.map(jnp.array, variables))
+        log, past = _open(folder, claim, contents, model, start)
+        for logged in past:
+            history.add(logged.metrics)
+        state = jax.tree.map(jnp.asarray, past[-1].state) if past else start
+        done = int(state.step)
+        with _Background(log) as background:
+            while done < claim.steps:
+                rows = jnp.asarray(batches[done : done + every])
+                state, metrics = train_segment(
+                    state,
+                    dataset,
+                    rows,
+                    step_key,
+                    objective=objective,
+                    recipe=recipe,
+                    steps_per_epoch=per_epoch,
+                )
+                refuse_divergence(np.asarray(metrics["loss"]), done // per_epoch, recipe)
+                done += len(rows)
+                background.append(Logged(state, metrics))
+                history.add(metrics, report=True)
+    refuse_infinite_weights(state.variables, recipe)
+    cost = Cost(float(claim.steps * recipe.batch_size), watch.seconds, watch.compile_seconds)
+    return Trained(state.variables, TrainInfo(history.by_epoch(), cost))
+
+
+def _open(
+    folder: Path, claim: Claim, batches: bytes, model: Model, start: TrainState
+) -> tuple[TrajectoryWriter, list[Logged]]:
+    """Returns the log, begun or found, and the checkpoints that it holds but for the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
+    if not (folder / manifest.MANIFEST).exists():
+        write_bytes(folder / manifest.BATCHES, batches)
+        log = TrajectoryWriter(folder, claim)
+        log.append(Logged(start, {name: jnp.zeros(0) for name in METRICS}))
+        return log, []
+    found = read_trajectory(folder)
+    mine, theirs = manifest.encode(claim, ()), manifest.encode(found.claim, ())
+    differing = [name for name in mine if mine[name] != theirs[name]]
+    if not same_bits(found.read(0, model).state, start):
+        differing.append("start")
+    if differing:
+        raise TrajectoryError(
+            f"{folder} holds the log of another run (differs in {', '.join(differing)}); "
+            "choose another folder, or remove this one"
+        )
+    past = [found.read(index, model) for index in range(1, len(found.digests))]
+    return TrajectoryWriter(folder, claim, found.digests), past
+
+
+class _Background:
+    """Writes a checkpoint in a thread while the next one is computed."""
+
+    def __init__(self, log: TrajectoryWriter):
+        self._log = log
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._pending: Future[None] | None = None
+        self._failed = False
+
+    def __enter__(self) -> _Background:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._settle()
+        finally:
+            self._pool.shutdown()
+
+    def append(self, logged: Logged) -> None:
+        self._settle()
+        if not self._failed:
+            self._pending = self._pool.submit(self._log.append, logged)
+
+    def _settle(self) -> None:
+        pending, self._pending = self._pending, None
+        try:
+            if pending is not None:
+                pending.result()
+        except OSError as error:
+            self._failed = True
+            warnings.warn(
+                f"the log in {self._log.folder} ends before step "
+                f"{self._log.claim.checkpoint_step(len(self._log.digests))} ({error}); "
+                "training goes on without it",
+                CheckpointWarning,
+                stacklevel=4,
+            )
+
+
+class _History:
+    """Gathers the metrics of steps into those of epochs."""
+
+    def __init__(self, steps_per_epoch: int, on_epoch: OnEpoch | None):
+        self._steps_per_epoch, self._on_epoch = steps_per_epoch, on_epoch
+        self._steps: dict[str, list[float]] = {name: [] for name in METRICS}
+        self._epochs: dict[str, list[float]] = {name: [] for name in METRICS}
+
+    def add(self, metrics: Mapping[str, Any], *, report: bool = False) -> None:
+        for name, values in metrics.items():
+            self._steps[name].extend(np.asarray(values).tolist())
+        while len(self._steps["loss"]) >= self._steps_per_epoch:
+            for name, steps in self._steps.items():
+                self._epochs[name].append(float(np.mean(steps[: self._steps_per_epoch])))
+                self._steps[name] = steps[self._steps_per_epoch :]
+            if report and self._on_epoch is not None:
+                epoch = {name: values[-1] for name, values in self._epochs.items()}
+                self._on_epoch(len(self._epochs["loss"]), epoch)
+
+    def by_epoch(self) -> dict[str, Array]:
+        return {name: jnp.asarray(values) for name, values in self._epochs.items() if values}
+
+
+def npy_content(batches: np.ndarray) -> bytes:
+    """Returns the content of a `.npy` file of batch indices [steps, batch]."""
+    content = io.BytesIO()
+    rows = np.ascontiguousarray(batches, "<i4")
+    np.lib.format.write_array(content, rows, version=(1, 0), allow_pickle=False)
+    return content.getvalue()

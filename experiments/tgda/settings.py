@@ -115,12 +115,11 @@ def _smoke() -> dict[str, Target]:
     linear = {
         **brief,
         **ablation(game, ("defender_leads", "no_pretraining")),
-        **sweep("tgda", game, (0.3,)),
-        **sweep("label_flip", LabelFlip(), (0.3,)),
+        **sweep("label_flip", LabelFlip(), (0.03, 0.3)),
     }
     return {
         "digits-lr": Target("digits", "logistic", recipe, linear, transfer=("mlp",), seeds=2),
-        **_binary("digits", recipe, game, sizes=(60, 200), steps=2, seeds=2),
+        **_binary("digits", recipe, game, sizes=(60, 160), steps=2, seeds=2),
     }
 
 

@@ -71,7 +71,8 @@ def test_hands_are_drawn_evenly():
     hands = [np.asarray(candidate(KEY, deck, i)).tolist() for i in range(0, 4_000, 4)]
     counts = np.array(sorted(collections.Counter(itertools.chain(*hands)).values()))
     assert len(counts) == 40
-    assert counts.min() > 100 - 5 * 10 < 100 + 5 * 10 > counts.max()
+    assert counts.min() > 50  # 100 expected, of deviation 10
+    assert counts.max() < 150
     pairs = collections.Counter(
         pair for h in hands for pair in itertools.combinations(sorted(h), 2)
     )

@@ -7,6 +7,7 @@ from unlearnkit.training.checkpoint import (
     load_variables,
     save_variables,
 )
+from unlearnkit.training.features import penultimate
 from unlearnkit.training.fit import DivergedError, descend, fit, fit_many
 from unlearnkit.training.predict import predict
 from unlearnkit.training.recipe import Recipe, learning_rate_schedule, make_optimizer
@@ -40,6 +41,7 @@ __all__ = [
     "learning_rate_schedule",
     "load_variables",
     "make_optimizer",
+    "penultimate",
     "predict",
     "run_epoch",
     "save_variables",

@@ -45,11 +45,12 @@ def fit(
     recipe: Recipe,
     *,
     variables: Variables | None = None,
+    objective: Objective | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 1,
     on_epoch: OnEpoch | None = None,
 ) -> Trained:
-    """Returns a network trained on `dataset` by minimising the mean cross-entropy.
+    """Returns a network trained on `dataset` by minimising the mean cross-entropy, or `objective`.
 
     The same key, data and recipe give the same bits on the same device, whether or not the run was
     interrupted and resumed in between.
@@ -60,6 +61,7 @@ def fit(
       dataset: [n] examples.
       recipe: how to train.
       variables: where to start; None starts from a fresh initialisation.
+      objective: what to descend; None takes `CrossEntropy(model, recipe)`.
       checkpoint: a folder; the run resumes from what it holds, and writes its progress there.
       checkpoint_every: epochs between two checkpoints.
       on_epoch: called after each epoch.
@@ -78,7 +80,7 @@ def fit(
     folder = None if checkpoint is None else Path(checkpoint)
     return descend(
         run_key,
-        CrossEntropy(model, recipe),
+        objective or CrossEntropy(model, recipe),
         recipe,
         dataset,
         variables,

@@ -31,8 +31,8 @@ class MaxUp:
 
     Attributes:
       copies: m.
-      augmentation: `noise` adds Gaussian noise; `shift` moves images by up to `shift` pixels;
-        `shift_flip` also mirrors at random.
+      augmentation: `noise` adds Gaussian noise and clips nothing; `shift` moves images by up to
+        `shift` pixels; `shift_flip` also mirrors at random.
       noise_std: of `noise`, in pixel units [0, 1].
       shift: of `shift`, in pixels.
 

@@ -11,10 +11,10 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Dataset, Model, OnEpoch, Params, State, Trained, Variables
-from unlearnkit.defences._dropping import FORWARD
 from unlearnkit.training import CrossEntropy, Recipe, fit
 from unlearnkit.training.augmentation import flip_images, shift_images
 from unlearnkit.training.step import Metrics, forward_train
+from unlearnkit.work import FORWARD
 
 AugmentationName = Literal["noise", "shift", "shift_flip"]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,32 +16,27 @@ from jaxtyping import Array, Key
 from experiments.tgda.settings import Target
 from unlearnkit import models
 from unlearnkit.auditing import accuracy
-from unlearnkit.base import Attack, Cost, Dataset, Model, Poisoned, Record, Task, Variables
+from unlearnkit.base import (
+    Attack,
+    Cost,
+    Dataset,
+    Defence,
+    Model,
+    Poisoned,
+    Record,
+    RobustTrainer,
+    Task,
+    Variables,
+)
 from unlearnkit.data import load
+from unlearnkit.defences import DefenceWarning, score_defence
 from unlearnkit.poisoning import FROM_SCRATCH, PoisonWarning
 from unlearnkit.study import OnStage
-from unlearnkit.training import DivergedError, Recipe, fit
+from unlearnkit.training import DivergedError, fit
 
 CLEAN, TGDA = "clean", "tgda"
 SHOWN = 6
 """Poisons of a picture."""
-
-
-class Answer(Protocol):
-    """What a defender trains who knows that there may be poisons (Tables 10 and 11).
-
-    A filter trains `fit(key, model, kept, recipe)`; others train on everything in their own way.
-    `variables` are those that training on the poisoned set gave.
-    """
-
-    def __call__(
-        self,
-        key: Key[Array, ""],
-        model: Model,
-        variables: Variables,
-        dataset: Dataset,
-        recipe: Recipe,
-    ) -> Variables: ...
 
 
 class Data(NamedTuple):
@@ -113,8 +109,6 @@ def attack_all(
     target: Target,
     data: Data,
     on_stage: OnStage,
-    *,
-    answers: Mapping[str, Answer] | None = None,
 ) -> Outcome:
     """Returns what each attack does to the network, seed by seed.
 
@@ -125,7 +119,6 @@ def attack_all(
       target: what is attacked by what.
       data: from `load_data`.
       on_stage: called as the work goes on.
-      answers: defenders that TGDA is tried against, by name.
     """
     outcome = Outcome([], {}, {})
     for seed in range(target.seeds):
@@ -141,7 +134,7 @@ def attack_all(
         for name, attack in target.attacks.items():
             tell(name)
             run = _Run(name, attack, attack_key, defender, clean)
-            record = run(outcome, seed, answers or {})
+            record = run(outcome, seed)
             outcome.records.append(record)
     return outcome
 
@@ -183,10 +176,10 @@ class _Run(NamedTuple):
     defender: _Defender
     clean: Mapping[str, Trained]
 
-    def __call__(self, outcome: Outcome, seed: int, answers: Mapping[str, Answer]) -> Record:
+    def __call__(self, outcome: Outcome, seed: int) -> Record:
         try:
             poisoned = self._poison(outcome.notes)
-            metrics = self._judge(poisoned, answers)
+            metrics = self._judge(poisoned, outcome.notes)
         except DivergedError as error:
             return Record(self.name, seed, {}, Cost(0.0, 0.0), str(error))
         if seed == 0:
@@ -195,21 +188,15 @@ class _Run(NamedTuple):
 
     def _poison(self, notes: dict[str, list[str]]) -> Poisoned:
         defender = self.defender
-        with warnings.catch_warnings(record=True) as heard:
-            warnings.simplefilter("always", PoisonWarning)
-            poisoned = self.attack(
+        with _noted(notes, self.name, PoisonWarning):
+            return self.attack(
                 jax.random.clone(self.key),
                 defender.data.model,
                 self.clean[CLEAN].variables,
                 defender.task(),
             )
-        for warning in heard:
-            told = notes.setdefault(self.name, [])
-            if str(warning.message) not in told:
-                told.append(str(warning.message))
-        return poisoned
 
-    def _judge(self, poisoned: Poisoned, answers: Mapping[str, Answer]) -> dict[str, float]:
+    def _judge(self, poisoned: Poisoned, notes: dict[str, list[str]]) -> dict[str, float]:
         defender, data = self.defender, self.defender.data
         trained = defender.train(data.model, poisoned.dataset)
         metrics = {
@@ -223,17 +210,45 @@ class _Run(NamedTuple):
         for name, model in data.others.items():
             moved = defender.train(model, poisoned.dataset).accuracy
             metrics[f"drop_on_{name}"] = self.clean[name].accuracy - moved
-        for name, answer in answers.items():
-            variables = answer(
-                jax.random.clone(defender.key),
-                data.model,
-                trained.variables,
-                poisoned.dataset,
-                defender.target.recipe,
-            )
-            after = accuracy(data.model, variables, data.test)
-            metrics[f"drop_after_{name}"] = self.clean[CLEAN].accuracy - after
+        for number, (name, defence) in enumerate(defender.target.defences.items()):
+            with _noted(notes, self.name, DefenceWarning):
+                metrics |= self._defend(name, number, defence, poisoned, trained.variables)
         return metrics
+
+    def _defend(
+        self,
+        name: str,
+        number: int,
+        defence: Defence | RobustTrainer,
+        poisoned: Poisoned,
+        variables: Variables,
+    ) -> dict[str, float]:
+        """Returns the drop that a defence leaves (Tables 10 and 11), and what a filter found."""
+        defender, model, found = self.defender, self.defender.data.model, {}
+        if isinstance(defence, RobustTrainer):
+            train_key, recipe = jax.random.clone(defender.key), defender.target.recipe
+            robust = defence.fit(train_key, model, poisoned.dataset, recipe).variables
+            after = accuracy(model, robust, defender.data.test)
+        else:
+            own_key = jax.random.fold_in(self.key, number)
+            defended = defence(own_key, model, variables, poisoned.dataset)
+            score = score_defence(defended, poisoned.is_poison)
+            found = {f"{metric}_of_{name}": score[metric] for metric in ("precision", "recall")}
+            kept = poisoned.dataset.take(np.flatnonzero(defended.keep))
+            after = defender.train(model, kept).accuracy
+        return {f"drop_after_{name}": self.clean[CLEAN].accuracy - after, **found}
+
+
+@contextlib.contextmanager
+def _noted(notes: dict[str, list[str]], name: str, category: type[Warning]) -> Iterator[None]:
+    """Writes warnings down, each once."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", category)
+        yield
+    for warning in heard:
+        told = notes.setdefault(name, [])
+        if str(warning.message) not in told:
+            told.append(str(warning.message))
 
 
 def _named(clean: Mapping[str, Trained]) -> dict[str, float]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.frame import Scale
-from unlearnkit.base import Attack
+from unlearnkit.base import Attack, Defence, RobustTrainer
+from unlearnkit.defences import InfluenceFilter, LossFilter, MaxUp, Sever
 from unlearnkit.poisoning import (
     BackGradient,
     Budget,
@@ -51,6 +52,7 @@ class Target:
       train: training examples, None for all.
       classes: those that are kept and counted anew from 0, None for all.
       transfer: networks that are trained on the poisons of TGDA too (Table 9).
+      defences: by name, what TGDA is tried against (Tables 10 and 11).
       seeds: repetitions: other networks, other poisons.
     """
 
@@ -61,6 +63,7 @@ class Target:
     train: int | None = None
     classes: tuple[int, ...] | None = None
     transfer: tuple[str, ...] = ()
+    defences: Mapping[str, Defence | RobustTrainer] = dataclasses.field(default_factory=dict)
     seeds: int = 3
 
     @property
@@ -97,6 +100,16 @@ def unlearnable(
     }
 
 
+def defend(recipe: Recipe) -> dict[str, Defence | RobustTrainer]:
+    """Returns the defences of section 5.6; each filter drops 3 % of the training set."""
+    return {
+        "loss_filter": LossFilter(),
+        "influence_filter": InfluenceFilter(),
+        "sever": Sever(recipe=recipe),
+        "max_up": MaxUp(),
+    }
+
+
 def _smoke() -> dict[str, Target]:
     recipe = Recipe(epochs=20, batch_size=100, learning_rate=0.3)
     game = TotalGradientAttack(
@@ -118,7 +131,15 @@ def _smoke() -> dict[str, Target]:
         **sweep("label_flip", LabelFlip(), (0.03, 0.3)),
     }
     return {
-        "digits-lr": Target("digits", "logistic", recipe, linear, transfer=("mlp",), seeds=2),
+        "digits-lr": Target(
+            "digits",
+            "logistic",
+            recipe,
+            linear,
+            transfer=("mlp",),
+            defences=defend(recipe),
+            seeds=2,
+        ),
         **_binary("digits", recipe, game, sizes=(60, 160), steps=2, seeds=2),
     }
 
@@ -201,9 +222,18 @@ def _cpu() -> dict[str, Target]:
         **unlearnable(colour_game, ErrorMinimizing(rounds=10), (0.2, 1.0)),
     }
     return {
-        "mnist-lr": Target("mnist", "logistic", recipe, linear, transfer=("nn_tgda",)),
-        "mnist-nn": Target("mnist", "nn_tgda", dense_recipe, dense, transfer=("logistic",)),
-        "mnist-cnn": Target("mnist", "cnn_mnist", small, conv, train=5000, seeds=2),
+        "mnist-lr": Target(
+            "mnist", "logistic", recipe, linear, transfer=("nn_tgda",), defences=defend(recipe)
+        ),
+        "mnist-nn": Target(
+            "mnist",
+            "nn_tgda",
+            dense_recipe,
+            dense,
+            transfer=("logistic",),
+            defences=defend(dense_recipe),
+        ),
+        "mnist-cnn": Target("mnist", "cnn_mnist", small, conv, train=5000, defences=defend(small)),
         "cifar10-cnn": Target("cifar10", "cnn_cifar", small, colour, train=5000, seeds=2),
         **_binary("mnist", small, binary_game, sizes=(100, 300, 1000), steps=5, seeds=3),
     }
@@ -243,7 +273,12 @@ def _paper() -> dict[str, Target]:
     networks = ("logistic", "nn_tgda", "cnn_mnist")
     mnist = {
         f"mnist-{short}": Target(
-            "mnist", name, recipe, grey, transfer=tuple(n for n in networks if n != name)
+            "mnist",
+            name,
+            recipe,
+            grey,
+            transfer=tuple(n for n in networks if n != name),
+            defences=defend(recipe),
         )
         for short, name in zip(("lr", "nn", "cnn"), networks, strict=True)
     }

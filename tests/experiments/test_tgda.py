@@ -12,7 +12,7 @@ from experiments.tgda.figures import MAGNIFIED, epsilon_figure, montage
 from experiments.tgda.paper import CLEAN, MISPRINTED, TABLES, quote, title
 from experiments.tgda.runs import Sample, attack_all, load_data
 from experiments.tgda.settings import VARIANTS, targets
-from unlearnkit.base import Cost, Record
+from unlearnkit.base import Cost, Defended, Record, UnlearnInfo
 from unlearnkit.poisoning import LabelFlip, PoisonSvm, TotalGradientAttack
 from unlearnkit.training import fit
 
@@ -71,7 +71,7 @@ def small():
     """A target of one attack, its data, and another network that learns from the poisons."""
     target = targets("smoke")["digits-lr"]
     attacks = {"tgda": LabelFlip(), "label_flip": LabelFlip()}
-    target = dataclasses.replace(target, attacks=attacks, seeds=1)
+    target = dataclasses.replace(target, attacks=attacks, defences={}, seeds=1)
     return target, load_data(target, None)
 
 
@@ -83,19 +83,28 @@ def test_a_perfect_defence_gives_back_the_clean_network_exactly(small):
     target, data = small
     n = data.train.size
 
-    def perfect(key, model, variables, dataset, recipe):
+    def perfect(key, model, variables, dataset):
         assert dataset.size > n
-        return fit(key, model, dataset.take(np.arange(n)), recipe).variables
+        keep = np.arange(dataset.size) < n
+        return Defended(keep, (~keep).astype(float), UnlearnInfo({}, Cost(0.0, 0.0)))
 
-    def helpless(key, model, variables, dataset, recipe):
-        return variables
+    def helpless(key, model, variables, dataset):
+        keep = np.ones(dataset.size, bool)
+        return Defended(keep, np.zeros(dataset.size), UnlearnInfo({}, Cost(0.0, 0.0)))
 
-    answers = {"perfect": perfect, "helpless": helpless}
-    outcome = attack_all(jax.random.key(1), target, data, silent, answers=answers)
-    record = next(record for record in outcome.records if record.method == "tgda")
-    assert record.metrics["drop_after_perfect"] == 0
-    assert record.metrics["drop_after_helpless"] == record.metrics["drop"]
-    assert "drop_on_mlp" in record.metrics
+    class Stubborn:
+        def fit(self, key, model, dataset, recipe):
+            return fit(key, model, dataset.take(np.arange(n)), recipe)
+
+    defences = {"perfect": perfect, "helpless": helpless, "stubborn": Stubborn()}
+    target = dataclasses.replace(target, defences=defences)
+    outcome = attack_all(jax.random.key(1), target, data, silent)
+    metrics = next(record for record in outcome.records if record.method == "tgda").metrics
+    assert metrics["drop_after_perfect"] == metrics["drop_after_stubborn"] == 0
+    assert metrics["drop_after_helpless"] == metrics["drop"]
+    assert metrics["recall_of_perfect"] == metrics["precision_of_perfect"] == 1
+    assert metrics["recall_of_helpless"] == 0
+    assert "drop_on_mlp" in metrics
 
 
 def test_two_names_of_one_attack_do_the_same(small):

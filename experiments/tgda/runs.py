@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
+from experiments.frame import noted
 from experiments.tgda.settings import Target
 from unlearnkit import models
 from unlearnkit.auditing import accuracy
@@ -188,7 +187,7 @@ class _Run(NamedTuple):
 
     def _poison(self, notes: dict[str, list[str]]) -> Poisoned:
         defender = self.defender
-        with _noted(notes, self.name, PoisonWarning):
+        with noted(notes.setdefault(self.name, []), PoisonWarning):
             return self.attack(
                 jax.random.clone(self.key),
                 defender.data.model,
@@ -211,7 +210,7 @@ class _Run(NamedTuple):
             moved = defender.train(model, poisoned.dataset).accuracy
             metrics[f"drop_on_{name}"] = self.clean[name].accuracy - moved
         for number, (name, defence) in enumerate(defender.target.defences.items()):
-            with _noted(notes, self.name, DefenceWarning):
+            with noted(notes.setdefault(self.name, []), DefenceWarning):
                 metrics |= self._defend(name, number, defence, poisoned, trained.variables)
         return metrics
 
@@ -237,18 +236,6 @@ class _Run(NamedTuple):
             kept = poisoned.dataset.take(np.flatnonzero(defended.keep))
             after = defender.train(model, kept).accuracy
         return {f"drop_after_{name}": self.clean[CLEAN].accuracy - after, **found}
-
-
-@contextlib.contextmanager
-def _noted(notes: dict[str, list[str]], name: str, category: type[Warning]) -> Iterator[None]:
-    """Writes warnings down, each once."""
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always", category)
-        yield
-    for warning in heard:
-        told = notes.setdefault(name, [])
-        if str(warning.message) not in told:
-            told.append(str(warning.message))
 
 
 def _named(clean: Mapping[str, Trained]) -> dict[str, float]:

@@ -16,13 +16,7 @@ from unlearnkit.base import Cost, Defended, Record, UnlearnInfo
 from unlearnkit.poisoning import LabelFlip, PoisonSvm, TotalGradientAttack
 from unlearnkit.training import fit
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """These tests compile much and compute little."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def test_the_experiment_runs_from_data_to_page(tmp_path, capsys):

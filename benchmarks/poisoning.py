@@ -47,7 +47,7 @@ def run() -> list[Row]:
     task, source = load_task(EXAMPLES)
     return [
         round_row(task, source),
-        *(attack_row(name, task, source) for name in ("logistic", "nn_tgda")),
+        *(attack_row(name, task, source) for name in ("logistic", "nn")),
         restarts_row(task, source),
         score_row(task, source),
     ]

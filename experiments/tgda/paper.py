@@ -10,7 +10,7 @@ from typing import NamedTuple
 NETWORKS = {
     "logistic": "LR",
     "mlp": "NN",
-    "nn_tgda": "NN",
+    "nn": "NN",
     "cnn_mnist": "CNN",
     "cnn_cifar": "CNN",
     "resnet18": "ResNet-18",

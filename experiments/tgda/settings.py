@@ -223,11 +223,11 @@ def _cpu() -> dict[str, Target]:
     }
     return {
         "mnist-lr": Target(
-            "mnist", "logistic", recipe, linear, transfer=("nn_tgda",), defences=defend(recipe)
+            "mnist", "logistic", recipe, linear, transfer=("nn",), defences=defend(recipe)
         ),
         "mnist-nn": Target(
             "mnist",
-            "nn_tgda",
+            "nn",
             dense_recipe,
             dense,
             transfer=("logistic",),
@@ -270,7 +270,7 @@ def _paper() -> dict[str, Target]:
         **sweep("tgda", colour_game, [e for e in epsilons if e != 0.03]),
         **sweep("label_flip", LabelFlip(), epsilons),
     }
-    networks = ("logistic", "nn_tgda", "cnn_mnist")
+    networks = ("logistic", "nn", "cnn_mnist")
     mnist = {
         f"mnist-{short}": Target(
             "mnist",

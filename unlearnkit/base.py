@@ -280,6 +280,34 @@ class Poisoned(NamedTuple):
     info: Any
 
 
+class DefenceInfo(NamedTuple):
+    """How a defence went.
+
+    Attributes:
+      cost: what it took, any training on the way included.
+      history: per round of the defence, by name; empty where there are no rounds.
+      solves: the convergence of every linear solve and eigenvector, by name.
+    """
+
+    cost: Cost
+    history: Mapping[str, Array] = {}
+    solves: Mapping[str, SolveInfo] = {}
+
+
+class Defended(NamedTuple):
+    """Which examples of a training set a defence trusts.
+
+    Attributes:
+      keep: [n] which examples stay.
+      scores: [n] how suspicious each is; larger is more so.
+      info: how the defence went.
+    """
+
+    keep: Bool[Array, " n"]
+    scores: Float[Array, " n"]
+    info: DefenceInfo
+
+
 class Forged(NamedTuple):
     """A forged mini-batch.
 
@@ -356,11 +384,29 @@ class Attack(Protocol):
 
 @runtime_checkable
 class Defence(Protocol):
-    """Says which examples of a training set to keep."""
+    """Says which examples of a training set to keep, given a network trained on all of it."""
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, dataset: Dataset
-    ) -> Bool[Array, " n"]: ...
+    ) -> Defended: ...
+
+
+@runtime_checkable
+class RobustTrainer(Protocol):
+    """Defends by the way it trains, and keeps all examples.
+
+    Its method is called `fit`, so that it is told from a `Defence` by what it can do.
+    """
+
+    def fit(
+        self,
+        key: Key[Array, ""],
+        model: Model,
+        dataset: Dataset,
+        recipe: Any,
+        *,
+        on_epoch: OnEpoch | None = None,
+    ) -> Trained: ...
 
 
 @runtime_checkable

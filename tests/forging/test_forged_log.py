@@ -65,6 +65,17 @@ def test_steps_between_checkpoints_are_forged_too(point_log, points, tmp_path):
     assert rejected == {min(end for end in ends if end > step) for step in forged.steps}
 
 
+def test_the_states_between_checkpoints_are_those_of_the_run(step_log, mlp, points, tmp_path):
+    sparse = tmp_path / "sparse"
+    recipe = read_trajectory(step_log).claim.recipe
+    fit(jax.random.key(1), mlp, points, recipe, trajectory=sparse, every=15)
+    dense, other = (
+        forge(log, points, tmp_path / name) for name, log in (("a", step_log), ("b", sparse))
+    )
+    assert dense.steps.tolist() == other.steps.tolist()
+    np.testing.assert_allclose(other.errors, dense.errors, rtol=1e-4)
+
+
 def test_its_order_and_its_use_of_examples_give_a_forged_log_away(step_log, points, tmp_path):
     true = read_trajectory(step_log)
     usage = detectors.frequency_of_use(true)

@@ -10,8 +10,8 @@ from softmax_regression import MODEL, as_float64, draw, gradient
 
 from unlearnkit.base import Dataset, Forger, Variables
 from unlearnkit.forging import GreedyForger, greedy, honest_step, step_error, steps
-from unlearnkit.forging.greedy import candidate, differences
-from unlearnkit.kernels import gram
+from unlearnkit.forging.greedy import candidate
+from unlearnkit.forging.steps import difference_products
 
 KEY = jax.random.key(3)
 
@@ -29,7 +29,7 @@ def test_the_step_is_the_batch_s_own():
 @pytest.mark.parametrize(("b", "parts", "candidates"), [(4, 4, 30), (6, 2, 21), (5, 4, 40)])
 def test_every_candidate_s_error_is_that_of_its_batch(b, parts, candidates):
     forger, step = GreedyForger(40, candidates, parts), step_of(b)
-    products = gram(differences(MODEL, step, ALLOWED))
+    products = difference_products(MODEL, step, ALLOWED)
     best, scores = forger.search(KEY, products, b)
     assert scores.shape == (candidates,)
     deck = forger.deck(40, b)
@@ -71,7 +71,8 @@ def test_hands_are_drawn_evenly():
     hands = [np.asarray(candidate(KEY, deck, i)).tolist() for i in range(0, 4_000, 4)]
     counts = np.array(sorted(collections.Counter(itertools.chain(*hands)).values()))
     assert len(counts) == 40
-    assert counts.min() > 100 - 5 * 10 < 100 + 5 * 10 > counts.max()
+    assert counts.min() > 50  # 100 expected, of deviation 10
+    assert counts.max() < 150
     pairs = collections.Counter(
         pair for h in hands for pair in itertools.combinations(sorted(h), 2)
     )
@@ -89,7 +90,7 @@ def test_a_forgotten_example_is_never_chosen():
 
 def test_more_candidates_find_less_error():
     step = step_of(8)
-    products = gram(differences(MODEL, step, ALLOWED))
+    products = difference_products(MODEL, step, ALLOWED)
     few, many = (float(GreedyForger(40, m).search(KEY, products, 8)[1].min()) for m in (10, 40_000))
     assert many < few / 2  # of squares
 

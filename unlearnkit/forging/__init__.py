@@ -4,6 +4,7 @@ A log of training (`unlearnkit.training.fit(..., trajectory=folder)`) is verifie
 forger (`unlearnkit.base.Forger`) makes one of its steps say something else.
 """
 
+from unlearnkit.forging import detectors
 from unlearnkit.forging.calibrate import Band, Calibration, calibrate
 from unlearnkit.forging.fixed_point import ExactSearch, search_exact
 from unlearnkit.forging.forged_log import ForgedLog, forge_trajectory
@@ -51,6 +52,7 @@ __all__ = [
     "VerificationReport",
     "calibrate",
     "convert_error",
+    "detectors",
     "error_between",
     "forge_trajectory",
     "honest_step",

@@ -9,6 +9,7 @@ from unlearnkit.training.checkpoint import (
 )
 from unlearnkit.training.claim import Claim, TrajectoryError
 from unlearnkit.training.divergence import DivergedError
+from unlearnkit.training.features import penultimate
 from unlearnkit.training.fit import descend, fit, fit_many
 from unlearnkit.training.logged_run import TrajectoryWriter
 from unlearnkit.training.predict import predict
@@ -50,6 +51,7 @@ __all__ = [
     "learning_rate_schedule",
     "load_variables",
     "make_optimizer",
+    "penultimate",
     "predict",
     "read_trajectory",
     "run_epoch",

@@ -43,13 +43,14 @@ def fit(
     recipe: Recipe,
     *,
     variables: Variables | None = None,
+    objective: Objective | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 1,
     trajectory: str | os.PathLike[str] | None = None,
     every: int = 100,
     on_epoch: OnEpoch | None = None,
 ) -> Trained:
-    """Returns a network trained on `dataset` by minimising the mean cross-entropy.
+    """Returns a network trained on `dataset` by minimising the mean cross-entropy, or `objective`.
 
     The same key, data and recipe give the same bits on the same device, whether or not the run was
     interrupted and resumed in between.
@@ -60,6 +61,7 @@ def fit(
       dataset: [n] examples.
       recipe: how to train.
       variables: where to start; None starts from a fresh initialisation.
+      objective: what to descend; None takes `CrossEntropy(model, recipe)`.
       checkpoint: a folder; the run resumes from what it holds, and writes its progress there.
       checkpoint_every: epochs between two checkpoints.
       trajectory: a folder for a log from which others can verify the run, a proof of learning
@@ -68,8 +70,8 @@ def fit(
       on_epoch: called after each epoch; with a trajectory, after the segment that ends it.
 
     Raises:
-      ValueError: data or variables that do not fit the model, a batch larger than the data, or
-        both a checkpoint and a trajectory.
+      ValueError: data or variables that do not fit the model, a batch larger than the data, or a
+        trajectory together with a checkpoint or an objective.
       CheckpointError: the folder holds a corrupt checkpoint or log, or another run's.
       DivergedError: the loss is no longer finite.
     """
@@ -77,6 +79,11 @@ def fit(
     recipe.steps_per_epoch(dataset.size)
     if checkpoint is not None and trajectory is not None:
         raise ValueError("a trajectory is its own checkpoint; give one of the two folders")
+    if objective is not None and trajectory is not None:
+        raise ValueError(
+            "a trajectory can be verified only of the cross-entropy, which its log can name; "
+            "leave out the objective or the trajectory"
+        )
     if every < 1:
         raise ValueError(f"every must be >= 1 steps, got {every}")
     init_key, run_key = jax.random.split(key)
@@ -91,7 +98,7 @@ def fit(
     folder = None if checkpoint is None else Path(checkpoint)
     return descend(
         run_key,
-        CrossEntropy(model, recipe),
+        objective or CrossEntropy(model, recipe),
         recipe,
         dataset,
         variables,

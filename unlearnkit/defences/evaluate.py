@@ -1,0 +1,141 @@
+"""What a defence achieves: how well it finds the poisons, and the network trained after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key
+from sklearn.metrics import roc_auc_score
+
+from unlearnkit.base import (
+    Dataset,
+    Defence,
+    Defended,
+    Model,
+    RobustTrainer,
+    TrainInfo,
+    Variables,
+)
+from unlearnkit.training import Recipe, fit, predict
+from unlearnkit.validation import check_compatible, check_dataset, check_variables
+
+
+class Retrained(NamedTuple):
+    """A network trained under a defence.
+
+    Attributes:
+      variables: the network.
+      defended: what the defence decided; None of one that keeps all examples.
+      metrics: see `defend_and_retrain`.
+      info: how the last training went.
+    """
+
+    variables: Variables
+    defended: Defended | None
+    metrics: Mapping[str, float]
+    info: TrainInfo
+
+
+def defend_and_retrain(
+    key: Key[Array, ""],
+    defence: Defence | RobustTrainer,
+    model: Model,
+    variables: Variables,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    test: Dataset,
+    is_poison: Bool[Array | np.ndarray, " n"] | None = None,
+) -> Retrained:
+    """Returns a fresh network trained on what a defence keeps, or by one that trains itself.
+
+    Metrics: `accuracy_test` of the new network and `accuracy_test_undefended` of the given one; of
+    a defence that drops examples also `kept`, the number that it keeps, and where the poisons are
+    known those of `score_defence`.
+
+    Args:
+      key: its halves drive the defence and the training; the second alone a `RobustTrainer`.
+      defence: a filter or a `RobustTrainer`.
+      model: the network.
+      variables: trained on all of `dataset`.
+      dataset: [n] training examples, poisons among them.
+      recipe: how to train; give it the recipe of `variables`.
+      test: unseen clean examples.
+      is_poison: [n] which are poisons, where known.
+
+    Raises:
+      ValueError: data or variables that do not fit the model, `is_poison` without a poison or of
+        another length, a class that would vanish, or a batch larger than what is kept.
+      DivergedError: the loss or a score is no longer finite.
+    """
+    for name, part in (("dataset", dataset), ("test", test)):
+        check_dataset(part, name=name)
+        check_compatible(part, model, name=name)
+    check_variables(variables, model)
+    if is_poison is not None:
+        _check_poisons(is_poison, dataset.size)
+    defence_key, train_key = jax.random.split(key)
+    metrics = {"accuracy_test_undefended": _accuracy(model, variables, test)}
+    if isinstance(defence, RobustTrainer):
+        defended, trained = None, defence.fit(train_key, model, dataset, recipe)
+    else:
+        defended = defence(defence_key, model, variables, dataset)
+        rows = np.flatnonzero(defended.keep)
+        trained = fit(train_key, model, dataset.take(rows), recipe)
+        metrics["kept"] = float(len(rows))
+        if is_poison is not None:
+            metrics |= score_defence(defended, is_poison)
+    metrics["accuracy_test"] = _accuracy(model, trained.variables, test)
+    return Retrained(trained.variables, defended, metrics, trained.info)
+
+
+def score_defence(
+    defended: Defended, is_poison: Bool[Array | np.ndarray, " n"]
+) -> dict[str, float]:
+    """Returns how well a filter finds the poisons.
+
+    Metrics: `precision`, the share of poisons among what is dropped, NaN where nothing is;
+    `recall`, the share of the poisons that is dropped; `dropped`, the number of examples; `auc`,
+    P(score of a poison > score of another) + ½ P(equal), NaN where all are poisons.
+
+    Args:
+      defended: what the filter decided.
+      is_poison: [n] which are poisons.
+
+    Raises:
+      ValueError: no poison, or another number of examples.
+    """
+    poison = _check_poisons(is_poison, defended.keep.shape[0])
+    dropped = ~np.asarray(defended.keep)
+    hits = float(np.sum(dropped & poison))
+    return {
+        "precision": hits / dropped.sum() if dropped.any() else float("nan"),
+        "recall": hits / poison.sum(),
+        "dropped": float(dropped.sum()),
+        "auc": float("nan") if poison.all() else _auc(defended.scores, poison),
+    }
+
+
+def _auc(scores: Float[Array, " n"], poison: Bool[np.ndarray, " n"]) -> float:
+    return float(roc_auc_score(poison, np.asarray(scores)))
+
+
+def _accuracy(model: Model, variables: Variables, dataset: Dataset) -> float:
+    logits = predict(model, variables, dataset.x)
+    return float(jnp.mean(jnp.argmax(logits, axis=1) == dataset.y))
+
+
+def _check_poisons(is_poison: Bool[Array | np.ndarray, " n"], n: int) -> Bool[np.ndarray, " n"]:
+    poison = np.asarray(is_poison)
+    if poison.shape != (n,) or poison.dtype != bool:
+        raise ValueError(
+            f"is_poison must hold one boolean for each of the {n} examples, "
+            f"got {poison.dtype} {list(poison.shape)}"
+        )
+    if not poison.any():
+        raise ValueError("is_poison marks no example, and recall is undefined; leave it out")
+    return poison

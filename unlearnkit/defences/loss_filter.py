@@ -1,0 +1,45 @@
+"""Drops the examples of the largest loss."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Array, Key
+
+from unlearnkit.base import Cost, Dataset, Defended, Model, Variables
+from unlearnkit.clock import Stopwatch
+from unlearnkit.defences._dropping import DropSettings, check_input, finish
+from unlearnkit.kernels import cross_entropy_losses
+from unlearnkit.training import predict
+from unlearnkit.work import FORWARD
+
+
+@dataclasses.dataclass(frozen=True)
+class LossFilter(DropSettings):
+    """Drops the examples that the trained network fits worst.
+
+    s_i = -log p(y_i | x_i; w)
+
+    Attributes:
+      fraction, per_class: see `DropSettings`.
+
+    Source: Koh, Steinhardt and Liang 2022, the loss defence, as paper 003, section 5.6 (a) and
+    Table 10 runs it: the 3 % of the largest loss over all classes.
+    """
+
+    def __call__(
+        self, key: Key[Array, ""], model: Model, variables: Variables, dataset: Dataset
+    ) -> Defended:
+        """Returns which examples to keep; the key is not used.
+
+        Raises:
+          ValueError: data or variables that do not fit the model, or a class that would vanish.
+          DivergedError: a loss is not finite.
+        """
+        check_input(model, variables, dataset)
+        with Stopwatch() as watch:
+            losses = cross_entropy_losses(predict(model, variables, dataset.x), dataset.y)
+            scores = np.asarray(losses)
+        cost = Cost(dataset.size * FORWARD, watch.seconds, watch.compile_seconds)
+        return finish(self.drop(scores, np.asarray(dataset.y)), scores, dataset, cost)

@@ -1,0 +1,142 @@
+"""Trains on the worst of several augmented copies of each example."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Key
+
+from unlearnkit.base import Dataset, Model, OnEpoch, Params, State, Trained, Variables
+from unlearnkit.training import CrossEntropy, Recipe, fit
+from unlearnkit.training.augmentation import flip_images, shift_images
+from unlearnkit.training.step import Metrics, forward_train
+from unlearnkit.work import FORWARD
+
+AugmentationName = Literal["noise", "shift", "shift_flip"]
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxUp:
+    """Minimises the mean over examples of the largest loss among `copies` augmented copies.
+
+    min_w 1/n Σ_i max_{j ≤ m} ℓ(w; a_ij(x_i), y_i),   a_ij random, drawn anew at each step
+
+    The gradient of a maximum is the gradient at the maximiser, so a step takes m forward passes to
+    choose each example's copy and one gradient on the chosen ones: (m / 3 + 1) example-gradients an
+    example in place of m.
+
+    Attributes:
+      copies: m.
+      augmentation: `noise` adds Gaussian noise and clips nothing; `shift` moves images by up to
+        `shift` pixels; `shift_flip` also mirrors at random.
+      noise_std: of `noise`, in pixel units [0, 1].
+      shift: of `shift`, in pixels.
+
+    Source: Gong et al. 2021, MaxUp; paper 003, section 5.6 (c) and Table 11. The maximum is over
+    the copies of one example; a public copy takes it over the batch. With batch statistics
+    (BatchNorm in training mode) the copies are compared under the statistics of their own batch.
+    """
+
+    copies: int = 4
+    augmentation: AugmentationName = "noise"
+    noise_std: float = 0.1
+    shift: int = 2
+
+    def __post_init__(self) -> None:
+        if self.copies < 1:
+            raise ValueError(f"copies must be >= 1, got {self.copies}")
+        if self.augmentation not in get_args(AugmentationName):
+            known = ", ".join(get_args(AugmentationName))
+            raise ValueError(f"unknown augmentation {self.augmentation!r}; known: {known}")
+        if not self.noise_std >= 0:
+            raise ValueError(f"noise_std must be >= 0, got {self.noise_std}")
+        if self.shift < 0:
+            raise ValueError(f"shift must be >= 0, got {self.shift}")
+
+    def fit(
+        self,
+        key: Key[Array, ""],
+        model: Model,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        on_epoch: OnEpoch | None = None,
+    ) -> Trained:
+        """Returns a network trained from a fresh initialisation; see `training.fit`.
+
+        Raises:
+          ValueError: see `training.fit`; a recipe that augments too, or shifts of what is no image.
+          DivergedError: the loss is no longer finite.
+        """
+        if recipe.augmentation != "none":
+            raise ValueError(
+                "MaxUp augments by itself and the maximum would be lost in a second augmentation; "
+                f"set augmentation='none' in the recipe, got {recipe.augmentation!r}"
+            )
+        if self.augmentation != "noise" and dataset.x.ndim != 4:
+            raise ValueError(
+                f"augmentation={self.augmentation!r} needs images [n, height, width, channels], "
+                f"got x {list(dataset.x.shape)}; choose augmentation='noise'"
+            )
+        objective = WorstCopy(CrossEntropy(model, recipe), self)
+        trained = fit(key, model, dataset, recipe, objective=objective, on_epoch=on_epoch)
+        spent = trained.info.cost
+        work = spent.example_gradients * (1 + self.copies * FORWARD)
+        cost = spent._replace(example_gradients=work)
+        return Trained(trained.variables, trained.info._replace(cost=cost))
+
+    def augment(self, key: Key[Array, ""], batch: Dataset) -> Float[Array, "n ..."]:
+        """Returns one augmented copy of each example."""
+        if self.augmentation == "noise":
+            std = self.noise_std / jnp.asarray(batch.normalisation.std)
+            return batch.x + std * jax.random.normal(key, batch.x.shape, batch.x.dtype)
+        shift_key, flip_key = jax.random.split(key)
+        black = batch.normalisation.apply(jnp.zeros(1))
+        x = shift_images(shift_key, batch.x, by=self.shift, fill=black)
+        return flip_images(flip_key, x) if self.augmentation == "shift_flip" else x
+
+
+@dataclasses.dataclass(frozen=True)
+class WorstCopy:
+    """The cross-entropy of a batch at the worst of its augmented copies; an `Objective`.
+
+    Attributes:
+      objective: what is descended on the chosen copies.
+      method: how copies are made.
+    """
+
+    objective: CrossEntropy
+    method: MaxUp
+
+    def __call__(
+        self,
+        params: Params,
+        state: State,
+        batch: Dataset,
+        key: Key[Array, ""],
+        context: None = None,
+    ) -> tuple[Float[Array, ""], tuple[State, Metrics]]:
+        """Returns the loss, and the new state with `loss` and `accuracy` of the chosen copies."""
+        copies_key, step_key = jax.random.split(key)
+        fixed = Variables(jax.lax.stop_gradient(params), state)
+        # By this key the objective below draws its dropout: copies meet the mask they train by.
+        _, dropout_key = jax.random.split(step_key)
+        keys = jax.random.split(copies_key, self.method.copies)
+        copies = [self.method.augment(k, batch) for k in keys]
+        losses = [self._losses(fixed, x, batch, jax.random.clone(dropout_key)) for x in copies]
+        worst = jnp.argmax(jnp.stack(losses), axis=0)
+        chosen = jnp.stack(copies)[worst, jnp.arange(batch.x.shape[0])]
+        return self.objective(params, state, batch._replace(x=chosen), jax.random.clone(step_key))
+
+    def _losses(
+        self, variables: Variables, x: Array, batch: Dataset, key: Key[Array, ""]
+    ) -> Float[Array, " n"]:
+        """Returns the loss of every example."""
+        smoothing = self.objective.recipe.label_smoothing
+        logits, _ = forward_train(self.objective.model, self.objective.recipe, variables, x, key)
+        targets = optax.smooth_labels(jax.nn.one_hot(batch.y, logits.shape[1]), smoothing)
+        return optax.softmax_cross_entropy(logits, targets)

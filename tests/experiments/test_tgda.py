@@ -18,8 +18,6 @@ from unlearnkit.models import MODELS
 from unlearnkit.poisoning import LabelFlip, PoisonSvm, TotalGradientAttack
 from unlearnkit.training import Recipe, fit
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def test_the_experiment_runs_from_data_to_page(tmp_path, capsys):
     chosen = ("digits-lr", "digits17-lr-60")

@@ -139,8 +139,9 @@ def _network_claims(result: Result) -> list[Claim]:
     if "adam" in attacks:
         claims.append(_apart(result, attacks["adam"], "unconstrained Adam", "Figure 2", None))
         reached = float(np.mean(attacks["adam"]["errors"]))
-        text = "Unconstrained Adam reaches the error of Figure 2, on average"
-        claims.append(_of_order(text, "Figure 2", reached, paper.FIGURE_2.get(network)))
+        text = "Unconstrained Adam reaches the error of Figure 2 or less, on average"
+        drawn = paper.FIGURE_2.get(network)
+        claims.append(_of_order(text, "Figure 2", reached, drawn, at_most=True))
     if "adam" in attacks and "adam_grid" in attacks:
         claims.append(_constrained(attacks["adam"]["errors"], attacks["adam_grid"]["errors"]))
     return claims

@@ -203,7 +203,6 @@ def _cpu() -> dict[str, Target]:
     rivals: dict[str, Attack] = {"label_flip": flips, "min_max": hardest}
     linear: dict[str, Attack] = {
         **rivals,
-        "improved_min_max": ImprovedMinMax(recipe=recipe),
         "back_gradient": BackGradient(group=1800, unroll_steps=20),
         "meta_poison": MetaPoison(networks=8, steps=20),
         "error_minimizing": ErrorMinimizing(Budget(), placement="add", rounds=20),

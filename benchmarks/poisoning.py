@@ -1,0 +1,232 @@
+"""Poisoning: a round of TGDA against PyTorch, whole attacks, restarts together, and GUS.
+
+Run with `python -m benchmarks poisoning`: some minutes on two cores. The full attacks of paper 003
+are estimated from one and two epochs; `UNLEARNKIT_WHOLE=1` runs them to their end, for hours.
+`UNLEARNKIT_EXAMPLES` takes fewer training examples, to see that it runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import warnings
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.frame import Row, Timing, compare, time_call
+from benchmarks.kernels import STEPS, _cosine
+from benchmarks.training import examples
+from unlearnkit.auditing import GaussianUnlearningScore, gaussian_poisons
+from unlearnkit.base import Model, Poisoned, Task, Variables
+from unlearnkit.models import create
+from unlearnkit.poisoning import (
+    Budget,
+    GaussianPoison,
+    GradientMatching,
+    PoisonWarning,
+    TotalGradientAttack,
+)
+from unlearnkit.poisoning._game import Board, Game
+from unlearnkit.training import Recipe, fit
+
+EXAMPLES = int(os.environ.get("UNLEARNKIT_EXAMPLES", "60000"))
+WHOLE = bool(os.environ.get("UNLEARNKIT_WHOLE"))
+KEY = jax.random.key(0)
+SHAPE: dict[str, Any] = {"input_shape": (28, 28, 1), "n_classes": 10}
+RECIPE = Recipe(epochs=1, batch_size=100, learning_rate=0.1)
+RESTARTS, MATCHED, MATCHING_STEPS = 8, 100, 20
+AUDITED = 1000
+MINUTES = 30
+
+
+def run() -> list[Row]:
+    task, source = load_task(EXAMPLES)
+    return [
+        round_row(task, source),
+        *(attack_row(name, task, source) for name in ("logistic", "nn")),
+        restarts_row(task, source),
+        score_row(task, source),
+    ]
+
+
+def load_task(n: int) -> tuple[Task, str]:
+    """Returns n training examples as a task; the other parts are taken from them too."""
+    dataset, source = examples("mnist", n)
+    few, last = dataset.take(np.arange(100)), dataset.take(np.array([n - 1]))
+    return Task(dataset.take(np.arange(n - 1)), last, few, few), source
+
+
+def round_row(task: Task, source: str) -> Row:
+    """The peer solves in its published number of steps; we solve to the residual it reaches."""
+    from benchmarks.peers import torch_game, torch_models
+
+    model = create("mlp", hidden=(784, 784), **SHAPE)  # the peer's network: ReLU
+    variables = fit(KEY, model, task.train, RECIPE).variables
+    attack = TotalGradientAttack(pretrain=Recipe(epochs=0))
+    theta, board, game = deal_round(attack, model, variables, task)
+    weights = torch_models.mlp_params(_layers(variables.params))
+    leader = torch_models.mlp_params(_layers(theta))
+
+    def pair(x: Any, y: Any) -> Any:
+        return torch_models.tensor(x), torch_models.tensor(np.asarray(y, np.int64))
+
+    batch = torch_game.Batch(
+        pair(*board.clean[:2]), pair(*board.held_out[:2]), pair(board.region.base, board.labels)
+    )
+    rates = torch_game.Rates(
+        game.attacker_rate, game.defender_rate, game.defender_steps, game.damping, STEPS
+    )
+
+    def theirs() -> Any:
+        played = torch_game.play_round(leader, weights, batch, rates)
+        torch_models.synchronise()
+        return played
+
+    moved, trained, residual = theirs()
+    game = dataclasses.replace(game, tol=residual, max_solve_steps=200)
+    start = variables.params
+    own_theta, own_w, read = play(theta, start, board, game=game)
+    timings = compare(
+        {
+            "ours": lambda: play(theta, start, board, game=game),
+            "torch": lambda: theirs()[2],
+        }
+    )
+    steps = _cosine(
+        torch_models.flat(_layers(own_theta)) - torch_models.flat(_layers(theta)),
+        _flat(moved) - _flat(leader),
+    )
+    ends = np.abs(torch_models.flat(_layers(own_w)) - _flat(trained)).max()
+    return Row(
+        "TGDA, a round: total gradient and 20 steps of the defender",
+        f"NN 784-784-784-10, {source}, batch {attack.batch_size:,}",
+        timings["ours"],
+        "PyTorch double backward, CG on the normal equations",
+        timings["torch"],
+        goal=4,
+        accuracy=f"residual {float(read['residual']):.3g}, {int(read['solve_steps'])} steps",
+        peer_accuracy=f"residual {residual:.3g}, {STEPS} steps",
+        note=f"cosine of the leader's steps {steps:.3f}; weights differ by at most {ends:.1e}",
+    )
+
+
+def deal_round(
+    attack: TotalGradientAttack, model: Model, variables: Variables, task: Task
+) -> tuple[Any, Board, Game]:
+    """Returns the leader's weights, the examples of one round, and the rules."""
+    clean = task.train
+    setup = attack._set_up(KEY, clean, model, variables)
+    game, board = attack._game(model, clean.size), setup.board
+    theta = jax.jit(game.generator.network.init)(KEY).params
+    b, v, p = (jnp.arange(size) for size in setup.sizes)
+    dealt = board._replace(
+        clean=board.clean.take(b),
+        held_out=board.held_out.take(v),
+        region=board.region.take(p),
+        labels=board.labels[p],
+    )
+    return theta, dealt, game
+
+
+@partial(jax.jit, static_argnames="game")
+def play(theta: Any, w: Any, board: Board, *, game: Game) -> Any:
+    """Returns both networks after a round, and what it read."""
+    return game.play_round(theta, w, board)
+
+
+def _layers(params: Any) -> list[Any]:
+    """Returns the dense layers of a network from the input on."""
+    hidden = sorted(name for name in params if name != "classifier")
+    return [params[name] for name in (*hidden, "classifier")]
+
+
+def _flat(params: Any) -> np.ndarray:
+    """Returns the peer's weights in the order of `torch_models.flat`: bias, then [in, out]."""
+    layers = range(len(params) // 2)
+    parts = [(params[f"{i}.bias"], params[f"{i}.weight"].T) for i in layers]
+    return np.concatenate([np.ravel(leaf.cpu().numpy()) for layer in parts for leaf in layer])
+
+
+def attack_row(name: str, task: Task, source: str) -> Row:
+    """The time of paper 003's attack on all of MNIST, estimated from runs of few epochs."""
+    model = create(name, **SHAPE)
+    variables = fit(KEY, model, task.train, RECIPE).variables
+    full = TotalGradientAttack()
+    whole = full.pretrain.epochs, full.epochs
+
+    def seconds(pretraining: int, epochs: int) -> float:
+        pretrain = dataclasses.replace(full.pretrain, epochs=pretraining)
+        attack = dataclasses.replace(full, pretrain=pretrain, epochs=epochs)
+        return attack(KEY, model, variables, task).info.cost.seconds
+
+    if WHOLE:
+        total, note = seconds(*whole), "run to its end"
+    else:
+        seconds(1, 1)  # warms up
+        base, pretraining, game = seconds(1, 1), seconds(2, 1), seconds(1, 2)
+        each = max(pretraining - base, 0.0), max(game - base, 0.0)
+        total = base + sum((n - 1) * t for n, t in zip(whole, each, strict=True))
+        note = (
+            f"estimated: {whole[0]} epochs of pretraining of {each[0]:.3g} s, {whole[1]} of the "
+            f"game of {each[1]:.3g} s"
+        )
+    return Row(
+        "TGDA, the whole attack, minutes",
+        f"{name}, {source}, n {task.train.size:,}",
+        Timing(total, total, 1),
+        value=total / 60,
+        goal=MINUTES,
+        lower_is_better=True,
+        note=note,
+    )
+
+
+def restarts_row(task: Task, source: str) -> Row:
+    """Eight restarts in one program against eight attacks of one restart."""
+    model = create("lenet", **SHAPE)
+    variables = fit(KEY, model, task.train, RECIPE).variables
+    attack = GradientMatching(Budget(count=MATCHED), restarts=RESTARTS, steps=MATCHING_STEPS)
+    alone = dataclasses.replace(attack, restarts=1)
+
+    def craft(made: GradientMatching, restart: int) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PoisonWarning)  # so few steps do not match
+            return made(jax.random.fold_in(KEY, restart), model, variables, task).dataset.x
+
+    timings = compare(
+        {
+            "together": lambda: craft(attack, 0),
+            "in turn": lambda: [craft(alone, restart) for restart in range(RESTARTS)],
+        },
+        repeats=3,
+    )
+    return Row(
+        f"gradient matching, {RESTARTS} restarts",
+        f"LeNet, {source}, {MATCHED} poisons, {MATCHING_STEPS} steps",
+        timings["together"],
+        "one restart after another",
+        timings["in turn"],
+        goal=1.5,
+    )
+
+
+def score_row(task: Task, source: str) -> Row:
+    """The Gaussian unlearning score of all poisons, with its intervals."""
+    model = create("lenet", **SHAPE)
+    variables = fit(KEY, model, task.train, RECIPE).variables
+    attack = GaussianPoison(Budget(count=AUDITED))
+    poisoned: Poisoned = attack(KEY, model, variables, task)
+    audit = GaussianUnlearningScore(gaussian_poisons(poisoned))
+    timing = time_call(lambda: audit(KEY, model, variables, task).metrics["gus"])
+    return Row(
+        f"GUS, {AUDITED:,} poisons, seconds",
+        f"LeNet, {source}",
+        timing,
+        value=timing.seconds,
+        goal=2,
+        lower_is_better=True,
+    )

@@ -1,4 +1,4 @@
-"""Greedy data forging: the Gram matrix of a gradient bank against one gradient per candidate.
+"""Greedy data forging: the Gram matrix of gradients against one gradient per candidate.
 
 `python -m benchmarks.forging` prints the table alone; `python -m benchmarks forging` keeps it.
 LeNet on MNIST, n = 2,000 points, batches of 100. About three minutes on two CPU cores.
@@ -16,8 +16,8 @@ from benchmarks.frame import Row, Timing, compare, markdown
 from benchmarks.training import SHAPES, examples
 from unlearnkit.base import Dataset, Model
 from unlearnkit.forging import GreedyForger, Step, SwapForger, honest_step, step_error
-from unlearnkit.forging.greedy import candidate, differences
-from unlearnkit.kernels import gram
+from unlearnkit.forging.greedy import candidate
+from unlearnkit.forging.steps import difference_products
 from unlearnkit.models import create
 from unlearnkit.training import Recipe, fit
 
@@ -80,7 +80,7 @@ def _candidates(
     """Returns the first candidates of a search, and the errors that the Gram matrix gives them."""
     forger = GreedyForger(POINTS, TRIED)
     points = allowed.take(np.arange(POINTS))
-    _, scores = forger.search(key, gram(differences(model, step, points)), BATCH)
+    _, scores = forger.search(key, difference_products(model, step, points), BATCH)
     deck = forger.deck(POINTS, BATCH)
     batches = [points.take(candidate(key, deck, i)) for i in range(TRIED)]
     return batches, RATE / BATCH * np.sqrt(np.asarray(scores))

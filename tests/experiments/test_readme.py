@@ -34,7 +34,8 @@ def test_the_readme_s_examples_run_as_written(capsys, tmp_path, monkeypatch):
     for example in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(compile(example, "README.md", "exec"), names)
     lines = capsys.readouterr().out.splitlines()
-    cost, gap, gram, solve, gradient, verdict = lines[:6]
+    cost, gap, gram, solve, gradient, poisoned, clean, verdict = lines[:8]
+    assert float(poisoned) < 0.05 < float(clean)
     assert verdict.startswith("VALID: 1680 of 1680")
     assert "example_gradients=" in cost
     assert 0 <= float(gap) < 0.2

@@ -10,8 +10,8 @@ from softmax_regression import MODEL, as_float64, draw, gradient
 
 from unlearnkit.base import Dataset, Forger, Variables
 from unlearnkit.forging import GreedyForger, greedy, honest_step, step_error, steps
-from unlearnkit.forging.greedy import candidate, differences
-from unlearnkit.kernels import gram
+from unlearnkit.forging.greedy import candidate
+from unlearnkit.forging.steps import difference_products
 
 KEY = jax.random.key(3)
 
@@ -29,7 +29,7 @@ def test_the_step_is_the_batch_s_own():
 @pytest.mark.parametrize(("b", "parts", "candidates"), [(4, 4, 30), (6, 2, 21), (5, 4, 40)])
 def test_every_candidate_s_error_is_that_of_its_batch(b, parts, candidates):
     forger, step = GreedyForger(40, candidates, parts), step_of(b)
-    products = gram(differences(MODEL, step, ALLOWED))
+    products = difference_products(MODEL, step, ALLOWED)
     best, scores = forger.search(KEY, products, b)
     assert scores.shape == (candidates,)
     deck = forger.deck(40, b)
@@ -90,7 +90,7 @@ def test_a_forgotten_example_is_never_chosen():
 
 def test_more_candidates_find_less_error():
     step = step_of(8)
-    products = gram(differences(MODEL, step, ALLOWED))
+    products = difference_products(MODEL, step, ALLOWED)
     few, many = (float(GreedyForger(40, m).search(KEY, products, 8)[1].min()) for m in (10, 40_000))
     assert many < few / 2  # of squares
 

@@ -8,15 +8,14 @@ from forging_oracles import ALLOWED, RATE, error_of_choice, step_of
 from softmax_regression import MODEL
 
 from unlearnkit.forging import GreedyForger, SwapForger
-from unlearnkit.forging.greedy import differences
+from unlearnkit.forging.steps import difference_products
 from unlearnkit.forging.swap import exchange, relax, scores
-from unlearnkit.kernels import gram
 
 KEY = jax.random.key(3)
 
 
 def products_of(step, n=40):
-    return gram(differences(MODEL, step, ALLOWED.take(np.arange(n))))
+    return difference_products(MODEL, step, ALLOWED.take(np.arange(n)))
 
 
 def test_exchanges_end_where_none_helps():

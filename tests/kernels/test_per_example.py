@@ -89,6 +89,15 @@ class TestGram:
             np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
             np.testing.assert_array_equal(got, got.T)
 
+    @pytest.mark.parametrize("chunk", [3, None])
+    def test_rows_less_a_centre(self, problem, chunk):
+        centre = problem.gradients[:4].mean(0)
+        rows = problem.gradients - centre
+        for gradients in (problem.gradients, operator(problem)):
+            got = kernels.gram(gradients, centre=centre, chunk=chunk)
+            np.testing.assert_allclose(got, rows @ rows.T, rtol=1e-9, atol=1e-12)
+            np.testing.assert_array_equal(got, got.T)
+
     def test_an_operator_s_gram_is_the_bank_s_on_every_network(self, problem):
         want = problem.gradients @ problem.gradients.T
         got = kernels.gram(operator(problem))

@@ -109,6 +109,15 @@ class TestBounds:
         gradient = jax.grad(lambda x: region.project(x).sum())(base)
         assert np.all(np.isfinite(gradient))
 
+    def test_a_white_that_another_program_rounded_up_is_in_the_box(self):
+        white = SYMMETRIC.apply(jnp.ones((2, 3, 3, 1)))
+        brighter = jnp.nextafter(white, jnp.inf)
+        region = Bounds().region(brighter, SYMMETRIC)
+        np.testing.assert_array_equal(region.project(brighter), brighter)
+        np.testing.assert_array_equal(region.project(2 * brighter), brighter)
+        with pytest.raises(ValueError, match="bounds exclude the base image in row 0"):
+            Bounds().region(white + 1e-5, SYMMETRIC)
+
     def test_refuses_bases_outside_of_the_box(self):
         with pytest.raises(ValueError, match="bounds exclude the base image in row 1"):
             Bounds((0.0, 0.9)).region(images(0, UNIT), UNIT)

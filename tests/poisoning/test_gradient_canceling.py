@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from scipy.optimize import minimize
 
 from unlearnkit.base import Variables
 from unlearnkit.poisoning import Bounds, Budget, GradientCanceling, GradPC, PoisonWarning
@@ -110,29 +109,22 @@ def test_the_poisoned_set_has_almost_no_gradient_at_the_bad_weights(attacked):
 
 
 def test_training_on_the_poisons_leads_toward_the_bad_weights(attacked):
-    """A general solver trains to the minimum, from the clean network."""
+    """Gradient descent arrives there, before it drifts along what the poisons leave flat."""
     problem, poisoned = attacked
     start, unravel = ravel_pytree(problem.variables.params)
     goal = flat({"classifier": {k.split("/")[1]: v for k, v in target_of(poisoned).items()}})
 
+    @jax.jit
     def loss(u, data):
         return cross_entropy(problem.model.apply(Variables(unravel(u)), data.x), data.y)
 
-    both = jax.jit(jax.value_and_grad(loss))
-
-    def train(data):
-        def objective(u):
-            return [np.asarray(v, np.float64) for v in both(jnp.asarray(u, jnp.float32), data)]
-
-        options = {"maxiter": 200}
-        return minimize(objective, flat(start), jac=True, method="L-BFGS-B", options=options).x
-
-    trained = train(poisoned.dataset)
-    way, wanted = trained - flat(start), goal - flat(start)
-    assert way @ wanted > 0.3 * np.linalg.norm(way) * np.linalg.norm(wanted)
-    losses = [float(loss(jnp.asarray(u, jnp.float32), problem.clean)) for u in (goal, trained)]
-    before = float(loss(start, problem.clean))
-    assert losses[1] - before > 0.5 * (losses[0] - before)
+    slope, trained = jax.jit(jax.grad(loss)), start
+    for _ in range(200):
+        trained -= 0.05 * slope(trained, poisoned.dataset)
+    distances = [np.linalg.norm(np.asarray(u) - goal) for u in (start, trained)]
+    assert distances[1] < 0.2 * distances[0]
+    before, after, bad = (float(loss(u, problem.clean)) for u in (start, trained, goal))
+    assert after - before > 0.8 * (bad - before) > 0
 
 
 @pytest.mark.parametrize("parameters", [(), ("fc1",), ("classifier/kernel",)])

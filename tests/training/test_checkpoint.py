@@ -209,7 +209,7 @@ def test_a_full_disk_costs_the_checkpoint_not_the_run(tmp_path, model, dataset, 
     interrupt(tmp_path, model, dataset)
     before = sorted(path.name for path in tmp_path.iterdir())
     with monkeypatch.context() as patch:
-        patch.setattr("unlearnkit.training.checkpoint.save_file", full)
+        patch.setattr("unlearnkit.training.checkpoint.write_bytes", full)
         with pytest.warns(CheckpointWarning, match="No space left.*last good checkpoint stays"):
             trained = fit(KEY, model, dataset, RECIPE, checkpoint=tmp_path)
     tree_equal(trained.variables, whole.variables)

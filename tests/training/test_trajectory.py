@@ -242,8 +242,8 @@ def test_a_log_ends_before_the_run_diverges(tmp_path, model, dataset):
 def test_bad_arguments_are_refused(tmp_path, model, dataset):
     with pytest.raises(ValueError, match="its own checkpoint"):
         fit(KEY, model, dataset, RECIPE, trajectory=tmp_path, checkpoint=tmp_path)
+    objective = CrossEntropy(model, RECIPE)
     with pytest.raises(ValueError, match="leave out the objective or the trajectory"):
-        objective = CrossEntropy(model, RECIPE)
         fit(KEY, model, dataset, RECIPE, trajectory=tmp_path, objective=objective)
     with pytest.raises(ValueError, match="every must be >= 1"):
         fit(KEY, model, dataset, RECIPE, trajectory=tmp_path, every=0)

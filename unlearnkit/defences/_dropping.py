@@ -15,12 +15,6 @@ from unlearnkit.base import Cost, Dataset, DefenceInfo, Defended, Model, SolveIn
 from unlearnkit.training import DivergedError
 from unlearnkit.validation import check_compatible, check_dataset, check_variables
 
-FORWARD, BACKWARD, TANGENT = 1 / 3, 2 / 3, 1 / 3
-"""Parts of an example-gradient; a tangent is what forward mode adds to a forward pass."""
-GRADIENT = FORWARD + BACKWARD
-PUSH = FORWARD + TANGENT
-"""A product with an example's Jacobian."""
-
 
 class DefenceWarning(UserWarning):
     """What a defence rests on is less exact than asked for."""

@@ -10,8 +10,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from unlearnkit.base import Cost, Dataset, Defended, Model, Variables
 from unlearnkit.clock import Stopwatch
-from unlearnkit.defences._dropping import FORWARD, check_input, finish
+from unlearnkit.defences._dropping import check_input, finish
 from unlearnkit.defences._features import Features, activations
+from unlearnkit.work import FORWARD
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,9 +18,6 @@ from unlearnkit import kernels
 from unlearnkit.base import Cost, Dataset, Defended, Model, Params, SolveInfo, Variables
 from unlearnkit.clock import Stopwatch
 from unlearnkit.defences._dropping import (
-    BACKWARD,
-    GRADIENT,
-    PUSH,
     DefenceWarning,
     DropSettings,
     check_input,
@@ -29,6 +26,7 @@ from unlearnkit.defences._dropping import (
 )
 from unlearnkit.kernels.preconditioners import LowRank
 from unlearnkit.training import cross_entropy
+from unlearnkit.work import BACKWARD, PULL, PUSH
 
 TargetName = Literal["self", "objective"]
 PRODUCT = PUSH + BACKWARD
@@ -110,11 +108,11 @@ class InfluenceFilter(DropSettings):
                     ]
                 )
                 history["least_curvature"] = self._check(low_rank, rank)
-                work = rank * PRODUCT + GRADIENT
+                work = rank * PRODUCT + PULL
             else:
                 on_objective, info = _objective_influence(model, variables, dataset, self)
                 scores, solves["influence"] = np.asarray(on_objective), info
-                work = GRADIENT + (int(info.steps) + 1) * PRODUCT + PUSH
+                work = PULL + (int(info.steps) + 1) * PRODUCT + PUSH
         for info in solves.values():
             warn_unconverged("the influence", info, "allow more max_steps, or raise damping or tol")
         cost = Cost(dataset.size * work, watch.seconds, watch.compile_seconds)

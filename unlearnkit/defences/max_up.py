@@ -11,10 +11,10 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Dataset, Model, OnEpoch, Params, State, Trained, Variables
-from unlearnkit.defences._dropping import FORWARD
 from unlearnkit.training import CrossEntropy, Recipe, fit
 from unlearnkit.training.augmentation import flip_images, shift_images
 from unlearnkit.training.step import Metrics, forward_train
+from unlearnkit.work import FORWARD
 
 AugmentationName = Literal["noise", "shift", "shift_flip"]
 
@@ -31,8 +31,8 @@ class MaxUp:
 
     Attributes:
       copies: m.
-      augmentation: `noise` adds Gaussian noise; `shift` moves images by up to `shift` pixels;
-        `shift_flip` also mirrors at random.
+      augmentation: `noise` adds Gaussian noise and clips nothing; `shift` moves images by up to
+        `shift` pixels; `shift_flip` also mirrors at random.
       noise_std: of `noise`, in pixel units [0, 1].
       shift: of `shift`, in pixels.
 

@@ -14,8 +14,6 @@ from jaxtyping import Array, Float, Key
 from unlearnkit.base import Cost, Dataset, Defended, Model, SolveInfo, Variables
 from unlearnkit.clock import Stopwatch
 from unlearnkit.defences._dropping import (
-    GRADIENT,
-    PUSH,
     DropSettings,
     check_input,
     finish,
@@ -26,8 +24,9 @@ from unlearnkit.defences._dropping import (
 from unlearnkit.defences._leading import leading
 from unlearnkit.kernels import GradientOperator
 from unlearnkit.training import Recipe, cross_entropy, fit
+from unlearnkit.work import PULL, PUSH
 
-PRODUCT = GRADIENT + PUSH
+PRODUCT = PULL + PUSH
 """Example-gradients of a product with G and one with its transpose."""
 
 

@@ -10,15 +10,10 @@ from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Dataset, Defended, Model, SolveInfo, Variables
 from unlearnkit.clock import Stopwatch
-from unlearnkit.defences._dropping import (
-    FORWARD,
-    DropSettings,
-    check_input,
-    finish,
-    warn_unconverged,
-)
+from unlearnkit.defences._dropping import DropSettings, check_input, finish, warn_unconverged
 from unlearnkit.defences._features import Features, activations
 from unlearnkit.defences._leading import leading
+from unlearnkit.work import FORWARD
 
 
 @dataclasses.dataclass(frozen=True)

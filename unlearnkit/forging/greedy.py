@@ -15,8 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Forged, Model
 from unlearnkit.clock import Stopwatch
-from unlearnkit.forging.steps import Step, check_forgeable, differences, step_error
-from unlearnkit.kernels import gram
+from unlearnkit.forging.steps import Step, check_forgeable, difference_products, step_error
 
 HANDS = 10_000
 """Candidates a permutation of the points, at most."""
@@ -82,7 +81,7 @@ class GreedyForger:
         with Stopwatch() as watch:
             points_key, search_key = jax.random.split(key)
             points = draw_points(points_key, model, step, allowed, self.points)
-            products = gram(differences(model, step, allowed.take(points)))
+            products = difference_products(model, step, allowed.take(points))
             best, scores = self.search(search_key, products, step.batch_size)
             indices = points[best]
             batch = allowed.take(indices)

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Num
 
 from unlearnkit.base import Dataset, Model, Params, SoftDataset, Variables
-from unlearnkit.kernels import gradient_bank
+from unlearnkit.kernels import GradientOperator, gram
 from unlearnkit.validation import check_compatible, check_dataset
 
 
@@ -111,19 +111,13 @@ def check_forgeable(model: Model, step: Step, allowed: Dataset) -> None:
         )
 
 
-def differences(model: Model, step: Step, dataset: Dataset) -> Float[Array, "n p"]:
-    """Returns each example's gradient less the step's: h_i = ∇ℓ_i - g.
+def difference_products(model: Model, step: Step, dataset: Dataset) -> Float[Array, "n n"]:
+    """Returns K_ij = h_i·h_j for each example's gradient less the step's, h_i = ∇ℓ_i - g.
 
-    A batch S errs by (η / b) ‖Σ_{i ∈ S} h_i‖₂.
+    A batch S errs by (η / b) ‖Σ_{i ∈ S} h_i‖₂ = (η / b) (1_Sᵀ K 1_S)^½. No gradient is stored.
     """
-    with jax.default_matmul_precision("highest"):
-        bank = gradient_bank(BatchLoss(model), step.variables.params, dataset)
-    return _subtract(bank, ravel_pytree(step.gradient)[0])
-
-
-@partial(jax.jit, donate_argnums=0)
-def _subtract(bank: Array, row: Array) -> Array:
-    return bank - row
+    gradients = GradientOperator(BatchLoss(model), step.variables.params, dataset)
+    return gram(gradients, centre=ravel_pytree(step.gradient)[0])
 
 
 @partial(jax.jit, static_argnums=0)

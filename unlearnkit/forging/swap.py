@@ -13,8 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from unlearnkit.base import Cost, Dataset, Forged, Model
 from unlearnkit.clock import Stopwatch
 from unlearnkit.forging.greedy import GreedyForger, as_errors, draw_points
-from unlearnkit.forging.steps import Step, differences, step_error
-from unlearnkit.kernels import gram
+from unlearnkit.forging.steps import Step, difference_products, step_error
 
 _ROUNDING = 1e-6
 """An exchange counts if the score falls by more than this share; less is the sums' rounding."""
@@ -81,7 +80,7 @@ class SwapForger:
         with Stopwatch() as watch:
             points_key, search_key = jax.random.split(key)
             points = draw_points(points_key, model, step, allowed, self.points)
-            products = gram(differences(model, step, allowed.take(points)))
+            products = difference_products(model, step, allowed.take(points))
             starts, bound = self._starts(search_key, products, step.batch_size)
             before, (ends, after, swaps) = scores(products, starts), exchange(products, starts)
             indices = points[ends[jnp.argmin(after)]]

@@ -86,6 +86,23 @@ def contract(one: Factors, two: Factors) -> Array:
     return total
 
 
+def along(pieces: Factors, direction: Sequence[Array], dense: tuple[int, ...]) -> Array:
+    """Returns the product of a Jacobian with a direction, its leaves in order, [n, c].
+
+    Args:
+      pieces: the Jacobian.
+      direction: an array for each leaf of the parameters.
+      dense: the positions of the leaves that `pieces` has as factors.
+    """
+    rest = [leaf for i, leaf in enumerate(direction) if i not in dense]
+    total: Any = 0
+    for jacobian, leaf in zip(pieces.rest, rest, strict=True):
+        total = total + jacobian @ leaf.reshape(-1)
+    for h, g, position in zip(pieces.inputs, pieces.slopes, dense, strict=True):
+        total = total + jnp.einsum("no,nco->nc", h @ direction[position], g)
+    return total
+
+
 def dense_kernels(apply: Apply, params: Params, one: Any) -> tuple[int, ...]:
     """Returns the positions of the leaves that are dense kernels for a single example `one`."""
     leaves = jax.tree.leaves(params)

@@ -96,6 +96,13 @@ class GradientOperator:
         batches = (self.dataset.x[start:stop], self.dataset.y[start:stop])
         return _chunks.by_chunks(partial(_factors, self.loss), self.params, batches, self.chunk)
 
+    def project(
+        self, pieces: _dense_layers.Factors, vector: Float[Array, " p"]
+    ) -> Float[Array, " m"]:
+        """Returns G[start:stop] v from the pieces of these rows."""
+        one = jax.tree.map(lambda array: array[:1], self.dataset)
+        return _project(self.loss, self.params, one.x, one.y, pieces, vector)
+
     @highest_precision
     def matvec(self, vector: Float[Array, " p"]) -> Float[Array, " n"]:
         """Returns G v: the derivative of every example's loss along v, one forward-mode pass."""
@@ -121,11 +128,15 @@ class GradientOperator:
 
 
 def gram(
-    gradients: Float[Array, "n p"] | GradientOperator, *, chunk: int | None = None
+    gradients: Float[Array, "n p"] | GradientOperator,
+    *,
+    centre: Float[Array, " p"] | None = None,
+    chunk: int | None = None,
 ) -> Float[Array, "n n"]:
-    """Returns the Gram matrix of per-example gradients.
+    """Returns the Gram matrix of per-example gradients, or of their differences from a `centre` c.
 
-    K[i, j] = G[i]·G[j], computed a block at a time and once for each pair of blocks.
+    K[i, j] = G[i]·G[j], or (G[i] - c)·(G[j] - c) = G[i]·G[j] - G[i]·c - G[j]·c + c·c, computed a
+    block at a time and once for each pair of blocks.
 
     An operator's rows are never formed where they are factors: the gradient of a dense kernel
     [in, out] at one example is h ⊗ g, and (h ⊗ g)·(h' ⊗ g') = (h·h')(g·g') takes in + out
@@ -134,28 +145,51 @@ def gram(
     Args:
       gradients: the bank [n, p], or an operator, of which the pieces of two blocks of rows are held
         at a time; with several blocks they are computed about n / (2 chunk) times.
+      centre: what is subtracted from every row, as the gradient of another batch.
       chunk: rows a block; where None, 1,024 for a bank and what 256 MiB hold for an operator.
 
     Returns:
       [n, n], symmetric.
 
     Raises:
-      ValueError: `chunk` < 1.
+      ValueError: `chunk` < 1, or a centre of another length than a row.
     """
+    if centre is not None and centre.shape != (gradients.shape[1],):
+        raise ValueError(
+            f"centre must be a row [{gradients.shape[1]}], got {list(centre.shape)}; "
+            "ravel a pytree by jax.flatten_util.ravel_pytree"
+        )
     pieces: Callable[[int, int], Any]
+    project: Any
     if isinstance(gradients, GradientOperator):
         pieces, products, size = gradients.factors, _factor_products, _default_block(gradients)
+        project = gradients.project
     else:
         pieces, products, size = (lambda start, stop: gradients[start:stop]), _products, 1024
+        project = _along
     spans = _chunks.spans(gradients.shape[0], size if chunk is None else chunk)
     blocks: list[list[Array]] = [[] for _ in spans]
+    parts = []
     for i, span in enumerate(spans):
         left = pieces(*span)
+        if centre is not None:
+            parts.append(project(left, centre))
         blocks[i] += [blocks[j][i].T for j in range(i)]
         own = products(left, left)
         blocks[i].append((own + own.T) / 2)  # exactly symmetric, whatever the order of its sums
         blocks[i] += [products(left, pieces(*other)) for other in spans[i + 1 :]]
-    return jnp.block(blocks)
+    return jnp.block(blocks) if centre is None else _centre(jnp.block(blocks), parts, centre)
+
+
+@jax.jit
+def _centre(products: Array, parts: list[Array], centre: Array) -> Array:
+    along = jnp.concatenate(parts)
+    return products - (along[:, None] + along) + jnp.vdot(centre, centre, precision="highest")
+
+
+@jax.jit
+def _along(rows: Array, direction: Array) -> Array:
+    return jnp.matmul(rows, direction, precision="highest")
 
 
 @jax.jit
@@ -171,12 +205,27 @@ def _factor_products(left: _dense_layers.Factors, right: _dense_layers.Factors) 
 
 @partial(jax.jit, static_argnums=0)
 def _factors(loss: BatchLoss, params: Params, x: Array, y: Array) -> _dense_layers.Factors:
-    def apply(parameters: Params, batch: tuple[Array, Array]) -> Array:
-        return loss(parameters, *batch).reshape(1, 1)
-
+    apply = _scalar(loss)
     with jax.default_matmul_precision("highest"):
         dense = _dense_layers.dense_kernels(apply, params, (x[0], y[0]))
         return _dense_layers.factors(apply, params, (x, y), dense)
+
+
+def _scalar(loss: BatchLoss) -> _dense_layers.Apply:
+    def apply(parameters: Params, batch: tuple[Array, Array]) -> Array:
+        return loss(parameters, *batch).reshape(1, 1)
+
+    return apply
+
+
+@partial(jax.jit, static_argnums=0)
+def _project(
+    loss: BatchLoss, params: Params, x: Array, y: Array, pieces: Any, vector: Array
+) -> Array:
+    direction = jax.tree.leaves(ravel_pytree(params)[1](vector))
+    with jax.default_matmul_precision("highest"):
+        dense = _dense_layers.dense_kernels(_scalar(loss), params, (x[0], y[0]))
+        return _dense_layers.along(pieces, direction, dense)[:, 0]
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from unlearnkit.base import Model, Params, Variables
-from unlearnkit.kernels._chunks import map_batches, sum_batches
-from unlearnkit.kernels._trees import dot, scale
+from unlearnkit.base import Dataset, Model, Params, Variables
+from unlearnkit.kernels import map_batches, risk_gradient
+from unlearnkit.kernels._trees import dot
 from unlearnkit.training import cross_entropy
 
 Judge = Callable[[Params], Float[Array, ""]]
@@ -27,15 +27,11 @@ def mean_gradient(
     chunk: int,
 ) -> Params:
     """Returns 1/m Σ_i ∇_w CE(w; x_i, y_i), evaluation mode, `chunk` examples at a time."""
-    m = x.shape[0]
 
-    def part(params: Params, x: Array, y: Array) -> Params:
-        def loss(w: Params) -> Array:
-            return cross_entropy(model.apply(Variables(w, variables.state), x), y)
+    def loss(params: Params, x: Array, y: Array) -> Array:
+        return cross_entropy(model.apply(Variables(params, variables.state), x), y)
 
-        return scale(x.shape[0] / m, jax.grad(loss)(params))
-
-    return sum_batches(part, variables.params, (x, y), chunk)
+    return risk_gradient(loss, variables.params, Dataset(x, y), chunk=chunk)
 
 
 def judge_gradient(

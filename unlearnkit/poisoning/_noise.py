@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Dataset, Model, Params, State, Variables
-from unlearnkit.kernels._chunks import map_batches
+from unlearnkit.kernels import map_batches
 from unlearnkit.poisoning.bounds import Region
 from unlearnkit.training import (
     CrossEntropy,

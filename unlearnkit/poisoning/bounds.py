@@ -65,10 +65,10 @@ class Bounds:
         pixels = self.units == "pixels"
         std = jnp.asarray(normalisation.std if pixels else 1.0, base.dtype)
         low, high = self.box if self.box is not None else (-jnp.inf, jnp.inf)
-        # Outside jit, as the data were: a white pixel must be exactly the upper limit.
         edges = [jnp.asarray(edge, base.dtype) for edge in (low, high)]
         if pixels:
             edges = [normalisation.apply(edge) for edge in edges]
+        edges = _onto_rounded(base, *edges)
         radius = jnp.asarray(jnp.inf if self.radius is None else self.radius, base.dtype)
         infinite = jnp.asarray(jnp.inf, base.dtype)
         in_cube = self.norm == "linf"
@@ -155,6 +155,20 @@ class Region(NamedTuple):
         total = squares.reshape(x.shape[0], -1).sum(1)
         # The root has no derivative at 0, where the point is inside anyway.
         return jnp.where(total > 0, jnp.sqrt(jnp.where(total > 0, total, 1)), 0)
+
+
+def _onto_rounded(base: Array, low: Array, high: Array) -> list[Array]:
+    """Returns the edges, moved out to the outermost base values that only rounding puts past them.
+
+    The data may have been normalised by another program, whose white is a bit brighter than ours.
+    """
+    axes = None if low.size == 1 else tuple(range(base.ndim - 1))
+    least, most = base.min(axes), base.max(axes)
+    slack = 4 * jnp.finfo(base.dtype).eps * (jnp.abs(low) + jnp.abs(high))
+    return [
+        jnp.where((least < low) & (least >= low - slack), least, low),
+        jnp.where((most > high) & (most <= high + slack), most, high),
+    ]
 
 
 def _all_entries(condition: Bool[Array, "m ..."]) -> Bool[Array, " m"]:

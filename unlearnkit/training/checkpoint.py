@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from unlearnkit.base import Dataset, Variables
-from unlearnkit.files import atomic_path, sha256_of_array, sha256_of_file, write_json
+from unlearnkit.files import sha256_of_array, sha256_of_file, write_bytes, write_json
 from unlearnkit.training.step import TrainState
 from unlearnkit.validation import named_leaves
 
@@ -171,10 +171,13 @@ def same_bits(one: Any, other: Any) -> bool:
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> str:
-    """Writes arrays as safetensors, atomically; returns the SHA-256 of the file."""
-    with atomic_path(path) as temporary:
-        save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, temporary)
-        return sha256_of_file(temporary)
+    """Writes arrays as safetensors, atomically; returns the SHA-256 of the file.
+
+    The bytes are written by us: safetensors' own writer leaves a file behind when it is killed.
+    """
+    content = save({k: np.asarray(v, order="C") for k, v in arrays.items()})
+    write_bytes(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Int
 from unlearnkit import kernels
 from unlearnkit.base import Dataset, Model, Params, SolveInfo, Variables
 from unlearnkit.training import cross_entropy
-from unlearnkit.unlearning._one_shot import BACKWARD, HVP, PUSH, at_state
+from unlearnkit.unlearning._one_shot import at_state
+from unlearnkit.work import BACKWARD, HVP, PUSH
 
 LossName = Literal["softmax", "l2"]
 CurvatureName = Literal["ggn", "hessian"]

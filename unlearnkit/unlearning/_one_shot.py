@@ -23,15 +23,6 @@ from unlearnkit.base import (
 from unlearnkit.training import DivergedError, cross_entropy, predict
 from unlearnkit.validation import all_finite
 
-FORWARD, BACKWARD, TANGENT = 1 / 3, 2 / 3, 1 / 3
-"""Parts of an example-gradient; a tangent is what forward mode adds to a forward pass."""
-PULL = FORWARD + BACKWARD
-"""A vector-Jacobian product of one example."""
-PUSH = FORWARD + TANGENT
-"""A Jacobian-vector product of one example."""
-HVP = 2.0
-"""A Hessian-vector product of one example."""
-
 
 class SolveWarning(UserWarning):
     """A solve ended above its tolerance; the weights rest on what it had reached."""

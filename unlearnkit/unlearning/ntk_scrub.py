@@ -13,9 +13,10 @@ from jaxtyping import Array, Key
 from unlearnkit.base import Cost, Model, OnEpoch, SolveInfo, Task, Unlearned, Variables
 from unlearnkit.clock import Stopwatch
 from unlearnkit.unlearning._ntk_solves import NtkSettings, ntk_shift, trapezium_scale
-from unlearnkit.unlearning._one_shot import BACKWARD, FORWARD, PULL, PUSH, finish
+from unlearnkit.unlearning._one_shot import finish
 from unlearnkit.unlearning.fisher_forgetting import add_fisher_noise, check_noise, noise_cost
 from unlearnkit.validation import check_task, check_variables
+from unlearnkit.work import BACKWARD, FORWARD, PULL, PUSH
 
 PointName = Literal["trained", "pretrained"]
 

@@ -14,8 +14,7 @@ from scipy import stats
 
 from unlearnkit.auditing.intervals import mean_and_error, rate
 from unlearnkit.base import Audited, Dataset, Model, Poisoned, Task, Variables
-from unlearnkit.kernels import margins
-from unlearnkit.kernels._chunks import by_chunks
+from unlearnkit.kernels import by_chunks, margins
 from unlearnkit.validation import check_compatible, check_task, check_variables
 
 _CHUNK = 250

@@ -1,7 +1,7 @@
 """The numerical kernels: curvature, solvers, gradients, NTK and what auditors are made of."""
 
 from unlearnkit.base import SolveInfo
-from unlearnkit.kernels._chunks import map_batches
+from unlearnkit.kernels._chunks import by_chunks, map_batches
 from unlearnkit.kernels.curvature import (
     cross_entropy_hessian,
     empirical_fisher_diagonal,
@@ -62,6 +62,7 @@ __all__ = [
     "SvmInfo",
     "SvmSolution",
     "SvmStatus",
+    "by_chunks",
     "cg",
     "cgnr",
     "cross_entropy_hessian",

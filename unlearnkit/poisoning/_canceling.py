@@ -12,7 +12,6 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from unlearnkit.base import Model, Params, Variables
-from unlearnkit.kernels._trees import dot
 from unlearnkit.poisoning._gradients import judge_gradient
 from unlearnkit.poisoning.bounds import Region
 from unlearnkit.validation import named_leaves
@@ -52,7 +51,7 @@ class Canceling:
             lambda clean, poison: clean + balance.share * poison, balance.clean_gradient, gradient
         )
         chosen = choose(total, self.parameters)
-        return dot(chosen, chosen) / 2
+        return optax.tree.vdot(chosen, chosen) / 2
 
     def loss_and_slope(
         self, x: Float[Array, "m ..."], balance: Balance

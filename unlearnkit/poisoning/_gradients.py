@@ -7,11 +7,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int
 
 from unlearnkit.base import Dataset, Model, Params, Variables
 from unlearnkit.kernels import map_batches, risk_gradient
-from unlearnkit.kernels._trees import dot
 from unlearnkit.training import cross_entropy
 
 Judge = Callable[[Params], Float[Array, ""]]
@@ -68,7 +68,7 @@ def judge_gradient(
         def loss(w: Params) -> Array:
             return cross_entropy(model.apply(Variables(w, variables.state), x), y)
 
-        return dot(way, jax.grad(loss)(params)) * (x.shape[0] / m)
+        return optax.tree.vdot(way, jax.grad(loss)(params)) * (x.shape[0] / m)
 
     def part(arguments: tuple[Params, Params], x: Array, y: Array) -> Array:
         return jax.grad(along)(x, arguments, y)
@@ -80,7 +80,7 @@ def cosine_distance(gradient: Params, target: Params) -> Float[Array, ""]:
     """Returns 1 - <g, t> / (‖g‖ ‖t‖); 1 where either is 0."""
     sizes = []
     for vector in (gradient, target):
-        square = dot(vector, vector)
+        square = optax.tree.vdot(vector, vector)
         # The root has no derivative at 0.
         sizes.append(jnp.sqrt(jnp.where(square > 0, square, jnp.inf)))
-    return 1 - dot(gradient, target) / sizes[0] / sizes[1]
+    return 1 - optax.tree.vdot(gradient, target) / sizes[0] / sizes[1]

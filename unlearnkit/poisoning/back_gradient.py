@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from unlearnkit.base import Cost, Dataset, Model, Params, Poisoned, Task, Variables
 from unlearnkit.clock import Stopwatch
 from unlearnkit.poisoning._ascent import climb
-from unlearnkit.poisoning._choices import check_choice
+from unlearnkit.poisoning._choices import check_choice, check_flippable
 from unlearnkit.poisoning._split import check_share, hold_out
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
@@ -83,8 +83,7 @@ class BackGradient:
         """
         check_task(task, model)
         check_variables(variables, model)
-        if model.n_classes < 2:
-            raise ValueError("a label can be flipped only where there are two classes or more")
+        check_flippable(model)
         clean = task.train
         m = self.budget.of(clean.size)
         split_key, label_key = jax.random.split(key)

@@ -92,6 +92,28 @@ class Bounds:
         return region
 
 
+def check_limits(bounds: Bounds, sphere: float | None, *, without: str) -> None:
+    """Refuses bounds of poisons without a base image that are not a box, a sphere or both.
+
+    Args:
+      bounds: the box.
+      sphere: a quantile of the distances of clean examples to the mean of their class, or None.
+      without: what goes wrong where there is no limit.
+
+    Raises:
+      ValueError: a radius, neither box nor sphere, or a sphere outside (0, 1].
+    """
+    if bounds.radius is not None:
+        raise ValueError(
+            f"bounds.radius must be None, got {bounds.radius}: these poisons are made of "
+            "no base image; limit them by box and sphere"
+        )
+    if sphere is None and bounds.box is None:
+        raise ValueError(f"bounds.box and sphere cannot both be None: {without}")
+    if sphere is not None and not 0 < sphere <= 1:
+        raise ValueError(f"sphere must be a quantile in (0, 1], got {sphere}")
+
+
 class Region(NamedTuple):
     """Where each poison may lie; every array is in the units of the network.
 

@@ -18,6 +18,7 @@ from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, choose_rows, place, warn
 from unlearnkit.training import DivergedError, Recipe, init_train_state
 from unlearnkit.validation import check_task, check_variables
+from unlearnkit.work import FORWARD
 
 _NETWORK = Recipe(epochs=30, batch_size=128, learning_rate=0.025)
 
@@ -140,7 +141,7 @@ class ErrorMinimizing:
         dataset, is_poison = place(clean, noise.x, clean.y[base], base, self.placement)
         worst = self.adversary_steps if self.adversary else 0
         turn_cost = float(self.batches * self.recipe.batch_size * (1 + worst))
-        turn_cost += m * self.steps * (1 + worst) + m / 3
+        turn_cost += m * (self.steps * (1 + worst) + FORWARD)
         cost = Cost(len(history["loss"]) * turn_cost, watch.seconds, watch.compile_seconds)
         told = {name: jnp.asarray(values) for name, values in history.items()}
         return Poisoned(dataset, is_poison, PoisonInfo(base, self.bounds, told, cost))

@@ -16,7 +16,7 @@ from unlearnkit.clock import Stopwatch
 from unlearnkit.kernels import svm
 from unlearnkit.poisoning import _convex
 from unlearnkit.poisoning._feasible import Ball, HalfSpace, furthest_within
-from unlearnkit.poisoning.bounds import Bounds
+from unlearnkit.poisoning.bounds import Bounds, check_limits
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.label_flip import LabelFlip
 from unlearnkit.poisoning.min_max import make_arena
@@ -59,15 +59,7 @@ class KktAttack:
     steps: int = 200
 
     def __post_init__(self) -> None:
-        if self.bounds.radius is not None:
-            raise ValueError(
-                f"bounds.radius must be None, got {self.bounds.radius}: these poisons are made of "
-                "no base image; limit them by box and sphere"
-            )
-        if self.sphere is None and self.bounds.box is None:
-            raise ValueError("bounds.box and sphere cannot both be None: the points have no limit")
-        if self.sphere is not None and not 0 < self.sphere <= 1:
-            raise ValueError(f"sphere must be a quantile in (0, 1], got {self.sphere}")
+        check_limits(self.bounds, self.sphere, without="the points have no limit")
         if self.grid < 2:
             raise ValueError(f"grid must be >= 2, got {self.grid}")
         _convex.check_settings(self.C, self.steps, 1.0)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.clock import Stopwatch
-from unlearnkit.poisoning._choices import check_choice
+from unlearnkit.poisoning._choices import check_choice, check_flippable
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import (
@@ -23,6 +23,7 @@ from unlearnkit.poisoning.placing import (
 )
 from unlearnkit.training import predict
 from unlearnkit.validation import check_task, check_variables
+from unlearnkit.work import FORWARD
 
 Rule = Literal["random", "mirror", "runner_up", "adversarial"]
 
@@ -71,8 +72,7 @@ class LabelFlip:
         check_variables(variables, model)
         clean = task.train
         m = self.budget.of(clean.size)
-        if model.n_classes < 2:
-            raise ValueError("a label can be flipped only where there are two classes or more")
+        check_flippable(model)
         with Stopwatch() as watch:
             flipped, fitness, cost = self._flip(key, model, variables, clean)
             rows = _best_rows(fitness, m)
@@ -105,7 +105,7 @@ class LabelFlip:
         logits = predict(model, variables, clean.x)
         flipped, margin = flip_by_logits(logits, clean.y, farthest=self.rule == "adversarial")
         fitness = margin if self.rule == "adversarial" else drawn
-        return flipped, fitness, clean.size / 3
+        return flipped, fitness, clean.size * FORWARD
 
 
 def flip_by_logits(

@@ -13,7 +13,7 @@ from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.clock import Stopwatch
 from unlearnkit.poisoning._feasible import Ball
 from unlearnkit.poisoning._saddle import Arena, Saddle, play
-from unlearnkit.poisoning.bounds import Bounds
+from unlearnkit.poisoning.bounds import Bounds, check_limits
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import FROM_SCRATCH, PoisonInfo, place
 from unlearnkit.training import DivergedError
@@ -58,15 +58,7 @@ class MinMax:
     batch_size: int = 1000
 
     def __post_init__(self) -> None:
-        if self.bounds.radius is not None:
-            raise ValueError(
-                f"bounds.radius must be None, got {self.bounds.radius}: these poisons are made of "
-                "no base image; limit them by box and sphere"
-            )
-        if self.sphere is None and self.bounds.box is None:
-            raise ValueError("bounds.box and sphere cannot both be None: the loss has no maximum")
-        if self.sphere is not None and not 0 < self.sphere <= 1:
-            raise ValueError(f"sphere must be a quantile in (0, 1], got {self.sphere}")
+        check_limits(self.bounds, self.sphere, without="the loss has no maximum")
         for name, least in (("burn_in", 0), ("ascent_steps", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")

@@ -30,6 +30,7 @@ from unlearnkit.training import (
 from unlearnkit.training.step import Metrics
 from unlearnkit.unlearning._auditing_set import Pool, draw
 from unlearnkit.unlearning.auditors import Auditor, Fit
+from unlearnkit.work import FORWARD
 
 GradientPath = Literal["total", "implicit", "direct"]
 
@@ -93,8 +94,8 @@ class Game:
     def example_gradients(self) -> float:
         """Cost of one step against the auditor; more than one chunk is passed forward twice."""
         if not self.moves:
-            return self.size / 3
-        return self.size * (1 if self.n_chunks == 1 else 4 / 3)
+            return self.size * FORWARD
+        return self.size * (1 if self.n_chunks == 1 else 1 + FORWARD)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from unlearnkit.clock import Stopwatch
 from unlearnkit.kernels import map_batches, margins
 from unlearnkit.unlearning._sgd import SgdSettings, descend_on, with_preparation
 from unlearnkit.validation import check_task, check_variables
+from unlearnkit.work import FORWARD
 
 Box = tuple[float, float]
 
@@ -81,7 +82,7 @@ class BoundaryShrink(SgdSettings):
             )
             relabelled = task.forget._replace(y=jax.block_until_ready(labels))
         unlearned = descend_on(key, model, variables, relabelled, recipe, on_epoch=on_epoch)
-        return with_preparation(unlearned, task.forget.size * (1 + 1 / 3), watch)
+        return with_preparation(unlearned, task.forget.size * (1 + FORWARD), watch)
 
 
 @partial(jax.jit, static_argnames=("model", "step", "box", "chunk"))

@@ -34,6 +34,7 @@ from unlearnkit.unlearning._passes import TwoSetSettings, descend_passes, used
 from unlearnkit.unlearning._rewind import Rewind
 from unlearnkit.unlearning._sgd import with_preparation
 from unlearnkit.validation import check_task, check_variables
+from unlearnkit.work import FORWARD
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,10 +146,10 @@ class Scrub(TwoSetSettings):
             on_epoch=on_epoch,
             after_epoch=rewind,
         )
-        looked_at = task.train.size / 3
+        looked_at = task.train.size * FORWARD
         if rewind is not None:
             unlearned = rewind.choose(unlearned)
-            looked_at += self.epochs * rewind.size / 3
+            looked_at += self.epochs * rewind.size * FORWARD
         return with_preparation(unlearned, looked_at, watch)
 
     def _recipe_in_steps(self, retain_steps: int, forget_steps: int) -> Recipe:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -67,6 +69,21 @@ class StageProgress:
             elapsed = time.perf_counter() - self._start
             self._console.print(f"[{elapsed:6.1f} s] {stage}", markup=False, highlight=False)
         self._stage = stage
+
+
+@contextlib.contextmanager
+def noted(told: list[str], category: type[Warning]) -> Iterator[None]:
+    """Adds the texts of the warnings of a category to `told`, each once; others warn as ever."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", category)
+        yield
+    for warning in heard:
+        if not issubclass(warning.category, category):
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+        elif str(warning.message) not in told:
+            told.append(str(warning.message))
 
 
 def save_result(

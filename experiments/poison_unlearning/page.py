@@ -116,7 +116,9 @@ def write_page(folder: Path, dataset: str, scale: Scale) -> Path:
             judged, drawn = _grid(part, grids[part])
             rows = as_rows(grids[part])
             sections += [table_section(rows, columns(part)), _gallery(path)]
-            table = to_markdown(rows, columns(part)) + "\n"
+            notes = runs[part].get("notes", [])
+            sections += [f"<p>{html.escape(note)}</p>" for note in notes]
+            table = "\n".join([to_markdown(rows, columns(part)), *notes, ""])
         else:
             runs[part] = json.loads(path.read_text(encoding="utf-8"))
             judged, drawn = _study(part, runs[part].pop("figure"))

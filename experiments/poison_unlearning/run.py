@@ -111,9 +111,9 @@ def _grid(
     poison = next(kind for kind in POISONS if kind == part)
     run["attacks"] = {name: repr(attack) for name, attack in setting.attacks(poison).items()}
     run["methods"] = {name: repr(method) for name, method in setting.methods().items()}
-    records, shown = run_grid(key, setting, poison, data, on_stage)
-    save_grid(path, records, {**run, "seconds": _since(started)})
-    write_text(path.with_name(f"{path.stem}-poisons.svg"), gallery({part: shown}))
+    grid = run_grid(key, setting, poison, data, on_stage)
+    save_grid(path, grid.records, {**run, "notes": grid.notes, "seconds": _since(started)})
+    write_text(path.with_name(f"{path.stem}-poisons.svg"), gallery({part: grid.shown}))
 
 
 def _shift(

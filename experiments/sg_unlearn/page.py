@@ -146,15 +146,15 @@ def _choices(run: Mapping[str, Any]) -> list[str]:
     body = []
     for name, choice in run.get("choices", {}).items():
         tried = [
-            f"{trial['value']:g}: "
-            + (f"{trial['accuracy'] - trial['mia_accuracy']:.4f}" if not trial["diverged"] else "—")
+            f"{trial['value']:g}: {trial['accuracy'] - trial['mia_accuracy']:.4f}"
+            + (f" ({trial['diverged']} diverged)" if trial["diverged"] else "")
             for trial in choice["tried"]
         ]
         body.append([NAMES[name], choice["hyperparameter"], "; ".join(tried)])
     if not body:
         return []
     head = ["Method", "hyperparameter", "value: validation accuracy less MIA accuracy"]
-    caption = "Values that were tried on other examples; the largest difference was taken"
+    caption = "Values that were tried on other examples; the largest mean difference was taken"
     return [f"<details><summary>{caption}</summary>{html_table(head, body)}</details>"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from experiments.sg_unlearn.settings import ALPHAS, Setting
 from unlearnkit.auditing import MembershipInference, evaluate
 from unlearnkit.base import Dataset, Model, OnEpoch, Record, Task, Unlearned, Unlearner, Variables
 from unlearnkit.data import ClassForget, ForgetRequest, RandomForget, choose_split
-from unlearnkit.selection import grid, sweep
+from unlearnkit.selection import Trial, grid, sweep
 from unlearnkit.study import OnStage, compare
 from unlearnkit.training import fit, fit_many
 
@@ -32,14 +32,20 @@ class Choice(NamedTuple):
 
     Attributes:
       value: of the hyperparameter.
-      accuracy, mia_accuracy: what `Trial` says.
-      diverged: why there is no result, or None.
+      accuracy, mia_accuracy: what `Trial` says, on average over the tries.
+      diverged: in how many tries there was no result, which counts as an accuracy of 0 and an MIA
+        accuracy of 1.
     """
 
     value: float
     accuracy: float
     mia_accuracy: float
-    diverged: str | None
+    diverged: int
+
+    @property
+    def score(self) -> float:
+        """`accuracy` - `mia_accuracy`, the larger the better."""
+        return self.accuracy - self.mia_accuracy
 
 
 def choose(
@@ -53,32 +59,46 @@ def choose(
 ) -> tuple[Setting, dict[str, list[Choice]]]:
     """Returns the setting with the best value of every grid, and all values by method.
 
-    One network is trained and each value judged by `sweep`, which is the rule of section 6.1.
+    In each try a network is trained, and each value judged by `sweep`: the rule of section 6.1.
+    One try alone may take a value that ruins the network every third time.
 
     Args:
       key: of this choice alone.
-      setting: its grids say what is tried.
+      setting: its grids say what is tried, and its `tries` how often.
       kind: of forgetting.
       model: the network.
       train: examples that are not in the tables, so that what is chosen saw none of them.
       test: likewise.
       on_stage: called as the work goes on.
     """
-    split_key, fit_key, sweep_key = jax.random.split(key, 3)
-    task = choose_split(split_key, train, test, _forget(setting, kind)).task(train, test)
-    on_stage("training the network that hyperparameters are chosen on", 0, 1)
-    variables = fit(fit_key, model, task.train, setting.recipe).variables
-    methods, best, tried = setting.methods(), {}, {}
-    for name, (hyperparameter, values) in setting.grids.items():
-        on_stage(f"choosing the {hyperparameter} of {name}", 0, 1)
-        candidates = grid(methods[name], **{hyperparameter: values})
-        selection = sweep(sweep_key, model, variables, task, candidates, attack=ATTACK)
-        best[name] = getattr(selection.method, hyperparameter)
-        tried[name] = [
-            Choice(value, trial.accuracy, trial.mia_accuracy, trial.diverged)
-            for value, trial in zip(values, selection.trials, strict=True)
+    methods = setting.methods()
+    trials: dict[str, list[tuple[Trial, ...]]] = {name: [] for name in setting.grids}
+    for number in range(setting.tries):
+        again = f"try {number + 1} of {setting.tries}"
+        split_key, fit_key, sweep_key = jax.random.split(jax.random.fold_in(key, number), 3)
+        task = choose_split(split_key, train, test, _forget(setting, kind)).task(train, test)
+        on_stage(f"training the network that hyperparameters are chosen on, {again}", 0, 1)
+        variables = fit(fit_key, model, task.train, setting.recipe).variables
+        for name, (hyperparameter, values) in setting.grids.items():
+            on_stage(f"choosing the {hyperparameter} of {name}, {again}", 0, 1)
+            candidates = grid(methods[name], **{hyperparameter: values})
+            selection = sweep(sweep_key, model, variables, task, candidates, attack=ATTACK)
+            trials[name].append(selection.trials)
+    tried = {
+        name: [
+            _average(value, of)
+            for value, of in zip(values, zip(*trials[name], strict=True), strict=True)
         ]
+        for name, (_, values) in setting.grids.items()
+    }
+    best = {name: max(choices, key=lambda c: c.score).value for name, choices in tried.items()}
     return setting.chosen(best), tried
+
+
+def _average(value: float, trials: Sequence[Trial]) -> Choice:
+    accuracies, attacks = zip(*((t.accuracy, t.mia_accuracy) for t in trials), strict=True)
+    lost = sum(trial.diverged is not None for trial in trials)
+    return Choice(value, float(np.mean(accuracies)), float(np.mean(attacks)), lost)
 
 
 def _forget(setting: Setting, kind: Kind) -> ForgetRequest:

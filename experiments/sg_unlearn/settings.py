@@ -43,6 +43,7 @@ class Setting:
       tuned: hyperparameters of the methods that differ from their defaults.
       grids: by method, the hyperparameter and the values that are tried before the tables are made,
         see `runs.choose`; a method without a grid keeps what `tuned` says.
+      tries: networks that each value of a grid is tried on.
       label: the class of class-wise forgetting.
       seeds: repetitions of the tables.
       traces: repetitions of the ablation and of the sweep.
@@ -55,6 +56,7 @@ class Setting:
     train: int | None
     tuned: dict[str, dict[str, Any]]
     grids: Grids
+    tries: int = 3
     label: int = 0
     seeds: int = 3
     traces: int = 3
@@ -102,7 +104,7 @@ def _smoke() -> dict[str, Setting]:
     brief["influence"] = {"form": "woodfisher", "alpha": 10.0}
     grids: Grids = {"stackelberg": ("alpha", (0.5, 1.0))}
     one = Setting(
-        "digits", "mlp", recipe, 0.2, 400, tuned=brief, grids=grids, seeds=2, traces=2
+        "digits", "mlp", recipe, 0.2, 400, tuned=brief, grids=grids, tries=2, seeds=2, traces=2
     )  # fmt: skip
     return {"digits": one}
 

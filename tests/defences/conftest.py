@@ -16,14 +16,6 @@ def x64():
         yield
 
 
-@pytest.fixture
-def quick_compilation():
-    """For tests that compile much and compute little."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 class Dense:
     """A network whose per-example gradients are one matrix."""
 

@@ -14,7 +14,6 @@ from unlearnkit.defences import DefenceWarning, InfluenceFilter, LossFilter, Sev
 from unlearnkit.training import DivergedError, Recipe, fit
 
 KEY = jax.random.key(3)
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def dropped(defended):

@@ -30,7 +30,7 @@ KEY = jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory, quick_compilation):
+def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     assert main(PoisonUnlearning(scale="smoke", results=folder)) == 0
     return folder / "poison_unlearning"

@@ -105,14 +105,6 @@ def make_problem(name, *, n=7, dtype=jnp.float64):
     return Problem(apply, variables.params, Dataset(x, y))
 
 
-@pytest.fixture(scope="package", autouse=True)
-def quick_compilation():
-    """These tests compile much and compute little."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture
 def x64():
     with jax.enable_x64(True):

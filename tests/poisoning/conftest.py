@@ -31,14 +31,6 @@ class Problem:
         return iter((self.model, self.variables, self.task))
 
 
-@pytest.fixture(scope="package", autouse=True)
-def quick_compilation():
-    """These tests compile much and compute little."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="session")
 def problems():
     """By what an attack can take: any network, or binary and linear."""

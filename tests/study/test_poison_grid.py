@@ -15,7 +15,6 @@ from unlearnkit.poisoning import Budget, LabelFlip
 from unlearnkit.training import Recipe
 from unlearnkit.unlearning import FineTune
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
 SHAPE = (4, 4, 1)
 SHORT = Recipe(epochs=2, batch_size=20, learning_rate=0.1)

@@ -14,7 +14,6 @@ from unlearnkit.study import ORIGINAL
 from unlearnkit.training import DivergedError, Recipe
 from unlearnkit.unlearning import FineTune, Retrain, Scrub
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
 RECIPE = Recipe(epochs=10, batch_size=20, learning_rate=0.3)
 BUDGETS = (0.05, 0.1, 0.35)

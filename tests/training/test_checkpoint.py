@@ -1,15 +1,9 @@
 import json
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import killing
 import numpy as np
 import pytest
 
@@ -24,8 +18,6 @@ from unlearnkit.training import (
     save_variables,
 )
 
-SCRIPT = Path(__file__).with_name("killed_run.py")
-ROOT = Path(__file__).parents[2]
 KEY = jax.random.key(1)
 RECIPE = Recipe(epochs=4, batch_size=10, optimizer="adam", learning_rate=0.01, momentum=0.9)
 VARIABLES = Variables(
@@ -79,42 +71,16 @@ def test_variables_come_back_as_they_were(tmp_path):
 
 
 def test_a_run_killed_at_ten_random_moments_ends_with_the_same_bits(tmp_path):
-    def start(name):
-        return subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(tmp_path / name), str(tmp_path / f"{name}.st")],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-
-    whole = start("whole")
-    assert "done" in whole.communicate(timeout=300)[0]
-
-    generator = random.Random(11)
-    epochs_seen = []
-    for _ in range(10):
-        process = start("killed")
-        stop_at = generator.randint(0, 6)
-        for count, line in enumerate(process.stdout):
-            if line.startswith("epoch"):
-                epochs_seen.append(int(line.split()[1]))
-            if count >= stop_at:
-                break
-        time.sleep(generator.uniform(0, 0.03))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-    resumed = start("killed")
-    output = resumed.communicate(timeout=300)[0].split("\n")
-    assert "done" in output
-    assert epochs_seen == sorted(epochs_seen)
-    assert f"epoch {RECIPE.epochs}" not in output[:2]
-    tree_equal(load_variables(tmp_path / "killed.st"), load_variables(tmp_path / "whole.st"))
-    histories = [
-        json.loads((tmp_path / f"{name}.st.json").read_text())["metadata"]["history"]
-        for name in ("killed", "whole")
-    ]
-    assert histories[0] == histories[1]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    killing.finish("checkpoint", whole)
+    runs = list(killing.kill("checkpoint", killed, times=10, most_lines=6, seed=11))
+    epochs = [int(line.split()[1]) for lines in runs for line in lines if "epoch" in line]
+    assert epochs == sorted(epochs)
+    last = f"epoch {killing.EPOCHS['checkpoint']}"
+    assert last not in killing.finish("checkpoint", killed)[:2]
+    (weights, history), (expected, expected_history) = map(killing.result, (killed, whole))
+    tree_equal(weights, expected)
+    assert history == expected_history
 
 
 def test_an_interrupted_run_resumes_where_it_stood(tmp_path, model, dataset):

@@ -12,13 +12,6 @@ from unlearnkit.base import Model, Variables
 from unlearnkit.training import penultimate
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 class Nnx(nnx.Module):
     def __init__(self, rngs):
         self.first = nnx.Linear(4, 3, rngs=rngs)

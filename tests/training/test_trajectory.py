@@ -1,15 +1,10 @@
 import hashlib
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import killing
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -25,12 +20,9 @@ from unlearnkit.training import (
     TrajectoryError,
     epoch_batches,
     fit,
-    load_variables,
     read_trajectory,
 )
 
-SCRIPT = Path(__file__).with_name("killed_log.py")
-ROOT = Path(__file__).parents[2]
 KEY = jax.random.key(1)
 RECIPE = Recipe(epochs=3, batch_size=10, learning_rate=0.05)
 EVERY = 4
@@ -144,40 +136,19 @@ def test_an_interrupted_log_goes_on_to_the_same_bytes(tmp_path, model, dataset):
 
 
 def test_a_log_killed_at_random_moments_ends_with_the_same_bytes(tmp_path):
-    def start(name):
-        return subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(tmp_path / name), str(tmp_path / f"{name}.st")],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-
-    whole = start("whole")
-    assert "done" in whole.communicate(timeout=300)[0]
-    generator = random.Random(3)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    killing.finish("trajectory", whole)
     steps = [0]
-    for _ in range(3):
-        process = start("killed")
-        stop_at = generator.randint(0, 3)
-        for count, _line in enumerate(process.stdout):
-            if count >= stop_at:
-                break
-        time.sleep(generator.uniform(0, 0.03))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        if (tmp_path / "killed" / "manifest.json").exists():
-            steps.append(read_trajectory(tmp_path / "killed").steps)
+    for _ in killing.kill("trajectory", killed, times=3, most_lines=3, seed=3):
+        if (killed / "manifest.json").exists():
+            steps.append(read_trajectory(killed).steps)
     assert steps == sorted(steps)
     assert steps[-1] > 0
-    assert "done" in start("killed").communicate(timeout=300)[0]
-    assert folder_bytes(tmp_path / "killed") == folder_bytes(tmp_path / "whole")
-    tree_equal(load_variables(tmp_path / "killed.st"), load_variables(tmp_path / "whole.st"))
-    histories = [
-        json.loads((tmp_path / f"{name}.st.json").read_text())["metadata"]["history"]
-        for name in ("killed", "whole")
-    ]
-    assert histories[0] == histories[1]
+    killing.finish("trajectory", killed)
+    assert folder_bytes(killed) == folder_bytes(whole)
+    (weights, history), (expected, expected_history) = map(killing.result, (killed, whole))
+    tree_equal(weights, expected)
+    assert history == expected_history
 
 
 @pytest.mark.parametrize("differs", ["key", "recipe", "data", "network", "every", "start"])

@@ -11,14 +11,6 @@ from unlearnkit import models
 from unlearnkit.base import Dataset, Model, Task, Variables
 
 
-@pytest.fixture
-def quick_compilation():
-    """For tests that compile much and compute little."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 class Small(nn.Module):
     """A convolution with BatchNorm, and a linear layer."""
 

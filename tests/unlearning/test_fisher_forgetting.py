@@ -11,7 +11,6 @@ from unlearnkit.unlearning import FisherForgetting
 from unlearnkit.unlearning.fisher_forgetting import fisher_noise_variance
 
 KEY = jax.random.key(3)
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])

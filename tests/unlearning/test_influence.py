@@ -10,7 +10,6 @@ from unlearnkit.base import Task, Variables, concatenate
 from unlearnkit.unlearning import Influence, SolveWarning
 
 KEY = jax.random.key(3)
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def dense(model, start, task):

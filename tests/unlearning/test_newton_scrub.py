@@ -10,7 +10,6 @@ from unlearnkit.base import Variables
 from unlearnkit.unlearning import NewtonScrub, SolveWarning
 
 KEY = jax.random.key(3)
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.mark.parametrize("curvature", ["ggn", "hessian"])

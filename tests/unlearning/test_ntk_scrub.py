@@ -17,7 +17,6 @@ from unlearnkit.unlearning._ntk_solves import ntk_shift, trapezium_scale
 from unlearnkit.unlearning.fisher_forgetting import fisher_noise_variance
 
 KEY = jax.random.key(3)
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 L2 = NtkScrub(loss="l2", weight_decay=0.1, tol=5e-6, noise=0.0, rank=8, chunk=5, jacobian_chunk=3)
 IMPLEMENTATIONS = ("matrix_free", "dense", "blocks")
 
@@ -225,10 +224,9 @@ def test_the_noise_is_that_of_the_fisher_at_the_shifted_weights(make_model, make
 
 
 @pytest.mark.parametrize("loss", ["l2", "softmax"])
-def test_memory_grows_by_copies_of_the_data_and_vectors_of_outputs(make_model, loss):
+def test_memory_grows_by_copies_of_the_data_and_vectors_of_outputs(make_model, optimised, loss):
     """Per example: its 64 pixels, the 3 rows of the sketch, and outputs; no activations (256), no
     row of the Jacobian (p = 17,411) and none of the kernel (3 n)."""
-    jax.config.update("jax_disable_most_optimizations", False)
     model, start = make_model("mlp", (8, 8, 1), hidden=(256,))
     settings = NtkScrub(loss=loss, rank=4, chunk=20, jacobian_chunk=4).settings()
 

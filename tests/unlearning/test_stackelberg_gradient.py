@@ -18,14 +18,6 @@ def feature_for(name):
     return "margin" if name == "quantile" else "logits"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """These tests compile much and compute little."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture
 def x64():
     with jax.enable_x64(True):

@@ -1,4 +1,4 @@
-"""A training run that a test kills: python killed_run.py FOLDER OUTPUT."""
+"""A training run that a test kills: python killed_run.py checkpoint|trajectory FOLDER OUTPUT."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,14 @@ import jax.numpy as jnp
 from unlearnkit.base import Dataset, Model
 from unlearnkit.training import Recipe, fit, save_variables
 
-RECIPE = Recipe(epochs=60, batch_size=32, optimizer="adam", learning_rate=1e-3, gradient_noise=1e-3)
+EXAMPLES = {"checkpoint": 2000, "trajectory": 320}
+RECIPES = {
+    "checkpoint": Recipe(
+        epochs=60, batch_size=32, optimizer="adam", learning_rate=1e-3, gradient_noise=1e-3
+    ),
+    "trajectory": Recipe(epochs=12, batch_size=32, learning_rate=0.01, gradient_noise=1e-3),
+}
+"""A log holds weights at every few steps: its run is shorter."""
 
 
 def init(key):
@@ -25,18 +32,20 @@ def apply(params, x):
     return hidden @ params["logits"]["kernel"] + params["logits"]["bias"]
 
 
-def main(folder: str, output: str) -> None:
-    x = jax.random.normal(jax.random.key(0), (2000, 64))
-    dataset = Dataset(x, jax.random.randint(jax.random.key(1), (2000,), 0, 10))
+def main(kind: str, folder: str, output: str) -> None:
+    n = EXAMPLES[kind]
+    x = jax.random.normal(jax.random.key(0), (n, 64))
+    dataset = Dataset(x, jax.random.randint(jax.random.key(1), (n,), 0, 10))
     model = Model.from_functions(init, apply, input_shape=(64,))
+    written = {"checkpoint": folder} if kind == "checkpoint" else {"trajectory": folder, "every": 4}
     print("ready", flush=True)
     trained = fit(
         jax.random.key(5),
         model,
         dataset,
-        RECIPE,
-        checkpoint=folder,
+        RECIPES[kind],
         on_epoch=lambda epoch, _: print(f"epoch {epoch}", flush=True),
+        **written,
     )
     history = {name: values.tolist() for name, values in trained.info.history.items()}
     save_variables(Path(output), trained.variables, {"history": history})

@@ -1,0 +1,226 @@
+"""Data forging: Tables 1 to 3 and Figures 2 to 4 of paper 000, and the audit of a forged log.
+
+Command:   python -m experiments.forging --scale cpu --data-dir DIR
+           python -m experiments.forging --scale cpu --part page     (the page from results)
+Two devices (Tables 1 and 3):
+           python -m experiments.forging --part logs --logs DIR       (on the one)
+           python -m experiments.forging --part reproduce --logs DIR  (on the other)
+Time:      smoke: under a minute of computing. cpu: meant for half an hour on two cores, not timed
+           yet; a setting alone by --setting. paper: an accelerator, and 12 GB of disk for one log.
+Expected:  honest replays differ by 1e-8 to 1e-6; greedy search and Adam err by 1e-3 to 1e-2, which
+           a calibrated verifier rejects; logistic regression is forged to rounding, by batches that
+           are no images; a log forged to forget is rejected, and its model knows what it forgot.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import tyro
+
+from experiments.forging import figures
+from experiments.forging.forgetting import run_seed
+from experiments.forging.measure import (
+    OnStage,
+    forge_triples,
+    highest_precision,
+    reproduce,
+    verdict,
+    write_log,
+)
+from experiments.forging.page import figure_path, result_path, write_pages
+from experiments.forging.settings import Setting, settings
+from experiments.frame import Scale, StageProgress, make_console
+from unlearnkit import models
+from unlearnkit.base import Dataset, Model
+from unlearnkit.data import describe, load
+from unlearnkit.files import write_json, write_text
+from unlearnkit.forging import verify
+from unlearnkit.provenance import environment, provenance
+from unlearnkit.training import DivergedError, TrajectoryError, read_trajectory
+
+Part = Literal["all", "logs", "reproduce", "page"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Forging:
+    """Forges batches and logs, verifies and audits them, and judges the claims of paper 000."""
+
+    scale: Scale = "cpu"
+    """smoke (digits), cpu (MNIST and a little CIFAR-10), paper (the paper's own, accelerator)."""
+    part: Part = "all"
+    """all; logs (only write them), reproduce (verify logs of another device), page (from results
+    that are there)."""
+    setting: str | None = None
+    """One setting of the scale, as lenet-mnist-100; by default all whose data are present."""
+    data_dir: Path | None = None
+    """Where prepared TFDS datasets are."""
+    logs: Path | None = None
+    """Where logs are kept; by default they are thrown away. A log that is there is kept."""
+    seed: int = 0
+    """The key of the whole run."""
+    results: Path = Path("results")
+    """Results go to its folder forging."""
+
+
+def main(config: Forging) -> int:
+    """Runs the parts and writes the page; returns the exit code."""
+    console = make_console()
+    try:
+        chosen = _choose(config)
+        if config.part != "page":
+            with StageProgress(console) as progress, tempfile.TemporaryDirectory() as folder:
+                for index, setting in chosen.items():
+                    _run_setting(config, index, setting, Path(folder), progress)
+        if config.part == "logs":
+            return 0
+        page = write_pages(config.results, config.scale)
+    except (
+        ValueError, TypeError, ImportError, OSError, DivergedError, TrajectoryError
+    ) as error:  # fmt: skip
+        console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
+        return 2
+    console.print(f"open {page}", highlight=False)
+    return 0
+
+
+def _choose(config: Forging) -> dict[int, Setting]:
+    """Returns the settings with their place in the scale, which their keys come from."""
+    known = settings(config.scale)
+    if config.setting is not None and config.setting not in known:
+        raise ValueError(
+            f"setting must be one of {', '.join(known)} at scale {config.scale}, "
+            f"got {config.setting!r}"
+        )
+    if config.part in ("logs", "reproduce") and config.logs is None:
+        raise ValueError(f"part {config.part} needs a folder for logs; give --logs DIR")
+    return {
+        index: setting
+        for index, (name, setting) in enumerate(known.items())
+        if config.setting in (None, name)
+    }
+
+
+def _run_setting(
+    config: Forging, index: int, setting: Setting, scratch: Path, progress: StageProgress
+) -> None:
+    def on_stage(stage: str) -> None:
+        progress(f"{setting.title}: {stage}", 0, 1)
+
+    try:
+        model, train, test = _load(config, setting)
+    except (ImportError, FileNotFoundError) as error:
+        if config.setting is not None:
+            raise
+        on_stage(f"{setting.dataset} is not present ({error}); going on without it")
+        return
+    key = jax.random.fold_in(jax.random.key(config.seed), index)
+    kept = scratch if config.logs is None else config.logs
+    log = kept / f"{setting.name}-{config.scale}"
+    if config.part == "reproduce":
+        on_stage("verifying the log of another device")
+        _add_device(config, setting, model, train, log)
+        return
+    started = time.perf_counter()
+    log_key, *keys = jax.random.split(key, 4)
+    on_stage("training, logged")
+    write_log(log_key, setting, model, train, log)
+    if config.part == "all":
+        run = {"experiment": "forging", "settings": _describe(config, setting)}
+        found = _measure(keys, setting, (model, train, test), log, scratch, on_stage)
+        path = result_path(config.results, setting.name, config.scale)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(figure_path(path, "pictures"), figures.pictures_figure(found.pop("pictures")))
+        seconds = round(time.perf_counter() - started, 1)
+        write_json(path, {**run, "provenance": provenance(), "seconds": seconds, **found})
+
+
+def _load(config: Forging, setting: Setting) -> tuple[Model, Dataset, Dataset]:
+    where: dict[str, Any] = {"data_dir": config.data_dir}
+    train, test = (load(setting.dataset, split=split, **where) for split in ("train", "test"))
+    description = describe(setting.dataset, **where)
+    model = models.create(
+        setting.model, input_shape=description.input_shape, n_classes=description.n_classes
+    )
+    order = jax.random.permutation(jax.random.key(0), train.size)
+    return model, train.take(jnp.sort(order[: setting.train])), test
+
+
+def _measure(
+    keys: list[Any],
+    setting: Setting,
+    data: tuple[Model, Dataset, Dataset],
+    log: Path,
+    scratch: Path,
+    on_stage: OnStage,
+) -> dict[str, Any]:
+    model, train, test = data
+    on_stage("replaying honestly")
+    reproduction = reproduce(keys[0], setting, model, train, log)
+    forged, pictures = forge_triples(keys[1], setting, model, train, log, on_stage)
+    found = {"reproduction": reproduction, "forged": forged, "pictures": pictures}
+    if setting.forgetting is None:
+        return found
+    seeds = []
+    for seed in range(setting.forgetting.seeds):
+        folder = scratch / f"{setting.name}-{seed}"
+
+        def report(stage: str, seed: int = seed) -> None:
+            on_stage(f"{stage}, seed {seed + 1}")
+
+        seed_key, first = jax.random.fold_in(keys[2], seed), seed == 0
+        arguments = (setting.forgetting, model, train, test, folder, report)
+        seeds.append(run_seed(seed_key, *arguments, forge=first))
+    return {**found, "forgetting": seeds}
+
+
+def _add_device(config: Forging, setting: Setting, model: Model, train: Dataset, log: Path) -> None:
+    """Adds a row of Table 3 to the setting's result."""
+    path = result_path(config.results, setting.name, config.scale)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}; run --part all first, on either device")
+    result = json.loads(path.read_text(encoding="utf-8"))
+    tolerance = result["reproduction"]["tolerance"]
+    with highest_precision():
+        report = verify(log, train, tolerance=tolerance, model=model)
+    made_on, verified_on = (
+        f"{where['device']} {where['processor']}".strip()
+        for where in (read_trajectory(log).claim.environment, environment())
+    )
+    row = {"made_on": made_on, "verified_on": verified_on, **verdict(report)}
+    others = [
+        one
+        for one in result.get("elsewhere", [])
+        if (one["made_on"], one["verified_on"]) != (made_on, verified_on)
+    ]
+    write_json(path, {**result, "elsewhere": [*others, row]})
+
+
+def _describe(config: Forging, setting: Setting) -> dict[str, Any]:
+    """Returns the setting as JSON values; attacks are told with their results."""
+    plain = {
+        name: getattr(setting, name)
+        for name in (
+            "title", "dataset", "model", "batch_size", "train", "epochs", "triples", "shuffles"
+        )
+    }  # fmt: skip
+    return {
+        "scale": config.scale,
+        "seed": config.seed,
+        **plain,
+        "recipe": dataclasses.asdict(setting.recipe),
+        "exact": None if setting.exact is None else dataclasses.asdict(setting.exact),
+        "forgetting": None if setting.forgetting is None else repr(setting.forgetting),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Forging)))

@@ -1,0 +1,229 @@
+"""Tables 1 and 3, Figures 2 to 4: a logged run, its reproduction, its forgery."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from experiments.forging.settings import Attack, Exact, Setting
+from unlearnkit.base import Dataset, Forged, Model, SoftDataset
+from unlearnkit.forging import (
+    Step,
+    VerificationReport,
+    calibrate,
+    honest_step,
+    search_exact,
+    verify,
+)
+from unlearnkit.forging.detectors import (
+    domain_violations,
+    near_duplicates,
+    scalar_multiples,
+    superposition,
+)
+from unlearnkit.training import fit, read_trajectory
+
+OnStage: TypeAlias = Callable[[str], None]
+Pictures: TypeAlias = dict[str, np.ndarray]
+DRAWN_POINTS = 200
+"""Of an error curve, at most."""
+SHOWN = 100
+"""Examples of a batch that are drawn, and shown to the detectors."""
+
+
+@contextlib.contextmanager
+def highest_precision() -> Iterator[None]:
+    """Sets the precision of all threads, which the log of a run names; the old one returns."""
+    name = "jax_default_matmul_precision"
+    before = jax.config.values[name]
+    jax.config.update(name, "highest")
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
+
+
+def write_log(
+    key: Key[Array, ""], setting: Setting, model: Model, train: Dataset, folder: Path
+) -> None:
+    """Writes the setting's log, a checkpoint each step; one that is there is kept."""
+    with highest_precision():
+        fit(key, model, train, setting.recipe, trajectory=folder, every=1)
+
+
+def reproduce(
+    key: Key[Array, ""], setting: Setting, model: Model, train: Dataset, folder: Path
+) -> dict[str, Any]:
+    """Returns the errors of honest replays (Tables 1 and 3, Figure 4), as JSON values."""
+    segments = min(setting.triples, read_trajectory(folder).segments)
+    calibrate_key, verify_key = jax.random.split(key)
+    with highest_precision():
+        calibration = calibrate(
+            calibrate_key, folder, train, model=model, segments=segments, shuffles=setting.shuffles
+        )
+        steps = f"random:{segments}"
+        report = verify(
+            folder, train, tolerance=calibration.tolerance, model=model, steps=steps, key=verify_key
+        )
+    largest = max(band.largest for band in calibration.bands if band.benign)
+    measured = {**calibration.as_json(), "largest": largest, "n_parameters": report.n_parameters}
+    return {**rounded(measured), "verified": verdict(report)}
+
+
+def verdict(report: VerificationReport) -> dict[str, Any]:
+    """Returns what a verification found, as JSON values."""
+    return rounded(
+        {
+            "valid": report.valid,
+            "tolerance": report.tolerance,
+            "segments": len(report.steps),
+            "accepted": int(report.accepted.sum()),
+            "largest": float(np.max(report.errors)),
+            "median": float(np.median(report.errors)),
+            "differences": [list(row) for row in report.differences],
+        }
+    )
+
+
+def draw_steps(key: Key[Array, ""], setting: Setting, steps: int) -> list[int]:
+    """Returns the steps of the triples, in the order in which attacks take them."""
+    order = np.asarray(jax.random.permutation(key, steps))
+    return [int(step) for step in order[: setting.triples]]
+
+
+class Triple(NamedTuple):
+    """One step of the log, and what may stand in for its batch.
+
+    Attributes:
+      step: θ, its gradient, b and η.
+      batch: [b] the logged batch.
+      allowed: all training examples but those of the batch.
+    """
+
+    step: Step
+    batch: Dataset
+    allowed: Dataset
+
+
+def read_triple(setting: Setting, model: Model, train: Dataset, folder: Path, index: int) -> Triple:
+    """Returns a step of the log. Every example of its batch counts as to be forgotten."""
+    log = read_trajectory(folder)
+    variables = jax.tree.map(jnp.asarray, log.read(index, model).state.variables)
+    rows = log.rows(index)[0]
+    batch = train.take(rows)
+    step = honest_step(model, variables, batch, setting.recipe.learning_rate)
+    return Triple(step, batch, train.take(np.setdiff1d(np.arange(train.size), rows)))
+
+
+def forge_triples(
+    key: Key[Array, ""],
+    setting: Setting,
+    model: Model,
+    train: Dataset,
+    folder: Path,
+    on_stage: OnStage,
+) -> tuple[dict[str, Any], Pictures]:
+    """Returns what each attack reached, as JSON values, and the batches of the first triple."""
+    order_key, attack_key, exact_key = jax.random.split(key, 3)
+    order = draw_steps(order_key, setting, read_trajectory(folder).segments)
+    first = read_triple(setting, model, train, folder, order[0])
+    pictures = {"real": images_of(first.batch)}
+    found: dict[str, Any] = {"steps": order, "honest": _honest(first)}
+    attacks: dict[str, Any] = {}
+    for number, (name, attack) in enumerate(setting.attacks.items()):
+        forged: list[Forged] = []
+        for index, chosen in enumerate(order[: attack.triples]):
+            on_stage(f"{name}, triple {index + 1} of {min(attack.triples, len(order))}")
+            triple = read_triple(setting, model, train, folder, chosen)
+            own_key = jax.random.fold_in(jax.random.fold_in(attack_key, number), index)
+            forged.append(attack.forger(own_key, model, triple.step, triple.allowed))
+        pictures[name] = images_of(forged[0].batch)
+        attacks[name] = describe_attack(attack, forged, first)
+    found["attacks"] = attacks
+    if setting.exact is not None:
+        on_stage("greedy search in integer arithmetic")
+        found["exact"] = _search_exact(exact_key, setting.exact, model, first)
+    return found, pictures
+
+
+def describe_attack(attack: Attack, forged: list[Forged], first: Triple) -> dict[str, Any]:
+    """Returns errors, course, cost and traces of one attack; the traces of the first batch."""
+    info = forged[0].info
+    domain = domain_violations(forged[0].batch)
+    described: dict[str, Any] = {
+        "forger": repr(attack.forger),
+        "errors": [float(one.error) for one in forged],
+        "example_gradients": info.cost.example_gradients,
+        "seconds": float(np.median([one.info.cost.seconds for one in forged])),
+        "out_of_domain": float(np.mean(domain.flagged)),
+        "traces": _traces(forged[0].batch, first.batch),
+    }
+    if hasattr(info, "errors") and hasattr(attack.forger, "learning_rate"):
+        described["curves"] = [_thinned(np.asarray(one.info.errors)) for one in forged]
+    if hasattr(info, "started"):
+        described["started"] = float(info.started)
+        described["changed"] = float(info.changed)
+    if hasattr(info, "bound"):
+        described["bound"] = float(info.bound)
+    return rounded(described)
+
+
+def _honest(first: Triple) -> dict[str, Any]:
+    """Returns the traces of an honest batch of other examples, to compare those of forged ones."""
+    others = first.allowed.take(np.arange(first.batch.size))
+    flagged = float(np.mean(domain_violations(first.batch).flagged))
+    return rounded({"out_of_domain": flagged, "traces": _traces(others, first.batch)})
+
+
+def _traces(batch: Dataset | SoftDataset, accused: Dataset) -> dict[str, float]:
+    """Returns what the detectors see of the accused batch in the first examples of another."""
+    batch = batch._replace(x=batch.x[:SHOWN], y=batch.y[:SHOWN])
+    return {
+        "near_duplicates": float(np.mean(near_duplicates(batch, accused).any(axis=1))),
+        "scalar_multiples": float(np.mean(scalar_multiples(batch, accused).any(axis=1))),
+        "left_of_superposition": float(np.median(superposition(batch, accused))),
+    }
+
+
+def _search_exact(
+    key: Key[Array, ""], exact: Exact, model: Model, triple: Triple
+) -> dict[str, Any]:
+    found = search_exact(
+        key,
+        model,
+        triple.step.variables,
+        triple.batch,
+        triple.allowed,
+        points=exact.points,
+        candidates=exact.candidates,
+    )
+    return {name: int(value) for name, value in found._asdict().items()}
+
+
+def images_of(batch: Dataset | SoftDataset) -> np.ndarray:
+    """Returns the first images of a batch in pixels."""
+    return np.asarray(batch.normalisation.invert(batch.x[:SHOWN]))
+
+
+def _thinned(curve: np.ndarray) -> list[list[float]]:
+    """Returns (iteration, error) at points of a curve, its first and its last among them."""
+    points = np.unique(np.linspace(0, len(curve) - 1, min(DRAWN_POINTS, len(curve))).astype(int))
+    return [[int(i), float(curve[i])] for i in points]
+
+
+def rounded(value: Any) -> Any:
+    """Returns JSON values with five digits, more than a table shows; infinite ones as text."""
+    if isinstance(value, Mapping):
+        return {name: rounded(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(one) for one in value]
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if np.isfinite(value) else str(value)
+    return value

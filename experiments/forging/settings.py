@@ -1,0 +1,276 @@
+"""What each scale runs: networks, datasets, batch sizes, attacks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from experiments.frame import Scale
+from unlearnkit.base import Forger
+from unlearnkit.forging import (
+    GreedyForger,
+    GridLogisticForger,
+    LogisticForger,
+    NoiseForger,
+    OptimiseForger,
+    SwapForger,
+)
+from unlearnkit.training import Recipe
+
+RATE = 0.01
+"""η of the paper."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    """A forger, and how many of the triples it forges."""
+
+    forger: Forger
+    triples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Exact:
+    """A greedy search in integer arithmetic: n points, M candidates."""
+
+    points: int
+    candidates: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Forgetting:
+    """A run whose log is forged to forget part of its data, and whose model is audited.
+
+    Attributes:
+      train: training examples.
+      fraction: of them that are ordinary examples to be forgotten.
+      poisons: the fraction that is given Gaussian noise, and to be forgotten too.
+      noise_std: of that noise, in the units of the network.
+      recipe: plain descent, so that what a step leaves is its weights alone.
+      forgers: by name; the log of the first seed is forged by each.
+      segments: of the log that the calibration replays, and its shuffles.
+      seeds: repetitions of the audit.
+    """
+
+    train: int
+    fraction: float
+    poisons: float
+    noise_std: float
+    recipe: Recipe
+    forgers: dict[str, Forger]
+    segments: int
+    seeds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One network on one dataset with one batch size.
+
+    Attributes:
+      dataset: as `unlearnkit.data.load` calls it.
+      model: as `unlearnkit.models.create` calls it.
+      batch_size: b.
+      train: training examples, None for all.
+      epochs: of the logged run, from a fresh initialisation, by plain descent at η = 0.01.
+      triples: steps of the log that are measured, drawn at random.
+      shuffles: of a batch, as in Figure 4.
+      attacks: by name.
+      exact: the search in integer arithmetic, or None.
+      forgetting: the run that is audited, or None.
+    """
+
+    dataset: str
+    model: str
+    batch_size: int
+    train: int | None
+    epochs: int
+    triples: int
+    attacks: dict[str, Attack]
+    shuffles: int = 100
+    exact: Exact | None = None
+    forgetting: Forgetting | None = None
+
+    @property
+    def name(self) -> str:
+        """Names the setting's files."""
+        return f"{self.model}-{self.dataset}-{self.batch_size}"
+
+    @property
+    def title(self) -> str:
+        """Names the setting for readers."""
+        return f"{self.model} on {self.dataset}, b = {self.batch_size}"
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the logged run descends."""
+        return plain(self.epochs, self.batch_size, RATE)
+
+
+def plain(epochs: int, batch_size: int, learning_rate: float) -> Recipe:
+    """Returns a recipe without momentum or decay: θ' = θ - η ∇L."""
+    return Recipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        momentum=0,
+        weight_decay=0,
+    )
+
+
+def settings(scale: Scale) -> dict[str, Setting]:
+    """Returns the settings of a scale by name."""
+    made = {"smoke": _smoke, "cpu": _cpu, "paper": _paper}[scale]()
+    return {setting.name: setting for setting in made}
+
+
+def _smoke() -> list[Setting]:
+    greedy, swap = GreedyForger(100, 200), SwapForger(100, 200, restarts=1, relaxation_steps=100)
+    network = Setting(
+        "digits",
+        "mlp",
+        20,
+        train=400,
+        epochs=1,
+        triples=4,
+        shuffles=8,
+        attacks={
+            "greedy": Attack(greedy, 4),
+            "swap": Attack(swap, 3),
+            "noise": Attack(NoiseForger(iterations=30), 2),
+            "adam": Attack(OptimiseForger(iterations=60), 3),
+            "adam_grid": Attack(OptimiseForger(iterations=60, domain="grid"), 3),
+        },
+        exact=Exact(60, 200),
+        forgetting=Forgetting(
+            train=300,
+            fraction=0.1,
+            poisons=0.1,
+            noise_std=1.0,
+            recipe=plain(30, 50, 0.5),
+            forgers={"swap": swap},
+            segments=4,
+            seeds=2,
+        ),
+    )
+    regression = Setting(
+        "digits",
+        "logistic",
+        20,
+        train=400,
+        epochs=1,
+        triples=4,
+        shuffles=8,
+        attacks={
+            "greedy": Attack(greedy, 4),
+            "swap": Attack(swap, 3),
+            "logistic": Attack(LogisticForger(), 4),
+            "logistic_near": Attack(LogisticForger("allowed"), 4),
+            "grid_logistic": Attack(GridLogisticForger(swap, iterations=50, rounds=100), 1),
+        },
+    )
+    return [network, regression]
+
+
+def _cpu() -> list[Setting]:
+    greedy, swap = GreedyForger(1000, 2000), SwapForger(1000, 2000)
+    wide, wider = GreedyForger(1500, 2000), SwapForger(1500, 2000, restarts=1)
+    few, fewer = GreedyForger(150, 2000), SwapForger(150, 2000)
+    lenet = Setting(
+        "mnist",
+        "lenet",
+        100,
+        train=10_000,
+        epochs=2,
+        triples=100,
+        attacks={
+            "greedy": Attack(greedy, 100),
+            "swap": Attack(swap, 10),
+            "noise": Attack(NoiseForger(iterations=200), 2),
+            "adam": Attack(OptimiseForger(iterations=500), 10),
+            "adam_grid": Attack(OptimiseForger(iterations=500, domain="grid"), 3),
+        },
+        exact=Exact(500, 20_000),
+        forgetting=Forgetting(
+            train=1000,
+            fraction=0.1,
+            poisons=0.03,
+            noise_std=0.3,
+            recipe=plain(20, 100, 0.1),
+            forgers={"greedy": GreedyForger(300, 2000), "swap": SwapForger(300, 2000)},
+            segments=20,
+            seeds=3,
+        ),
+    )
+    large = Setting(
+        "mnist",
+        "lenet",
+        1000,
+        train=25_000,
+        epochs=4,
+        triples=100,
+        attacks={"greedy": Attack(wide, 100), "swap": Attack(wider, 3)},
+    )
+    vggmini = Setting(
+        "cifar10",
+        "vggmini",
+        100,
+        train=500,
+        epochs=1,
+        triples=3,
+        shuffles=10,
+        attacks={
+            "greedy": Attack(few, 3),
+            "swap": Attack(fewer, 1),
+            "adam": Attack(OptimiseForger(iterations=20), 2),
+        },
+    )
+    return [lenet, large, vggmini, *_regressions(train=25_000, points=2000, grid=2)]
+
+
+def _regressions(*, train: int | None, points: int, grid: int) -> list[Setting]:
+    """Returns logistic regression on MNIST with both batch sizes, 200 and 100 steps or more."""
+    greedy, swap = GreedyForger(points, 2000), SwapForger(points, 2000, restarts=1)
+    exact = {
+        "greedy": Attack(greedy, 100),
+        "swap": Attack(swap, 5),
+        "logistic": Attack(LogisticForger(), 100),
+        "logistic_near": Attack(LogisticForger("allowed"), 100),
+    }
+    grids = {"grid_logistic": Attack(GridLogisticForger(swap), grid)}
+    return [
+        Setting("mnist", "logistic", 100, train, 1, 100, exact | grids),
+        Setting("mnist", "logistic", 1000, train, 4, 100, exact),
+    ]
+
+
+def _paper() -> list[Setting]:
+    """Returns the paper's setting with its 100 triples, and searches as wide as memory lets be."""
+    greedy, swap = GreedyForger(10_000, 1_000_000), SwapForger(10_000, 10_000)
+    adam = {
+        "adam": Attack(OptimiseForger(iterations=10_000), 10),
+        "adam_grid": Attack(OptimiseForger(iterations=10_000, domain="grid"), 10),
+        "noise": Attack(NoiseForger(iterations=2000), 10),
+    }
+    searches = {"greedy": Attack(greedy, 100), "swap": Attack(swap, 100)}
+    forgetting = Forgetting(
+        train=10_000,
+        fraction=0.05,
+        poisons=0.015,
+        noise_std=0.3,
+        recipe=plain(30, 100, 0.1),
+        forgers={"greedy": GreedyForger(2000, 100_000), "swap": SwapForger(2000, 2000)},
+        segments=100,
+        seeds=5,
+    )
+    narrow = {
+        "greedy": Attack(GreedyForger(2000, 1_000_000), 100),
+        "swap": Attack(SwapForger(2000, 2000), 100),
+    }
+    exact = Exact(2000, 1_000_000)
+    return [
+        Setting(
+            "mnist", "lenet", 100, None, 2, 100, searches | adam, exact=exact, forgetting=forgetting
+        ),
+        Setting("mnist", "lenet", 1000, None, 5, 100, searches | adam),
+        Setting("cifar10", "vggmini", 100, None, 1, 100, narrow | adam),
+        *_regressions(train=None, points=10_000, grid=10),
+    ]

@@ -52,6 +52,8 @@ class Setting:
       budgets: shares of Retrain's example-gradients.
       matching_restarts, matching_steps: of gradient matching.
       canceling_steps, canceling_rate: of gradient canceling.
+      canceling_radius: how far its bad weights are from the trained ones.
+      canceling_parameters: whose gradient is cancelled; all where empty.
       seeds: repetitions.
       features: training examples of the logistic regression of Figure 4; None for all.
       feature_poisons: how many of them are poisoned, or taken away at random.
@@ -70,6 +72,8 @@ class Setting:
     matching_steps: int = 250
     canceling_steps: int = 1000
     canceling_rate: float = 0.1
+    canceling_radius: float = 1.0
+    canceling_parameters: tuple[str, ...] = ()
     seeds: int = 8
     features: int | None = None
     feature_poisons: int = 384
@@ -94,7 +98,8 @@ class Setting:
             )
         return GradientCanceling(
             budget=budget,
-            corruption=GradPC(radius=1.0),
+            corruption=GradPC(radius=self.canceling_radius),
+            parameters=self.canceling_parameters,
             steps=self.canceling_steps,
             learning_rate=self.canceling_rate,
         )
@@ -156,7 +161,12 @@ def choose_setting(scale: Scale) -> Setting:
             indiscriminate=(0.015, 0.025),
             matching_restarts=2,
             matching_steps=100,
-            canceling_rate=10.0,
+            # Further weights have a gradient that 60 poisons cannot cancel: steps that are large
+            # enough to try send the pixels to 1e8.
+            canceling_steps=500,
+            canceling_rate=100.0,
+            canceling_radius=0.06,
+            canceling_parameters=("classifier",),
             seeds=3,
             features=2500,
             feature_poisons=19,

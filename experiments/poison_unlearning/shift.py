@@ -84,12 +84,8 @@ def study_shift(
         unseen,
     )
     canceling_key, matching_key, random_key = jax.random.split(key, 3)
-    canceling = GradientCanceling(
-        budget=Budget(count=m),
-        placement="perturb",
-        corruption=GradPC(radius=1.0),
-        steps=setting.canceling_steps,
-        learning_rate=setting.canceling_rate,
+    canceling = GradientCanceling(  # for a logistic regression its defaults are Lu et al.'s
+        budget=Budget(count=m), placement="perturb", corruption=GradPC(radius=1.0)
     )
     matching = GradientMatching(
         budget=Budget(count=m),

@@ -16,6 +16,22 @@ import numpy as np
 from unlearnkit.base import Dataset, Model, Task, Variables
 
 
+def check_at_least(settings: Any, least: float, *names: str) -> None:
+    """Returns nothing; refuses attributes of `settings` that are below `least`, or NaN."""
+    for name in names:
+        value = getattr(settings, name)
+        if not value >= least:
+            raise ValueError(f"{name} must be >= {least:g}, got {value}")
+
+
+def check_above(settings: Any, bound: float, *names: str) -> None:
+    """Returns nothing; refuses attributes of `settings` that are not above `bound`."""
+    for name in names:
+        value = getattr(settings, name)
+        if not value > bound:
+            raise ValueError(f"{name} must be > {bound:g}, got {value}")
+
+
 def check_labels(y: Any, *, name: str = "dataset", n_classes: int | None = None) -> None:
     """Returns nothing; refuses labels that are not class indices.
 

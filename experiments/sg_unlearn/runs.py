@@ -86,7 +86,7 @@ def choose(
             trials[name].append(selection.trials)
     tried = {
         name: [
-            _average(value, of)
+            average(value, of)
             for value, of in zip(values, zip(*trials[name], strict=True), strict=True)
         ]
         for name, (_, values) in setting.grids.items()
@@ -95,7 +95,8 @@ def choose(
     return setting.chosen(best), tried
 
 
-def _average(value: float, trials: Sequence[Trial]) -> Choice:
+def average(value: float, trials: Sequence[Trial]) -> Choice:
+    """Returns how a value did over all tries."""
     accuracies, attacks = zip(*((t.accuracy, t.mia_accuracy) for t in trials), strict=True)
     lost = sum(trial.diverged is not None for trial in trials)
     return Choice(value, float(np.mean(accuracies)), float(np.mean(attacks)), lost)

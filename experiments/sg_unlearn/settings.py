@@ -17,17 +17,17 @@ ALPHAS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 
 Grids: TypeAlias = dict[str, tuple[str, tuple[float, ...]]]
 GRIDS: Grids = {
-    "fine_tune": ("learning_rate", (0.005, 0.02, 0.05)),
-    "gradient_ascent": ("learning_rate", (1e-3, 3e-3, 1e-2)),
-    "influence": ("alpha", (1.0, 10.0, 100.0)),
-    "l1_sparse": ("gamma", (5e-5, 5e-4, 5e-3)),
-    "random_label": ("learning_rate", (1e-3, 3e-3, 1e-2)),
-    "boundary_expand": ("learning_rate", (1e-5, 1e-3, 1e-2)),
-    "boundary_shrink": ("learning_rate", (1e-5, 1e-3, 1e-2)),
-    "scrub": ("learning_rate", (5e-4, 5e-3, 2e-2)),
-    "stackelberg": ("alpha", (0.2, 1.0, 5.0)),
+    "fine_tune": ("learning_rate", (0.005, 0.02, 0.05, 0.1)),
+    "gradient_ascent": ("learning_rate", (1e-3, 3e-3, 1e-2, 3e-2)),
+    "influence": ("alpha", (1.0, 3.0, 10.0, 100.0)),
+    "l1_sparse": ("gamma", (5e-5, 5e-4, 5e-3, 5e-2)),
+    "random_label": ("learning_rate", (1e-3, 3e-3, 5e-3, 1e-2)),
+    "boundary_expand": ("learning_rate", (1e-5, 1e-4, 1e-3, 1e-2)),
+    "boundary_shrink": ("learning_rate", (1e-5, 1e-4, 1e-3, 1e-2)),
+    "scrub": ("learning_rate", (5e-4, 5e-3, 2e-2, 1e-1)),
+    "stackelberg": ("alpha", (0.2, 1.0, 2.5, 5.0)),
 }
-"""Each spans the paper's value or what our networks of a subset need."""
+"""Each holds the paper's value and what our networks of a subset need; four for every method."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,10 @@ from experiments.sg_unlearn.claims import (
     random_claims,
 )
 from experiments.sg_unlearn.paper import MISPRINTED, NAMES, TABLES
-from experiments.sg_unlearn.runs import WATCHED, Ablation
+from experiments.sg_unlearn.runs import WATCHED, Ablation, average
 from experiments.sg_unlearn.settings import ALPHAS, settings
 from unlearnkit.base import Cost, Record
+from unlearnkit.selection import Trial
 from unlearnkit.unlearning import UNLEARNERS
 
 
@@ -173,3 +174,13 @@ def test_the_auditor_s_effect_is_judged():
     )
     expected = ["does not hold", "holds", "holds", "undecided", "holds", "does not hold"]
     assert found == expected
+
+
+def test_a_value_that_loses_one_network_in_three_counts_it():
+    fair = [Trial(None, 0.4, 0.7)] * 3
+    risky = [Trial(None, 0.4, 0.6), Trial(None, 0.4, 0.6), Trial(None, 0.0, 1.0, "diverged")]
+    steady, other = average(1.0, fair), average(5.0, risky)
+    assert (steady.value, steady.diverged, other.diverged) == (1.0, 0, 1)
+    assert steady.score == pytest.approx(-0.3)
+    assert other.score == pytest.approx(0.8 / 3 - 2.2 / 3)
+    assert max((steady, other), key=lambda choice: choice.score) is steady

@@ -51,6 +51,12 @@ def test_agreement_in_the_coordinates_compared_first_is_not_enough():
     assert counts[0].nearest == 0 < counts[1].nearest
 
 
+def test_as_many_batches_as_asked_for_are_tried_where_the_cards_would_give_more():
+    batch = ALLOWED.take(jnp.array([4, 9, 11]))
+    found = search_exact(KEY, MODEL, VARIABLES, batch, ALLOWED, points=40, candidates=12_000)
+    assert found.candidates == 12_000
+
+
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="fraction_bits in 1 … 30, got .* and 31"):
         search_exact(KEY, MODEL, VARIABLES, ALLOWED, ALLOWED, fraction_bits=31)

@@ -13,7 +13,7 @@ from unlearnkit.auditing.intervals import rate
 from unlearnkit.base import Audited, Model, Task, Variables
 from unlearnkit.kernels import membership_features
 from unlearnkit.training import predict
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +39,8 @@ class EntropySvm:
     limit: int = 5000
 
     def __post_init__(self) -> None:
-        if not self.C > 0:
-            raise ValueError(f"C must be > 0, got {self.C}")
-        if self.limit < 1:
-            raise ValueError(f"limit must be >= 1, got {self.limit}")
+        check_above(self, 0, "C")
+        check_at_least(self, 1, "limit")
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task

@@ -19,7 +19,7 @@ from unlearnkit.auditing.scores import LOW_FPRS
 from unlearnkit.base import Audited, Model, Task, Variables
 from unlearnkit.kernels import FEATURES, FeatureName, membership_features
 from unlearnkit.training import predict
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
 
 AttackerName = Literal["logistic", "svm"]
 
@@ -52,10 +52,8 @@ class MembershipInference:
             raise ValueError(f"unknown feature {self.feature!r}; known: {', '.join(FEATURES)}")
         if self.attacker not in ("logistic", "svm"):
             raise ValueError(f"unknown attacker {self.attacker!r}; known: logistic, svm")
-        if self.folds < 2:
-            raise ValueError(f"folds must be >= 2, got {self.folds}")
-        if not self.C > 0:
-            raise ValueError(f"C must be > 0, got {self.C}")
+        check_at_least(self, 2, "folds")
+        check_above(self, 0, "C")
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task

@@ -22,7 +22,7 @@ from unlearnkit.training import (
     run_epoch,
     train_step,
 )
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_at_least, check_task, check_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +67,8 @@ class RelearnTime:
                 f"target_loss must be finite and >= 0, got {self.target_loss}; "
                 "take forget_loss(model, original, task)"
             )
-        if not self.tolerance >= 0:
-            raise ValueError(f"tolerance must be >= 0, got {self.tolerance}")
-        if self.cap < 1:
-            raise ValueError(f"cap must be >= 1, got {self.cap}")
+        check_at_least(self, 0, "tolerance")
+        check_at_least(self, 1, "cap")
         self._recipe().steps_per_epoch(self.samples)
 
     def __call__(

@@ -16,6 +16,7 @@ from unlearnkit.base import Cost, Dataset, Defended, Model, Variables
 from unlearnkit.clock import Stopwatch
 from unlearnkit.defences._dropping import check_input, finish
 from unlearnkit.defences._features import Features, activations
+from unlearnkit.validation import check_at_least
 from unlearnkit.work import FORWARD
 
 RANK_TOLERANCE = 1e-6
@@ -61,9 +62,8 @@ class ActivationClustering:
             raise ValueError(f"size must be in (0, 0.5], got {self.size}")
         if not -1 <= self.silhouette <= 1:
             raise ValueError(f"silhouette must be in [-1, 1], got {self.silhouette}")
-        for name, least in (("components", 1), ("restarts", 1), ("silhouette_examples", 3)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+        check_at_least(self, 1, "components", "restarts")
+        check_at_least(self, 3, "silhouette_examples")
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, dataset: Dataset

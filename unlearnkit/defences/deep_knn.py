@@ -12,6 +12,7 @@ from unlearnkit.base import Cost, Dataset, Defended, Model, Variables
 from unlearnkit.clock import Stopwatch
 from unlearnkit.defences._dropping import check_input, finish
 from unlearnkit.defences._features import Features, activations
+from unlearnkit.validation import check_at_least
 from unlearnkit.work import FORWARD
 
 
@@ -35,8 +36,7 @@ class DeepKnn:
     features: Features | None = None
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"k must be >= 1, got {self.k}")
+        check_at_least(self, 1, "k")
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, dataset: Dataset

@@ -26,6 +26,7 @@ from unlearnkit.defences._dropping import (
 )
 from unlearnkit.kernels.preconditioners import LowRank
 from unlearnkit.training import cross_entropy
+from unlearnkit.validation import check_above, check_at_least
 from unlearnkit.work import BACKWARD, PULL, PUSH
 
 TargetName = Literal["self", "objective"]
@@ -74,12 +75,8 @@ class InfluenceFilter(DropSettings):
             raise ValueError(
                 f"unknown target {self.target!r}; known: {', '.join(get_args(TargetName))}"
             )
-        for name in ("damping", "tol"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        for name in ("rank", "max_steps", "chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        check_above(self, 0, "damping", "tol")
+        check_at_least(self, 1, "rank", "max_steps", "chunk")
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, dataset: Dataset

@@ -14,6 +14,7 @@ from unlearnkit.base import Dataset, Model, OnEpoch, Params, State, Trained, Var
 from unlearnkit.training import CrossEntropy, Recipe, fit
 from unlearnkit.training.augmentation import flip_images, shift_images
 from unlearnkit.training.step import Metrics, forward_train
+from unlearnkit.validation import check_at_least
 from unlearnkit.work import FORWARD
 
 AugmentationName = Literal["noise", "shift", "shift_flip"]
@@ -47,15 +48,11 @@ class MaxUp:
     shift: int = 2
 
     def __post_init__(self) -> None:
-        if self.copies < 1:
-            raise ValueError(f"copies must be >= 1, got {self.copies}")
+        check_at_least(self, 1, "copies")
         if self.augmentation not in get_args(AugmentationName):
             known = ", ".join(get_args(AugmentationName))
             raise ValueError(f"unknown augmentation {self.augmentation!r}; known: {known}")
-        if not self.noise_std >= 0:
-            raise ValueError(f"noise_std must be >= 0, got {self.noise_std}")
-        if self.shift < 0:
-            raise ValueError(f"shift must be >= 0, got {self.shift}")
+        check_at_least(self, 0, "noise_std", "shift")
 
     def fit(
         self,

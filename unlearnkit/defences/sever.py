@@ -24,6 +24,7 @@ from unlearnkit.defences._dropping import (
 from unlearnkit.defences._leading import leading
 from unlearnkit.kernels import GradientOperator
 from unlearnkit.training import Recipe, cross_entropy, fit
+from unlearnkit.validation import check_above, check_at_least
 from unlearnkit.work import PULL, PUSH
 
 PRODUCT = PULL + PUSH
@@ -65,11 +66,8 @@ class Sever(DropSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.tol > 0:
-            raise ValueError(f"tol must be > 0, got {self.tol}")
-        for name in ("rounds", "max_steps", "chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        check_above(self, 0, "tol")
+        check_at_least(self, 1, "rounds", "max_steps", "chunk")
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, dataset: Dataset

@@ -13,6 +13,7 @@ from unlearnkit.clock import Stopwatch
 from unlearnkit.defences._dropping import DropSettings, check_input, finish, warn_unconverged
 from unlearnkit.defences._features import Features, activations
 from unlearnkit.defences._leading import leading
+from unlearnkit.validation import check_above, check_at_least
 from unlearnkit.work import FORWARD
 
 
@@ -39,10 +40,8 @@ class SpectralSignature(DropSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.tol > 0:
-            raise ValueError(f"tol must be > 0, got {self.tol}")
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps must be >= 1, got {self.max_steps}")
+        check_above(self, 0, "tol")
+        check_at_least(self, 1, "max_steps")
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, dataset: Dataset

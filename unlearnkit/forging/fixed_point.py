@@ -81,6 +81,8 @@ def search_exact(
     deck = GreedyForger(points, candidates).deck(len(drawn), b)
     exact, nearest, left = 0, np.iinfo(np.int64).max, candidates
     for batches in _batches(search_key, deck):
+        if left == 0:
+            break
         tried = batches[:left]
         left -= len(tried)
         means = compared[tried].sum(1) // b

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 from unlearnkit.base import Cost, Dataset, Forged, Model
 from unlearnkit.clock import Stopwatch
 from unlearnkit.forging.steps import Step, check_forgeable, difference_products, step_error
+from unlearnkit.validation import check_at_least
 
 HANDS = 10_000
 """Candidates a permutation of the points, at most."""
@@ -62,9 +63,7 @@ class GreedyForger:
     parts: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("points", "candidates", "parts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        check_at_least(self, 1, "points", "candidates", "parts")
 
     def __call__(self, key: Key[Array, ""], model: Model, step: Step, allowed: Dataset) -> Forged:
         """Returns the best candidate.

@@ -17,6 +17,7 @@ from unlearnkit.forging.logistic import read_affine, read_gradient
 from unlearnkit.forging.optimise import LEVELS, BatchSearch, Target
 from unlearnkit.forging.steps import BatchLoss, Step, check_forgeable, step_error
 from unlearnkit.forging.swap import SwapForger
+from unlearnkit.validation import check_at_least
 
 RATES = (0.02, 0.01, 0.005, 0.002, 0.001, 5e-4, 2e-4, 1e-4)
 """Adam's, one after another, in normalised pixels."""
@@ -68,9 +69,7 @@ class GridLogisticForger:
     rounds: int = 4000
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        check_at_least(self, 1, "iterations", "rounds")
 
     def __call__(self, key: Key[Array, ""], model: Model, step: Step, allowed: Dataset) -> Forged:
         """Returns the batch, images and classes like any other.

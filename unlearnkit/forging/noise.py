@@ -16,6 +16,7 @@ from unlearnkit.clock import Stopwatch
 from unlearnkit.forging.descent import adam
 from unlearnkit.forging.optimise import GRADIENT_OF_DISTANCE, Target, gradient_error
 from unlearnkit.forging.steps import BatchLoss, Step, check_forgeable, check_stateless, step_error
+from unlearnkit.validation import check_at_least
 
 
 class NoiseInfo(NamedTuple):
@@ -53,8 +54,7 @@ class NoiseForger:
     penalty: float = 1e-4
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise ValueError(f"iterations must be >= 1, got {self.iterations}")
+        check_at_least(self, 1, "iterations")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
         if not (self.penalty >= 0 and math.isfinite(self.penalty)):

@@ -25,6 +25,7 @@ from unlearnkit.base import (
 from unlearnkit.clock import Stopwatch
 from unlearnkit.forging.descent import adam
 from unlearnkit.forging.steps import BatchLoss, Step, check_forgeable, step_error
+from unlearnkit.validation import check_at_least
 
 Domain: TypeAlias = Literal["free", "range", "grid"]
 Start: TypeAlias = Literal["noise", "allowed"]
@@ -89,8 +90,7 @@ class OptimiseForger:
     start: Start = "noise"
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise ValueError(f"iterations must be >= 1, got {self.iterations}")
+        check_at_least(self, 1, "iterations")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
         for name, kind in (("domain", Domain), ("start", Start)):

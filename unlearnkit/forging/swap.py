@@ -14,6 +14,7 @@ from unlearnkit.base import Cost, Dataset, Forged, Model
 from unlearnkit.clock import Stopwatch
 from unlearnkit.forging.greedy import GreedyForger, as_errors, draw_points
 from unlearnkit.forging.steps import Step, difference_products, step_error
+from unlearnkit.validation import check_at_least
 
 _ROUNDING = 1e-6
 """An exchange counts if the score falls by more than this share; less is the sums' rounding."""
@@ -69,9 +70,7 @@ class SwapForger:
     relaxation_steps: int = 2000
 
     def __post_init__(self) -> None:
-        for name in ("points", "candidates", "relaxation_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        check_at_least(self, 1, "points", "candidates", "relaxation_steps")
         if self.restarts < 0 or self.restarts + self.relaxed < 1:
             raise ValueError(f"restarts must be >= 1, or 0 with relaxed=True, got {self.restarts}")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-_HALVINGS = 60
 _REACH = 1e8
 """Bisections look this far beyond where they begin, on a logarithmic scale."""
 
@@ -34,6 +34,11 @@ class HalfSpace(NamedTuple):
 
     normal: Float[Array, ...]
     offset: Float[Array, ""]
+
+
+def _halvings(dtype: Any) -> int:
+    """Returns after how many halvings of log `_REACH` the ends are a rounding apart."""
+    return math.ceil(math.log2(math.log(_REACH) / float(jnp.finfo(dtype).eps)))
 
 
 def furthest(direction: Float[Array, ...], ball: Ball) -> Float[Array, ...]:
@@ -63,7 +68,7 @@ def furthest(direction: Float[Array, ...], ball: Ball) -> Float[Array, ...]:
         return jnp.where(inside, middle, inner), jnp.where(inside, outer, middle)
 
     # Clipping only shortens, so that the first t is inside.
-    inner, _ = jax.lax.fori_loop(0, _HALVINGS, halve, (least * (1 - 1e-6), least * _REACH))
+    inner, _ = jax.lax.fori_loop(0, _halvings(g.dtype), halve, (least * (1 - 1e-6), least * _REACH))
     return jnp.where(jnp.linalg.norm((corner - c).ravel()) <= ball.radius, corner, at(inner))
 
 
@@ -97,7 +102,7 @@ def furthest_within(
 
     ends = (ratio / _REACH**0.5, ratio * _REACH**0.5)
     outside, inside = (
-        furthest(g - mu * a, ball) for mu in jax.lax.fori_loop(0, _HALVINGS, halve, ends)
+        furthest(g - mu * a, ball) for mu in jax.lax.fori_loop(0, _halvings(g.dtype), halve, ends)
     )
     over, under = jnp.vdot(a, outside) - offset, jnp.vdot(a, inside) - offset
     inside = jnp.where(under <= 0, inside, nearest)

@@ -21,7 +21,7 @@ from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place
 from unlearnkit.training import DivergedError, cross_entropy
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +64,8 @@ class BackGradient:
     def __post_init__(self) -> None:
         check_choice("placement", self.placement, Placement)
         check_share(self.held_out)
-        for name in ("group", "steps", "unroll_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("step_size", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        check_at_least(self, 1, "group", "steps", "unroll_steps")
+        check_above(self, 0, "step_size", "learning_rate")
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task

@@ -17,7 +17,7 @@ from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, choose_rows, place, warn
 from unlearnkit.training import DivergedError, Recipe, init_train_state
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
 from unlearnkit.work import FORWARD
 
 _NETWORK = Recipe(epochs=30, batch_size=128, learning_rate=0.025)
@@ -74,11 +74,8 @@ class ErrorMinimizing:
                 f"bounds need a radius in the norm linf, got radius={self.bounds.radius} in "
                 f"{self.bounds.norm}; the noise steps along signs"
             )
-        for name in ("steps", "batches", "rounds", "adversary_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if not self.step_size > 0:
-            raise ValueError(f"step_size must be > 0, got {self.step_size}")
+        check_at_least(self, 1, "steps", "batches", "rounds", "adversary_steps")
+        check_above(self, 0, "step_size")
         if not 0 <= self.stop_error <= 1:
             raise ValueError(f"stop_error must be in [0, 1], got {self.stop_error}")
         if not 0 <= self.adversary < self.bounds.radius:

@@ -14,6 +14,7 @@ from unlearnkit.base import Cost, Dataset, Model, Params, Variables
 from unlearnkit.poisoning._choices import check_choice
 from unlearnkit.poisoning._gradients import mean_gradient
 from unlearnkit.poisoning.bounds import Norm
+from unlearnkit.validation import check_at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +50,7 @@ class GradPC:
         for name in ("radius", "step_size"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be finite and > 0, got {getattr(self, name)}")
-        for name in ("steps", "chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        check_at_least(self, 1, "steps", "chunk")
         if self.top is not None and self.top < 1:
             raise ValueError(f"top must be >= 1, got {self.top}; None moves all weights")
 

@@ -21,7 +21,13 @@ from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.grad_pc import GradPC
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, choose_rows, place, warn
 from unlearnkit.training import DivergedError
-from unlearnkit.validation import check_task, check_variables, named_leaves
+from unlearnkit.validation import (
+    check_above,
+    check_at_least,
+    check_task,
+    check_variables,
+    named_leaves,
+)
 
 _UNCANCELLED = 0.9
 """A share of the clean gradient above this is no cancellation."""
@@ -66,11 +72,8 @@ class GradientCanceling:
 
     def __post_init__(self) -> None:
         check_choice("placement", self.placement, Placement)
-        for name in ("steps", "chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
+        check_at_least(self, 1, "steps", "chunk")
+        check_above(self, 0, "learning_rate")
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task

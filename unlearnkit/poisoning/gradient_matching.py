@@ -19,7 +19,7 @@ from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place, warn
 from unlearnkit.training import DivergedError
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +67,9 @@ class GradientMatching:
         check_choice("placement", self.placement, Placement)
         if self.bounds.radius is None:
             raise ValueError("bounds need a radius, got None: restarts begin all over the ball")
-        for name in ("restarts", "steps", "chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
-        if self.shift < 0:
-            raise ValueError(f"shift must be >= 0, got {self.shift}")
+        check_at_least(self, 1, "restarts", "steps", "chunk")
+        check_above(self, 0, "learning_rate")
+        check_at_least(self, 0, "shift")
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task

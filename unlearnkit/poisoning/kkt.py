@@ -21,7 +21,7 @@ from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.label_flip import LabelFlip
 from unlearnkit.poisoning.min_max import make_arena
 from unlearnkit.poisoning.placing import FROM_SCRATCH, PoisonInfo, place, warn
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_at_least, check_task, check_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +60,7 @@ class KktAttack:
 
     def __post_init__(self) -> None:
         check_limits(self.bounds, self.sphere, without="the points have no limit")
-        if self.grid < 2:
-            raise ValueError(f"grid must be >= 2, got {self.grid}")
+        check_at_least(self, 2, "grid")
         _convex.check_settings(self.C, self.steps, 1.0)
 
     def __call__(

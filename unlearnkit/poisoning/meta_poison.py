@@ -21,7 +21,7 @@ from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place
 from unlearnkit.training import DivergedError
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +82,8 @@ class MetaPoison:
                 f"{len(self.targets)} targets and adversarial_class={self.adversarial_class}"
             )
         counts = ("networks", "steps", "unroll_steps", "batch_size", "advance_steps", "horizon")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "network_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        check_at_least(self, 1, *counts)
+        check_above(self, 0, "learning_rate", "network_rate")
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task

@@ -17,7 +17,7 @@ from unlearnkit.poisoning.bounds import Bounds, check_limits
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import FROM_SCRATCH, PoisonInfo, place
 from unlearnkit.training import DivergedError
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +59,9 @@ class MinMax:
 
     def __post_init__(self) -> None:
         check_limits(self.bounds, self.sphere, without="the loss has no maximum")
-        for name, least in (("burn_in", 0), ("ascent_steps", 1), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}")
+        check_at_least(self, 1, "ascent_steps", "batch_size")
+        check_at_least(self, 0, "burn_in", "weight_decay")
+        check_above(self, 0, "learning_rate")
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task

@@ -27,7 +27,7 @@ from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place, warn
 from unlearnkit.training import DivergedError, Recipe, descend
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
 
 _PRETRAINING = Recipe(epochs=100, batch_size=1000, optimizer="adam", learning_rate=1e-3)
 _UNSOLVED = 0.9
@@ -111,22 +111,11 @@ class TotalGradientAttack:
         check_share(self.held_out)
         if self.cold_start and self.leads == "defender":
             raise ValueError("cold_start needs leads='attacker': a leader has no response to redo")
-        least = {
-            "epochs": 1,
-            "batch_size": 2,
-            "attacker_steps": 1,
-            "defender_steps": 0 if self.leads == "attacker" else 1,
-            "unroll_steps": 1,
-            "max_solve_steps": 1,
-        }
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ValueError(f"{name} must be >= {value}, got {getattr(self, name)}")
-        for name in ("attacker_rate", "defender_rate", "tol"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        if self.damping < 0:
-            raise ValueError(f"damping must be >= 0, got {self.damping}")
+        check_at_least(self, 1, "epochs", "attacker_steps", "unroll_steps", "max_solve_steps")
+        check_at_least(self, 2, "batch_size")
+        check_at_least(self, 0 if self.leads == "attacker" else 1, "defender_steps")
+        check_above(self, 0, "attacker_rate", "defender_rate", "tol")
+        check_at_least(self, 0, "damping")
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task

@@ -18,7 +18,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1c1917; background: #fff;
 h1 { font-size: 1.5rem; margin-bottom: .2rem; }
 h2 { font-size: 1.1rem; margin-top: 2.2rem; border-bottom: 1px solid #e7e5e4; }
 p.lead { color: #57534e; margin-top: 0; max-width: 60rem; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; margin-block: 1rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; font-size: .92rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }

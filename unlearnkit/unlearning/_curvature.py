@@ -14,6 +14,7 @@ from unlearnkit import kernels
 from unlearnkit.base import Dataset, Model, Params, SolveInfo, Variables
 from unlearnkit.training import cross_entropy
 from unlearnkit.unlearning._one_shot import at_state
+from unlearnkit.validation import check_above, check_at_least
 from unlearnkit.work import BACKWARD, HVP, PUSH
 
 LossName = Literal["softmax", "l2"]
@@ -54,14 +55,9 @@ class CurvatureSettings:
         ):
             if value not in known:
                 raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
-        for name in ("weight_decay", "damping"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-        if not self.tol > 0:
-            raise ValueError(f"tol must be > 0, got {self.tol}")
-        for name in ("max_steps", "chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        check_at_least(self, 0, "weight_decay", "damping")
+        check_above(self, 0, "tol")
+        check_at_least(self, 1, "max_steps", "chunk")
 
     @property
     def product_cost(self) -> float:

@@ -24,6 +24,7 @@ from unlearnkit.base import (
 from unlearnkit.training import CrossEntropy, descend
 from unlearnkit.training.step import Metrics
 from unlearnkit.unlearning._sgd import SgdSettings
+from unlearnkit.validation import check_at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +40,7 @@ class LastLayersSettings(SgdSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.k < 1:
-            raise ValueError(f"k must be >= 1, got {self.k}")
+        check_at_least(self, 1, "k")
 
 
 class Selection(NamedTuple):

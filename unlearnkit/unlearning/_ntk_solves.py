@@ -28,6 +28,7 @@ from unlearnkit.base import Dataset, Model, Params, SolveInfo, Variables
 from unlearnkit.training import predict
 from unlearnkit.unlearning._ntk_softmax import newton_cg
 from unlearnkit.unlearning._one_shot import at_state
+from unlearnkit.validation import check_above, check_at_least
 
 LossName = Literal["l2", "softmax"]
 ImplementationName = Literal["matrix_free", "dense", "blocks"]
@@ -73,20 +74,15 @@ class NtkSettings:
                 f"implementation={self.implementation!r} is a closed form of the L2 loss; "
                 "choose loss='l2' or implementation='matrix_free'"
             )
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}")
+        check_at_least(self, 0, "weight_decay")
         if self.weight_decay == 0 and self._needs_decay:
             raise ValueError(
                 "weight_decay must be > 0 for the preconditioner and for loss='softmax', got 0; "
                 "set rank=0, or a small decay"
             )
-        if not self.tol > 0:
-            raise ValueError(f"tol must be > 0, got {self.tol}")
-        if self.rank < 0:
-            raise ValueError(f"rank must be >= 0, got {self.rank}")
-        for name in ("max_steps", "newton_steps", "chunk", "jacobian_chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        check_above(self, 0, "tol")
+        check_at_least(self, 0, "rank")
+        check_at_least(self, 1, "max_steps", "newton_steps", "chunk", "jacobian_chunk")
 
     @property
     def preconditioned(self) -> bool:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from unlearnkit.kernels import SvmStatus, svm
 from unlearnkit.kernels.svm import Loss
+from unlearnkit.validation import check_above, check_at_least
 
 _LOSSES: dict[str, Callable[[Array], Array]] = {
     "hinge": lambda m: jnp.maximum(1 - m, 0),
@@ -124,11 +125,8 @@ class MlpAuditor:
     learning_rate: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("width", "steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
+        check_at_least(self, 1, "width", "steps")
+        check_above(self, 0, "learning_rate")
 
     def fit(
         self,
@@ -202,8 +200,7 @@ class QuantileAuditor:
             raise ValueError(
                 f"false_positive_rate must be in (0, 1), got {self.false_positive_rate}"
             )
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be > 0, got {self.temperature}")
+        check_above(self, 0, "temperature")
 
     def fit(
         self,

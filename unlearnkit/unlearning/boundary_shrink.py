@@ -13,7 +13,7 @@ from unlearnkit.base import Dataset, Model, Normalisation, OnEpoch, Task, Unlear
 from unlearnkit.clock import Stopwatch
 from unlearnkit.kernels import map_batches, margins
 from unlearnkit.unlearning._sgd import SgdSettings, descend_on, with_preparation
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_above, check_task, check_variables
 from unlearnkit.work import FORWARD
 
 Box = tuple[float, float]
@@ -48,8 +48,7 @@ class BoundaryShrink(SgdSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.step > 0:
-            raise ValueError(f"step must be > 0, got {self.step}")
+        check_above(self, 0, "step")
         if self.box is not None and not self.box[0] < self.box[1]:
             raise ValueError(f"box must be (least, most) with least < most, got {self.box}")
 

@@ -15,7 +15,7 @@ from unlearnkit import kernels
 from unlearnkit.base import Cost, Model, OnEpoch, Params, Task, Unlearned, Variables
 from unlearnkit.clock import Stopwatch
 from unlearnkit.unlearning._one_shot import at_state, finish
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_at_least, check_task, check_variables
 from unlearnkit.work import BACKWARD, FORWARD
 
 FISHER_OFFSET = 1e-8
@@ -42,8 +42,7 @@ class FisherForgetting:
 
     def __post_init__(self) -> None:
         check_noise(alpha=self.alpha)
-        if self.chunk < 1:
-            raise ValueError(f"chunk must be >= 1, got {self.chunk}")
+        check_at_least(self, 1, "chunk")
 
     def __call__(
         self,

@@ -25,7 +25,7 @@ from unlearnkit.base import (
 from unlearnkit.clock import Stopwatch
 from unlearnkit.unlearning._curvature import CurvatureSettings
 from unlearnkit.unlearning._one_shot import finish
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
 
 FormName = Literal["solve", "woodfisher"]
 
@@ -59,10 +59,8 @@ class Influence(CurvatureSettings):
         super().__post_init__()
         if self.form not in get_args(FormName):
             raise ValueError(f"unknown form {self.form!r}; known: {', '.join(get_args(FormName))}")
-        if not self.alpha > 0:
-            raise ValueError(f"alpha must be > 0, got {self.alpha}")
-        if self.samples < 1:
-            raise ValueError(f"samples must be >= 1, got {self.samples}")
+        check_above(self, 0, "alpha")
+        check_at_least(self, 1, "samples")
 
     def __call__(
         self,

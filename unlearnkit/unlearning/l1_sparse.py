@@ -13,7 +13,7 @@ from unlearnkit.training import CrossEntropy, Recipe, TrainState, epoch_batches,
 from unlearnkit.training.step import Metrics
 from unlearnkit.unlearning._passes import descend_passes, used
 from unlearnkit.unlearning._sgd import SgdSettings
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_at_least, check_task, check_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +36,7 @@ class L1Sparse(SgdSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.gamma >= 0:
-            raise ValueError(f"gamma must be >= 0, got {self.gamma}")
+        check_at_least(self, 0, "gamma")
 
     def __call__(
         self,

@@ -33,7 +33,7 @@ from unlearnkit.training.step import Metrics, forward_train
 from unlearnkit.unlearning._passes import TwoSetSettings, descend_passes, used
 from unlearnkit.unlearning._rewind import Rewind
 from unlearnkit.unlearning._sgd import with_preparation
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
 from unlearnkit.work import FORWARD
 
 
@@ -82,12 +82,8 @@ class Scrub(TwoSetSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in {"max_epochs": 0, "alpha": 0, "gamma": 0}.items():
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
-        for name in ("temperature", "step_factor"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        check_at_least(self, 0, "max_epochs", "alpha", "gamma")
+        check_above(self, 0, "temperature", "step_factor")
         if self.rewind and self.epochs < 1:
             raise ValueError(f"rewind needs epochs >= 1, got {self.epochs}")
 

@@ -26,7 +26,7 @@ from unlearnkit.unlearning._stackelberg_game import (
     play_epoch,
 )
 from unlearnkit.unlearning.auditors import AUDITORS, Auditor, QuantileAuditor
-from unlearnkit.validation import all_finite, check_task, check_variables
+from unlearnkit.validation import all_finite, check_at_least, check_task, check_variables
 
 AuditorName = Literal["hinge", "squared_hinge", "logistic", "mlp", "quantile"]
 
@@ -115,10 +115,8 @@ class StackelbergUnlearn(SgdSettings):
             raise ValueError(
                 f"unknown gradient {self.gradient!r}; known: {', '.join(get_args(GradientPath))}"
             )
-        if self.folds < 2:
-            raise ValueError(f"folds must be >= 2, got {self.folds}")
-        if self.chunk < 1:
-            raise ValueError(f"chunk must be >= 1, got {self.chunk}")
+        check_at_least(self, 2, "folds")
+        check_at_least(self, 1, "chunk")
 
     def __call__(
         self,

@@ -95,7 +95,7 @@ def compare(
         train,
         recipe,
         subsets=whole,
-        on_epoch=_stage(on_stage, f"training the originals{many}", recipe.epochs),
+        on_epoch=announce(on_stage, f"training the originals{many}", recipe.epochs),
     )
     references = fit_many(
         jnp.stack(reference_keys),
@@ -103,7 +103,7 @@ def compare(
         train,
         recipe,
         subsets=kept,
-        on_epoch=_stage(on_stage, f"training the references{many}", recipe.epochs),
+        on_epoch=announce(on_stage, f"training the references{many}", recipe.epochs),
     )
     for seed, split in enumerate(splits):
         task = split.task(train, test)
@@ -116,7 +116,7 @@ def compare(
         judged = audit_reference(audit_key, model, reference, task)
         yield _judge(ORIGINAL, seed, untouched, audit_key, model, task, judged, attacks)
         for index, (name, method) in enumerate(methods.items()):
-            on_epoch = _stage(on_stage, f"{name}, seed {seed + 1} of {seeds}", _epochs(method))
+            on_epoch = announce(on_stage, f"{name}, seed {seed + 1} of {seeds}", _epochs(method))
             method_key = jax.random.fold_in(method_keys[seed], index)
             try:
                 unlearned = method(method_key, model, original, task, on_epoch=on_epoch)
@@ -145,7 +145,8 @@ def _epochs(method: Unlearner) -> int:
     return int(getattr(method, "epochs", getattr(recipe, "epochs", 1)))
 
 
-def _stage(on_stage: OnStage | None, what: str, epochs: int) -> OnEpoch | None:
+def announce(on_stage: OnStage | None, what: str, epochs: int) -> OnEpoch | None:
+    """Says what begins, and returns what says how many of its epochs are done."""
     if on_stage is None:
         return None
     on_stage(what, 0, epochs)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from unlearnkit.auditing.accuracy_drop import AccuracyDrop
 from unlearnkit.auditing.ensembles import Ensemble, retrained_ensemble, unlearned_ensemble
 from unlearnkit.auditing.entropy_svm import EntropySvm
 from unlearnkit.auditing.evaluate import (
@@ -42,12 +43,18 @@ from unlearnkit.auditing.intervals import Interval, clopper_pearson, mean_and_er
 from unlearnkit.auditing.klom import klom
 from unlearnkit.auditing.lira import Lira, lira_scores
 from unlearnkit.auditing.membership import MembershipInference
+from unlearnkit.auditing.model_shift import ModelShift, model_shift, update_cosines
 from unlearnkit.auditing.population import PopulationAttack, p_values
 from unlearnkit.auditing.quantile import QuantileAttack
 from unlearnkit.auditing.relearn import RelearnTime, forget_loss
 from unlearnkit.auditing.scores import auc, score_attack, tpr_at_fpr
 from unlearnkit.auditing.scrubbing_path import scrubbing_path
 from unlearnkit.auditing.shadows import Shadows, train_shadows
+from unlearnkit.auditing.targeted_success import (
+    PoisonTargets,
+    TargetedSuccess,
+    poison_targets,
+)
 from unlearnkit.auditing.threshold import ThresholdAttack
 from unlearnkit.auditing.weight_paths import PathPlane, principal_paths
 from unlearnkit.base import Audit
@@ -87,6 +94,7 @@ __all__ = [
     "DEFAULT_ATTACKS",
     "FEATURES",
     "GAP_METRICS",
+    "AccuracyDrop",
     "Ensemble",
     "EntropySvm",
     "GaussianPoisons",
@@ -95,12 +103,15 @@ __all__ = [
     "Interval",
     "Lira",
     "MembershipInference",
+    "ModelShift",
     "PathPlane",
+    "PoisonTargets",
     "PopulationAttack",
     "QuantileAttack",
     "Reference",
     "RelearnTime",
     "Shadows",
+    "TargetedSuccess",
     "ThresholdAttack",
     "accuracy",
     "activation_distance",
@@ -125,7 +136,9 @@ __all__ = [
     "margins",
     "mean_and_error",
     "membership_features",
+    "model_shift",
     "p_values",
+    "poison_targets",
     "prediction_agreement",
     "principal_paths",
     "query_information",
@@ -137,5 +150,6 @@ __all__ = [
     "tpr_at_fpr",
     "train_shadows",
     "unlearned_ensemble",
+    "update_cosines",
     "white_box_information",
 ]

@@ -1,0 +1,251 @@
+"""What paper 002 claims, judged from our figures; see `experiments.claims`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from experiments.claims import Claim, interval, judge_difference
+from experiments.poison_unlearning.least_squares import WEIGHINGS
+from unlearnkit.auditing import clopper_pearson
+from unlearnkit.poison_study import RETRAIN, PoisonRecord
+from unlearnkit.study import ORIGINAL
+
+FPR = 0.01
+EFFECTS: dict[str, tuple[str, int]] = {
+    "gaussian": ("gaussian_tpr_two_sided", 1),
+    "targeted": ("targets_adversarial_probability", 1),
+    "indiscriminate": ("accuracy_test", -1),
+}
+"""By the kind of poisons: the metric that shows them, and +1 where more of it is more poison."""
+WORDS = {
+    "gaussian": "TPR at FPR 0.01, two-sided",
+    "targeted": "probability of the adversarial class",
+    "indiscriminate": "test accuracy",
+}
+WHERE = {
+    "gaussian": "5.2, Figure 2 (a)",
+    "targeted": "5.2, Figure 3 (a)",
+    "indiscriminate": "5.2, Table 2",
+}
+NO_NUMBER = "a figure without numbers"
+TABLE_2: dict[str, str] = {
+    ORIGINAL: "81.67, 77.20, 69.62 % at 1.5, 2, 2.5 % poisons",
+    "retrain": "89.24 % with 10 epochs",
+    "fine_tune": "87.71, 87.57, 86.69 %",
+    "gradient_ascent": "10 %",
+    "neg_grad_plus": "10 %",
+    "catastrophic_last_layers": "71.20, 72.69, 63.80 %",
+    "exact_last_layers": "49.90, 50.65, 43.26 %",
+    "scrub": "85.48, 85.45, 84.15 %",
+}
+"""Test accuracies of 002, Table 2, after 10 of 100 epochs."""
+Cells = Mapping[tuple[str, float | None], Mapping[str, float]]
+
+
+def by_seed(records: Sequence[PoisonRecord], attack: str) -> list[Cells]:
+    """Returns the metrics of one attack by method and budget, seed by seed; without failures."""
+    own = [r for r in records if r.attack == attack and r.diverged is None]
+    seeds = sorted({record.seed for record in own})
+    return [{(r.method, r.budget): r.metrics for r in own if r.seed == s} for s in seeds]
+
+
+def first_attack(records: Sequence[PoisonRecord]) -> str:
+    """Returns the name of the smallest share of poisons, that of the main figures."""
+    return records[0].attack
+
+
+def methods_of(records: Sequence[PoisonRecord]) -> list[str]:
+    """Returns the methods that unlearn, in order; training anew for a few epochs is none."""
+    names = dict.fromkeys(r.method for r in records if r.budget is not None)
+    return [name for name in names if name != "retrain"]
+
+
+def grid_claims(kind: str, records: Sequence[PoisonRecord]) -> list[Claim]:
+    """Returns the claims on one kind of poisons, at the largest budget and all their shares."""
+    found: list[Claim] = []
+    for attack in dict.fromkeys(record.attack for record in records):
+        seeds = by_seed(records, attack)
+        found.append(_poisoned(kind, attack, seeds))
+        if kind == "gaussian":
+            found.append(_clean_after_retrain(attack, records))
+        found += _left(kind, attack, records, seeds)
+        if kind == "indiscriminate":
+            found += _indiscriminate(attack, records, seeds)
+    return found
+
+
+def _poisoned(kind: str, attack: str, seeds: Sequence[Cells]) -> Claim:
+    metric, sign = EFFECTS[kind]
+    text = f"{attack} {kind} poisons show in the network that trained on them: {WORDS[kind]}"
+    paper = TABLE_2[ORIGINAL] if kind == "indiscriminate" else NO_NUMBER
+
+    def value(cells: Cells) -> float:
+        return cells[ORIGINAL, None][metric] - cells[RETRAIN, None][metric]
+
+    return _difference(text, WHERE[kind], seeds, value, sign, paper, "less Retrain: ")
+
+
+def _clean_after_retrain(attack: str, records: Sequence[PoisonRecord]) -> Claim:
+    """The share of all seeds' poisons that a retrained network gives away, and its interval."""
+    pooled = [
+        np.concatenate(
+            [
+                np.asarray(r.curves["gaussian_statistic"])
+                for r in records
+                if (r.attack, r.method) == (attack, method) and r.diverged is None
+            ]
+        )
+        for method in (ORIGINAL, RETRAIN)
+    ]
+    threshold = stats.norm.isf(FPR / 2)
+    trained, retrained = (int(np.sum(np.abs(values) > threshold)) for values in pooled)
+    low, high = clopper_pearson(retrained, len(pooled[1]))
+    verdict: Any = "holds" if low <= FPR <= high else "does not hold"
+    if verdict == "holds" and high >= trained / len(pooled[0]):
+        verdict = "undecided"  # as wide as what it must be told from
+    ours = (
+        f"{retrained} of {len(pooled[1])} poisons, {low:.3f} … {high:.3f}; before: "
+        f"{trained / len(pooled[0]):.3f}"
+    )
+    text = f"After Retrain the TPR of {attack} gaussian poisons equals the FPR of {FPR}"
+    return Claim(text, f"section {WHERE['gaussian']}", ours, str(FPR), verdict)
+
+
+def _left(
+    kind: str, attack: str, records: Sequence[PoisonRecord], seeds: Sequence[Cells]
+) -> list[Claim]:
+    metric, sign = EFFECTS[kind]
+    most = max(r.budget for r in records if r.budget is not None)
+    claims = []
+    for method in methods_of(records):
+        done = [cells for cells in seeds if (method, most) in cells]
+        text = f"{method} leaves {attack} {kind} poisons at {100 * most:g} % of Retrain's cost"
+        paper = TABLE_2.get(method, NO_NUMBER) if kind == "indiscriminate" else NO_NUMBER
+
+        def value(cells: Cells, method: str = method) -> float:
+            return cells[method, most][metric] - cells[RETRAIN, None][metric]
+
+        unit = f"{WORDS[kind]} less Retrain's: "
+        claims.append(_difference(text, WHERE[kind], done, value, sign, paper, unit))
+    return claims
+
+
+def _indiscriminate(
+    attack: str, records: Sequence[PoisonRecord], seeds: Sequence[Cells]
+) -> list[Claim]:
+    most = max(r.budget for r in records if r.budget is not None)
+    claims = []
+    for text, method, other, sign in (
+        ("fine_tune alleviates", ("fine_tune", most), (ORIGINAL, None), 1),
+        ("training anew for as long beats fine_tune on", ("retrain", most), ("fine_tune", most), 1),
+        ("training anew for as long beats scrub on", ("retrain", most), ("scrub", most), 1),
+        ("catastrophic_last_layers makes worse", ("catastrophic_last_layers", most),
+         (ORIGINAL, None), -1),
+        ("exact_last_layers makes worse", ("exact_last_layers", most), (ORIGINAL, None), -1),
+    ):  # fmt: skip
+        done = [cells for cells in seeds if method in cells and other in cells]
+
+        def value(cells: Cells, method: Any = method, other: Any = other) -> float:
+            return cells[method]["accuracy_test"] - cells[other]["accuracy_test"]
+
+        paper = f"{TABLE_2[method[0]]}; {TABLE_2[other[0]]}"
+        where = WHERE["indiscriminate"]
+        text = f"{text} {attack} indiscriminate poisons"
+        claims.append(_difference(text, where, done, value, sign, paper, "test accuracy: "))
+    return claims
+
+
+def no_silver_bullet(grids: Mapping[str, Sequence[PoisonRecord]]) -> list[Claim]:
+    """Returns the claim that no method removes every kind of poisons, where all kinds were run."""
+    if set(grids) != set(EFFECTS):
+        return []
+    left = {
+        kind: {
+            method: claim.verdict
+            for method, claim in zip(
+                methods_of(records),
+                _left(
+                    kind, first_attack(records), records, by_seed(records, first_attack(records))
+                ),
+                strict=True,
+            )
+        }
+        for kind, records in grids.items()
+    }
+    methods = methods_of(next(iter(grids.values())))
+    fails = {m: [kind for kind in left if left[kind].get(m) == "holds"] for m in methods}
+    ours = "; ".join(
+        f"{m} leaves {', '.join(kinds) or 'none surely'}" for m, kinds in fails.items()
+    )
+    verdict: Any = "holds" if all(fails.values()) else "undecided"
+    if any(all(left[kind].get(m) == "does not hold" for kind in left) for m in methods):
+        verdict = "does not hold"
+    most = max(r.budget for r in next(iter(grids.values())) if r.budget is not None)
+    text = f"No method reaches Retrain on all kinds of poisons at {100 * most:g} % of its cost"
+    return [Claim(text, "section 5.2", ours, "none of seven", verdict)]
+
+
+def shift_claims(seeds: Sequence[Mapping[str, Any]]) -> list[Claim]:
+    """Returns hypothesis 1: poisons move a model further than as many clean samples."""
+    claims = []
+    for kind in ("indiscriminate", "targeted"):
+        for norm, words in (("l1", "L1"), ("l2", "L2")):
+            ratios = [np.log10(s[norm][kind][-1] / s[norm]["random"][-1]) for s in seeds]
+            verdict, ours = judge_difference(ratios, sign=1)
+            sizes = [f"{np.mean([s[norm][k][-1] for s in seeds]):.3g}" for k in (kind, "random")]
+            text = (
+                f"Unlearning {kind} poisons shifts the model more than random samples, in {words}"
+            )
+            figures = f"{sizes[0]} against {sizes[1]}; decades: {ours}"
+            where = "section 6, hypothesis 1, Figure 4"
+            claims.append(Claim(text, where, figures, NO_NUMBER, verdict))
+    return claims
+
+
+def update_claims(courses: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Claim]:
+    """Returns hypothesis 2: clean gradients do not lead where unlearning poisons has to go."""
+    claims = []
+    where = "section 6, hypothesis 2, Figure 5"
+    for weighing in WEIGHINGS:
+        poisons, random = courses[weighing], courses["random"]
+        blue = [float(np.mean(np.abs(c["from_trained"]))) for c in poisons]
+        red = [float(np.mean(np.abs(c["from_random"]))) for c in poisons]
+        clean = [float(np.mean(np.abs(c["from_trained"]))) for c in random]
+        name = f"poisons ({weighing} weighing)"
+        for text, values in (
+            (f"Clean gradients are less aligned with the shift of {name} than with that from "
+             "random weights", np.subtract(blue, red)),
+            (f"Clean gradients are less aligned with the shift of {name} than with that of random "
+             "samples", np.subtract(blue, clean)),
+        ):  # fmt: skip
+            verdict, ours = judge_difference(values, sign=-1)
+            mean, reach = interval(blue)
+            figures = f"mean absolute cosine {mean:.3f} ± {reach:.3f}; difference {ours}"
+            claims.append(Claim(text, where, figures, "near 0, figure (a)", verdict))
+    for weighing in (*WEIGHINGS, "random"):
+        mean, reach = interval([c["shift_l1"] for c in courses[weighing]])
+        what = "random samples" if weighing == "random" else f"poisons ({weighing} weighing)"
+        near: Any = "holds" if 3.3 / 1.5 <= mean <= 3.3 * 1.5 else "does not hold"
+        text = f"The L1 shift of {what} is about 3.3 (within a factor of 1.5)"
+        claims.append(Claim(text, "C.2", f"{mean:.2f} ± {reach:.2f}", "3.3", near))
+    return claims
+
+
+def _difference(
+    text: str,
+    where: str,
+    seeds: Sequence[Cells],
+    value: Callable[[Cells], float],
+    sign: int,
+    paper: str,
+    unit: str,
+) -> Claim:
+    where = f"section {where}"
+    if not seeds:
+        return Claim(text, where, "no result within the budget", paper, "undecided")
+    verdict, ours = judge_difference([value(cells) for cells in seeds], sign=sign)
+    return Claim(text, where, unit + ours, paper, verdict)

@@ -1,0 +1,113 @@
+"""The four steps for one kind of poisons, and their records on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Key
+
+from experiments.frame import noted
+from experiments.poison_unlearning.pictures import Shown, show
+from experiments.poison_unlearning.setting import Data, Poison, Setting
+from unlearnkit.base import Cost, Poisoned, Record
+from unlearnkit.files import write_json
+from unlearnkit.poison_study import PoisonRecord, poison_and_unlearn
+from unlearnkit.poisoning import PoisonWarning
+from unlearnkit.study import OnStage
+
+KEPT = "gaussian_statistic"
+"""The curve that is kept: everything that is drawn of Gaussian poisons follows from it."""
+
+
+class Grid(NamedTuple):
+    """What came of one kind of poisons.
+
+    Attributes:
+      records: of all attacks, seeds and methods.
+      shown: some poisons of the first attack.
+      notes: what the attacks warned of.
+    """
+
+    records: list[PoisonRecord]
+    shown: Shown
+    notes: list[str]
+
+
+def run_grid(
+    key: Key[Array, ""], setting: Setting, poison: Poison, data: Data, on_stage: OnStage
+) -> Grid:
+    """Returns what came of one kind of poisons."""
+    attacks = setting.attacks(poison)
+    first = next(iter(attacks))
+    shown: list[Shown] = []
+
+    def keep(name: str, seed: int, poisoned: Poisoned) -> None:
+        if (name, seed) == (first, 0):
+            shown.append(show(poisoned, data.train))
+
+    notes: list[str] = []
+    with noted(notes, PoisonWarning):
+        records = list(
+            poison_and_unlearn(
+                key,
+                data.model,
+                data.train,
+                data.test,
+                attacks=attacks,
+                recipe=setting.recipe,
+                methods=setting.methods(),
+                budgets=setting.budgets,
+                seeds=setting.seeds,
+                on_stage=on_stage,
+                on_poisoned=keep,
+            )
+        )
+    if not shown:
+        raise ValueError(f"{poison} poisons of the first seed: {records[0].diverged}")
+    return Grid(records, shown[0], notes)
+
+
+def save_grid(path: Path, records: Sequence[PoisonRecord], run: Mapping[str, Any]) -> None:
+    """Writes the records and how they came about."""
+    lines = [
+        {
+            **record._asdict(),
+            "cost": record.cost._asdict(),
+            "curves": {k: np.asarray(v).tolist() for k, v in record.curves.items() if k == KEPT},
+        }
+        for record in records
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**run, "records": lines})
+
+
+def load_grid(path: Path) -> tuple[dict[str, Any], list[PoisonRecord]]:
+    """Returns the settings and the records that `save_grid` wrote."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    records = [
+        PoisonRecord(**{**line, "cost": Cost(**line["cost"])}) for line in content.pop("records")
+    ]
+    return content, records
+
+
+def as_rows(records: Sequence[PoisonRecord]) -> list[Record]:
+    """Returns the records with attack and budget in the name of their row, for tables."""
+    return [
+        Record(_row(record), record.seed, record.metrics, record.cost, record.diverged)
+        for record in records
+    ]
+
+
+def _row(record: PoisonRecord) -> str:
+    budget = "" if record.budget is None else f", {100 * record.budget:g} % of Retrain"
+    return f"{record.attack} poisons: {record.method}{budget}"
+
+
+def key_of(key: Key[Array, ""], part: str, parts: Sequence[str]) -> Key[Array, ""]:
+    """Returns the key of a part, the same whichever other parts are run."""
+    return jax.random.fold_in(key, parts.index(part))

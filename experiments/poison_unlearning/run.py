@@ -1,0 +1,136 @@
+"""The experiment from its settings to its page."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+from jaxtyping import Array, Key
+
+from experiments.frame import Scale, StageProgress, make_console
+from experiments.poison_unlearning.grid import key_of, run_grid, save_grid
+from experiments.poison_unlearning.least_squares import study_updates
+from experiments.poison_unlearning.page import PARTS, result_path, write_page
+from experiments.poison_unlearning.pictures import gallery
+from experiments.poison_unlearning.setting import (
+    POISONS,
+    Data,
+    Setting,
+    choose_setting,
+    read,
+    some,
+)
+from experiments.poison_unlearning.shift import study_shift
+from unlearnkit.files import write_json, write_text
+from unlearnkit.provenance import provenance
+from unlearnkit.study import OnStage
+from unlearnkit.training import DivergedError, fit
+
+Part = Literal["all", "gaussian", "targeted", "indiscriminate", "shift", "updates", "page"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PoisonUnlearning:
+    """Poisons a training set three ways, unlearns the poisons, and measures what is left."""
+
+    scale: Scale = "cpu"
+    """smoke (digits), cpu (a CIFAR-10 subset, a small network), paper (ResNet-18, accelerator)."""
+    part: Part = "all"
+    """One kind of poisons; shift (Figure 4); updates (Figure 5); page (from results); or all."""
+    data_dir: Path | None = None
+    """Where prepared TFDS datasets are."""
+    seeds: int | None = None
+    """Repetitions; by default the scale's."""
+    seed: int = 0
+    """The key of the whole run."""
+    results: Path = Path("results")
+    """Results go to its folder poison_unlearning."""
+
+
+def main(config: PoisonUnlearning) -> int:
+    """Runs the parts and writes the page; returns the exit code."""
+    console = make_console()
+    setting = choose_setting(config.scale)
+    if config.seeds is not None:
+        setting = dataclasses.replace(setting, seeds=config.seeds)
+    try:
+        chosen = PARTS if config.part == "all" else tuple(p for p in PARTS if p == config.part)
+        data = read(setting, config.data_dir) if set(chosen) - {"updates"} else None
+        with StageProgress(console) as progress:
+            for part in chosen:
+                _run_part(config, setting, part, data, progress)
+        page = write_page(config.results, setting.dataset, config.scale)
+    except (ValueError, TypeError, ImportError, OSError, DivergedError) as error:
+        console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
+        return 2
+    console.print(f"open {page}", highlight=False)
+    return 0
+
+
+def _run_part(
+    config: PoisonUnlearning, setting: Setting, part: str, data: Data | None, on_stage: OnStage
+) -> None:
+    """Runs one part and writes its numbers."""
+    started = time.perf_counter()
+    key = key_of(jax.random.key(config.seed), part, PARTS)
+    path = result_path(config.results, part, setting.dataset, config.scale)
+    run: dict[str, Any] = {
+        "experiment": "poison_unlearning",
+        "part": part,
+        "settings": {"scale": config.scale, "seed": config.seed, **dataclasses.asdict(setting)},
+        "provenance": provenance(),
+    }
+    if part == "updates":
+        on_stage("updates: gradient descent on the synthetic regression", 0, 1)
+        courses = study_updates(key, setting.least_squares)
+        figure: Any = {name: [c._asdict() for c in runs] for name, runs in courses.items()}
+    elif data is None:
+        raise ValueError(f"part {part} needs data")
+    elif part == "shift":
+        figure = _shift(key, setting, data, on_stage)
+    else:
+        _grid(key, setting, part, data, on_stage, path, run, started)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**run, "seconds": _since(started), "figure": figure})
+
+
+def _grid(
+    key: Key[Array, ""],
+    setting: Setting,
+    part: str,
+    data: Data,
+    on_stage: OnStage,
+    path: Path,
+    run: dict[str, Any],
+    started: float,
+) -> None:
+    poison = next(kind for kind in POISONS if kind == part)
+    run["attacks"] = {name: repr(attack) for name, attack in setting.attacks(poison).items()}
+    run["methods"] = {name: repr(method) for name, method in setting.methods().items()}
+    grid = run_grid(key, setting, poison, data, on_stage)
+    save_grid(path, grid.records, {**run, "notes": grid.notes, "seconds": _since(started)})
+    write_text(path.with_name(f"{path.stem}-poisons.svg"), gallery({part: grid.shown}))
+
+
+def _shift(
+    key: Key[Array, ""], setting: Setting, data: Data, on_stage: OnStage
+) -> list[dict[str, Any]]:
+    body_key, key = jax.random.split(key)
+    on_stage("shift: training the network whose features are used", 0, 1)
+    body = fit(body_key, data.model, data.train, setting.recipe).variables
+    train = some(data.whole, setting.features)
+    found = []
+    for seed in range(setting.seeds):
+        on_stage(f"shift: poisoning features, seed {seed + 1} of {setting.seeds}", 0, 1)
+        seed_key = jax.random.fold_in(key, seed)
+        shifts = study_shift(seed_key, data.model, body, train, data.test, setting)
+        found.append(shifts._asdict())
+    return found
+
+
+def _since(started: float) -> float:
+    return round(time.perf_counter() - started, 1)

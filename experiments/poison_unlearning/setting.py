@@ -1,0 +1,226 @@
+"""What is poisoned, trained and unlearned: 002, section 5.1, A and C, at three scales."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from experiments.frame import Scale
+from experiments.poison_unlearning.least_squares import LeastSquares
+from unlearnkit import models
+from unlearnkit.base import Attack, Dataset, Model, Unlearner
+from unlearnkit.data import describe, load
+from unlearnkit.poison_study import BUDGETS
+from unlearnkit.poisoning import (
+    Bounds,
+    Budget,
+    GaussianPoison,
+    GradientCanceling,
+    GradientMatching,
+    GradPC,
+)
+from unlearnkit.training import Recipe
+from unlearnkit.unlearning import (
+    CatastrophicLastLayers,
+    ExactLastLayers,
+    FineTune,
+    GradientAscent,
+    NegGradPlus,
+    NoisyDescent,
+    Retrain,
+    Scrub,
+)
+
+Poison = Literal["gaussian", "targeted", "indiscriminate"]
+POISONS: tuple[Poison, ...] = ("gaussian", "targeted", "indiscriminate")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One scale.
+
+    Attributes:
+      dataset: a name that `unlearnkit.data.load` knows.
+      model: the network's name.
+      recipe: of every training.
+      train: training examples; None for all.
+      gaussian, targeted, indiscriminate: ε, shares of the training set that are poisoned.
+      budgets: shares of Retrain's example-gradients.
+      matching_restarts, matching_steps: of gradient matching.
+      canceling_steps, canceling_rate: of gradient canceling.
+      canceling_radius: how far its bad weights are from the trained ones.
+      canceling_parameters: whose gradient is cancelled; all where empty.
+      seeds: repetitions.
+      features: training examples of the logistic regression of Figure 4; None for all.
+      feature_poisons: how many of them are poisoned, or taken away at random.
+      least_squares: the synthetic regression of Figure 5.
+    """
+
+    dataset: str
+    model: str
+    recipe: Recipe
+    train: int | None = None
+    gaussian: tuple[float, ...] = (0.015, 0.02, 0.025)
+    targeted: tuple[float, ...] = (0.015,)
+    indiscriminate: tuple[float, ...] = (0.015, 0.02, 0.025)
+    budgets: tuple[float, ...] = BUDGETS
+    matching_restarts: int = 8
+    matching_steps: int = 250
+    canceling_steps: int = 1000
+    canceling_rate: float = 0.1
+    canceling_radius: float = 1.0
+    canceling_parameters: tuple[str, ...] = ()
+    seeds: int = 8
+    features: int | None = None
+    feature_poisons: int = 384
+    least_squares: LeastSquares = LeastSquares()  # noqa: RUF009 (frozen)
+
+    def attacks(self, poison: Poison) -> dict[str, Attack]:
+        """Returns the attacks of one kind, named by their share of the training set."""
+        return {f"{100 * e:g} %": self._attack(poison, Budget(e)) for e in getattr(self, poison)}
+
+    def _attack(self, poison: Poison, budget: Budget) -> Attack:
+        if poison == "gaussian":
+            return GaussianPoison(budget=budget)
+        if poison == "targeted":
+            images = can_be_mirrored(self.dataset)
+            return GradientMatching(
+                budget=budget,
+                bounds=Bounds(box=None, radius=16 / 255),  # Γ of A.1.1 bounds the change alone
+                restarts=self.matching_restarts,
+                steps=self.matching_steps,
+                shift=4 if images else 1,
+                flip=images,
+            )
+        return GradientCanceling(
+            budget=budget,
+            corruption=GradPC(radius=self.canceling_radius),
+            parameters=self.canceling_parameters,
+            steps=self.canceling_steps,
+            learning_rate=self.canceling_rate,
+        )
+
+    def methods(self) -> dict[str, Unlearner]:
+        """Returns the methods of 002, A.2, with its hyperparameters, and training anew for as long.
+
+        Epochs are those that a budget allows. Of the learning rates that 002 tries one is taken.
+        """
+        batch = self.recipe.batch_size
+        few = min(batch, 16)
+        return {
+            "retrain": Retrain(self.recipe),
+            "fine_tune": FineTune(batch_size=batch, learning_rate=1e-3),
+            "noisy_descent": NoisyDescent(batch_size=batch, learning_rate=1e-3, noise_std=1e-3),
+            "gradient_ascent": GradientAscent(batch_size=few, learning_rate=1e-5),
+            "neg_grad_plus": NegGradPlus(batch_size=batch, learning_rate=1e-3, beta=0.999),
+            "exact_last_layers": ExactLastLayers(batch_size=batch, learning_rate=1e-3, k=self.last),
+            "catastrophic_last_layers": CatastrophicLastLayers(
+                batch_size=batch, learning_rate=1e-3, k=self.last
+            ),
+            "scrub": Scrub(batch_size=batch, alpha=0.999, gamma=0.99),
+        }
+
+    @property
+    def last(self) -> int:
+        """The layers that EU-k and CF-k train: 3, or all but one of a smaller network."""
+        return 1 if self.model == "mlp" else 3
+
+
+def can_be_mirrored(dataset: str) -> bool:
+    """Whether a mirrored image of the dataset is one too: no digit is."""
+    return dataset not in ("digits", "mnist")
+
+
+def choose_setting(scale: Scale) -> Setting:
+    """Returns the setting of a scale; paper is 002's own."""
+    recipe = Recipe(
+        epochs=100,
+        batch_size=128,
+        learning_rate=0.1,
+        weight_decay=5e-4,
+        schedule="cosine",
+        augmentation="shift_flip",
+        compute_dtype="bfloat16",
+    )
+    if scale == "paper":
+        return Setting("cifar10", "resnet18", recipe)
+    small = Recipe(epochs=50, batch_size=128, learning_rate=0.02, schedule="cosine")
+    if scale == "cpu":
+        return Setting(
+            "cifar10",
+            "cnn_cifar",
+            dataclasses.replace(small, weight_decay=5e-4),
+            train=2500,
+            gaussian=(0.025, 0.05),
+            targeted=(0.025,),
+            budgets=(0.02, 0.06, 0.1),
+            indiscriminate=(0.015, 0.025),
+            matching_restarts=2,
+            matching_steps=100,
+            # Further weights have a gradient that 60 poisons cannot cancel: steps that are large
+            # enough to try send the pixels to 1e8.
+            canceling_steps=500,
+            canceling_rate=100.0,
+            canceling_radius=0.06,
+            canceling_parameters=("classifier",),
+            seeds=3,
+            features=2500,
+            feature_poisons=19,
+        )
+    return Setting(
+        "digits",
+        "mlp",
+        dataclasses.replace(small, epochs=10, batch_size=32, learning_rate=0.1),
+        train=400,
+        gaussian=(0.1,),
+        targeted=(0.05,),
+        indiscriminate=(0.05,),
+        budgets=(0.2,),
+        matching_restarts=2,
+        matching_steps=20,
+        canceling_steps=200,
+        canceling_rate=10.0,
+        seeds=2,
+        features=300,
+        feature_poisons=12,
+        least_squares=LeastSquares(
+            samples=600, features=60, informative=10, poisons=60, removed=190, epochs=20,
+            steps=100, repetitions=2
+        ),
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The network, the training examples of the grid, all of them, and the test set."""
+
+    model: Model
+    train: Dataset
+    whole: Dataset
+    test: Dataset
+
+
+def read(setting: Setting, data_dir: Path | None) -> Data:
+    """Returns the data, of which the same random part trains whatever the key.
+
+    Raises:
+      FileNotFoundError: the dataset is not prepared.
+    """
+    where: Any = {"data_dir": data_dir}
+    whole = load(setting.dataset, split="train", normalisation="standard", **where)
+    test = load(setting.dataset, split="test", normalisation=whole.normalisation, **where)
+    told = describe(setting.dataset, **where)
+    model = models.create(setting.model, input_shape=told.input_shape, n_classes=told.n_classes)
+    return Data(model, some(whole, setting.train), whole, test)
+
+
+def some(dataset: Dataset, count: int | None) -> Dataset:
+    """Returns a fixed random part of a dataset; all of it for None."""
+    if count is None or count >= dataset.size:
+        return dataset
+    order = np.asarray(jax.random.permutation(jax.random.key(0), dataset.size))
+    return dataset.take(np.sort(order[:count]))

@@ -1,0 +1,203 @@
+"""Hypothesis 1: how far poisons and clean samples move logistic regression on features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from experiments.poison_unlearning.setting import Setting
+from unlearnkit import models
+from unlearnkit.auditing import model_shift
+from unlearnkit.base import Dataset, Model, Params, Path, Task, Variables
+from unlearnkit.poisoning import (
+    Bounds,
+    Budget,
+    GradientCanceling,
+    GradientMatching,
+    GradPC,
+)
+from unlearnkit.training import penultimate
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""β: how much of the poisons, or of the random samples, is taken away."""
+RIDGE = 5e-4
+"""λ of (λ/2)‖w‖²: without it separable features have no minimiser."""
+_STEPS = 2000
+_TOLERANCE = 1e-4
+
+
+class Shifts(NamedTuple):
+    """By what is taken away, ‖θ(S) - θ(S without a share β of it)‖ at each of `SHARES`.
+
+    Attributes:
+      l1, l2: by `indiscriminate`, `targeted` and `random`.
+      residual: the largest gradient norm at which a training ended.
+    """
+
+    l1: dict[str, list[float]]
+    l2: dict[str, list[float]]
+    residual: float
+
+
+def study_shift(
+    key: Key[Array, ""],
+    model: Model,
+    body: Variables,
+    train: Dataset,
+    held_out: Dataset,
+    setting: Setting,
+) -> Shifts:
+    """Returns the curves of Figure 4 for one set of poisons.
+
+    Features are those before the last layer of a network trained on the clean data, standardised.
+    The attacks poison features, not images: gradient canceling without bounds, gradient matching by
+    at most one standard deviation of each. Both leave the training set as large as it was.
+
+    Args:
+      key: of the attacks and of the random samples.
+      model: the network.
+      body: its weights, trained on clean data.
+      train: whose features the regression is fitted to.
+      held_out: of which the targeted attack takes its target.
+      setting: the scale.
+
+    Raises:
+      ValueError: a training did not converge.
+
+    Source: 002, section 6, Figure 4 and C.1.
+    """
+    clean, unseen = (standard_features(model, body, part, train) for part in (train, held_out))
+    m, classes = setting.feature_poisons, model.n_classes
+    regression = models.create("logistic", input_shape=clean.x.shape[1:], n_classes=classes)
+    layer = _as_layer(regression, solve(clean.x, clean.y, classes)[0])
+    task = Task(
+        clean.take(np.arange(clean.size - 1)),
+        clean.take(np.array([clean.size - 1])),
+        unseen,
+        unseen,
+    )
+    canceling_key, matching_key, random_key = jax.random.split(key, 3)
+    canceling = GradientCanceling(  # for a logistic regression its defaults are Lu et al.'s
+        budget=Budget(count=m), placement="perturb", corruption=GradPC(radius=1.0)
+    )
+    matching = GradientMatching(
+        budget=Budget(count=m),
+        bounds=Bounds(box=None, radius=1.0, units="network"),
+        restarts=setting.matching_restarts,
+        steps=setting.matching_steps,
+        shift=0,
+        flip=False,
+    )
+    drawn = np.asarray(jax.random.permutation(random_key, clean.size))[:m]
+    sets = {"random": (clean, drawn)}
+    for name, attack, attack_key in (
+        ("indiscriminate", canceling, canceling_key),
+        ("targeted", matching, matching_key),
+    ):
+        poisoned = attack(attack_key, regression, layer, task)
+        sets[name] = poisoned.dataset, np.flatnonzero(poisoned.is_poison)
+    return _shifts(sets, classes)
+
+
+def _shifts(sets: Mapping[str, tuple[Dataset, np.ndarray]], classes: int) -> Shifts:
+    l1: dict[str, list[float]] = {}
+    l2: dict[str, list[float]] = {}
+    worst = 0.0
+    for name, (dataset, rows) in sets.items():
+        ends = []
+        for share in SHARES:
+            kept = np.setdiff1d(np.arange(dataset.size), rows[: round(share * len(rows))])
+            w, residual = solve(dataset.x[kept], dataset.y[kept], classes)
+            worst = max(worst, residual)
+            ends.append(w)
+        moved = [model_shift({"w": ends[0]}, {"w": end}) for end in ends]
+        l1[name] = [shift.l1 for shift in moved]
+        l2[name] = [shift.l2 for shift in moved]
+    return Shifts(l1, l2, worst)
+
+
+def standard_features(
+    model: Model, variables: Variables, dataset: Dataset, reference: Dataset
+) -> Dataset:
+    """Returns the penultimate features of `dataset`, of mean 0 and deviation 1 over `reference`.
+
+    A feature that is constant there is 0.
+    """
+    base = penultimate(model, variables, reference.x)
+    spread = base.std(0)
+    scale = jnp.where(spread > 0, 1 / jnp.where(spread > 0, spread, 1), 0)
+    seen = penultimate(model, variables, dataset.x)
+    return Dataset((seen - base.mean(0)) * scale, dataset.y)
+
+
+def solve(
+    x: Float[Array, "n d"], y: Int[Array, " n"], n_classes: int
+) -> tuple[Float[Array, "d1 c"], float]:
+    """Returns the minimiser of the mean cross-entropy + (λ/2)‖w‖², and its gradient's norm.
+
+    The last row of w is the bias. L-BFGS from 0 on all examples: no order of batches hides a shift.
+
+    Raises:
+      ValueError: it did not converge.
+    """
+    w, residual = _solve(x, y, n_classes=n_classes)
+    if not float(residual) <= _TOLERANCE:
+        raise ValueError(
+            f"logistic regression ended with a gradient of norm {float(residual):.1e} after "
+            f"{_STEPS} steps, above {_TOLERANCE}"
+        )
+    return w, float(residual)
+
+
+@partial(jax.jit, static_argnames="n_classes")
+def _solve(
+    x: Float[Array, "n d"], y: Int[Array, " n"], *, n_classes: int
+) -> tuple[Float[Array, "d1 c"], Float[Array, ""]]:
+    whole = jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], axis=1)
+
+    def objective(w: Array) -> Array:
+        logits = jnp.matmul(whole, w, precision="highest")
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        return losses.mean() + RIDGE / 2 * jnp.sum(w**2)
+
+    optimizer = optax.lbfgs()
+    value_and_slope = optax.value_and_grad_from_state(objective)
+
+    def further(carry: tuple[Array, optax.OptState, Array, Array]) -> Array:
+        return (carry[2] < _STEPS) & (carry[3] > _TOLERANCE / 10)
+
+    def step(
+        carry: tuple[Array, optax.OptState, Array, Array],
+    ) -> tuple[Array, optax.OptState, Array, Array]:
+        w, memory, count, _ = carry
+        value, slope = value_and_slope(w, state=memory)
+        updates, memory = optimizer.update(
+            slope, memory, w, value=value, grad=slope, value_fn=objective
+        )
+        return optax.apply_updates(w, updates), memory, count + 1, jnp.linalg.norm(slope)
+
+    start = jnp.zeros((whole.shape[1], n_classes), x.dtype)
+    first = (start, optimizer.init(start), jnp.int32(0), jnp.asarray(jnp.inf, x.dtype))
+    w = jax.lax.while_loop(further, step, first)[0]
+    return w, jnp.linalg.norm(jax.grad(objective)(w))
+
+
+def _as_layer(regression: Model, w: Float[Array, "d1 c"]) -> Variables:
+    """Returns the weights of a solution as those of the library's logistic regression."""
+    fresh = regression.init(jax.random.key(0))
+    (path,) = regression.layers[-1]
+    return Variables(_with(fresh.params, path, {"kernel": w[:-1], "bias": w[-1]}), fresh.state)
+
+
+def _with(tree: Params, path: Path, leaf: Params) -> Params:
+    """Returns `tree` with the subtree at `path` replaced."""
+    if not path:
+        return leaf
+    return {**tree, path[0]: _with(tree[path[0]], path[1:], leaf)}

@@ -1,0 +1,248 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.poison_unlearning import claims
+from experiments.poison_unlearning.grid import load_grid
+from experiments.poison_unlearning.least_squares import (
+    LeastSquares,
+    Samples,
+    cancel,
+    corrupt,
+    descend,
+    draw,
+    loss,
+)
+from experiments.poison_unlearning.pictures import show
+from experiments.poison_unlearning.run import PoisonUnlearning, main
+from experiments.poison_unlearning.setting import POISONS
+from experiments.poison_unlearning.shift import RIDGE, solve, standard_features
+from unlearnkit import models
+from unlearnkit.base import Cost, Dataset, Normalisation, Task
+from unlearnkit.poison_study import RETRAIN, PoisonRecord
+from unlearnkit.poisoning import Budget, GaussianPoison
+from unlearnkit.study import ORIGINAL
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    assert main(PoisonUnlearning(scale="smoke", results=folder)) == 0
+    return folder / "poison_unlearning"
+
+
+def test_writes_numbers_tables_pictures_and_the_page(results):
+    stems = {f"digits-{kind}-smoke" for kind in POISONS}
+    drawn = {f"{stem}-{name}.svg" for stem in stems for name in ("poisons", "methods", "budgets")}
+    drawn |= {f"digits-gaussian-smoke-{name}.svg" for name in ("statistics", "sizes")}
+    drawn |= {"digits-shift-smoke-shifts.svg", "synthetic-updates-smoke-updates.svg"}
+    stems |= {"digits-shift-smoke", "synthetic-updates-smoke"}
+    written = {f"{stem}.{kind}" for stem in stems for kind in ("json", "md")}
+    assert {path.name for path in results.iterdir()} == {
+        *drawn, *written, "digits-smoke.html", "digits-smoke.md"
+    }  # fmt: skip
+    assert all((results / name).read_text().startswith("<svg") for name in drawn)
+    page = (results / "digits-smoke.html").read_text()
+    assert page.count("<svg") == len(drawn)
+    assert "No method reaches Retrain" in page
+
+
+def test_every_method_stands_within_the_budget(results):
+    for kind in POISONS:
+        run, records = load_grid(results / f"digits-{kind}-smoke.json")
+        assert {r.seed for r in records} == {0, 1}
+        assert {r.method for r in records} == {ORIGINAL, RETRAIN, *run["methods"]}
+        for record in records:
+            assert record.diverged is None
+            if record.budget is not None:
+                assert 0 < record.metrics["compute"] <= record.budget == 0.2
+        assert json.loads(json.dumps(run))["provenance"]["versions"]
+
+
+def test_the_page_is_made_again_from_its_numbers(results):
+    page = (results / "digits-smoke.html").read_text()
+    (results / "digits-smoke.html").unlink()
+    assert main(PoisonUnlearning(scale="smoke", part="page", results=results.parent)) == 0
+    assert (results / "digits-smoke.html").read_text() == page
+
+
+def test_missing_data_and_missing_results_are_told(tmp_path, capsys):
+    assert main(PoisonUnlearning(scale="cpu", data_dir=tmp_path, results=tmp_path)) == 2
+    assert "error:" in capsys.readouterr().out
+    assert main(PoisonUnlearning(scale="cpu", part="page", results=tmp_path)) == 2
+    assert "no result of scale cpu" in capsys.readouterr().out
+
+
+SMALL = LeastSquares(samples=4000, features=30, informative=5, poisons=200, epochs=40, steps=400)
+
+
+def test_the_samples_are_those_of_the_paper():
+    x, y = draw(KEY, SMALL)
+    assert x.shape == (4000, 30)
+    np.testing.assert_allclose(x[:, :5].std(0), 1.0, rtol=0.06)
+    np.testing.assert_allclose(x[:, 5:].std(0), 1e-2, rtol=0.06)
+    ends = [np.linalg.lstsq(x[rows], y[rows])[0] for rows in (slice(2000), slice(2000, None))]
+    found = np.array(ends)[:, :5]
+    np.testing.assert_allclose(found @ found.T, np.eye(2), atol=0.03)  # norm 1, orthogonal
+    for w, rows in zip(ends, (slice(2000), slice(2000, None)), strict=True):
+        np.testing.assert_allclose(np.std(y[rows] - x[rows] @ w), 0.1, rtol=0.06)
+
+
+def test_descent_ends_at_the_minimiser_of_the_informative_coordinates():
+    samples = draw(KEY, SMALL)
+    w, slopes = descend(KEY, samples, jnp.zeros(30), SMALL)
+    x, y = np.asarray(samples.x[:, :5], np.float64), np.asarray(samples.y, np.float64)
+    np.testing.assert_allclose(w[:5], np.linalg.lstsq(x, y)[0], atol=0.1)
+    assert slopes.shape == (40, 30)
+    assert np.linalg.norm(w[5:]) < 0.2  # where the exact minimiser has noise
+
+
+def test_the_exact_minimiser_is_noise_where_there_is_no_information():
+    """So that a shift of 3.3 cannot be one between exact minimisers."""
+    x, y = (np.asarray(part, np.float64) for part in draw(KEY, LeastSquares()))
+    w = np.linalg.solve(x.T @ x, x.T @ y)
+    fewer = x[: 10_000 - 3200], y[: 10_000 - 3200]
+    other = np.linalg.solve(fewer[0].T @ fewer[0], fewer[0].T @ fewer[1])
+    assert np.abs(w[50:]).sum() > 100
+    assert np.abs(w - other).sum() > 100
+
+
+def test_canceling_is_gradient_descent_on_the_mismatch():
+    """Written out in float64: ∂L/∂x_i = (share/m) (e_i R + (x_i·R) w), e_i = <w, x_i> - y_i."""
+    setting = LeastSquares(
+        samples=400, features=6, informative=3, poisons=100, epochs=20, batch_size=50, steps=60
+    )  # fmt: skip
+    clean = draw(KEY, setting)
+    trained, _ = descend(KEY, clean, jnp.zeros(6), setting)
+    low = corrupt(trained, clean, setting)
+    np.testing.assert_allclose(np.linalg.norm(low - trained), 1.0, rtol=1e-5)
+    assert loss(low, clean) > loss(trained, clean) + 0.3
+    base = Samples(clean.x[::4], clean.y[::4])
+    found = cancel(base, low, clean, jnp.float32(0.25), setting=setting)
+    w, x, y = (np.asarray(part, np.float64) for part in (low, *base))
+    all_x, all_y = (np.asarray(part, np.float64) for part in clean)
+    goal = all_x.T @ (all_x @ w - all_y) / 400
+    mismatches = []
+    for _ in range(60):
+        errors = x @ w - y
+        rest = goal + 0.25 * x.T @ errors / 100
+        mismatches.append(np.linalg.norm(rest))
+        x = x - 0.1 * 0.25 * (np.outer(errors, rest) + np.outer(x @ rest, w))
+    np.testing.assert_allclose(found.x, x, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(found.y, base.y)
+    assert mismatches[-1] < 0.95 * mismatches[0]
+    # u (u - y) >= -y²/4: with its label kept, no poison pushes further along w than that.
+    assert (x @ w) @ (x @ w - y) / 100 >= -np.mean(y**2) / 4
+
+
+def test_logistic_regression_is_at_its_minimum():
+    x = jax.random.normal(KEY, (80, 4))
+    y = (jnp.argmax(x[:, :3], -1)).astype(jnp.int32)
+    w, residual = solve(x, y, 3)
+    whole = np.concatenate([np.asarray(x, np.float64), np.ones((80, 1))], 1)
+    logits = whole @ np.asarray(w, np.float64)
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    slope = whole.T @ (p - np.eye(3)[np.asarray(y)]) / 80 + RIDGE * np.asarray(w, np.float64)
+    assert np.linalg.norm(slope) < 1e-4
+    assert residual == pytest.approx(np.linalg.norm(slope), abs=1e-5)
+
+
+def test_features_are_standard_over_the_reference():
+    model = models.create("mlp", input_shape=(5,), n_classes=3, hidden=(7,))
+    variables = model.init(KEY)
+    draws = jax.random.split(KEY)
+    data, other = (
+        Dataset(jax.random.normal(key, (200, 5)), jnp.zeros(200, jnp.int32)) for key in draws
+    )
+    standard = standard_features(model, variables, data, data).x
+    alive = np.asarray(standard).std(0) > 0
+    assert standard.shape == (200, 7)
+    np.testing.assert_allclose(standard.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(standard.std(0)[alive], 1, rtol=1e-4)
+    elsewhere = np.asarray(standard_features(model, variables, other, data).x)
+    assert np.abs(elsewhere.mean(0)[alive]).max() > 0.01  # measured by the reference, not by itself
+
+
+def test_pictures_are_in_pixels():
+    norm = Normalisation("test", (0.5,), (0.25,))
+    pixels = jax.random.uniform(KEY, (12, 4, 4, 1))
+    data = Dataset(norm.apply(pixels), jnp.zeros(12, jnp.int32), norm)
+    task = Task(data, data.take(np.arange(1)), data, data)
+    model = models.create("logistic", input_shape=(4, 4, 1), n_classes=2)
+    poisoned = GaussianPoison(budget=Budget(0.4))(KEY, model, model.init(KEY), task)
+    shown = show(poisoned, task.train)
+    rows = np.asarray(poisoned.info.base[:4])
+    np.testing.assert_allclose(shown.base, norm.invert(task.train.x)[rows], atol=1e-6)
+    noise = 0.25 * np.asarray(poisoned.info.extras["noise"][:4])
+    np.testing.assert_allclose(shown.delta, noise, atol=1e-6)
+    np.testing.assert_allclose(shown.poison, shown.base + shown.delta)
+
+
+def made_up(kind, left, seeds=4):
+    """Records of poisons that show as 0.5 before, as 0.1 after Retrain, as `left` after GD."""
+    rng = np.random.default_rng(0)
+    metric, sign = claims.EFFECTS[kind]
+    rows = {(ORIGINAL, None): 0.5, (RETRAIN, None): 0.1, ("fine_tune", 0.1): left}
+    for seed in range(seeds):
+        for (method, budget), value in rows.items():
+            shown = value if sign > 0 else 1 - value
+            metrics = {"accuracy_test": 0.5, metric: shown + 0.01 * rng.random()}
+            spread = 5.0 if method == ORIGINAL else 1.0
+            curves = {"gaussian_statistic": spread * rng.normal(size=500)}
+            yield PoisonRecord(
+                "1.5 %", method, budget, seed, metrics, Cost(0.0, 0.0), curves=curves
+            )
+
+
+@pytest.mark.parametrize("kind", POISONS)
+def test_claims_are_judged_by_the_figures(kind):
+    def verdicts(left):
+        judged = claims.grid_claims(kind, list(made_up(kind, left)))
+        return {claim.text.split(" ")[0]: claim.verdict for claim in reversed(judged)}
+
+    assert verdicts(0.4)["fine_tune"] == "holds"
+    assert verdicts(0.02)["fine_tune"] == "does not hold"
+    assert verdicts(0.4)["1.5"] == "holds"
+    if kind == "gaussian":
+        assert verdicts(0.4)["After"] == "holds"
+
+
+def test_one_kind_that_is_left_is_enough_for_no_silver_bullet():
+    def verdict(*left):
+        grids = {kind: list(made_up(kind, v)) for kind, v in zip(POISONS, left, strict=True)}
+        (claim,) = claims.no_silver_bullet(grids)
+        return claim.verdict
+
+    assert verdict(0.02, 0.4, 0.02) == "holds"
+    assert verdict(0.02, 0.02, 0.02) == "does not hold"
+    assert claims.no_silver_bullet({"gaussian": list(made_up("gaussian", 0.4))}) == []
+
+
+def test_hypotheses_are_judged_by_the_figures():
+    def shift(poisons):
+        ends = {"indiscriminate": [0, poisons], "targeted": [0, 3.0], "random": [0, 1.0]}
+        return {"l1": ends, "l2": ends}
+
+    noise = (1.0, 1.1, 0.9)
+    found = [c.verdict for c in claims.shift_claims([shift(5 * n) for n in noise])]
+    assert found[:2] == ["holds", "holds"]
+    found = [c.verdict for c in claims.shift_claims([shift(0.2 * n) for n in noise])]
+    assert found[:2] == ["does not hold", "does not hold"]
+
+    def course(blue, red, shift):
+        return {"from_trained": [blue, -blue], "from_random": [red, red], "shift_l1": shift}
+
+    def judge(blue):
+        poisons = [course(blue + 0.01 * n, 0.8, 3.0) for n in noise]
+        random = [course(0.6 + 0.01 * n * n, 0.8, 9.0) for n in noise]
+        courses = {"printed": poisons, "per example": poisons, "random": random}
+        return [c.verdict for c in claims.update_claims(courses)]
+
+    assert judge(0.05) == ["holds"] * 4 + ["holds", "holds", "does not hold"]
+    assert judge(0.95)[:4] == ["does not hold"] * 4

@@ -1,0 +1,62 @@
+"""How much accuracy an indiscriminate poisoning takes from a network."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Array, Key
+
+from unlearnkit.auditing.intervals import mean_and_error
+from unlearnkit.base import Audited, Dataset, Model, Task, Variables
+from unlearnkit.training import predict
+from unlearnkit.validation import check_task, check_variables
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AccuracyDrop:
+    """Compares the test accuracy with that of a network trained on the clean data.
+
+    drop = 1/n Σ_i ([argmax f_clean(x_i) = y_i] - [argmax f(x_i) = y_i])
+
+    over the test set, in evaluation mode. Both networks are asked the same questions: the standard
+    error is that of the paired difference, smaller than that of two accuracies.
+
+    Attributes:
+      clean: weights of the network trained on the clean data.
+
+    Source: paper 002, section 5.1 and Table 2; paper 003, section 5.
+    """
+
+    clean: Variables
+
+    def __call__(
+        self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
+    ) -> Audited:
+        """Returns the drop.
+
+        Metrics: `accuracy_test`, `accuracy_clean`; `accuracy_drop` and `accuracy_drop_se`, its
+        standard error over the test examples; all fractions.
+
+        Raises:
+          ValueError: a task or variables that do not fit the model, or fewer than two test
+            examples.
+        """
+        check_task(task, model)
+        check_variables(variables, model)
+        check_variables(self.clean, model)
+        right = _right(model, variables, task.test)
+        before = _right(model, self.clean, task.test)
+        drop, error = mean_and_error(before - right)
+        metrics = {
+            "accuracy_test": float(right.mean()),
+            "accuracy_clean": float(before.mean()),
+            "accuracy_drop": drop,
+            "accuracy_drop_se": error,
+        }
+        return Audited(metrics)
+
+
+def _right(model: Model, variables: Variables, dataset: Dataset) -> np.ndarray:
+    said = predict(model, variables, dataset.x).argmax(-1)
+    return np.asarray(said == dataset.y, np.float64)

@@ -1,0 +1,126 @@
+"""Whether a targeted poisoning still makes the mistakes that it was made for."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from unlearnkit.auditing.intervals import rate
+from unlearnkit.base import Audited, Dataset, Model, Poisoned, Task, Variables
+from unlearnkit.training import predict
+from unlearnkit.validation import check_compatible, check_task, check_variables
+
+
+class PoisonTargets(NamedTuple):
+    """The examples that an attacker wants to be taken for another class.
+
+    Attributes:
+      x: [t, ...] in the units of the network.
+      y: [t] their true labels.
+      adversarial_class: what they are to be taken for.
+    """
+
+    x: Float[Array, "t ..."]
+    y: Int[Array, " t"]
+    adversarial_class: int
+
+
+def poison_targets(poisoned: Poisoned, validation: Dataset) -> PoisonTargets:
+    """Returns the targets that a targeted attack kept, as rows of `validation`.
+
+    The adversarial class is the label of the poisons, which clean-label attacks leave as it is.
+
+    Args:
+      poisoned: by `poisoning.GradientMatching` or `poisoning.MetaPoison`.
+      validation: of the task that was attacked.
+
+    Raises:
+      ValueError: the poisons are of an attack without targets, or of several classes, or the
+        validation set is too small to be the attacked one.
+    """
+    extras = getattr(poisoned.info, "extras", {})
+    rows = np.asarray(extras.get("targets", ()))
+    if not rows.size:
+        raise ValueError(
+            "the poisoned set has no targets: only a targeted attack has a success to be asked "
+            "for; make the poisons by GradientMatching, or by MetaPoison with targets"
+        )
+    labels = np.unique(np.asarray(poisoned.dataset.y)[np.asarray(poisoned.is_poison)])
+    if len(labels) != 1:
+        raise ValueError(
+            f"the poisons of a targeted attack are of one class, got {labels.tolist()}"
+        )
+    if rows.max() >= validation.size:
+        raise ValueError(
+            f"targets must be rows of the validation set, 0 … {validation.size - 1}, got "
+            f"{rows.tolist()}; give the validation set of the task that was attacked"
+        )
+    chosen = validation.take(rows)
+    return PoisonTargets(chosen.x, chosen.y, int(labels[0]))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TargetedSuccess:
+    """Counts the targets that a network takes for the adversarial class.
+
+    success = 1/t Σ_i [argmax f(x_i) = a],   misclassified = 1/t Σ_i [argmax f(x_i) ≠ y_i]
+
+    in evaluation mode. Unlearning is judged by the distance to a retrained network's, which may
+    mistake a target too.
+
+    Attributes:
+      targets: see `poison_targets`.
+
+    Source: paper 002, sections 4.1 and 5.1.
+    """
+
+    targets: PoisonTargets
+
+    def __post_init__(self) -> None:
+        x, y, wanted = self.targets
+        if x.shape[0] != y.shape[0] or not y.shape[0]:
+            raise ValueError(
+                f"each target needs its label, and there must be one, got x {list(x.shape)} and "
+                f"y {list(y.shape)}"
+            )
+        already = np.flatnonzero(np.asarray(y) == wanted)
+        if len(already):
+            raise ValueError(
+                f"targets must not be of the adversarial class {wanted} already, row {already[0]} "
+                f"is ({len(already)} such); leave them out"
+            )
+
+    def __call__(
+        self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
+    ) -> Audited:
+        """Returns the success; of the task only its shape is looked at.
+
+        Metrics: `targeted_success` and `targeted_misclassified` with exact 95 % intervals `_low`,
+        `_high`; `adversarial_probability`, the mean probability of the adversarial class.
+
+        Curves: `adversarial_probability`, [t].
+
+        Raises:
+          ValueError: a task, variables or targets that do not fit the model.
+        """
+        check_task(task, model)
+        check_variables(variables, model)
+        x, y, wanted = self.targets
+        check_compatible(Dataset(x, y), model, name="the targets")
+        if not 0 <= wanted < model.n_classes:
+            raise ValueError(
+                f"adversarial_class must be in 0 … {model.n_classes - 1}, got {wanted}"
+            )
+        logits = predict(model, variables, x)
+        said, count = np.asarray(logits.argmax(-1)), y.shape[0]
+        probability = np.asarray(jax.nn.softmax(logits)[:, wanted])
+        metrics = {
+            **rate("targeted_success", int(np.sum(said == wanted)), count),
+            **rate("targeted_misclassified", int(np.sum(said != np.asarray(y))), count),
+            "adversarial_probability": float(probability.mean()),
+        }
+        return Audited(metrics, {"adversarial_probability": probability})

@@ -1,0 +1,81 @@
+"""Methods that are run for as long as a number of example-gradients allows."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array, Key
+
+from unlearnkit.base import Model, Task, Unlearner, Variables
+
+_ROUNDING = 1 + 1e-9
+"""0.06 of 100 is 6.000…: what is equal by hand counts as equal."""
+
+
+class Price(NamedTuple):
+    """What the epochs of a method take, in example-gradients.
+
+    Attributes:
+      first: a run of one epoch, with what goes before it.
+      further: each epoch after that.
+    """
+
+    first: float
+    further: float
+
+    def epochs_within(self, gradients: float) -> int:
+        """Returns the most epochs that cost no more than `gradients`; 0 where one costs more."""
+        if self.first > gradients * _ROUNDING:
+            return 0
+        if not self.further > 0:
+            return 1
+        return 1 + int((gradients * _ROUNDING - self.first) / self.further)
+
+
+def has_epochs(method: Unlearner) -> bool:
+    """Whether a method runs for a number of epochs, its own or its recipe's."""
+    return hasattr(method, "epochs") or hasattr(getattr(method, "recipe", None), "epochs")
+
+
+def with_epochs(method: Unlearner, epochs: int) -> Unlearner:
+    """Returns the method with another number of epochs, its own or its recipe's.
+
+    Raises:
+      ValueError: the method has none.
+    """
+    if not has_epochs(method):
+        raise ValueError(f"{method!r} has no epochs: it costs what it costs")
+    settings: Any = method
+    if hasattr(method, "epochs"):
+        return dataclasses.replace(settings, epochs=epochs)
+    return dataclasses.replace(settings, recipe=dataclasses.replace(settings.recipe, epochs=epochs))
+
+
+def price(
+    key: Key[Array, ""], model: Model, variables: Variables, task: Task, method: Unlearner
+) -> Price:
+    """Returns what the epochs of a method take, from its own counts of one epoch and of two.
+
+    They follow from the sizes of the task. Where later epochs are cheaper, as those of `Scrub` that
+    pass over what stays alone, a budget of that many is not used up.
+
+    Args:
+      key: of the two runs.
+      model: the network.
+      variables: where they start.
+      task: the question.
+      method: with epochs.
+
+    Raises:
+      ValueError: the method has no epochs, or refuses the task.
+      DivergedError: it diverged within two epochs.
+    """
+    counts = [
+        with_epochs(method, epochs)(
+            jax.random.fold_in(key, epochs), model, variables, task
+        ).info.cost.example_gradients
+        for epochs in (1, 2)
+    ]
+    return Price(counts[0], counts[1] - counts[0])

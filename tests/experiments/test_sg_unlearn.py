@@ -137,6 +137,16 @@ def test_a_claim_is_judged_by_its_figures(sg, noise, verdict):
     assert found["SG takes less time than Retrain"] == "holds"
 
 
+@pytest.mark.parametrize(("sg", "verdict"), [(0.55, "holds"), (0.8, "does not hold")])
+def test_the_criterion_is_compared_with_the_best_other_method(sg, verdict):
+    made = [r._replace(metrics={**r.metrics, "accuracy_test": 0.6}) for r in records(sg)]
+    text = "SG's test accuracy less MIA accuracy is the largest (our question; Retrain aside)"
+    claim = next(claim for claim in random_claims(made) if claim.text == text)
+    assert claim.verdict == verdict
+    assert "GA as the best of 2 -0.0" in claim.ours
+    assert "SVHN: 0.4564, best other" in claim.paper
+
+
 def test_a_diverged_seed_is_left_out_with_its_pair():
     made = records(0.55)
     lost = [r._replace(metrics={}, diverged="no") if r[:2] == ("fine_tune", 1) else r for r in made]

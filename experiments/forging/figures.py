@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -102,9 +103,9 @@ def pictures_figure(pictures: Mapping[str, np.ndarray]) -> str:
 
 
 def mosaic(images: np.ndarray) -> np.ndarray:
-    """Returns images [n, h, w, c] as one picture, row by row, ten a row; grey where c = 1."""
+    """Returns images [n, h, w, c] as one picture, row by row; grey where c = 1."""
     n, height, width, channels = images.shape
-    columns = min(10, n)
+    columns = math.ceil(math.sqrt(n))
     lines = -(-n // columns)
     padded = np.ones((lines * columns, height + 1, width + 1, channels))
     padded[:n, :height, :width] = images

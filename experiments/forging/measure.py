@@ -35,7 +35,9 @@ Pictures: TypeAlias = dict[str, np.ndarray]
 DRAWN_POINTS = 200
 """Of an error curve, at most."""
 SHOWN = 100
-"""Examples of a batch that are drawn, and shown to the detectors."""
+"""Examples of a batch that are shown to the detectors."""
+DRAWN = 36
+"""Examples of a batch that are drawn."""
 
 
 @contextlib.contextmanager
@@ -209,7 +211,7 @@ def _search_exact(
 
 def images_of(batch: Dataset | SoftDataset) -> np.ndarray:
     """Returns the first images of a batch in pixels."""
-    return np.asarray(batch.normalisation.invert(batch.x[:SHOWN]))
+    return np.asarray(batch.normalisation.invert(batch.x[:DRAWN]))
 
 
 def _thinned(curve: np.ndarray) -> list[list[float]]:

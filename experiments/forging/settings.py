@@ -192,12 +192,12 @@ def _cpu() -> list[Setting]:
         forgetting=Forgetting(
             train=1000,
             fraction=0.1,
-            poisons=0.03,
-            noise_std=0.3,
+            poisons=0.05,
+            noise_std=1.0,
             recipe=plain(20, 100, 0.1),
             forgers={"greedy": GreedyForger(300, 2000), "swap": SwapForger(300, 2000)},
             segments=20,
-            seeds=3,
+            seeds=8,
         ),
     )
     large = Setting(

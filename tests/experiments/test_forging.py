@@ -215,12 +215,14 @@ def test_what_a_forged_log_s_model_knows_is_judged_over_the_seeds():
     assert set(verdicts(forgetting_claims(seeds)).values()) == {"does not hold"}
 
 
-def test_batches_are_laid_out_ten_a_row():
+def test_batches_are_laid_out_in_squares():
     images = np.arange(12.0)[:, None, None, None] * np.ones((12, 2, 3, 1)) / 12
     picture = figures.mosaic(images)
-    assert picture.shape == (2 * 3, 10 * 4)
-    assert picture[3, 4] == images[11, 0, 0, 0]
-    assert picture[3, 8] == 1
+    columns = 4
+    lines, last = -(-len(images) // columns), divmod(len(images) - 1, columns)
+    assert picture.shape == (lines * 3, columns * 4)
+    assert picture[last[0] * 3, last[1] * 4] == images[-1, 0, 0, 0]
+    assert picture[2, 0] == picture[0, 3] == 1  # white between the images
 
 
 def test_numbers_are_written_with_five_digits_and_infinity_as_text():

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -72,18 +72,27 @@ class StageProgress:
 
 
 @contextlib.contextmanager
-def noted(told: list[str], category: type[Warning]) -> Iterator[None]:
-    """Adds the texts of the warnings of a category to `told`, each once; others warn as ever."""
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always", category)
+def noted(told: list[str], kind: type[Warning]) -> Iterator[None]:
+    """Adds the text of each warning of a kind to `told`, once; others warn as ever."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", kind)
+        show = warnings.showwarning
+
+        def note(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if not issubclass(category, kind):
+                show(message, category, filename, lineno, file, line)
+            elif str(message) not in told:
+                told.append(str(message))
+
+        warnings.showwarning = note
         yield
-    for warning in heard:
-        if not issubclass(warning.category, category):
-            warnings.warn_explicit(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )
-        elif str(warning.message) not in told:
-            told.append(str(warning.message))
 
 
 def save_result(

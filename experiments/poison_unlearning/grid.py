@@ -5,43 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from experiments.frame import noted
 from experiments.poison_unlearning.pictures import Shown, show
 from experiments.poison_unlearning.setting import Data, Poison, Setting
 from unlearnkit.base import Cost, Poisoned, Record
 from unlearnkit.files import write_json
 from unlearnkit.poison_study import PoisonRecord, poison_and_unlearn
-from unlearnkit.poisoning import PoisonWarning
 from unlearnkit.study import OnStage
 
 KEPT = "gaussian_statistic"
 """The curve that is kept: everything that is drawn of Gaussian poisons follows from it."""
 
 
-class Grid(NamedTuple):
-    """What came of one kind of poisons.
-
-    Attributes:
-      records: of all attacks, seeds and methods.
-      shown: some poisons of the first attack.
-      notes: what the attacks warned of.
-    """
-
-    records: list[PoisonRecord]
-    shown: Shown
-    notes: list[str]
-
-
 def run_grid(
     key: Key[Array, ""], setting: Setting, poison: Poison, data: Data, on_stage: OnStage
-) -> Grid:
-    """Returns what came of one kind of poisons."""
+) -> tuple[list[PoisonRecord], Shown]:
+    """Returns the records of one kind of poisons, and some of the first attack's."""
     attacks = setting.attacks(poison)
     first = next(iter(attacks))
     shown: list[Shown] = []
@@ -50,26 +34,24 @@ def run_grid(
         if (name, seed) == (first, 0):
             shown.append(show(poisoned, data.train))
 
-    notes: list[str] = []
-    with noted(notes, PoisonWarning):
-        records = list(
-            poison_and_unlearn(
-                key,
-                data.model,
-                data.train,
-                data.test,
-                attacks=attacks,
-                recipe=setting.recipe,
-                methods=setting.methods(),
-                budgets=setting.budgets,
-                seeds=setting.seeds,
-                on_stage=on_stage,
-                on_poisoned=keep,
-            )
+    records = list(
+        poison_and_unlearn(
+            key,
+            data.model,
+            data.train,
+            data.test,
+            attacks=attacks,
+            recipe=setting.recipe,
+            methods=setting.methods(),
+            budgets=setting.budgets,
+            seeds=setting.seeds,
+            on_stage=on_stage,
+            on_poisoned=keep,
         )
+    )
     if not shown:
         raise ValueError(f"{poison} poisons of the first seed: {records[0].diverged}")
-    return Grid(records, shown[0], notes)
+    return records, shown[0]
 
 
 def save_grid(path: Path, records: Sequence[PoisonRecord], run: Mapping[str, Any]) -> None:

@@ -116,15 +116,15 @@ def write_page(folder: Path, dataset: str, scale: Scale) -> Path:
             judged, drawn = _grid(part, grids[part])
             rows = as_rows(grids[part])
             sections += [table_section(rows, columns(part)), _gallery(path)]
-            notes = runs[part].get("notes", [])
-            sections += [f"<p>{html.escape(note)}</p>" for note in notes]
-            table = "\n".join([to_markdown(rows, columns(part)), *notes, ""])
+            table = to_markdown(rows, columns(part)) + "\n"
         else:
             runs[part] = json.loads(path.read_text(encoding="utf-8"))
             judged, drawn = _study(part, runs[part].pop("figure"))
             table = ""
-        write_text(path.with_suffix(".md"), table + claims_markdown(judged))
-        sections.append(claims_table(judged))
+        notes = runs[part]["notes"]
+        told = "".join(f"\n{note}\n" for note in notes)
+        write_text(path.with_suffix(".md"), table + claims_markdown(judged) + told)
+        sections += [claims_table(judged), *(f"<p>{html.escape(note)}</p>" for note in notes)]
         for name, (svg, caption) in drawn.items():
             write_text(path.with_name(f"{path.stem}-{name}.svg"), svg)
             sections.append(figure_section(caption.partition(":")[0], svg, caption))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 from jaxtyping import Array, Key
 
-from experiments.frame import Scale, StageProgress, make_console
+from experiments.frame import Scale, StageProgress, make_console, noted
 from experiments.poison_unlearning.grid import key_of, run_grid, save_grid
 from experiments.poison_unlearning.least_squares import study_updates
 from experiments.poison_unlearning.page import PARTS, result_path, write_page
@@ -25,6 +25,7 @@ from experiments.poison_unlearning.setting import (
 )
 from experiments.poison_unlearning.shift import study_shift
 from unlearnkit.files import write_json, write_text
+from unlearnkit.poisoning import PoisonWarning
 from unlearnkit.provenance import provenance
 from unlearnkit.study import OnStage
 from unlearnkit.training import DivergedError, fit
@@ -77,23 +78,26 @@ def _run_part(
     started = time.perf_counter()
     key = key_of(jax.random.key(config.seed), part, PARTS)
     path = result_path(config.results, part, setting.dataset, config.scale)
+    notes: list[str] = []
     run: dict[str, Any] = {
         "experiment": "poison_unlearning",
         "part": part,
         "settings": {"scale": config.scale, "seed": config.seed, **dataclasses.asdict(setting)},
+        "notes": notes,
         "provenance": provenance(),
     }
-    if part == "updates":
-        on_stage("updates: gradient descent on the synthetic regression", 0, 1)
-        courses = study_updates(key, setting.least_squares)
-        figure: Any = {name: [c._asdict() for c in runs] for name, runs in courses.items()}
-    elif data is None:
-        raise ValueError(f"part {part} needs data")
-    elif part == "shift":
-        figure = _shift(key, setting, data, on_stage)
-    else:
-        _grid(key, setting, part, data, on_stage, path, run, started)
-        return
+    with noted(notes, PoisonWarning):
+        if part == "updates":
+            on_stage("updates: gradient descent on the synthetic regression", 0, 1)
+            courses = study_updates(key, setting.least_squares)
+            figure: Any = {name: [c._asdict() for c in runs] for name, runs in courses.items()}
+        elif data is None:
+            raise ValueError(f"part {part} needs data")
+        elif part == "shift":
+            figure = _shift(key, setting, data, on_stage)
+        else:
+            _grid(key, setting, part, data, on_stage, path, run, started)
+            return
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {**run, "seconds": _since(started), "figure": figure})
 
@@ -111,9 +115,9 @@ def _grid(
     poison = next(kind for kind in POISONS if kind == part)
     run["attacks"] = {name: repr(attack) for name, attack in setting.attacks(poison).items()}
     run["methods"] = {name: repr(method) for name, method in setting.methods().items()}
-    grid = run_grid(key, setting, poison, data, on_stage)
-    save_grid(path, grid.records, {**run, "notes": grid.notes, "seconds": _since(started)})
-    write_text(path.with_name(f"{path.stem}-poisons.svg"), gallery({part: grid.shown}))
+    records, shown = run_grid(key, setting, poison, data, on_stage)
+    save_grid(path, records, {**run, "seconds": _since(started)})
+    write_text(path.with_name(f"{path.stem}-poisons.svg"), gallery({part: shown}))
 
 
 def _shift(

@@ -31,6 +31,8 @@ RIDGE = 5e-4
 """λ of (λ/2)‖w‖²: without it separable features have no minimiser."""
 _STEPS = 2000
 _TOLERANCE = 1e-4
+_CANCELING_RATE = 100.0
+"""Features that the regression fits have slopes near 0: at a rate of 10 they do not move."""
 
 
 class Shifts(NamedTuple):
@@ -84,8 +86,11 @@ def study_shift(
         unseen,
     )
     canceling_key, matching_key, random_key = jax.random.split(key, 3)
-    canceling = GradientCanceling(  # for a logistic regression its defaults are Lu et al.'s
-        budget=Budget(count=m), placement="perturb", corruption=GradPC(radius=1.0)
+    canceling = GradientCanceling(
+        budget=Budget(count=m),
+        placement="perturb",
+        corruption=GradPC(radius=1.0),
+        learning_rate=_CANCELING_RATE,
     )
     matching = GradientMatching(
         budget=Budget(count=m),

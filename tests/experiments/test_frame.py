@@ -12,6 +12,7 @@ def test_warnings_of_the_category_are_told_once_and_others_go_on():
         with noted(told, UserWarning):
             for text in ("before", "first", "second", "first"):
                 warnings.warn(text, UserWarning, stacklevel=1)
+            assert told == ["before", "first", "second"]  # at once
             warnings.warn("another", RuntimeWarning, stacklevel=1)
 
     with pytest.warns(RuntimeWarning, match="another"):

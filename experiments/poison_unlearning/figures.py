@@ -118,7 +118,9 @@ def statistics(records: Sequence[PoisonRecord]) -> str:
         threshold = stats.norm.isf(rates / 2)
         for method, (label, colour) in rows.items():
             values = _pooled(records, attack, method)
-            histogram.hist(values, 40, (-6, 6), density=True, color=colour, alpha=0.4, label=label)
+            histogram.hist(
+                values, bins=40, range=(-6, 6), density=True, color=colour, alpha=0.4, label=label
+            )
             tpr = np.mean(np.abs(values)[:, None] > threshold, axis=0)
             tradeoff.plot(rates, tpr, color=colour, label=label)
             mean = abs(float(values.mean()))

@@ -96,7 +96,8 @@ def pictures_figure(pictures: Mapping[str, np.ndarray]) -> str:
             inside = least >= -1e-3 and most <= 1 + 1e-3
             low, high = (0.0, 1.0) if inside else (least, most)
             shown = mosaic((np.clip(images, low, high) - low) / (high - low))
-            axes.imshow(np.round(255 * shown).astype(np.uint8), cmap="gray", vmin=0, vmax=255)
+            picture = np.round(255 * shown).astype(np.uint8)
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="none")
             note = "" if inside else f"\npixels {least:.3g} … {most:.3g}"
             axes.set_title(f"{LABELS[name]}{note}")
         return to_svg(figure)

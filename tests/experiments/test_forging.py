@@ -192,7 +192,7 @@ def test_claims_are_judged_by_the_figures():
 
 
 def audits(auc, gus):
-    return {"mia_auc": auc, "accuracy_forget": auc, "gus": gus}
+    return {"mia_auc": auc, "accuracy_forget": auc, "z": gus}
 
 
 def test_what_a_forged_log_s_model_knows_is_judged_over_the_seeds():

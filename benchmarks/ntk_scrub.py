@@ -45,11 +45,17 @@ def run(
     budget: float = 600.0,
 ) -> list[Row]:
     """Returns the rows of the goals, then those of growing data until `budget` seconds are gone."""
-    rows = [memory_row(network, memory_n) for network in ("allcnn", "allcnn_small")]
-    rows += [dense_row(name, dense_n, classes=c) for name, c in DENSE_CLASSES.items()]
+    rows = [told(memory_row(network, memory_n)) for network in ("allcnn", "allcnn_small")]
+    rows += [told(dense_row(name, dense_n, classes=c)) for name, c in DENSE_CLASSES.items()]
     for network in ("allcnn_small", "lenet"):
         rows += scaling_rows(network, sizes, budget / 2)
     return rows
+
+
+def told(row: Row) -> Row:
+    """Prints a row when it is made: all of them take half an hour on two cores."""
+    print(markdown([row]).splitlines()[-1], flush=True)
+    return row
 
 
 def memory_row(network: str, n: int) -> Row:
@@ -99,16 +105,14 @@ def scaling_rows(network: str, sizes: tuple[int, ...], budget: float) -> list[Ro
         method = dataclasses.replace(METHOD, rank=rank)
         unlearned = method(KEY, model, trained, task, initial=start)
         work = unlearned.info.cost.example_gradients / n
-        rows.append(
-            Row(
-                "NTK scrub, matrix-free",
-                f"{network}, {DATASETS[network]}, n {n:,} x 10 outputs",
-                _timing(unlearned),
-                accuracy=_accuracy(unlearned),
-                note=f"the cost of {work:.0f} epochs; preconditioner of rank {rank:,}",
-            )
+        row = Row(
+            "NTK scrub, matrix-free",
+            f"{network}, {DATASETS[network]}, n {n:,} x 10 outputs",
+            _timing(unlearned),
+            accuracy=_accuracy(unlearned),
+            note=f"the cost of {work:.0f} epochs; preconditioner of rank {rank:,}",
         )
-        print(markdown(rows[-1:]).splitlines()[-1], flush=True)
+        rows.append(told(row))
         if time.perf_counter() - begun > budget:
             break
     return rows

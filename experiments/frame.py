@@ -6,22 +6,29 @@ import contextlib
 import json
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from unlearnkit.base import Cost, Record
 from unlearnkit.files import write_json, write_text
-from unlearnkit.reporting import to_markdown
+from unlearnkit.reporting import RunFolderError, to_markdown
+from unlearnkit.study import OnStage
+from unlearnkit.training import DivergedError, TrajectoryError
 
+T = TypeVar("T")
 Scale = Literal["smoke", "cpu", "paper"]
 """smoke: seconds, in the tests. cpu: minutes on two cores. paper: the paper's own, accelerator."""
 
 
+MISTAKES = (
+    ValueError, TypeError, ImportError, OSError, RunFolderError, DivergedError, TrajectoryError
+)  # fmt: skip
+"""What is told without a traceback: bad options, missing data, runs that diverge."""
 _TABLE_WIDTH = 132
 
 
@@ -29,6 +36,12 @@ def make_console() -> Console:
     """Returns the console, wide enough for the tables: a narrow terminal wraps what it must."""
     console = Console()
     return console if console.width >= _TABLE_WIDTH else Console(width=_TABLE_WIDTH)
+
+
+def tell_mistake(console: Console, error: Exception) -> int:
+    """Prints what is wrong, for one of `MISTAKES`; returns the exit code."""
+    console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
+    return 2
 
 
 class StageProgress:
@@ -69,6 +82,49 @@ class StageProgress:
             elapsed = time.perf_counter() - self._start
             self._console.print(f"[{elapsed:6.1f} s] {stage}", markup=False, highlight=False)
         self._stage = stage
+
+
+def run_to_page(work: Callable[[StageProgress], Path | None]) -> int:
+    """Runs an experiment and says where its page is; returns the exit code."""
+    console = make_console()
+    try:
+        with StageProgress(console) as progress:
+            page = work(progress)
+    except MISTAKES as error:
+        return tell_mistake(console, error)
+    if page is not None:
+        console.print(f"open {page}", highlight=False)
+    return 0
+
+
+def choose_named(kind: str, known: Mapping[str, T], name: str | None, scale: Scale) -> dict[str, T]:
+    """Returns what a scale has of that name, or all of it for None.
+
+    Raises:
+      ValueError: a name that the scale does not have.
+    """
+    if name is None:
+        return dict(known)
+    if name not in known:
+        raise ValueError(f"{kind} must be one of {', '.join(known)} at scale {scale}, got {name!r}")
+    return {name: known[name]}
+
+
+def load_present(
+    load: Callable[[], T], dataset: str, *, asked: bool, on_stage: OnStage
+) -> T | None:
+    """Returns what `load` returns; None, and says so, where what nobody asked for is missing.
+
+    Raises:
+      ImportError, FileNotFoundError: it is missing and was asked for.
+    """
+    try:
+        return load()
+    except (ImportError, FileNotFoundError) as error:
+        if asked:
+            raise
+        on_stage(f"{dataset} is not present ({error}); going on without it", 0, 1)
+        return None
 
 
 @contextlib.contextmanager

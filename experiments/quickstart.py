@@ -19,15 +19,22 @@ from typing import Annotated, Any
 import jax
 import tyro
 
-from experiments.frame import Scale, StageProgress, make_console, save_result
+from experiments.frame import (
+    MISTAKES,
+    Scale,
+    StageProgress,
+    make_console,
+    save_result,
+    tell_mistake,
+)
 from unlearnkit import models
 from unlearnkit.base import Record, Unlearner
 from unlearnkit.data import describe, load, parse_forget
 from unlearnkit.provenance import provenance
-from unlearnkit.reporting import RunFolder, RunFolderError, report_page, to_latex, to_markdown
+from unlearnkit.reporting import RunFolder, report_page, to_latex, to_markdown
 from unlearnkit.reporting import to_rich as rich_table
 from unlearnkit.study import compare
-from unlearnkit.training import DivergedError, Recipe
+from unlearnkit.training import Recipe
 from unlearnkit.unlearning import FineTune, GradientAscent, NoisyDescent, Retrain
 
 
@@ -129,9 +136,8 @@ def main(config: Quickstart) -> int:
             ):
                 folder.add(record)
                 records.append(record)
-    except (ValueError, TypeError, ImportError, OSError, RunFolderError, DivergedError) as error:
-        console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
-        return 2
+    except MISTAKES as error:
+        return tell_mistake(console, error)
     settings = run["settings"]
     title = f"unlearnkit quickstart: {settings['dataset']}, forget {settings['forget']}"
     console.print(rich_table(records, title=title))

@@ -7,7 +7,8 @@ reduced there and only the verdict comes back.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Collection
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,19 @@ def check_above(settings: Any, bound: float, *names: str) -> None:
         value = getattr(settings, name)
         if not value > bound:
             raise ValueError(f"{name} must be > {bound:g}, got {value}")
+
+
+def check_known(kind: str, value: Any, known: Collection[str]) -> None:
+    """Returns nothing; refuses a `value` that is none of the known ones."""
+    if value not in known:
+        raise ValueError(f"unknown {kind} {value!r}; known: {', '.join(known)}")
+
+
+def check_choice(name: str, value: Any, alternatives: Any) -> None:
+    """Returns nothing; refuses a `value` that is none of the `alternatives`, a `Literal`."""
+    known = get_args(alternatives)
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
 def check_labels(y: Any, *, name: str = "dataset", n_classes: int | None = None) -> None:

@@ -20,6 +20,7 @@ import json
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,14 +40,20 @@ from experiments.forging.measure import (
 )
 from experiments.forging.page import figure_path, result_path, write_pages
 from experiments.forging.settings import Setting, settings
-from experiments.frame import Scale, StageProgress, make_console
+from experiments.frame import (
+    Scale,
+    StageProgress,
+    choose_named,
+    load_present,
+    run_to_page,
+)
 from unlearnkit import models
 from unlearnkit.base import Dataset, Model
 from unlearnkit.data import describe, load
 from unlearnkit.files import write_json, write_text
 from unlearnkit.forging import verify
 from unlearnkit.provenance import environment, provenance
-from unlearnkit.training import DivergedError, TrajectoryError, read_trajectory
+from unlearnkit.training import read_trajectory
 
 Part = Literal["all", "logs", "reproduce", "page"]
 
@@ -74,40 +81,21 @@ class Forging:
 
 def main(config: Forging) -> int:
     """Runs the parts and writes the page; returns the exit code."""
-    console = make_console()
-    try:
-        chosen = _choose(config)
-        if config.part != "page":
-            with StageProgress(console) as progress, tempfile.TemporaryDirectory() as folder:
-                for index, setting in chosen.items():
-                    _run_setting(config, index, setting, Path(folder), progress)
-        if config.part == "logs":
-            return 0
-        page = write_pages(config.results, config.scale)
-    except (
-        ValueError, TypeError, ImportError, OSError, DivergedError, TrajectoryError
-    ) as error:  # fmt: skip
-        console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
-        return 2
-    console.print(f"open {page}", highlight=False)
-    return 0
+    return run_to_page(partial(_run, config))
 
 
-def _choose(config: Forging) -> dict[int, Setting]:
-    """Returns the settings with their place in the scale, which their keys come from."""
+def _run(config: Forging, progress: StageProgress) -> Path | None:
+    """Returns the page, which the part that only writes logs does not make."""
     known = settings(config.scale)
-    if config.setting is not None and config.setting not in known:
-        raise ValueError(
-            f"setting must be one of {', '.join(known)} at scale {config.scale}, "
-            f"got {config.setting!r}"
-        )
+    chosen = choose_named("setting", known, config.setting, config.scale)
     if config.part in ("logs", "reproduce") and config.logs is None:
         raise ValueError(f"part {config.part} needs a folder for logs; give --logs DIR")
-    return {
-        index: setting
-        for index, (name, setting) in enumerate(known.items())
-        if config.setting in (None, name)
-    }
+    if config.part != "page":
+        with tempfile.TemporaryDirectory() as folder:
+            for index, (name, setting) in enumerate(known.items()):  # keys come from the place
+                if name in chosen:
+                    _run_setting(config, index, setting, Path(folder), progress)
+    return None if config.part == "logs" else write_pages(config.results, config.scale)
 
 
 def _run_setting(
@@ -116,13 +104,16 @@ def _run_setting(
     def on_stage(stage: str) -> None:
         progress(f"{setting.title}: {stage}", 0, 1)
 
-    try:
-        model, train, test = _load(config, setting)
-    except (ImportError, FileNotFoundError) as error:
-        if config.setting is not None:
-            raise
-        on_stage(f"{setting.dataset} is not present ({error}); going on without it")
+    asked = config.setting is not None
+    loaded = load_present(
+        lambda: _load(config, setting),
+        f"{setting.title}: {setting.dataset}",
+        asked=asked,
+        on_stage=progress,
+    )
+    if loaded is None:
         return
+    model, train, test = loaded
     key = jax.random.fold_in(jax.random.key(config.seed), index)
     kept = scratch if config.logs is None else config.logs
     log = kept / f"{setting.name}-{config.scale}"

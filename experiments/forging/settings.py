@@ -135,9 +135,7 @@ def _smoke() -> list[Setting]:
         attacks={
             "greedy": Attack(greedy, 4),
             "swap": Attack(swap, 3),
-            "noise": Attack(NoiseForger(iterations=30), 2),
-            "adam": Attack(OptimiseForger(iterations=60), 3),
-            "adam_grid": Attack(OptimiseForger(iterations=60, domain="grid"), 3),
+            **_optimisers(noise=(30, 2), adam=(60, 3), grid=3),
         },
         exact=Exact(60, 200),
         forgetting=Forgetting(
@@ -170,6 +168,15 @@ def _smoke() -> list[Setting]:
     return [network, regression]
 
 
+def _optimisers(*, noise: tuple[int, int], adam: tuple[int, int], grid: int) -> dict[str, Attack]:
+    """Returns the attacks that descend: iterations and triples of each, Adam's also on the grid."""
+    return {
+        "noise": Attack(NoiseForger(iterations=noise[0]), noise[1]),
+        "adam": Attack(OptimiseForger(iterations=adam[0]), adam[1]),
+        "adam_grid": Attack(OptimiseForger(iterations=adam[0], domain="grid"), grid),
+    }
+
+
 def _cpu() -> list[Setting]:
     greedy, swap = GreedyForger(1000, 2000), SwapForger(1000, 2000)
     wide, wider = GreedyForger(1500, 2000), SwapForger(1500, 2000, restarts=1)
@@ -184,9 +191,7 @@ def _cpu() -> list[Setting]:
         attacks={
             "greedy": Attack(greedy, 100),
             "swap": Attack(swap, 10),
-            "noise": Attack(NoiseForger(iterations=200), 2),
-            "adam": Attack(OptimiseForger(iterations=500), 10),
-            "adam_grid": Attack(OptimiseForger(iterations=500, domain="grid"), 3),
+            **_optimisers(noise=(200, 2), adam=(500, 10), grid=3),
         },
         exact=Exact(500, 20_000),
         forgetting=Forgetting(
@@ -245,11 +250,7 @@ def _regressions(*, train: int | None, points: int, grid: int) -> list[Setting]:
 def _paper() -> list[Setting]:
     """Returns the paper's setting with its 100 triples, and searches as wide as memory lets be."""
     greedy, swap = GreedyForger(10_000, 1_000_000), SwapForger(10_000, 10_000)
-    adam = {
-        "adam": Attack(OptimiseForger(iterations=10_000), 10),
-        "adam_grid": Attack(OptimiseForger(iterations=10_000, domain="grid"), 10),
-        "noise": Attack(NoiseForger(iterations=2000), 10),
-    }
+    adam = _optimisers(noise=(2000, 10), adam=(10_000, 10), grid=10)
     searches = {"greedy": Attack(greedy, 100), "swap": Attack(swap, 100)}
     forgetting = Forgetting(
         train=10_000,

@@ -10,7 +10,15 @@ from typing import Any
 import jax
 
 from experiments.claims import claims_markdown, claims_table
-from experiments.frame import Scale, StageProgress, load_result, make_console, save_result
+from experiments.frame import (
+    MISTAKES,
+    Scale,
+    StageProgress,
+    load_result,
+    make_console,
+    save_result,
+    tell_mistake,
+)
 from experiments.ntk_scrubbing import claims, figures
 from experiments.ntk_scrubbing.measure import Seed, run_seed
 from experiments.ntk_scrubbing.setting import (
@@ -33,7 +41,6 @@ from unlearnkit.reporting import (
     to_markdown,
     to_rich,
 )
-from unlearnkit.training import DivergedError
 
 
 def _metric(name: str, scale: float = 1.0) -> Any:
@@ -108,9 +115,8 @@ def main(config: NtkScrubbing) -> int:
     path = config.results / "ntk_scrubbing" / f"{setting.dataset}-{config.scale}.json"
     try:
         run, records = load_result(path) if config.page else _run(config, setting, console)
-    except (ValueError, TypeError, ImportError, OSError, DivergedError) as error:
-        console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
-        return 2
+    except MISTAKES as error:
+        return tell_mistake(console, error)
     title = f"NTK scrubbing: {run['settings']['model']} on {setting.dataset}"
     console.print(to_rich(records, title=title, columns=COLUMNS))
     if not config.page:

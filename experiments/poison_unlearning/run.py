@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 from jaxtyping import Array, Key
 
-from experiments.frame import Scale, StageProgress, make_console, noted
+from experiments.frame import Scale, StageProgress, noted, run_to_page
 from experiments.poison_unlearning.grid import key_of, run_grid, save_grid
 from experiments.poison_unlearning.least_squares import study_updates
 from experiments.poison_unlearning.page import PARTS, result_path, write_page
@@ -28,7 +29,7 @@ from unlearnkit.files import write_json, write_text
 from unlearnkit.poisoning import PoisonWarning
 from unlearnkit.provenance import provenance
 from unlearnkit.study import OnStage
-from unlearnkit.training import DivergedError, fit
+from unlearnkit.training import fit
 
 Part = Literal["all", "gaussian", "targeted", "indiscriminate", "shift", "updates", "page"]
 
@@ -53,22 +54,18 @@ class PoisonUnlearning:
 
 def main(config: PoisonUnlearning) -> int:
     """Runs the parts and writes the page; returns the exit code."""
-    console = make_console()
+    return run_to_page(partial(_run, config))
+
+
+def _run(config: PoisonUnlearning, progress: StageProgress) -> Path:
     setting = choose_setting(config.scale)
     if config.seeds is not None:
         setting = dataclasses.replace(setting, seeds=config.seeds)
-    try:
-        chosen = PARTS if config.part == "all" else tuple(p for p in PARTS if p == config.part)
-        data = read(setting, config.data_dir) if set(chosen) - {"updates"} else None
-        with StageProgress(console) as progress:
-            for part in chosen:
-                _run_part(config, setting, part, data, progress)
-        page = write_page(config.results, setting.dataset, config.scale)
-    except (ValueError, TypeError, ImportError, OSError, DivergedError) as error:
-        console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
-        return 2
-    console.print(f"open {page}", highlight=False)
-    return 0
+    chosen = PARTS if config.part == "all" else tuple(p for p in PARTS if p == config.part)
+    data = read(setting, config.data_dir) if set(chosen) - {"updates"} else None
+    for part in chosen:
+        _run_part(config, setting, part, data, progress)
+    return write_page(config.results, setting.dataset, config.scale)
 
 
 def _run_part(

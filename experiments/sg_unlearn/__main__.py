@@ -13,6 +13,8 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -20,7 +22,14 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-from experiments.frame import Scale, StageProgress, make_console, save_result
+from experiments.frame import (
+    Scale,
+    StageProgress,
+    choose_named,
+    load_present,
+    run_to_page,
+    save_result,
+)
 from experiments.sg_unlearn import figures
 from experiments.sg_unlearn.page import KINDS, make_page, result_path, write_tables
 from experiments.sg_unlearn.runs import Choice, Kind, ablate, choose, compare_methods
@@ -32,7 +41,7 @@ from unlearnkit.files import write_json, write_text
 from unlearnkit.provenance import provenance
 from unlearnkit.reporting import loss_histograms
 from unlearnkit.study import OnStage
-from unlearnkit.training import DivergedError
+from unlearnkit.validation import check_at_least
 
 Part = Literal["all", "random", "class", "ablation", "page"]
 Choices: TypeAlias = dict[str, list[Choice]]
@@ -65,37 +74,25 @@ class SgUnlearn:
 
 def main(config: SgUnlearn) -> int:
     """Runs the parts and writes the page; returns the exit code."""
-    console = make_console()
-    try:
-        chosen = _choose(config)
-        with StageProgress(console) as progress:
-            for setting in chosen.values():
-                if config.part != "page":
-                    _run_dataset(config, setting, progress)
-        page = config.results / "sg_unlearn" / f"{config.scale}.html"
-        names = list(settings(config.scale))
-        write_tables(config.results, config.scale, names)
-        write_text(page, make_page(config.results, config.scale, names))
-    except (ValueError, TypeError, ImportError, OSError, DivergedError) as error:
-        console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
-        return 2
-    console.print(f"open {page}", highlight=False)
-    return 0
+    return run_to_page(partial(_run, config))
 
 
-def _choose(config: SgUnlearn) -> dict[str, Setting]:
+def _run(config: SgUnlearn, progress: StageProgress) -> Path:
     known = settings(config.scale)
-    if config.dataset is not None and config.dataset not in known:
-        raise ValueError(
-            f"dataset must be one of {', '.join(known)} at scale {config.scale}, "
-            f"got {config.dataset!r}"
-        )
-    if config.seeds is not None and config.seeds < 1:
-        raise ValueError(f"seeds must be >= 1, got {config.seeds}")
-    names = list(known) if config.dataset is None else [config.dataset]
-    chosen = {name: known[name] for name in names}
+    for setting in _choose(config, known).values():
+        if config.part != "page":
+            _run_dataset(config, setting, progress)
+    page = config.results / "sg_unlearn" / f"{config.scale}.html"
+    write_tables(config.results, config.scale, list(known))
+    write_text(page, make_page(config.results, config.scale, list(known)))
+    return page
+
+
+def _choose(config: SgUnlearn, known: Mapping[str, Setting]) -> dict[str, Setting]:
+    chosen = choose_named("dataset", known, config.dataset, config.scale)
     if config.seeds is None:
         return chosen
+    check_at_least(config, 1, "seeds")
     return {
         name: dataclasses.replace(setting, seeds=config.seeds, traces=config.seeds)
         for name, setting in chosen.items()
@@ -103,12 +100,11 @@ def _choose(config: SgUnlearn) -> dict[str, Setting]:
 
 
 def _run_dataset(config: SgUnlearn, setting: Setting, progress: StageProgress) -> None:
-    try:
-        data = _load(config, setting)
-    except (ImportError, FileNotFoundError) as error:
-        if config.dataset is not None:
-            raise
-        progress(f"{setting.dataset} is not present ({error}); going on without it", 0, 1)
+    asked = config.dataset is not None
+    data = load_present(
+        lambda: _load(config, setting), setting.dataset, asked=asked, on_stage=progress
+    )
+    if data is None:
         return
     key = jax.random.key(config.seed)
 

@@ -13,20 +13,28 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import tyro
 
-from experiments.frame import Scale, StageProgress, make_console, save_result
+from experiments.frame import (
+    Scale,
+    StageProgress,
+    choose_named,
+    load_present,
+    run_to_page,
+    save_result,
+)
 from experiments.tgda import figures
 from experiments.tgda.page import make_page, make_table, result_path, write_tables
 from experiments.tgda.runs import attack_all, load_data
 from experiments.tgda.settings import Target, targets
 from unlearnkit.files import write_text
 from unlearnkit.provenance import provenance
-from unlearnkit.training import DivergedError
+from unlearnkit.validation import check_at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,47 +59,36 @@ class Tgda:
 
 def main(config: Tgda) -> int:
     """Attacks the targets and writes the page; returns the exit code."""
-    console = make_console()
+    return run_to_page(partial(_run, config))
+
+
+def _run(config: Tgda, progress: StageProgress) -> Path:
     known = targets(config.scale)
-    try:
-        chosen = _choose(config, known)
-        with StageProgress(console) as progress:
-            for name, target in chosen.items():
-                if not config.page:
-                    _run(config, name, target, progress)
-        page = config.results / "tgda" / f"{config.scale}.html"
-        text = make_page(config.results, config.scale, known)
-        write_tables(config.results, config.scale, known)
-        write_text(page, text)
-    except (ValueError, TypeError, ImportError, OSError, DivergedError) as error:
-        console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
-        return 2
-    console.print(f"open {page}", highlight=False)
-    return 0
+    for name, target in _choose(config, known).items():
+        if not config.page:
+            _run_target(config, name, target, progress)
+    page = config.results / "tgda" / f"{config.scale}.html"
+    text = make_page(config.results, config.scale, known)
+    write_tables(config.results, config.scale, known)
+    write_text(page, text)
+    return page
 
 
 def _choose(config: Tgda, known: dict[str, Target]) -> dict[str, Target]:
-    if config.target is not None and config.target not in known:
-        raise ValueError(
-            f"target must be one of {', '.join(known)} at scale {config.scale}, "
-            f"got {config.target!r}"
-        )
-    if config.seeds is not None and config.seeds < 1:
-        raise ValueError(f"seeds must be >= 1, got {config.seeds}")
-    chosen = {n: t for n, t in known.items() if config.target in (None, n)}
+    chosen = choose_named("target", known, config.target, config.scale)
     if config.seeds is None:
         return chosen
+    check_at_least(config, 1, "seeds")
     return {n: dataclasses.replace(t, seeds=config.seeds) for n, t in chosen.items()}
 
 
-def _run(config: Tgda, name: str, target: Target, progress: StageProgress) -> None:
+def _run_target(config: Tgda, name: str, target: Target, progress: StageProgress) -> None:
     started = time.perf_counter()
-    try:
-        data = load_data(target, config.data_dir)
-    except (ImportError, FileNotFoundError) as error:
-        if config.target is not None:
-            raise
-        progress(f"{target.dataset} is not present ({error}); going on without it", 0, 1)
+    asked = config.target is not None
+    data = load_present(
+        lambda: load_data(target, config.data_dir), target.dataset, asked=asked, on_stage=progress
+    )
+    if data is None:
         return
 
     def on_stage(stage: str, done: int, total: int) -> None:

@@ -64,6 +64,7 @@ from unlearnkit.kernels import (
     margins,
     membership_features,
 )
+from unlearnkit.validation import check_known
 
 AUDITS: dict[str, type[Audit]] = {
     "membership_inference": MembershipInference,
@@ -84,8 +85,7 @@ def create(name: str, **hyperparameters: Any) -> Audit:
       ValueError: an unknown name, or a hyperparameter outside its range.
       TypeError: a hyperparameter that the audit does not have, or lacks.
     """
-    if name not in AUDITS:
-        raise ValueError(f"unknown audit {name!r}; known: {', '.join(AUDITS)}")
+    check_known("audit", name, AUDITS)
     return AUDITS[name](**hyperparameters)
 
 

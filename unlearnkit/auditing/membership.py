@@ -19,7 +19,13 @@ from unlearnkit.auditing.scores import LOW_FPRS
 from unlearnkit.base import Audited, Model, Task, Variables
 from unlearnkit.kernels import FEATURES, FeatureName, membership_features
 from unlearnkit.training import predict
-from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
+from unlearnkit.validation import (
+    check_above,
+    check_at_least,
+    check_known,
+    check_task,
+    check_variables,
+)
 
 AttackerName = Literal["logistic", "svm"]
 
@@ -48,10 +54,8 @@ class MembershipInference:
     C: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.feature not in FEATURES:
-            raise ValueError(f"unknown feature {self.feature!r}; known: {', '.join(FEATURES)}")
-        if self.attacker not in ("logistic", "svm"):
-            raise ValueError(f"unknown attacker {self.attacker!r}; known: logistic, svm")
+        check_known("feature", self.feature, FEATURES)
+        check_known("attacker", self.attacker, ("logistic", "svm"))
         check_at_least(self, 2, "folds")
         check_above(self, 0, "C")
 

@@ -12,7 +12,7 @@ from unlearnkit.auditing.scores import check_scores, score_attack
 from unlearnkit.auditing.threshold import ScoreName, membership_scores
 from unlearnkit.base import Audited, Model, Task, Variables
 from unlearnkit.kernels import MEMBER_SIGNS
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_known, check_task, check_variables
 
 LEVELS = (0.1, 0.01, 0.001)
 
@@ -40,8 +40,7 @@ class PopulationAttack:
     levels: tuple[float, ...] = LEVELS
 
     def __post_init__(self) -> None:
-        if self.feature not in MEMBER_SIGNS:
-            raise ValueError(f"unknown feature {self.feature!r}; known: {', '.join(MEMBER_SIGNS)}")
+        check_known("feature", self.feature, MEMBER_SIGNS)
         if not self.levels or not all(0 < level < 1 for level in self.levels):
             raise ValueError(f"levels must be in (0, 1), got {self.levels}")
 

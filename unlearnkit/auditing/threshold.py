@@ -14,7 +14,7 @@ from unlearnkit.auditing.scores import check_scores, score_attack
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
 from unlearnkit.kernels import MEMBER_SIGNS, membership_features
 from unlearnkit.training import predict
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_known, check_task, check_variables
 
 ScoreName = Literal["loss", "confidence", "entropy", "modified_entropy", "margin"]
 
@@ -40,8 +40,7 @@ class ThresholdAttack:
     per_class: bool = False
 
     def __post_init__(self) -> None:
-        if self.feature not in MEMBER_SIGNS:
-            raise ValueError(f"unknown feature {self.feature!r}; known: {', '.join(MEMBER_SIGNS)}")
+        check_known("feature", self.feature, MEMBER_SIGNS)
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task

@@ -16,6 +16,7 @@ from unlearnkit.defences.loss_filter import LossFilter
 from unlearnkit.defences.max_up import MaxUp
 from unlearnkit.defences.sever import Sever
 from unlearnkit.defences.spectral_signature import SpectralSignature
+from unlearnkit.validation import check_known
 
 DEFENCES: dict[str, type[Defence] | type[RobustTrainer]] = {
     "loss": LossFilter,
@@ -36,8 +37,7 @@ def create(name: str, **hyperparameters: Any) -> Defence | RobustTrainer:
       ValueError: an unknown name, or a hyperparameter outside its range.
       TypeError: a hyperparameter that the defence does not have.
     """
-    if name not in DEFENCES:
-        raise ValueError(f"unknown defence {name!r}; known: {', '.join(DEFENCES)}")
+    check_known("defence", name, DEFENCES)
     return DEFENCES[name](**hyperparameters)
 
 

@@ -26,7 +26,7 @@ from unlearnkit.defences._dropping import (
 )
 from unlearnkit.kernels.preconditioners import LowRank
 from unlearnkit.training import cross_entropy
-from unlearnkit.validation import check_above, check_at_least
+from unlearnkit.validation import check_above, check_at_least, check_known
 from unlearnkit.work import BACKWARD, PULL, PUSH
 
 TargetName = Literal["self", "objective"]
@@ -71,10 +71,7 @@ class InfluenceFilter(DropSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.target not in get_args(TargetName):
-            raise ValueError(
-                f"unknown target {self.target!r}; known: {', '.join(get_args(TargetName))}"
-            )
+        check_known("target", self.target, get_args(TargetName))
         check_above(self, 0, "damping", "tol")
         check_at_least(self, 1, "rank", "max_steps", "chunk")
 

@@ -12,9 +12,8 @@ from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Dataset, Model, OnEpoch, Params, State, Trained, Variables
 from unlearnkit.training import CrossEntropy, Recipe, fit
-from unlearnkit.training.augmentation import flip_images, shift_images
-from unlearnkit.training.step import Metrics, forward_train
-from unlearnkit.validation import check_at_least
+from unlearnkit.training.step import Metrics, augment, forward_train
+from unlearnkit.validation import check_at_least, check_known
 from unlearnkit.work import FORWARD
 
 AugmentationName = Literal["noise", "shift", "shift_flip"]
@@ -49,9 +48,7 @@ class MaxUp:
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "copies")
-        if self.augmentation not in get_args(AugmentationName):
-            known = ", ".join(get_args(AugmentationName))
-            raise ValueError(f"unknown augmentation {self.augmentation!r}; known: {known}")
+        check_known("augmentation", self.augmentation, get_args(AugmentationName))
         check_at_least(self, 0, "noise_std", "shift")
 
     def fit(
@@ -91,10 +88,7 @@ class MaxUp:
         if self.augmentation == "noise":
             std = self.noise_std / jnp.asarray(batch.normalisation.std)
             return batch.x + std * jax.random.normal(key, batch.x.shape, batch.x.dtype)
-        shift_key, flip_key = jax.random.split(key)
-        black = batch.normalisation.apply(jnp.zeros(1))
-        x = shift_images(shift_key, batch.x, by=self.shift, fill=black)
-        return flip_images(flip_key, x) if self.augmentation == "shift_flip" else x
+        return augment(key, batch, Recipe(augmentation=self.augmentation, shift=self.shift))
 
 
 @dataclasses.dataclass(frozen=True)

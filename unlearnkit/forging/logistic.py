@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key
 from unlearnkit.base import Cost, Dataset, Forged, Model, SoftDataset, Variables
 from unlearnkit.clock import Stopwatch
 from unlearnkit.forging.steps import Step, check_forgeable, step_error
+from unlearnkit.validation import check_choice
 
 Toward: TypeAlias = Literal["zero", "allowed"]
 
@@ -71,10 +72,7 @@ class LogisticForger:
     toward: Toward = "zero"
 
     def __post_init__(self) -> None:
-        if self.toward not in get_args(Toward):
-            raise ValueError(
-                f"toward must be one of {', '.join(get_args(Toward))}, got {self.toward!r}"
-            )
+        check_choice("toward", self.toward, Toward)
 
     def __call__(self, key: Key[Array, ""], model: Model, step: Step, allowed: Dataset) -> Forged:
         """Returns the batch, with real labels that sum to 1.

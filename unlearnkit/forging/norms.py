@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import numpy as np
+
+from unlearnkit.validation import check_choice
 
 Norm: TypeAlias = Literal["l2", "l2_squared", "l2_squared_per_parameter", "linf", "cosine"]
 _CONVERTIBLE = ("l2", "l2_squared", "l2_squared_per_parameter")
@@ -18,8 +20,7 @@ def check_norm(norm: str) -> None:
     Raises:
       ValueError: `norm` is none of `Norm`.
     """
-    if norm not in get_args(Norm):
-        raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {norm!r}")
+    check_choice("norm", norm, Norm)
 
 
 def error_between(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from unlearnkit.base import (
 from unlearnkit.clock import Stopwatch
 from unlearnkit.forging.descent import adam
 from unlearnkit.forging.steps import BatchLoss, Step, check_forgeable, step_error
-from unlearnkit.validation import check_at_least
+from unlearnkit.validation import check_at_least, check_choice
 
 Domain: TypeAlias = Literal["free", "range", "grid"]
 Start: TypeAlias = Literal["noise", "allowed"]
@@ -93,12 +93,8 @@ class OptimiseForger:
         check_at_least(self, 1, "iterations")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
-        for name, kind in (("domain", Domain), ("start", Start)):
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"{name} must be one of {', '.join(get_args(kind))}, "
-                    f"got {getattr(self, name)!r}"
-                )
+        check_choice("domain", self.domain, Domain)
+        check_choice("start", self.start, Start)
 
     def __call__(self, key: Key[Array, ""], model: Model, step: Step, allowed: Dataset) -> Forged:
         """Returns the best batch met; a `SoftDataset` in the domain `free`.

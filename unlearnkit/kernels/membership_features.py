@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from unlearnkit.validation import check_known
+
 FeatureName = Literal[
     "loss", "confidence", "entropy", "modified_entropy", "margin", "probabilities", "logits"
 ]
@@ -43,8 +45,7 @@ def membership_features(
     Source: Song & Mittal 2021 (entropy, modified entropy), Carlini et al. 2022 (margin), 001,
     sections 3 and 4.1 (loss, probabilities, logits).
     """
-    if name not in FEATURES:
-        raise ValueError(f"unknown feature {name!r}; known: {', '.join(FEATURES)}")
+    check_known("feature", name, FEATURES)
     return FEATURES[name](logits, labels)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jaxtyping import Array, Int, Shaped
 from unlearnkit.kernels import active_set, margin_newton
 from unlearnkit.kernels.interior_point import interior_point
 from unlearnkit.kernels.svm_solution import SvmSolution, SvmStatus, judge, name_case
+from unlearnkit.validation import check_choice
 
 Loss: TypeAlias = Literal["hinge", "squared_hinge", "logistic"]
 Scalar: TypeAlias = float | int | Array
@@ -159,8 +160,7 @@ def _is_concrete(*values: Any) -> bool:
 
 
 def _check(features: Any, labels: Any, C: Any, loss: str, sample_weight: Any) -> None:
-    if loss not in get_args(Loss):
-        raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}, got {loss!r}")
+    check_choice("loss", loss, Loss)
     if features.ndim != 2 or 0 in features.shape:
         raise ValueError(
             f"features must be [n, d] with n, d >= 1, got {features.shape}; "

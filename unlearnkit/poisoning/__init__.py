@@ -27,6 +27,7 @@ from unlearnkit.poisoning.placing import (
 from unlearnkit.poisoning.poison_svm import PoisonSvm
 from unlearnkit.poisoning.saved import PoisonFileError, load_poisoned, save_poisoned
 from unlearnkit.poisoning.total_gradient import TotalGradientAttack
+from unlearnkit.validation import check_known
 
 ATTACKS: dict[str, type[Attack]] = {
     "total_gradient": TotalGradientAttack,
@@ -53,8 +54,7 @@ def create(name: str, **hyperparameters: Any) -> Attack:
       ValueError: an unknown name, or a hyperparameter outside its range.
       TypeError: a hyperparameter that the attack does not have.
     """
-    if name not in ATTACKS:
-        raise ValueError(f"unknown attack {name!r}; known: {', '.join(ATTACKS)}")
+    check_known("attack", name, ATTACKS)
     return ATTACKS[name](**hyperparameters)
 
 

@@ -15,13 +15,19 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from unlearnkit.base import Cost, Dataset, Model, Params, Poisoned, Task, Variables
 from unlearnkit.clock import Stopwatch
 from unlearnkit.poisoning._ascent import climb
-from unlearnkit.poisoning._choices import check_choice, check_flippable
 from unlearnkit.poisoning._split import check_share, hold_out
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
+from unlearnkit.poisoning.label_flip import check_flippable
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place
 from unlearnkit.training import DivergedError, cross_entropy
-from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
+from unlearnkit.validation import (
+    check_above,
+    check_at_least,
+    check_choice,
+    check_task,
+    check_variables,
+)
 
 
 @dataclasses.dataclass(frozen=True)

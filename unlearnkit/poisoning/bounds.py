@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from unlearnkit.base import Normalisation
-from unlearnkit.poisoning._choices import check_choice
+from unlearnkit.validation import check_choice
 
 Norm: TypeAlias = Literal["linf", "l2"]
 Units: TypeAlias = Literal["pixels", "network"]

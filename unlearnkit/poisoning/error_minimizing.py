@@ -11,13 +11,18 @@ from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Model, Poisoned, Task, Variables
 from unlearnkit.clock import Stopwatch
-from unlearnkit.poisoning._choices import check_choice
 from unlearnkit.poisoning._noise import Noise, Rules, Scope, take_turn
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, choose_rows, place, warn
 from unlearnkit.training import DivergedError, Recipe, init_train_state
-from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
+from unlearnkit.validation import (
+    check_above,
+    check_at_least,
+    check_choice,
+    check_task,
+    check_variables,
+)
 from unlearnkit.work import FORWARD
 
 _NETWORK = Recipe(epochs=30, batch_size=128, learning_rate=0.025)

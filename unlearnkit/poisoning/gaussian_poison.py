@@ -10,11 +10,10 @@ from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Model, Poisoned, Task, Variables
 from unlearnkit.clock import Stopwatch
-from unlearnkit.poisoning._choices import check_choice
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, choose_rows, place
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_choice, check_task, check_variables
 
 
 @dataclasses.dataclass(frozen=True)

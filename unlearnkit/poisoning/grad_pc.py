@@ -11,10 +11,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from unlearnkit.base import Cost, Dataset, Model, Params, Variables
-from unlearnkit.poisoning._choices import check_choice
 from unlearnkit.poisoning._gradients import mean_gradient
 from unlearnkit.poisoning.bounds import Norm
-from unlearnkit.validation import check_at_least
+from unlearnkit.validation import check_at_least, check_choice
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,6 @@ from unlearnkit.base import Cost, Dataset, Model, Params, Poisoned, Task, Variab
 from unlearnkit.clock import Stopwatch
 from unlearnkit.poisoning import _canceling
 from unlearnkit.poisoning._canceling import Balance, Canceling
-from unlearnkit.poisoning._choices import check_choice
 from unlearnkit.poisoning._gradients import mean_gradient
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
@@ -24,6 +23,7 @@ from unlearnkit.training import DivergedError
 from unlearnkit.validation import (
     check_above,
     check_at_least,
+    check_choice,
     check_task,
     check_variables,
     named_leaves,

@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.clock import Stopwatch
-from unlearnkit.poisoning._choices import check_choice
 from unlearnkit.poisoning._gradients import mean_gradient
 from unlearnkit.poisoning._matching import Match, Matching, judge_all, signed_adam, step_all
 from unlearnkit.poisoning._targets import check_targets, rows_of_class
@@ -19,7 +18,13 @@ from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place, warn
 from unlearnkit.training import DivergedError
-from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
+from unlearnkit.validation import (
+    check_above,
+    check_at_least,
+    check_choice,
+    check_task,
+    check_variables,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,6 @@ from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.clock import Stopwatch
-from unlearnkit.poisoning._choices import check_choice, check_flippable
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import (
@@ -22,7 +21,7 @@ from unlearnkit.poisoning.placing import (
     place,
 )
 from unlearnkit.training import predict
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_choice, check_task, check_variables
 from unlearnkit.work import FORWARD
 
 Rule = Literal["random", "mirror", "runner_up", "adversarial"]
@@ -106,6 +105,12 @@ class LabelFlip:
         flipped, margin = flip_by_logits(logits, clean.y, farthest=self.rule == "adversarial")
         fitness = margin if self.rule == "adversarial" else drawn
         return flipped, fitness, clean.size * FORWARD
+
+
+def check_flippable(model: Model) -> None:
+    """Refuses a network with one class."""
+    if model.n_classes < 2:
+        raise ValueError("a label can be flipped only where there are two classes or more")
 
 
 def flip_by_logits(

@@ -13,7 +13,6 @@ from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.clock import Stopwatch
-from unlearnkit.poisoning._choices import check_choice
 from unlearnkit.poisoning._split import check_share, hold_out
 from unlearnkit.poisoning._targets import check_targets, rows_of_class
 from unlearnkit.poisoning._unrolled import Scene, Unrolling, craft, make_surrogates
@@ -21,7 +20,13 @@ from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place
 from unlearnkit.training import DivergedError
-from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
+from unlearnkit.validation import (
+    check_above,
+    check_at_least,
+    check_choice,
+    check_task,
+    check_variables,
+)
 
 
 @dataclasses.dataclass(frozen=True)

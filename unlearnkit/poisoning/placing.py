@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Poisoned, SolveInfo
-from unlearnkit.poisoning._choices import check_choice
 from unlearnkit.poisoning.bounds import Bounds
+from unlearnkit.validation import check_choice
 
 Placement: TypeAlias = Literal["add", "perturb"]
 """`add`: the clean training set, then the poisons (paper 003). `perturb`: each poison stands in the

@@ -13,7 +13,6 @@ from jaxtyping import Array, Float, Int, Key
 from unlearnkit.base import Cost, Dataset, Model, Params, Poisoned, Task, Variables
 from unlearnkit.clock import Stopwatch
 from unlearnkit.poisoning import _game
-from unlearnkit.poisoning._choices import check_choice
 from unlearnkit.poisoning._game import Board, Game, Side, SolverName
 from unlearnkit.poisoning._generator import (
     Architecture,
@@ -27,7 +26,13 @@ from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place, warn
 from unlearnkit.training import DivergedError, Recipe, descend
-from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
+from unlearnkit.validation import (
+    check_above,
+    check_at_least,
+    check_choice,
+    check_task,
+    check_variables,
+)
 
 _PRETRAINING = Recipe(epochs=100, batch_size=1000, optimizer="adam", learning_rate=1e-3)
 _UNSOLVED = 0.9

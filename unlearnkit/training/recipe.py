@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from unlearnkit.base import Params
+from unlearnkit.validation import check_known
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 ScheduleName = Literal["constant", "cosine", "step"]
@@ -73,11 +74,11 @@ class Recipe:
     def __post_init__(self) -> None:
         _require(self.epochs >= 0, "epochs must be >= 0", self.epochs)
         _require(self.batch_size >= 1, "batch_size must be >= 1", self.batch_size)
-        _choose("optimizer", self.optimizer, OptimizerName)
-        _choose("schedule", self.schedule, ScheduleName)
-        _choose("decay_toward", self.decay_toward, DecayCentre)
-        _choose("augmentation", self.augmentation, AugmentationName)
-        _choose("compute_dtype", self.compute_dtype, ComputeDtype)
+        check_known("optimizer", self.optimizer, get_args(OptimizerName))
+        check_known("schedule", self.schedule, get_args(ScheduleName))
+        check_known("decay_toward", self.decay_toward, get_args(DecayCentre))
+        check_known("augmentation", self.augmentation, get_args(AugmentationName))
+        check_known("compute_dtype", self.compute_dtype, get_args(ComputeDtype))
         _require(self.learning_rate > 0, "learning_rate must be > 0", self.learning_rate)
         _require(0 <= self.momentum < 1, "momentum must be in [0, 1)", self.momentum)
         _require(self.weight_decay >= 0, "weight_decay must be >= 0", self.weight_decay)
@@ -186,9 +187,3 @@ def decay_toward_start(weight_decay: float) -> optax.GradientTransformation:
 def _require(condition: bool, rule: str, value: Any) -> None:
     if not condition:
         raise ValueError(f"{rule}, got {value!r}")
-
-
-def _choose(name: str, value: str, names: Any) -> None:
-    known = names.__args__
-    if value not in known:
-        raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")

@@ -28,6 +28,7 @@ from unlearnkit.unlearning.retrain import Retrain
 from unlearnkit.unlearning.salun import SalUn
 from unlearnkit.unlearning.scrub import Scrub
 from unlearnkit.unlearning.stackelberg import AuditorWarning, StackelbergUnlearn
+from unlearnkit.validation import check_known
 
 UNLEARNERS: dict[str, type[Unlearner]] = {
     "retrain": Retrain,
@@ -59,8 +60,7 @@ def create(name: str, **hyperparameters: Any) -> Unlearner:
       ValueError: an unknown name, or a hyperparameter outside its range.
       TypeError: a hyperparameter that the method does not have.
     """
-    if name not in UNLEARNERS:
-        raise ValueError(f"unknown unlearner {name!r}; known: {', '.join(UNLEARNERS)}")
+    check_known("unlearner", name, UNLEARNERS)
     return UNLEARNERS[name](**hyperparameters)
 
 

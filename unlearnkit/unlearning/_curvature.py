@@ -14,7 +14,7 @@ from unlearnkit import kernels
 from unlearnkit.base import Dataset, Model, Params, SolveInfo, Variables
 from unlearnkit.training import cross_entropy
 from unlearnkit.unlearning._one_shot import at_state
-from unlearnkit.validation import check_above, check_at_least
+from unlearnkit.validation import check_above, check_at_least, check_known
 from unlearnkit.work import BACKWARD, HVP, PUSH
 
 LossName = Literal["softmax", "l2"]
@@ -49,12 +49,8 @@ class CurvatureSettings:
     chunk: int = 100
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("loss", self.loss, get_args(LossName)),
-            ("curvature", self.curvature, get_args(CurvatureName)),
-        ):
-            if value not in known:
-                raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+        check_known("loss", self.loss, get_args(LossName))
+        check_known("curvature", self.curvature, get_args(CurvatureName))
         check_at_least(self, 0, "weight_decay", "damping")
         check_above(self, 0, "tol")
         check_at_least(self, 1, "max_steps", "chunk")

@@ -28,7 +28,7 @@ from unlearnkit.base import Dataset, Model, Params, SolveInfo, Variables
 from unlearnkit.training import predict
 from unlearnkit.unlearning._ntk_softmax import newton_cg
 from unlearnkit.unlearning._one_shot import at_state
-from unlearnkit.validation import check_above, check_at_least
+from unlearnkit.validation import check_above, check_at_least, check_known
 
 LossName = Literal["l2", "softmax"]
 ImplementationName = Literal["matrix_free", "dense", "blocks"]
@@ -64,11 +64,8 @@ class NtkSettings:
     jacobian_chunk: int = 8
 
     def __post_init__(self) -> None:
-        for name, known in (("loss", LossName), ("implementation", ImplementationName)):
-            if getattr(self, name) not in get_args(known):
-                raise ValueError(
-                    f"unknown {name} {getattr(self, name)!r}; known: {', '.join(get_args(known))}"
-                )
+        check_known("loss", self.loss, get_args(LossName))
+        check_known("implementation", self.implementation, get_args(ImplementationName))
         if self.loss == "softmax" and self.implementation != "matrix_free":
             raise ValueError(
                 f"implementation={self.implementation!r} is a closed form of the L2 loss; "

@@ -25,7 +25,13 @@ from unlearnkit.base import (
 from unlearnkit.clock import Stopwatch
 from unlearnkit.unlearning._curvature import CurvatureSettings
 from unlearnkit.unlearning._one_shot import finish
-from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
+from unlearnkit.validation import (
+    check_above,
+    check_at_least,
+    check_known,
+    check_task,
+    check_variables,
+)
 
 FormName = Literal["solve", "woodfisher"]
 
@@ -57,8 +63,7 @@ class Influence(CurvatureSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.form not in get_args(FormName):
-            raise ValueError(f"unknown form {self.form!r}; known: {', '.join(get_args(FormName))}")
+        check_known("form", self.form, get_args(FormName))
         check_above(self, 0, "alpha")
         check_at_least(self, 1, "samples")
 

@@ -15,7 +15,7 @@ from unlearnkit.clock import Stopwatch
 from unlearnkit.unlearning._ntk_solves import NtkSettings, ntk_shift, trapezium_scale
 from unlearnkit.unlearning._one_shot import finish
 from unlearnkit.unlearning.fisher_forgetting import add_fisher_noise, check_noise, noise_cost
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_known, check_task, check_variables
 from unlearnkit.work import BACKWARD, FORWARD, PULL, PUSH
 
 PointName = Literal["trained", "pretrained"]
@@ -54,9 +54,7 @@ class NtkScrub(NtkSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_noise(noise=self.noise)
-        if self.linearise_at not in get_args(PointName):
-            known = ", ".join(get_args(PointName))
-            raise ValueError(f"unknown linearise_at {self.linearise_at!r}; known: {known}")
+        check_known("linearise_at", self.linearise_at, get_args(PointName))
         if isinstance(self.scale, str) and self.scale != "trapezium":
             raise ValueError(f"scale must be a number or 'trapezium', got {self.scale!r}")
         if not isinstance(self.scale, str) and not self.scale > 0:

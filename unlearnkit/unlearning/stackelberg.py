@@ -26,7 +26,13 @@ from unlearnkit.unlearning._stackelberg_game import (
     play_epoch,
 )
 from unlearnkit.unlearning.auditors import AUDITORS, Auditor, QuantileAuditor
-from unlearnkit.validation import all_finite, check_at_least, check_task, check_variables
+from unlearnkit.validation import (
+    all_finite,
+    check_at_least,
+    check_known,
+    check_task,
+    check_variables,
+)
 
 AuditorName = Literal["hinge", "squared_hinge", "logistic", "mlp", "quantile"]
 
@@ -102,10 +108,9 @@ class StackelbergUnlearn(SgdSettings):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be finite and >= 0, got {value}")
-        if isinstance(self.auditor, str) and self.auditor not in AUDITORS:
-            raise ValueError(f"unknown auditor {self.auditor!r}; known: {', '.join(AUDITORS)}")
-        if self.feature not in FEATURES:
-            raise ValueError(f"unknown feature {self.feature!r}; known: {', '.join(FEATURES)}")
+        if isinstance(self.auditor, str):
+            check_known("auditor", self.auditor, AUDITORS)
+        check_known("feature", self.feature, FEATURES)
         if isinstance(self._auditor(), QuantileAuditor) and self.feature not in MEMBER_SIGNS:
             raise ValueError(
                 f"a quantile auditor needs a score, got the vectors {self.feature!r}; "

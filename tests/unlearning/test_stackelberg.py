@@ -121,6 +121,7 @@ def test_sets_smaller_than_the_folds_are_refused(sizes, found):
         ({"alpha": float("inf")}, "alpha must be finite and >= 0, got inf"),
         ({"l1": -1.0}, "l1 must be finite and >= 0"),
         ({"forget_weight": float("nan")}, "forget_weight must be finite and >= 0, got nan"),
+        ({"clip_norm": 0.0}, "clip_norm must be > 0, got 0"),
         ({"auditor": "svm"}, "unknown auditor 'svm'; known: hinge, squared_hinge, logistic, mlp"),
         ({"feature": "los"}, "unknown feature 'los'; known: loss"),
         ({"gradient": "both"}, "unknown gradient 'both'; known: total, implicit, direct"),

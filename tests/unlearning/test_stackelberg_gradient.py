@@ -1,8 +1,11 @@
 """The game's gradient against differences, path by path."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 from sklearn.linear_model import LogisticRegression
@@ -102,6 +105,26 @@ def test_the_step_descends_the_cost():
     moved, before = answer(KEY, MODEL, variables, pool, weights, 0.05, game=game)
     after = cost_of(KEY, MODEL, moved, pool, weights, game=game)[1]
     assert after["auditor_utility"] < before["auditor_utility"] - 1e-4
+
+
+def test_the_answer_is_as_long_as_it_may_be():
+    pool, game = make_game(make_task(), name="logistic")
+    variables = Variables(init(jax.random.key(11)))
+    weights = jnp.float32(2.0), jnp.float32(0.0)
+    free, measured = answer(KEY, MODEL, variables, pool, weights, 0.05, game=game)
+    step = optax.tree.sub(free.params, variables.params)
+    norm = float(measured["answer_norm"])
+    np.testing.assert_allclose(optax.tree.norm(step), 0.05 * norm, rtol=1e-4)
+    for share in (0.1, 10.0):
+        clipped = dataclasses.replace(game, clip_norm=share * norm)
+        moved, metrics = answer(KEY, MODEL, variables, pool, weights, 0.05, game=clipped)
+        np.testing.assert_allclose(metrics["answer_norm"], norm, rtol=1e-5)
+        for found, whole in zip(
+            jax.tree.leaves(optax.tree.sub(moved.params, variables.params)),
+            jax.tree.leaves(step),
+            strict=True,
+        ):
+            np.testing.assert_allclose(found, min(share, 1) * whole, rtol=1e-4, atol=1e-7)
 
 
 def test_utility_is_the_held_out_loss_of_classifiers_trained_apart(x64):

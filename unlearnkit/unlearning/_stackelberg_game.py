@@ -74,6 +74,7 @@ class Game:
       chunk: examples a forward pass.
       n_strata: separate auditors, one a class of the forget set; 1 for one of all.
       moves: whether the network answers, or is only watched.
+      clip_norm: the largest global norm of the answer's gradient, or None.
     """
 
     auditor: Auditor
@@ -84,6 +85,7 @@ class Game:
     chunk: int
     n_strata: int
     moves: bool
+    clip_norm: float | None = None
 
     @property
     def n_chunks(self) -> int:
@@ -167,8 +169,11 @@ def answer_auditor(
         return auditor_cost(key, model, variables._replace(params=params), pool, weights, game=game)
 
     if not game.moves:
-        return variables, cost(variables.params)[1]
+        return variables, {**cost(variables.params)[1], "answer_norm": jnp.float32(0)}
     slope, metrics = jax.grad(cost, has_aux=True)(variables.params)
+    metrics["answer_norm"] = optax.tree.norm(slope)
+    if game.clip_norm is not None:
+        slope, _ = optax.clip_by_global_norm(game.clip_norm).update(slope, optax.EmptyState())
     params = jax.tree.map(lambda w, g: (w - rate * g).astype(w.dtype), variables.params, slope)
     return variables._replace(params=params), metrics
 

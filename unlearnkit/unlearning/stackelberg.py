@@ -28,6 +28,7 @@ from unlearnkit.unlearning._stackelberg_game import (
 from unlearnkit.unlearning.auditors import AUDITORS, Auditor, QuantileAuditor
 from unlearnkit.validation import (
     all_finite,
+    check_above,
     check_at_least,
     check_known,
     check_task,
@@ -76,11 +77,15 @@ class StackelbergUnlearn(SgdSettings):
         of its own class, which the validation set must then hold.
       l1: γ >= 0, of a sparsity-promoting term.
       forget_weight: β >= 0, of a term that lowers the utility on the forget set.
+      clip_norm: the largest global norm of ∂/∂w [α M - β CE(D_f; w)], or None, as 001. An auditor
+        that sees next to nothing standardises a feature of next to no spread, and may have a
+        gradient that is long enough to lose the network in one step.
       chunk: auditing examples a forward pass; activations of one chunk are kept in memory.
 
     `info.history` holds per epoch, beside `loss` and `accuracy` of the pass: `auditor_utility` (M),
     `auditor_accuracy` (held out), `auditor_status` (the greatest `SvmStatus` of the folds),
-    `auditor_residual` (likewise) and `auditor_converged` (the share of the folds).
+    `auditor_residual` (likewise), `auditor_converged` (the share of the folds) and `answer_norm`
+    (of the answer's gradient, before it is clipped).
 
     Source: 001, Algorithm 1 and section 4.2; defaults of its Table 5, batch size aside. Algorithm 1
     prints one step of η on either term; its pass is S steps in practice, and its reference code
@@ -100,6 +105,7 @@ class StackelbergUnlearn(SgdSettings):
     same_classes: bool = False
     l1: float = 0.0
     forget_weight: float = 0.0
+    clip_norm: float | None = None
     chunk: int = 1000
 
     def __post_init__(self) -> None:
@@ -108,6 +114,8 @@ class StackelbergUnlearn(SgdSettings):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be finite and >= 0, got {value}")
+        if self.clip_norm is not None:
+            check_above(self, 0, "clip_norm")
         if isinstance(self.auditor, str):
             check_known("auditor", self.auditor, AUDITORS)
         check_known("feature", self.feature, FEATURES)
@@ -175,6 +183,7 @@ class StackelbergUnlearn(SgdSettings):
         game = Game(
             self._auditor(), self.feature, self.gradient, self.folds, size, self.chunk,
             n_strata=pool.quotas.shape[0] // 2, moves=self.alpha > 0 or self.forget_weight > 0,
+            clip_norm=self.clip_norm,
         )  # fmt: skip
         objective: Objective = CrossEntropy(model, recipe)
         objective = SparseObjective(objective, self.l1) if self.l1 > 0 else objective

@@ -74,7 +74,7 @@ class Game:
       chunk: examples a forward pass.
       n_strata: separate auditors, one a class of the forget set; 1 for one of all.
       moves: whether the network answers, or is only watched.
-      clip_norm: the largest global norm of the answer's gradient, or None.
+      clip_norm: the largest global norm of the answer's gradient, in units of α + β, or None.
     """
 
     auditor: Auditor
@@ -173,7 +173,8 @@ def answer_auditor(
     slope, metrics = jax.grad(cost, has_aux=True)(variables.params)
     metrics["answer_norm"] = optax.tree.norm(slope)
     if game.clip_norm is not None:
-        slope, _ = optax.clip_by_global_norm(game.clip_norm).update(slope, optax.EmptyState())
+        longest = game.clip_norm * (weights[0] + weights[1])
+        slope = optax.tree.scale(jnp.minimum(1, longest / metrics["answer_norm"]), slope)
     params = jax.tree.map(lambda w, g: (w - rate * g).astype(w.dtype), variables.params, slope)
     return variables._replace(params=params), metrics
 

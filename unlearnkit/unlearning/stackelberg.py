@@ -77,9 +77,9 @@ class StackelbergUnlearn(SgdSettings):
         of its own class, which the validation set must then hold.
       l1: γ >= 0, of a sparsity-promoting term.
       forget_weight: β >= 0, of a term that lowers the utility on the forget set.
-      clip_norm: the largest global norm of ∂/∂w [α M - β CE(D_f; w)], or None, as 001. An auditor
-        that sees next to nothing standardises a feature of next to no spread, and may have a
-        gradient that is long enough to lose the network in one step.
+      clip_norm: the largest global norm of ∂/∂w [α M - β CE(D_f; w)] in units of α + β, or None, as
+        001. Now and then an auditor's gradient is tens of times as long as in the epochs around it,
+        long enough to lose the network in one step.
       chunk: auditing examples a forward pass; activations of one chunk are kept in memory.
 
     `info.history` holds per epoch, beside `loss` and `accuracy` of the pass: `auditor_utility` (M),

@@ -47,7 +47,8 @@ class PoisonRecord(NamedTuple):
       seed: which repetition.
       metrics: of `poison_effects`; empty where there is no result.
       cost: what unlearning took.
-      diverged: why there is no result, or None.
+      diverged: how a training or an unlearning diverged, or None.
+      over_budget: what the least that the method can do costs, where that is too much, or None.
       curves: arrays for plots.
     """
 
@@ -58,7 +59,20 @@ class PoisonRecord(NamedTuple):
     metrics: Mapping[str, float]
     cost: Cost
     diverged: str | None = None
+    over_budget: str | None = None
     curves: Mapping[str, Any] = {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a result."""
+        return self.diverged is None and self.over_budget is None
+
+
+class _Lost(NamedTuple):
+    """Why there is no result: the two fields of `PoisonRecord`."""
+
+    diverged: str | None = None
+    over_budget: str | None = None
 
 
 def poison_and_unlearn(
@@ -158,7 +172,7 @@ def _unlearn(
             if isinstance(result, Unlearned):
                 yield _judge(audit_key, model, corrupted, result, row)
             else:
-                yield PoisonRecord(*row, {}, Cost(0.0, 0.0), diverged=result)
+                yield PoisonRecord(*row, {}, Cost(0.0, 0.0), *result)
 
 
 def _runs(
@@ -169,19 +183,19 @@ def _runs(
     budgets: Sequence[float],
     stage: str,
     on_stage: OnStage | None,
-) -> Iterator[tuple[float, Unlearned | str]]:
+) -> Iterator[tuple[float, Unlearned | _Lost]]:
     """Yields each budget with what the method made of it, or why it made nothing."""
     price_key, run_key = jax.random.split(key)
     task, trained, full = corrupted.task, corrupted.trained, corrupted.full_gradients
 
-    def attempt(method: Unlearner, epochs: int) -> Unlearned | str:
+    def attempt(method: Unlearner, epochs: int) -> Unlearned | _Lost:
         on_epoch = announce(on_stage, f"{stage}, {epochs} epochs", epochs)
         try:
             return method(
                 jax.random.fold_in(run_key, epochs), model, trained, task, on_epoch=on_epoch
             )
         except DivergedError as error:
-            return str(error)
+            return _Lost(diverged=str(error))
 
     if not has_epochs(method):
         result = attempt(method, 1)
@@ -190,9 +204,10 @@ def _runs(
     try:
         known = price(price_key, model, trained, task, method)
     except DivergedError as error:
-        yield from ((budget, str(error)) for budget in budgets)
+        lost = _Lost(diverged=str(error))
+        yield from ((budget, lost) for budget in budgets)
         return
-    done: dict[int, Unlearned | str] = {}
+    done: dict[int, Unlearned | _Lost] = {}
     for budget in budgets:
         epochs = known.epochs_within(budget * full)
         if epochs == 0:
@@ -203,9 +218,9 @@ def _runs(
         yield budget, _within(done[epochs], budget, full)
 
 
-def _within(result: Unlearned | str, budget: float, full: float) -> Unlearned | str:
+def _within(result: Unlearned | _Lost, budget: float, full: float) -> Unlearned | _Lost:
     """Returns the result, or why it may not stand under this budget."""
-    if isinstance(result, str):
+    if isinstance(result, _Lost):
         return result
     share = result.info.cost.example_gradients / full
     return result if share <= budget * (1 + 1e-9) else _too_dear("it costs", share, budget)
@@ -223,8 +238,9 @@ def _judge(
     return PoisonRecord(*row, metrics, cost, curves=curves)
 
 
-def _too_dear(what: str, share: float, budget: float) -> str:
-    return f"{what} {100 * share:.3g} % of Retrain, more than the budget of {100 * budget:g} %"
+def _too_dear(what: str, share: float, budget: float) -> _Lost:
+    told = f"{what} {100 * share:.3g} % of Retrain, more than the budget of {100 * budget:g} %"
+    return _Lost(over_budget=told)
 
 
 def _clean_task(key: Key[Array, ""], train: Dataset, test: Dataset) -> Task:

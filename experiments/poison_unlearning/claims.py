@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from experiments.claims import Claim, interval, judge_difference
+from experiments.claims import Claim, Verdict, interval, judge_difference
 from experiments.poison_unlearning.least_squares import WEIGHINGS
 from unlearnkit.auditing import clopper_pearson
 from unlearnkit.poison_study import RETRAIN, PoisonRecord
@@ -48,7 +48,7 @@ Cells = Mapping[tuple[str, float | None], Mapping[str, float]]
 
 def by_seed(records: Sequence[PoisonRecord], attack: str) -> list[Cells]:
     """Returns the metrics of one attack by method and budget, seed by seed; without failures."""
-    own = [r for r in records if r.attack == attack and r.diverged is None]
+    own = [r for r in records if r.attack == attack and r.finished]
     seeds = sorted({record.seed for record in own})
     return [{(r.method, r.budget): r.metrics for r in own if r.seed == s} for s in seeds]
 
@@ -73,6 +73,8 @@ def grid_claims(kind: str, records: Sequence[PoisonRecord]) -> list[Claim]:
         if kind == "gaussian":
             found.append(_clean_after_retrain(attack, records))
         found += _left(kind, attack, records, seeds)
+        if kind == "gaussian":
+            found += _score(attack, records, seeds)
         if kind == "indiscriminate":
             found += _indiscriminate(attack, records, seeds)
     return found
@@ -96,7 +98,7 @@ def _clean_after_retrain(attack: str, records: Sequence[PoisonRecord]) -> Claim:
             [
                 np.asarray(r.curves["gaussian_statistic"])
                 for r in records
-                if (r.attack, r.method) == (attack, method) and r.diverged is None
+                if (r.attack, r.method) == (attack, method) and r.finished
             ]
         )
         for method in (ORIGINAL, RETRAIN)
@@ -134,6 +136,26 @@ def _left(
     return claims
 
 
+def _score(attack: str, records: Sequence[PoisonRecord], seeds: Sequence[Cells]) -> list[Claim]:
+    """The same by the GUS, whose distance from 0 is the influence of the poisons (section 4.3)."""
+    most = max(r.budget for r in records if r.budget is not None)
+    rows: dict[str, tuple[str, float | None]] = {"training on them": (ORIGINAL, None)}
+    rows |= {method: (method, most) for method in methods_of(records)}
+    claims = []
+    for name, row in rows.items():
+        done = [cells for cells in seeds if row in cells]
+
+        def value(cells: Cells, row: tuple[str, float | None] = row) -> float:
+            scores = [abs(cells[at]["gaussian_gus"]) for at in (row, (RETRAIN, None))]
+            return scores[0] - scores[1]
+
+        unit = "distance of the GUS from 0, less Retrain's: "
+        text = f"{name} leaves the GUS of {attack} gaussian poisons further from 0 than Retrain"
+        where = "4.3, Figures 6 and 7"
+        claims.append(_difference(text, where, done, value, 1, NO_NUMBER, unit))
+    return claims
+
+
 def _indiscriminate(
     attack: str, records: Sequence[PoisonRecord], seeds: Sequence[Cells]
 ) -> list[Claim]:
@@ -163,19 +185,7 @@ def no_silver_bullet(grids: Mapping[str, Sequence[PoisonRecord]]) -> list[Claim]
     """Returns the claim that no method removes every kind of poisons, where all kinds were run."""
     if set(grids) != set(EFFECTS):
         return []
-    left = {
-        kind: {
-            method: claim.verdict
-            for method, claim in zip(
-                methods_of(records),
-                _left(
-                    kind, first_attack(records), records, by_seed(records, first_attack(records))
-                ),
-                strict=True,
-            )
-        }
-        for kind, records in grids.items()
-    }
+    left = {kind: _verdicts(kind, records) for kind, records in grids.items()}
     methods = methods_of(next(iter(grids.values())))
     fails = {m: [kind for kind in left if left[kind].get(m) == "holds"] for m in methods}
     ours = "; ".join(
@@ -187,6 +197,22 @@ def no_silver_bullet(grids: Mapping[str, Sequence[PoisonRecord]]) -> list[Claim]
     most = max(r.budget for r in next(iter(grids.values())) if r.budget is not None)
     text = f"No method reaches Retrain on all kinds of poisons at {100 * most:g} % of its cost"
     return [Claim(text, "section 5.2", ours, "none of seven", verdict)]
+
+
+def _verdicts(kind: str, records: Sequence[PoisonRecord]) -> dict[str, Verdict]:
+    """Returns by method whether it leaves the poisons; Gaussian ones by their TPR or their GUS."""
+    attack = first_attack(records)
+    seeds = by_seed(records, attack)
+    found = {
+        method: claim.verdict
+        for method, claim in zip(
+            methods_of(records), _left(kind, attack, records, seeds), strict=True
+        )
+    }
+    if kind == "gaussian":
+        by_score = zip(methods_of(records), _score(attack, records, seeds)[1:], strict=True)
+        found |= {method: "holds" for method, claim in by_score if claim.verdict == "holds"}
+    return found
 
 
 def shift_claims(seeds: Sequence[Mapping[str, Any]]) -> list[Claim]:

@@ -187,7 +187,7 @@ def _pooled(records: Sequence[PoisonRecord], attack: str, method: str) -> np.nda
     own = [
         r.curves["gaussian_statistic"]
         for r in records
-        if (r.attack, r.method) == (attack, method) and r.diverged is None
+        if (r.attack, r.method) == (attack, method) and r.finished
     ]
     return np.concatenate([np.asarray(values) for values in own])
 

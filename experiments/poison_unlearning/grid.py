@@ -78,11 +78,21 @@ def load_grid(path: Path) -> tuple[dict[str, Any], list[PoisonRecord]]:
 
 
 def as_rows(records: Sequence[PoisonRecord]) -> list[Record]:
-    """Returns the records with attack and budget in the name of their row, for tables."""
+    """Returns the records with attack and budget in the name of their row, for tables.
+
+    What no budget allowed has no row: see `over_budget`.
+    """
     return [
         Record(_row(record), record.seed, record.metrics, record.cost, record.diverged)
         for record in records
+        if record.over_budget is None
     ]
+
+
+def over_budget(records: Sequence[PoisonRecord]) -> list[str]:
+    """Returns what a budget did not allow, in words."""
+    told = [f"{_row(r)}: {r.over_budget}" for r in records if r.over_budget is not None]
+    return list(dict.fromkeys(told))
 
 
 def _row(record: PoisonRecord) -> str:

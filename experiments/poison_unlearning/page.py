@@ -11,7 +11,7 @@ from typing import Any
 from experiments.claims import Claim, claims_markdown, claims_table
 from experiments.frame import Scale
 from experiments.poison_unlearning import claims, figures
-from experiments.poison_unlearning.grid import as_rows, load_grid
+from experiments.poison_unlearning.grid import as_rows, load_grid, over_budget
 from experiments.poison_unlearning.setting import POISONS
 from unlearnkit.files import write_text
 from unlearnkit.poison_study import PoisonRecord
@@ -111,8 +111,10 @@ def write_page(folder: Path, dataset: str, scale: Scale) -> Path:
     grids: dict[str, Sequence[PoisonRecord]] = {}
     for part, path in _present(folder, dataset, scale):
         sections.append(f"<h2>{html.escape(TITLES[part])}</h2>")
+        dear: list[str] = []
         if part in POISONS:
             runs[part], grids[part] = load_grid(path)
+            dear = over_budget(grids[part])
             judged, drawn = _grid(part, grids[part])
             rows = as_rows(grids[part])
             sections += [table_section(rows, columns(part)), _gallery(path)]
@@ -121,7 +123,7 @@ def write_page(folder: Path, dataset: str, scale: Scale) -> Path:
             runs[part] = json.loads(path.read_text(encoding="utf-8"))
             judged, drawn = _study(part, runs[part].pop("figure"))
             table = ""
-        notes = runs[part]["notes"]
+        notes = [*runs[part]["notes"], *dear]
         told = "".join(f"\n{note}\n" for note in notes)
         write_text(path.with_suffix(".md"), table + claims_markdown(judged) + told)
         sections += [claims_table(judged), *(f"<p>{html.escape(note)}</p>" for note in notes)]

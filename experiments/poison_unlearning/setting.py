@@ -50,6 +50,7 @@ class Setting:
       train: training examples; None for all.
       gaussian, targeted, indiscriminate: ε, shares of the training set that are poisoned.
       budgets: shares of Retrain's example-gradients.
+      rate_factor: of the learning rates of the methods. A subset has as many times fewer steps.
       matching_restarts, matching_steps: of gradient matching.
       canceling_steps, canceling_rate: of gradient canceling.
       canceling_radius: how far its bad weights are from the trained ones.
@@ -68,6 +69,7 @@ class Setting:
     targeted: tuple[float, ...] = (0.015,)
     indiscriminate: tuple[float, ...] = (0.015, 0.02, 0.025)
     budgets: tuple[float, ...] = BUDGETS
+    rate_factor: float = 1.0
     matching_restarts: int = 8
     matching_steps: int = 250
     canceling_steps: int = 1000
@@ -109,19 +111,18 @@ class Setting:
 
         Epochs are those that a budget allows. Of the learning rates that 002 tries one is taken.
         """
-        batch = self.recipe.batch_size
+        batch, factor = self.recipe.batch_size, self.rate_factor
         few = min(batch, 16)
+        usual: dict[str, Any] = {"batch_size": batch, "learning_rate": 1e-3 * factor}
         return {
             "retrain": Retrain(self.recipe),
-            "fine_tune": FineTune(batch_size=batch, learning_rate=1e-3),
-            "noisy_descent": NoisyDescent(batch_size=batch, learning_rate=1e-3, noise_std=1e-3),
-            "gradient_ascent": GradientAscent(batch_size=few, learning_rate=1e-5),
-            "neg_grad_plus": NegGradPlus(batch_size=batch, learning_rate=1e-3, beta=0.999),
-            "exact_last_layers": ExactLastLayers(batch_size=batch, learning_rate=1e-3, k=self.last),
-            "catastrophic_last_layers": CatastrophicLastLayers(
-                batch_size=batch, learning_rate=1e-3, k=self.last
-            ),
-            "scrub": Scrub(batch_size=batch, alpha=0.999, gamma=0.99),
+            "fine_tune": FineTune(**usual),
+            "noisy_descent": NoisyDescent(**usual, noise_std=1e-3),
+            "gradient_ascent": GradientAscent(batch_size=few, learning_rate=1e-5 * factor),
+            "neg_grad_plus": NegGradPlus(**usual, beta=0.999),
+            "exact_last_layers": ExactLastLayers(**usual, k=self.last),
+            "catastrophic_last_layers": CatastrophicLastLayers(**usual, k=self.last),
+            "scrub": Scrub(batch_size=batch, learning_rate=5e-4 * factor, alpha=0.999, gamma=0.99),
         }
 
     @property
@@ -158,6 +159,7 @@ def choose_setting(scale: Scale) -> Setting:
             gaussian=(0.025, 0.05),
             targeted=(0.025,),
             budgets=(0.02, 0.06, 0.1),
+            rate_factor=20.0,
             indiscriminate=(0.015, 0.025),
             matching_restarts=2,
             matching_steps=100,

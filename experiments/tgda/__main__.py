@@ -2,6 +2,7 @@
 
 Command:   python -m experiments.tgda --scale cpu --data-dir DIR
            python -m experiments.tgda --scale cpu --target mnist-lr     (one network)
+           python -m experiments.tgda --target mnist-lr --attack tgda   (put into its result)
            python -m experiments.tgda --scale cpu --page                (the page from results)
 Time:      smoke: about a minute, of compilation. cpu and paper were not timed.
 Expected:  TGDA drops the accuracy of LR and NN on MNIST more than label flip and min-max do at
@@ -11,11 +12,12 @@ Expected:  TGDA drops the accuracy of LR and NN on MNIST more than label flip an
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import tyro
@@ -25,16 +27,24 @@ from experiments.frame import (
     StageProgress,
     choose_named,
     load_present,
+    load_result,
     run_to_page,
     save_result,
 )
 from experiments.tgda import figures
-from experiments.tgda.page import make_page, make_table, result_path, write_tables
+from experiments.tgda.page import (
+    make_page,
+    make_table,
+    picture_path,
+    result_path,
+    write_tables,
+)
 from experiments.tgda.runs import attack_all, load_data
 from experiments.tgda.settings import Target, targets
+from unlearnkit.base import Record
 from unlearnkit.files import write_text
 from unlearnkit.provenance import provenance
-from unlearnkit.validation import check_at_least
+from unlearnkit.validation import check_at_least, check_known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +55,8 @@ class Tgda:
     """smoke (digits, seconds), cpu (MNIST, CIFAR-10 subsets), paper (the paper's own)."""
     target: str | None = None
     """One network of the scale, as mnist-lr; by default all whose data are present."""
+    attack: str | None = None
+    """One attack of --target, which is put into the result that is there; by default all."""
     data_dir: Path | None = None
     """Where prepared TFDS datasets are."""
     seed: int = 0
@@ -76,6 +88,8 @@ def _run(config: Tgda, progress: StageProgress) -> Path:
 
 def _choose(config: Tgda, known: dict[str, Target]) -> dict[str, Target]:
     chosen = choose_named("target", known, config.target, config.scale)
+    if config.attack is not None and config.target is None:
+        raise ValueError("attack needs a target; choose one by --target")
     if config.seeds is None:
         return chosen
     check_at_least(config, 1, "seeds")
@@ -85,6 +99,11 @@ def _choose(config: Tgda, known: dict[str, Target]) -> dict[str, Target]:
 def _run_target(config: Tgda, name: str, target: Target, progress: StageProgress) -> None:
     started = time.perf_counter()
     asked = config.target is not None
+    path = result_path(config.results, name, config.scale)
+    earlier = None
+    if config.attack is not None:
+        target = _alone(target, config.attack)
+        earlier = _load_earlier(path, _settings(config, name, target))
     data = load_present(
         lambda: load_data(target, config.data_dir), target.dataset, asked=asked, on_stage=progress
     )
@@ -95,13 +114,45 @@ def _run_target(config: Tgda, name: str, target: Target, progress: StageProgress
         progress(f"{name}: {stage}", done, total)
 
     outcome = attack_all(jax.random.key(config.seed), target, data, on_stage)
-    path = result_path(config.results, name, config.scale)
     seconds = round(time.perf_counter() - started, 1)
-    run = _describe(config, name, target, outcome.notes, seconds)
-    save_result(path, outcome.records, run, table=make_table(target, run, outcome.records))
+    run, records = _describe(config, name, target, outcome.notes, seconds), outcome.records
+    if earlier is not None:
+        run, records = _add(earlier, run, records)
+    save_result(path, records, run, table=make_table(target, run, records))
     if outcome.samples:
-        picture = path.with_name(f"{path.stem}-poisons.svg")
-        write_text(picture, figures.poison_figure(outcome.samples))
+        drawn = figures.poison_figure(outcome.samples)
+        write_text(picture_path(path, config.attack), drawn)
+
+
+def _alone(target: Target, attack: str) -> Target:
+    check_known("attack", attack, target.attacks)
+    return dataclasses.replace(target, attacks={attack: target.attacks[attack]})
+
+
+Result: TypeAlias = tuple[dict[str, Any], list[Record]]
+
+
+def _load_earlier(path: Path, settings: dict[str, Any]) -> Result:
+    """Returns the result that is there; refuses one that was made otherwise."""
+    if not path.exists():
+        raise FileNotFoundError(f"no {path} to put the attack into; run it without --attack first")
+    run, records = load_result(path)
+    there, wanted = {part: run[part] for part in settings}, json.loads(json.dumps(settings))
+    if there != wanted:
+        raise ValueError(f"{path} was made with {there}, not with {wanted}")
+    return run, records
+
+
+def _add(earlier: Result, run: dict[str, Any], records: list[Record]) -> Result:
+    """Returns the earlier result with the rows of one attack; the clean networks are the same."""
+    merged, kept = earlier
+    (attack,) = run["attacks"]
+    for part in ("attacks", "notes"):
+        merged[part] = {**merged[part], **run[part]}
+    told = {"provenance": run["provenance"], "seconds": run["seconds"]}
+    merged["added"] = {**merged.get("added", {}), attack: told}
+    rows = [record for record in records if record.method == attack]
+    return merged, [*(record for record in kept if record.method != attack), *rows]
 
 
 def _describe(
@@ -109,6 +160,17 @@ def _describe(
 ) -> dict[str, Any]:
     return {
         "experiment": "tgda",
+        **_settings(config, name, target),
+        "attacks": {attack: repr(made) for attack, made in target.attacks.items()},
+        "notes": notes,
+        "provenance": provenance(),
+        "seconds": seconds,
+    }
+
+
+def _settings(config: Tgda, name: str, target: Target) -> dict[str, Any]:
+    """Returns what all attacks of a result share."""
+    return {
         "settings": {
             "target": name,
             "scale": config.scale,
@@ -120,10 +182,6 @@ def _describe(
             "transfer": list(target.transfer),
         },
         "recipe": dataclasses.asdict(target.recipe),
-        "attacks": {attack: repr(made) for attack, made in target.attacks.items()},
-        "notes": notes,
-        "provenance": provenance(),
-        "seconds": seconds,
     }
 
 

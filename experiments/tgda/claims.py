@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.claims import Claim, judge_difference
 from experiments.tgda.paper import NETWORKS, quote, title
-from experiments.tgda.settings import Target
+from experiments.tgda.settings import LONG, Target
 from unlearnkit.base import Record
 
 EPSILON = 0.03
@@ -24,18 +24,38 @@ class Contrast(NamedTuple):
     more: str
     less: str
 
+    def of(self, longest: str) -> Contrast:
+        """Returns the same on another run of TGDA."""
+        more, less = (longest if name == "tgda" else name for name in (self.more, self.less))
+        return self._replace(more=more, less=less)
+
 
 def _rival(name: str, where: str) -> Contrast:
     return Contrast(f"TGDA drops the accuracy more than {title(name)}", where, "tgda", name)
 
 
-CONTRASTS = (
+RIVALS = (
     _rival("label_flip", "section 5.2, Tables 2 and 3"),
     _rival("min_max", "section 5.2, Table 2"),
     _rival("improved_min_max", "section 5.2, Table 2"),
     _rival("back_gradient", "section 5.2, Table 2"),
     _rival("meta_poison", "section 5.2, Table 3"),
     _rival("error_minimizing", "appendix B.2, Table 12"),
+    Contrast(
+        "Gradient canceling drops the accuracy more than TGDA",
+        "002, section 5.1, after Lu et al. 2023",
+        "gradient_canceling",
+        "tgda",
+    ),
+    Contrast(
+        "Gradient canceling without bounds drops the accuracy more than TGDA",
+        "002, section 5.1, after Lu et al. 2023",
+        "gradient_canceling_unbounded",
+        "tgda",
+    ),
+)
+"""Other attacks, against TGDA played for longest."""
+ABLATIONS = (
     Contrast(
         "The attacker as leader beats the defender as leader",
         "section 5.3, Table 4",
@@ -54,12 +74,14 @@ CONTRASTS = (
     Contrast("TGDA beats Newton steps of the follower", "appendix C", "tgda", "gdn"),
     Contrast("TGDA beats unrolling", "section 3.2, appendix C", "tgda", "ugda"),
 )
+"""TGDA with one thing changed, for as many epochs."""
 
 
 def judge(target: Target, records: Sequence[Record]) -> list[Claim]:
     """Returns the claims that the records of a target can judge; drops are in points."""
     runs = Runs(records)
-    made = [_judge_contrast(target, runs, contrast) for contrast in CONTRASTS]
+    contrasts = [*(contrast.of(runs.longest) for contrast in RIVALS), *ABLATIONS]
+    made = [_judge_contrast(target, runs, contrast) for contrast in contrasts]
     made += [_hurts(target, runs), _grows(target, runs), _below_share(target, runs)]
     made += [_unlearnable(target, runs)]
     return [claim for claim in made if claim is not None]
@@ -110,6 +132,11 @@ class Runs:
 
     def names(self) -> list[str]:
         return list(dict.fromkeys(name for name, _ in self._records))
+
+    @property
+    def longest(self) -> str:
+        """The name of TGDA played for longest."""
+        return LONG if LONG in self.names() else "tgda"
 
     def metric(self, name: str, metric: str) -> dict[int, float]:
         """Returns a metric of an attack by seed, in %."""
@@ -164,7 +191,7 @@ def _quoted(target: Target, more: str, less: str) -> str:
 
 
 def _hurts(target: Target, runs: Runs) -> Claim | None:
-    drops = list(runs.drops("tgda").values())
+    drops = list(runs.drops(runs.longest).values())
     if not drops:
         return None
     verdict, ours = judge_difference(drops, sign=1)

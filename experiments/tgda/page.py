@@ -41,7 +41,9 @@ LEAD = (
     "Mean ± standard deviation over the seeds. A drop is the accuracy of a network trained from "
     "scratch on the clean training set less that of one trained in the same way on the poisoned "
     "set, in points of test accuracy. ε is 3 % of the training set where a name says no other. A "
-    "claim is judged by the 95 % interval of its figure over our seeds, paired by seed."
+    "claim is judged by the 95 % interval of its figure over our seeds, paired by seed. Where TGDA "
+    "was played for longer too, that run is compared with the other attacks, the shorter one with "
+    "its ablations."
 )
 HEAD = (
     "Attack", "accuracy, %", "drop, points", "paper's drop", "poisons", "largest change of a pixel",
@@ -63,6 +65,12 @@ PICTURE = (
 def result_path(folder: Path, name: str, scale: Scale) -> Path:
     """Returns where the result of a target is kept."""
     return folder / "tgda" / f"{name}-{scale}.json"
+
+
+def picture_path(result: Path, attack: str | None = None) -> Path:
+    """Returns where the poisons of a result are drawn: of all attacks, or of one added later."""
+    name = "poisons" if attack is None else f"poisons-{attack}"
+    return result.with_name(f"{result.stem}-{name}.svg")
 
 
 def make_page(folder: Path, scale: Scale, targets: Mapping[str, Target]) -> str:
@@ -134,10 +142,12 @@ def _section(
     if epsilon is not None:
         caption = "Means and 95 % intervals over the seeds (Figure 4)."
         sections.append(figure_section(f"{heading}: the budget", epsilon, caption))
-    picture = path.with_name(f"{path.stem}-poisons.svg")
-    if picture.exists():
-        drawn = picture.read_text(encoding="utf-8")
-        sections.append(figure_section(f"{heading}: poisons", drawn, PICTURE))
+    for attack in (None, *run.get("added", {})):
+        picture = picture_path(path, attack)
+        if picture.exists():
+            drawn = picture.read_text(encoding="utf-8")
+            told = f"{heading}: poisons" + ("" if attack is None else f" of {title(attack)}")
+            sections.append(figure_section(told, drawn, PICTURE))
     return sections
 
 

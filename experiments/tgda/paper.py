@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from experiments.tgda.settings import LONG
+
 NETWORKS = {
     "logistic": "LR",
     "mlp": "NN",
@@ -29,7 +31,10 @@ TITLES = {
     "poison_svm": "PoisonSVM",
     "meta_poison": "MetaPoison",
     "error_minimizing": "EMN",
+    "gradient_canceling": "Gradient canceling",
+    "gradient_canceling_unbounded": "Gradient canceling, no bounds",
     "tgda": "TGDA",
+    LONG: "TGDA, for longer",
     "defender_leads": "TGDA, defender as leader",
     "zero_sum": "TGDA, zero-sum",
     "no_pretraining": "TGDA, leader not pretrained",
@@ -260,9 +265,10 @@ def title(name: str) -> str:
 
 def quote(dataset: str, model: str, name: str) -> Entry | None:
     """Returns what the paper says of an attack on one of our networks, or None."""
+    printed = "tgda" if name == LONG else name
     for table in TABLES:
         if table.dataset == DATASETS.get(dataset):
-            entry = table.entries.get(NETWORKS[model], {}).get(name)
+            entry = table.entries.get(NETWORKS[model], {}).get(printed)
             if entry is not None:
                 return entry
     return None

@@ -11,8 +11,11 @@ from unlearnkit.base import Attack, Defence, RobustTrainer
 from unlearnkit.defences import InfluenceFilter, LossFilter, MaxUp, Sever
 from unlearnkit.poisoning import (
     BackGradient,
+    Bounds,
     Budget,
     ErrorMinimizing,
+    GradientCanceling,
+    GradPC,
     ImprovedMinMax,
     InfluenceAttack,
     KktAttack,
@@ -23,6 +26,9 @@ from unlearnkit.poisoning import (
     TotalGradientAttack,
 )
 from unlearnkit.training import Recipe
+
+LONG = "tgda_long"
+"""TGDA for more epochs than its ablations; what it is compared with other attacks by."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "defender_leads": {"leads": "defender"},
@@ -188,7 +194,7 @@ def _cpu() -> dict[str, Target]:
 
     Momentum makes few epochs of training what a hundred are in the paper. The games are cut in
     epochs, and a higher rate of the attacker makes up for some of them; LR's has a smaller
-    generator, since its ablations are many.
+    generator, since its ablations are many, and once is played for longer than they are.
     """
     recipe = Recipe(epochs=10, batch_size=1000, learning_rate=0.1)
     dense_recipe = dataclasses.replace(recipe, epochs=5)
@@ -200,12 +206,18 @@ def _cpu() -> dict[str, Target]:
     colour_game = dataclasses.replace(conv_game, architecture="autoencoder")
     binary_game = dataclasses.replace(game, epochs=20)
     flips, hardest = LabelFlip(rule="mirror"), MinMax()
+    canceling = GradientCanceling(
+        Budget(), Bounds(), corruption=GradPC(radius=1.0), steps=300, learning_rate=100.0
+    )
     rivals: dict[str, Attack] = {"label_flip": flips, "min_max": hardest}
     linear: dict[str, Attack] = {
         **rivals,
         "back_gradient": BackGradient(group=1800, unroll_steps=20),
         "meta_poison": MetaPoison(networks=8, steps=20),
         "error_minimizing": ErrorMinimizing(Budget(), placement="add", rounds=20),
+        LONG: dataclasses.replace(game, epochs=60),
+        "gradient_canceling": canceling,
+        "gradient_canceling_unbounded": dataclasses.replace(canceling, bounds=Bounds(box=None)),
         **ablation(game, [name for name in VARIANTS if not name.startswith("m20")]),
         **sweep("tgda", game, (0.01, 0.1, 0.3, 1.0)),
         **sweep("label_flip", LabelFlip(), (0.01, 0.03, 0.1, 0.3, 1.0)),

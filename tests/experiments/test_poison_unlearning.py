@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.poison_unlearning import claims
-from experiments.poison_unlearning.grid import load_grid
+from experiments.poison_unlearning.grid import as_rows, load_grid, over_budget
 from experiments.poison_unlearning.least_squares import (
     LeastSquares,
     Samples,
@@ -193,6 +193,7 @@ def made_up(kind, left, seeds=4):
         for (method, budget), value in rows.items():
             shown = value if sign > 0 else 1 - value
             metrics = {"accuracy_test": 0.5, metric: shown + 0.01 * rng.random()}
+            metrics["gaussian_gus"] = -value + 0.01 * rng.random()
             spread = 5.0 if method == ORIGINAL else 1.0
             curves = {"gaussian_statistic": spread * rng.normal(size=500)}
             yield PoisonRecord(
@@ -211,6 +212,21 @@ def test_claims_are_judged_by_the_figures(kind):
     assert verdicts(0.4)["1.5"] == "holds"
     if kind == "gaussian":
         assert verdicts(0.4)["After"] == "holds"
+        for left, verdict in ((0.4, "holds"), (0.02, "does not hold")):
+            judged = claims.grid_claims(kind, list(made_up(kind, left)))
+            found = {c.text.split()[0]: c.verdict for c in judged if "the GUS" in c.text}
+            assert found == {"training": "holds", "fine_tune": verdict}
+
+
+def test_what_a_budget_does_not_allow_has_no_row_but_is_told():
+    dear = PoisonRecord("1.5 %", "scrub", 0.02, 0, {}, Cost(0.0, 0.0), over_budget="4 % of it")
+    lost = dear._replace(budget=0.1, diverged="nan", over_budget=None)
+    rows = as_rows([dear, lost, *made_up("gaussian", 0.4)])
+    assert [row.diverged for row in rows[:2]] == ["nan", None]
+    assert over_budget([dear, dear._replace(seed=1), lost]) == [
+        "1.5 % poisons: scrub, 2 % of Retrain: 4 % of it"
+    ]
+    assert len(claims.grid_claims("gaussian", [*made_up("gaussian", 0.4), dear, lost])) > 0
 
 
 def test_one_kind_that_is_left_is_enough_for_no_silver_bullet():

@@ -42,9 +42,34 @@ def test_the_experiment_runs_from_data_to_page(tmp_path, capsys):
     assert page.count("<svg") == len(chosen) + 2  # pictures; the budget, and the size
     for words in ("Pretraining the leader matters", "undecided", "The paper", "harder to poison"):
         assert words in page
+    check_that_an_attack_is_put_into_a_result(tmp_path, folder / "digits-lr-smoke.json", capsys)
+    assert main(Tgda(scale="smoke", page=True, results=tmp_path)) == 0
+    page = (folder / "smoke.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == len(chosen) + 3
     assert "Label flip, 30 %" in (folder / "digits-lr-smoke.md").read_text(encoding="utf-8")
     assert main(Tgda(scale="smoke", page=True, results=tmp_path)) == 0
     assert (folder / "smoke.html").read_text(encoding="utf-8") == page
+
+
+def check_that_an_attack_is_put_into_a_result(results, path, capsys):
+    """The same rows at another time; nothing else is touched, and nothing is mixed."""
+    run, records = load_result(path)
+    again = Tgda(
+        scale="smoke", target="digits-lr", attack="label_flip@0.3", seeds=1, results=results
+    )
+    assert main(again) == 0
+    merged, found = load_result(path)
+    assert {record.method for record in found} == {record.method for record in records}
+    assert len(found) == len(records)
+    for record in records:
+        (same,) = [other for other in found if other.method == record.method]
+        assert same.metrics == record.metrics, record.method
+    assert list(merged["added"]) == ["label_flip@0.3"]
+    assert merged["provenance"] == run["provenance"]
+    before = path.read_bytes()
+    assert main(dataclasses.replace(again, seed=1)) == 2
+    assert "was made with" in capsys.readouterr().out
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -53,6 +78,9 @@ def test_the_experiment_runs_from_data_to_page(tmp_path, capsys):
         ({"target": "mnist-lr"}, "target must be one of digits-lr"),
         ({"seeds": 0}, "seeds must be >= 1, got 0"),
         ({"page": True}, "no result of scale smoke"),
+        ({"attack": "tgda"}, "attack needs a target"),
+        ({"target": "digits-lr", "attack": "kkt"}, "unknown attack 'kkt'; known: label_flip"),
+        ({"target": "digits-lr", "attack": "tgda"}, "run it without --attack first"),
     ],
 )
 def test_mistakes_are_told_clearly(tmp_path, capsys, options, message):
@@ -202,6 +230,16 @@ def test_a_claim_is_judged_by_its_figures(rival, noise, verdict):
     assert claim.paper == "2.79 against 1.52"
     assert found["The attacker as leader beats the defender as leader"].verdict == verdict
     assert "Pretraining the leader matters" not in found
+
+
+def test_other_attacks_are_compared_with_the_longest_game():
+    target = targets("cpu")["mnist-lr"]
+    drops = {"tgda": 0.01, "tgda_long": 0.03, "label_flip": 0.02, "cold_start": 0.02}
+    found = {claim.text: claim for claim in judge(target, records(drops, noise=1e-5))}
+    assert found["TGDA drops the accuracy more than Label flip"].verdict == "holds"
+    assert found["TGDA drops the accuracy more than Label flip"].paper == "2.79 against 1.52"
+    assert found["A warm start beats a cold start"].verdict == "does not hold"
+    assert found["TGDA drops the accuracy of LR at ε = 3 %"].ours.startswith("+3.0")
 
 
 def test_a_diverged_seed_is_left_out_with_its_pair():

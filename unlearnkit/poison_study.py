@@ -47,7 +47,8 @@ class PoisonRecord(NamedTuple):
       seed: which repetition.
       metrics: of `poison_effects`; empty where there is no result.
       cost: what unlearning took.
-      diverged: how a training or an unlearning diverged, or None.
+      diverged: how a training or an unlearning diverged, or left a network that cannot be audited,
+        or None.
       over_budget: what the least that the method can do costs, where that is too much, or None.
       curves: arrays for plots.
     """
@@ -234,7 +235,10 @@ def _judge(
     row: tuple[str, str, float | None, int],
 ) -> PoisonRecord:
     cost = unlearned.info.cost
-    metrics, curves = poison_effects(key, model, unlearned.variables, corrupted, cost)
+    try:
+        metrics, curves = poison_effects(key, model, unlearned.variables, corrupted, cost)
+    except DivergedError as error:
+        return PoisonRecord(*row, {}, cost, diverged=str(error))
     return PoisonRecord(*row, metrics, cost, curves=curves)
 
 

@@ -47,10 +47,14 @@ Cells = Mapping[tuple[str, float | None], Mapping[str, float]]
 
 
 def by_seed(records: Sequence[PoisonRecord], attack: str) -> list[Cells]:
-    """Returns the metrics of one attack by method and budget, seed by seed; without failures."""
+    """Returns the metrics of one attack by method and budget, seed by seed; without failures.
+
+    A seed without a poisoned and a retrained network has nothing to compare.
+    """
     own = [r for r in records if r.attack == attack and r.finished]
     seeds = sorted({record.seed for record in own})
-    return [{(r.method, r.budget): r.metrics for r in own if r.seed == s} for s in seeds]
+    cells = [{(r.method, r.budget): r.metrics for r in own if r.seed == s} for s in seeds]
+    return [one for one in cells if {(ORIGINAL, None), (RETRAIN, None)} <= one.keys()]
 
 
 def first_attack(records: Sequence[PoisonRecord]) -> str:

@@ -51,6 +51,7 @@ class Setting:
       gaussian, targeted, indiscriminate: ε, shares of the training set that are poisoned.
       budgets: shares of Retrain's example-gradients.
       rate_factor: of the learning rates of the methods. A subset has as many times fewer steps.
+      scrub_rate: the learning rate of SCRUB, which 002 does not say.
       matching_restarts, matching_steps: of gradient matching.
       canceling_steps, canceling_rate: of gradient canceling.
       canceling_radius: how far its bad weights are from the trained ones.
@@ -70,6 +71,7 @@ class Setting:
     indiscriminate: tuple[float, ...] = (0.015, 0.02, 0.025)
     budgets: tuple[float, ...] = BUDGETS
     rate_factor: float = 1.0
+    scrub_rate: float = 5e-4
     matching_restarts: int = 8
     matching_steps: int = 250
     canceling_steps: int = 1000
@@ -122,7 +124,9 @@ class Setting:
             "neg_grad_plus": NegGradPlus(**usual, beta=0.999),
             "exact_last_layers": ExactLastLayers(**usual, k=self.last),
             "catastrophic_last_layers": CatastrophicLastLayers(**usual, k=self.last),
-            "scrub": Scrub(batch_size=batch, learning_rate=5e-4 * factor, alpha=0.999, gamma=0.99),
+            "scrub": Scrub(
+                batch_size=batch, learning_rate=self.scrub_rate, alpha=0.999, gamma=0.99
+            ),
         }
 
     @property
@@ -160,6 +164,7 @@ def choose_setting(scale: Scale) -> Setting:
             targeted=(0.025,),
             budgets=(0.02, 0.06, 0.1),
             rate_factor=20.0,
+            scrub_rate=2e-3,
             indiscriminate=(0.015, 0.025),
             matching_restarts=2,
             matching_steps=100,

@@ -184,6 +184,18 @@ def test_divergence_is_a_row_and_not_the_end(model):
     ]
 
 
+def test_a_network_that_cannot_be_audited_is_a_row_too(model):
+    class Empties:
+        def __call__(self, key, model, variables, task, *, on_epoch=None) -> Unlearned:
+            empty = jax.tree.map(jnp.zeros_like, variables)
+            return Unlearned(empty, UnlearnInfo({}, Cost(1.0, 0.0)))
+
+    attacks = {"gaussian": GaussianPoison(budget=Budget(0.2))}
+    records = run(model, attacks=attacks, methods={"empties": Empties()}, budgets=(0.5,))
+    assert [record.finished for record in records] == [True, True, False]
+    assert "no direction" in records[-1].diverged
+
+
 def test_an_attack_that_diverges_is_a_row_too(model):
     @dataclasses.dataclass(frozen=True)
     class Diverges:

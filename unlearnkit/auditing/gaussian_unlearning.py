@@ -15,6 +15,7 @@ from scipy import stats
 from unlearnkit.auditing.intervals import mean_and_error, rate
 from unlearnkit.base import Audited, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.kernels import by_chunks, margins
+from unlearnkit.training import DivergedError
 from unlearnkit.validation import check_compatible, check_task, check_variables
 
 _CHUNK = 250
@@ -106,8 +107,8 @@ class GaussianUnlearningScore:
         prints its false negative rate.
 
         Raises:
-          ValueError: a task, variables or poisons that do not fit the model, or a poison whose
-            gradient is 0 or not finite.
+          ValueError: a task, variables or poisons that do not fit the model.
+          DivergedError: a poison's gradient is 0 or not finite.
         """
         check_task(task, model)
         check_variables(variables, model)
@@ -116,7 +117,7 @@ class GaussianUnlearningScore:
         found = noise_statistic(model, variables, poisons)
         if not np.all(np.isfinite(found)):
             row = int(np.argmin(np.isfinite(found)))
-            raise ValueError(
+            raise DivergedError(
                 f"the network has no direction at poison {row} "
                 f"({int(np.sum(~np.isfinite(found)))} such): its gradient in the image is 0 or not "
                 "finite; a network that is constant or has diverged cannot be audited"

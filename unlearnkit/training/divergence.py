@@ -10,7 +10,7 @@ from unlearnkit.validation import all_finite
 
 
 class DivergedError(FloatingPointError):
-    """The loss or a weight is no longer finite."""
+    """The loss or a weight is no longer finite, or the network is lost in another way."""
 
 
 def refuse_divergence(losses: float | np.ndarray, epoch: int, recipe: Recipe) -> None:

@@ -194,14 +194,17 @@ def _cpu() -> dict[str, Target]:
 
     Momentum makes few epochs of training what a hundred are in the paper. The games are cut in
     epochs, and a higher rate of the attacker makes up for some of them; LR's has a smaller
-    generator, since its ablations are many, and once is played for longer than they are.
+    generator, since its ablations are many, and once is played for longer than they are. NN's game
+    has more rounds for the same work, of smaller batches and fewer steps of the defender.
     """
     recipe = Recipe(epochs=10, batch_size=1000, learning_rate=0.1)
     dense_recipe = dataclasses.replace(recipe, epochs=5)
     small = dataclasses.replace(recipe, epochs=20, batch_size=100, learning_rate=0.05)
     pretrain = Recipe(epochs=3, batch_size=1000, optimizer="adam", learning_rate=1e-3)
     game = TotalGradientAttack(epochs=3, attacker_rate=0.3, hidden=(256, 256), pretrain=pretrain)
-    dense_game = dataclasses.replace(game, epochs=1, hidden=(784, 784), max_solve_steps=8)
+    dense_game = dataclasses.replace(
+        game, epochs=1, batch_size=250, defender_steps=5, max_solve_steps=8
+    )
     conv_game = dataclasses.replace(game, batch_size=500, max_solve_steps=8)
     colour_game = dataclasses.replace(conv_game, architecture="autoencoder")
     binary_game = dataclasses.replace(game, epochs=20)
@@ -223,7 +226,7 @@ def _cpu() -> dict[str, Target]:
         **sweep("label_flip", LabelFlip(), (0.01, 0.03, 0.1, 0.3, 1.0)),
         **sweep("min_max", hardest, (0.01, 0.1)),
     }
-    dense = {**rivals, **ablation(dense_game, ("no_pretraining",))}
+    dense: dict[str, Attack] = {**rivals, "tgda": dense_game}
     conv: dict[str, Attack] = {"label_flip": flips, **ablation(conv_game, ("no_pretraining",))}
     colour: dict[str, Attack] = {
         "label_flip": flips,

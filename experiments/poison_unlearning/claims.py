@@ -276,6 +276,6 @@ def _difference(
 ) -> Claim:
     where = f"section {where}"
     if not seeds:
-        return Claim(text, where, "no result within the budget", paper, "undecided")
+        return Claim(text, where, "no result", paper, "undecided")
     verdict, ours = judge_difference([value(cells) for cells in seeds], sign=sign)
     return Claim(text, where, unit + ours, paper, verdict)

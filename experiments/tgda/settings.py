@@ -245,7 +245,7 @@ def _cpu() -> dict[str, Target]:
             dense_recipe,
             dense,
             transfer=("logistic",),
-            # One solve with the Hessian a class takes a quarter of an hour, Sever two minutes.
+            # Influences by 61,800 gradients of 1.2 million numbers take a quarter of an hour.
             defences={"loss_filter": LossFilter(), "max_up": MaxUp()},
         ),
         "mnist-cnn": Target("mnist", "cnn_mnist", small, conv, train=5000, defences=defend(small)),

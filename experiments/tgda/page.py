@@ -189,17 +189,27 @@ def _further(
         ("drop_on_", "Poisons of TGDA, trained on by", lambda n: TRANSFER.get((own, NETWORKS[n]))),
         ("drop_after_", "TGDA after", lambda n: DEFENDED.get((own, n))),
     ):
+        filters = ("precision", "recall") if prefix == "drop_after_" else ()
         body = []
         for name in dict.fromkeys(n for n in found if n.startswith(prefix)):
             other = name.removeprefix(prefix)
-            drops = list(runs.metric("tgda", name).values())
-            spread = f"±{np.std(drops, ddof=1):.2f}" if len(drops) > 1 else ""
             said = told(other) if target.source == "mnist" else None
-            cells = [f"{np.mean(drops):.2f}{spread}", "" if said is None else f"{said:.2f}"]
+            cells = [_spread(runs, name), "" if said is None else f"{said:.2f}"]
+            cells += [_spread(runs, f"{metric}_of_{other}") for metric in filters]
             body.append([NETWORKS.get(other, other), *cells])
         if body:
-            tables.append(((head, "drop, points", "paper's drop"), body))
+            scores = [f"{metric} on the poisons, %" for metric in filters]
+            tables.append(((head, "drop, points", "paper's drop", *scores), body))
     return tables
+
+
+def _spread(runs: Runs, metric: str) -> str:
+    """Returns mean and standard deviation of a metric of TGDA, in %; nothing where it has none."""
+    values = list(runs.metric("tgda", metric).values())
+    if not values:
+        return ""
+    spread = f"±{np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.2f}{spread}"
 
 
 def _notes(run: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -46,7 +46,9 @@ def test_the_experiment_runs_from_data_to_page(tmp_path, capsys):
     assert main(Tgda(scale="smoke", page=True, results=tmp_path)) == 0
     page = (folder / "smoke.html").read_text(encoding="utf-8")
     assert page.count("<svg") == len(chosen) + 3
-    assert "Label flip, 30 %" in (folder / "digits-lr-smoke.md").read_text(encoding="utf-8")
+    table = (folder / "digits-lr-smoke.md").read_text(encoding="utf-8")
+    assert "Label flip, 30 %" in table
+    assert "precision on the poisons" in table
     assert main(Tgda(scale="smoke", page=True, results=tmp_path)) == 0
     assert (folder / "smoke.html").read_text(encoding="utf-8") == page
 

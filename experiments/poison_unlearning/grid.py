@@ -60,7 +60,7 @@ def save_grid(path: Path, records: Sequence[PoisonRecord], run: Mapping[str, Any
         {
             **record._asdict(),
             "cost": record.cost._asdict(),
-            "curves": {k: np.asarray(v).tolist() for k, v in record.curves.items() if k == KEPT},
+            "curves": {k: np.round(v, 4).tolist() for k, v in record.curves.items() if k == KEPT},
         }
         for record in records
     ]

@@ -195,7 +195,8 @@ def _cpu() -> dict[str, Target]:
     Momentum makes few epochs of training what a hundred are in the paper. The games are cut in
     epochs, and a higher rate of the attacker makes up for some of them; LR's has a smaller
     generator, since its ablations are many, and once is played for longer than they are. NN's game
-    has more rounds for the same work, of smaller batches and fewer steps of the defender.
+    has more rounds for the same work, of smaller batches and fewer steps of the defender, and a
+    damping under which its solves end.
     """
     recipe = Recipe(epochs=10, batch_size=1000, learning_rate=0.1)
     dense_recipe = dataclasses.replace(recipe, epochs=5)
@@ -203,7 +204,7 @@ def _cpu() -> dict[str, Target]:
     pretrain = Recipe(epochs=3, batch_size=1000, optimizer="adam", learning_rate=1e-3)
     game = TotalGradientAttack(epochs=3, attacker_rate=0.3, hidden=(256, 256), pretrain=pretrain)
     dense_game = dataclasses.replace(
-        game, epochs=1, batch_size=250, defender_steps=5, max_solve_steps=8
+        game, batch_size=250, defender_steps=5, damping=1.0, max_solve_steps=8
     )
     conv_game = dataclasses.replace(game, batch_size=500, max_solve_steps=8)
     colour_game = dataclasses.replace(conv_game, architecture="autoencoder")

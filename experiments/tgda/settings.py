@@ -214,7 +214,7 @@ def _cpu() -> dict[str, Target]:
         Budget(), Bounds(), corruption=GradPC(radius=1.0), steps=300, learning_rate=100.0
     )
     rivals: dict[str, Attack] = {"label_flip": flips, "min_max": hardest}
-    # The curvature of the influence filter takes five minutes for a CNN and fifteen for NN.
+    # The influence filter had not ended after four minutes for the CNN and fifteen for NN.
     cheap: dict[str, Defence | RobustTrainer] = {"loss_filter": LossFilter(), "max_up": MaxUp()}
     linear: dict[str, Attack] = {
         **rivals,

@@ -124,10 +124,7 @@ class StackelbergUnlearn(SgdSettings):
                 f"a quantile auditor needs a score, got the vectors {self.feature!r}; "
                 "choose feature='margin', 'loss' or 'confidence'"
             )
-        if self.gradient not in get_args(GradientPath):
-            raise ValueError(
-                f"unknown gradient {self.gradient!r}; known: {', '.join(get_args(GradientPath))}"
-            )
+        check_known("gradient", self.gradient, get_args(GradientPath))
         check_at_least(self, 2, "folds")
         check_at_least(self, 1, "chunk")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,9 @@ TABLE_2: dict[str, str] = {
     "scrub": "85.48, 85.45, 84.15 %",
 }
 """Test accuracies of 002, Table 2, after 10 of 100 epochs."""
-Cells = Mapping[tuple[str, float | None], Mapping[str, float]]
+Row = tuple[str, float | None]
+"""A method and its budget."""
+Cells = Mapping[Row, Mapping[str, float]]
 
 
 def by_seed(records: Sequence[PoisonRecord], attack: str) -> list[Cells]:
@@ -68,6 +71,11 @@ def methods_of(records: Sequence[PoisonRecord]) -> list[str]:
     return [name for name in names if name != "retrain"]
 
 
+def largest_budget(records: Sequence[PoisonRecord]) -> float:
+    """Returns the share of Retrain's cost at which methods are judged."""
+    return max(r.budget for r in records if r.budget is not None)
+
+
 def grid_claims(kind: str, records: Sequence[PoisonRecord]) -> list[Claim]:
     """Returns the claims on one kind of poisons, at the largest budget and all their shares."""
     found: list[Claim] = []
@@ -76,9 +84,9 @@ def grid_claims(kind: str, records: Sequence[PoisonRecord]) -> list[Claim]:
         found.append(_poisoned(kind, attack, seeds))
         if kind == "gaussian":
             found.append(_clean_after_retrain(attack, records))
-        found += _left(kind, attack, records, seeds)
+        found += _left(kind, attack, records, seeds).values()
         if kind == "gaussian":
-            found += _score(attack, records, seeds)
+            found += _score(attack, records, seeds).values()
         if kind == "indiscriminate":
             found += _indiscriminate(attack, records, seeds)
     return found
@@ -88,11 +96,10 @@ def _poisoned(kind: str, attack: str, seeds: Sequence[Cells]) -> Claim:
     metric, sign = EFFECTS[kind]
     text = f"{attack} {kind} poisons show in the network that trained on them: {WORDS[kind]}"
     paper = TABLE_2[ORIGINAL] if kind == "indiscriminate" else NO_NUMBER
-
-    def value(cells: Cells) -> float:
-        return cells[ORIGINAL, None][metric] - cells[RETRAIN, None][metric]
-
-    return _difference(text, WHERE[kind], seeds, value, sign, paper, "less Retrain: ")
+    row = (ORIGINAL, None)
+    return _less_retrain(
+        text, WHERE[kind], seeds, row, itemgetter(metric), sign, paper, "less Retrain: "
+    )
 
 
 def _clean_after_retrain(attack: str, records: Sequence[PoisonRecord]) -> Claim:
@@ -123,47 +130,47 @@ def _clean_after_retrain(attack: str, records: Sequence[PoisonRecord]) -> Claim:
 
 def _left(
     kind: str, attack: str, records: Sequence[PoisonRecord], seeds: Sequence[Cells]
-) -> list[Claim]:
+) -> dict[str, Claim]:
+    """Returns by method whether the effect of the poisons is larger than after Retrain."""
     metric, sign = EFFECTS[kind]
-    most = max(r.budget for r in records if r.budget is not None)
-    claims = []
+    most = largest_budget(records)
+    found = {}
     for method in methods_of(records):
-        done = [cells for cells in seeds if (method, most) in cells]
         text = f"{method} leaves {attack} {kind} poisons at {100 * most:g} % of Retrain's cost"
         paper = TABLE_2.get(method, NO_NUMBER) if kind == "indiscriminate" else NO_NUMBER
-
-        def value(cells: Cells, method: str = method) -> float:
-            return cells[method, most][metric] - cells[RETRAIN, None][metric]
-
         unit = f"{WORDS[kind]} less Retrain's: "
-        claims.append(_difference(text, WHERE[kind], done, value, sign, paper, unit))
-    return claims
+        found[method] = _less_retrain(
+            text, WHERE[kind], seeds, (method, most), itemgetter(metric), sign, paper, unit
+        )
+    return found
 
 
-def _score(attack: str, records: Sequence[PoisonRecord], seeds: Sequence[Cells]) -> list[Claim]:
+def _score(
+    attack: str, records: Sequence[PoisonRecord], seeds: Sequence[Cells]
+) -> dict[str, Claim]:
     """The same by the GUS, whose distance from 0 is the influence of the poisons (section 4.3)."""
-    most = max(r.budget for r in records if r.budget is not None)
-    rows: dict[str, tuple[str, float | None]] = {"training on them": (ORIGINAL, None)}
+    most = largest_budget(records)
+    rows: dict[str, Row] = {ORIGINAL: (ORIGINAL, None)}
     rows |= {method: (method, most) for method in methods_of(records)}
-    claims = []
+    found = {}
     for name, row in rows.items():
-        done = [cells for cells in seeds if row in cells]
-
-        def value(cells: Cells, row: tuple[str, float | None] = row) -> float:
-            scores = [abs(cells[at]["gaussian_gus"]) for at in (row, (RETRAIN, None))]
-            return scores[0] - scores[1]
-
+        who = "training on them" if name == ORIGINAL else name
+        text = f"{who} leaves the GUS of {attack} gaussian poisons further from 0 than Retrain"
         unit = "distance of the GUS from 0, less Retrain's: "
-        text = f"{name} leaves the GUS of {attack} gaussian poisons further from 0 than Retrain"
-        where = "4.3, Figures 6 and 7"
-        claims.append(_difference(text, where, done, value, 1, NO_NUMBER, unit))
-    return claims
+        found[name] = _less_retrain(
+            text, "4.3, Figures 6 and 7", seeds, row, _distance_from_null, 1, NO_NUMBER, unit
+        )
+    return found
+
+
+def _distance_from_null(metrics: Mapping[str, float]) -> float:
+    return abs(metrics["gaussian_gus"])
 
 
 def _indiscriminate(
     attack: str, records: Sequence[PoisonRecord], seeds: Sequence[Cells]
 ) -> list[Claim]:
-    most = max(r.budget for r in records if r.budget is not None)
+    most = largest_budget(records)
     claims = []
     for text, method, other, sign in (
         ("fine_tune alleviates", ("fine_tune", most), (ORIGINAL, None), 1),
@@ -198,7 +205,7 @@ def no_silver_bullet(grids: Mapping[str, Sequence[PoisonRecord]]) -> list[Claim]
     verdict: Any = "holds" if all(fails.values()) else "undecided"
     if any(all(left[kind].get(m) == "does not hold" for kind in left) for m in methods):
         verdict = "does not hold"
-    most = max(r.budget for r in next(iter(grids.values())) if r.budget is not None)
+    most = largest_budget(next(iter(grids.values())))
     text = f"No method reaches Retrain on all kinds of poisons at {100 * most:g} % of its cost"
     return [Claim(text, "section 5.2", ours, "none of seven", verdict)]
 
@@ -207,15 +214,10 @@ def _verdicts(kind: str, records: Sequence[PoisonRecord]) -> dict[str, Verdict]:
     """Returns by method whether it leaves the poisons; Gaussian ones by their TPR or their GUS."""
     attack = first_attack(records)
     seeds = by_seed(records, attack)
-    found = {
-        method: claim.verdict
-        for method, claim in zip(
-            methods_of(records), _left(kind, attack, records, seeds), strict=True
-        )
-    }
+    found = {method: c.verdict for method, c in _left(kind, attack, records, seeds).items()}
     if kind == "gaussian":
-        by_score = zip(methods_of(records), _score(attack, records, seeds)[1:], strict=True)
-        found |= {method: "holds" for method, claim in by_score if claim.verdict == "holds"}
+        scores = _score(attack, records, seeds)
+        found |= {method: "holds" for method in found if scores[method].verdict == "holds"}
     return found
 
 
@@ -263,6 +265,25 @@ def update_claims(courses: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Cl
         text = f"The L1 shift of {what} is about 3.3 (within a factor of 1.5)"
         claims.append(Claim(text, "C.2", f"{mean:.2f} ± {reach:.2f}", "3.3", near))
     return claims
+
+
+def _less_retrain(
+    text: str,
+    where: str,
+    seeds: Sequence[Cells],
+    row: Row,
+    read: Callable[[Mapping[str, float]], float],
+    sign: int,
+    paper: str,
+    unit: str,
+) -> Claim:
+    """Judges what a row reads, less what the retrained network does, on the seeds that have it."""
+
+    def value(cells: Cells) -> float:
+        return read(cells[row]) - read(cells[RETRAIN, None])
+
+    done = [cells for cells in seeds if row in cells]
+    return _difference(text, where, done, value, sign, paper, unit)
 
 
 def _difference(

@@ -11,7 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from experiments.poison_unlearning.claims import EFFECTS, FPR, WORDS, by_seed, first_attack
+from experiments.poison_unlearning.claims import (
+    EFFECTS,
+    FPR,
+    WORDS,
+    by_seed,
+    first_attack,
+    largest_budget,
+)
 from experiments.poison_unlearning.shift import SHARES
 from unlearnkit.poison_study import RETRAIN, PoisonRecord
 from unlearnkit.reporting import STYLE, to_svg
@@ -38,7 +45,7 @@ def methods_against_retrain(kind: str, records: Sequence[PoisonRecord]) -> str:
     """
     metric = EFFECTS[kind][0]
     panels = {metric: WORDS[kind], "accuracy_test": "test accuracy"}
-    most = max(r.budget for r in records if r.budget is not None)
+    most = largest_budget(records)
     seeds = by_seed(records, first_attack(records))
     names = [name for name in NAMES if any((name, most) in cells for cells in seeds)]
     with mpl.rc_context(STYLE):
@@ -86,7 +93,7 @@ def sizes(records: Sequence[PoisonRecord]) -> str:
     """Returns Figure 9: TPR at FPR 0.01 at the largest budget, by the share of poisons."""
     metric = EFFECTS["gaussian"][0]
     attacks = list(dict.fromkeys(r.attack for r in records))
-    most = max(r.budget for r in records if r.budget is not None)
+    most = largest_budget(records)
     rows: dict[str, tuple[str, float | None]] = {"no unlearning": (ORIGINAL, None)}
     rows |= {label: (name, most) for name, label in NAMES.items() if name != "retrain"}
     with mpl.rc_context(STYLE):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from experiments.claims import Claim, claims_markdown, claims_table
 from experiments.frame import Scale
 from experiments.poison_unlearning import claims, figures
 from experiments.poison_unlearning.grid import as_rows, load_grid, over_budget
-from experiments.poison_unlearning.setting import POISONS
+from experiments.poison_unlearning.setting import POISONS, choose_settings
 from unlearnkit.files import write_text
 from unlearnkit.poison_study import PoisonRecord
 from unlearnkit.reporting import (
@@ -24,8 +24,11 @@ from unlearnkit.reporting import (
     to_markdown,
 )
 
-STUDIES = ("shift", "updates")
-PARTS = (*POISONS, *STUDIES)
+SYNTHETIC = "synthetic"
+"""Stands for the dataset of Figure 5, which is drawn."""
+PARTS_OF_DATA = (*POISONS, "shift")
+PARTS_OF_SYNTHETIC = ("updates",)
+PARTS = (*PARTS_OF_DATA, *PARTS_OF_SYNTHETIC)
 TITLES = {
     "gaussian": "Gaussian poisons",
     "targeted": "Targeted poisons",
@@ -96,60 +99,64 @@ def columns(kind: str) -> tuple[Column, ...]:
 
 def result_path(folder: Path, part: str, dataset: str, scale: Scale) -> Path:
     """Returns where the result of a part is kept."""
-    name = "synthetic" if part == "updates" else dataset
+    name = SYNTHETIC if part in PARTS_OF_SYNTHETIC else dataset
     return folder / "poison_unlearning" / f"{name}-{part}-{scale}.json"
 
 
-def write_page(folder: Path, dataset: str, scale: Scale) -> Path:
+def write_page(folder: Path, scale: Scale) -> Path:
     """Writes tables, figures and the page of all results of a scale; returns the page's path.
 
     Raises:
       FileNotFoundError: there are none.
     """
+    summaries: list[str] = []
     sections: list[str] = []
     runs: dict[str, Any] = {}
-    grids: dict[str, Sequence[PoisonRecord]] = {}
-    for part, path in _present(folder, dataset, scale):
-        sections.append(f"<h2>{html.escape(TITLES[part])}</h2>")
-        dear: list[str] = []
-        if part in POISONS:
-            runs[part], grids[part] = load_grid(path)
-            dear = over_budget(grids[part])
-            judged, drawn = _grid(part, grids[part])
-            rows = as_rows(grids[part])
-            sections += [table_section(rows, columns(part)), _gallery(path)]
-            table = to_markdown(rows, columns(part)) + "\n"
-        else:
-            runs[part] = json.loads(path.read_text(encoding="utf-8"))
-            judged, drawn = _study(part, runs[part].pop("figure"))
-            table = ""
-        notes = [*runs[part]["notes"], *dear]
-        told = "".join(f"\n{note}\n" for note in notes)
-        write_text(path.with_suffix(".md"), table + claims_markdown(judged) + told)
-        sections += [claims_table(judged), *(f"<p>{html.escape(note)}</p>" for note in notes)]
-        for name, (svg, caption) in drawn.items():
-            write_text(path.with_name(f"{path.stem}-{name}.svg"), svg)
-            sections.append(figure_section(caption.partition(":")[0], svg, caption))
+    for dataset in (*choose_settings(scale), SYNTHETIC):
+        grids: dict[str, Sequence[PoisonRecord]] = {}
+        for part in PARTS_OF_SYNTHETIC if dataset == SYNTHETIC else PARTS_OF_DATA:
+            path = result_path(folder, part, dataset, scale)
+            if not path.is_file():
+                continue
+            title = f"{dataset}: {TITLES[part]}"
+            made, runs[title], grids[part] = _part(part, path)
+            sections += [f"<h2>{html.escape(title)}</h2>", *made]
+        summary = claims.no_silver_bullet({k: v for k, v in grids.items() if v})
+        if summary:
+            path = folder / "poison_unlearning" / f"{dataset}-{scale}.md"
+            write_text(path, claims_markdown(summary))
+            summaries += [f"<h2>{html.escape(dataset)}</h2>", claims_table(summary)]
     if not runs:
         raise FileNotFoundError(f"no result of scale {scale} in {folder / 'poison_unlearning'}")
-    summary = claims.no_silver_bullet(grids)
-    lead = [claims_table(summary)] if summary else []
-    if summary:
-        path = folder / "poison_unlearning" / f"{dataset}-{scale}.md"
-        write_text(path, claims_markdown(summary))
     title = f"Machine unlearning and data poisoning (paper 002), scale {scale}"
-    page = folder / "poison_unlearning" / f"{dataset}-{scale}.html"
-    write_text(
-        page, compose_page([*lead, *sections, settings_section(runs)], title=title, lead=LEAD)
-    )
+    page = folder / "poison_unlearning" / f"{scale}.html"
+    body = [*summaries, *sections, settings_section(runs)]
+    write_text(page, compose_page(body, title=title, lead=LEAD))
     return page
 
 
-def _present(folder: Path, dataset: str, scale: Scale) -> Iterator[tuple[str, Path]]:
-    for part in PARTS:
-        path = result_path(folder, part, dataset, scale)
-        if path.is_file():
-            yield part, path
+def _part(part: str, path: Path) -> tuple[list[str], dict[str, Any], Sequence[PoisonRecord]]:
+    """Writes what a result says; returns its sections, its settings, and the records of a grid."""
+    records: Sequence[PoisonRecord] = ()
+    sections: list[str] = []
+    if part in POISONS:
+        run, records = load_grid(path)
+        judged, drawn = _grid(part, records)
+        rows = as_rows(records)
+        sections += [table_section(rows, columns(part)), _gallery(path)]
+        table = to_markdown(rows, columns(part)) + "\n"
+    else:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        judged, drawn = _study(part, run.pop("figure"))
+        table = ""
+    notes = [*run["notes"], *over_budget(records)]
+    told = "".join(f"\n{note}\n" for note in notes)
+    write_text(path.with_suffix(".md"), table + claims_markdown(judged) + told)
+    sections += [claims_table(judged), *(f"<p>{html.escape(note)}</p>" for note in notes)]
+    for name, (svg, caption) in drawn.items():
+        write_text(path.with_name(f"{path.stem}-{name}.svg"), svg)
+        sections.append(figure_section(caption.partition(":")[0], svg, caption))
+    return sections, run, records
 
 
 def _grid(

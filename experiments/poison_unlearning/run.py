@@ -11,16 +11,29 @@ from typing import Any, Literal
 import jax
 from jaxtyping import Array, Key
 
-from experiments.frame import Scale, StageProgress, noted, run_to_page
+from experiments.frame import (
+    Scale,
+    StageProgress,
+    choose_named,
+    load_present,
+    noted,
+    run_to_page,
+)
 from experiments.poison_unlearning.grid import key_of, run_grid, save_grid
 from experiments.poison_unlearning.least_squares import study_updates
-from experiments.poison_unlearning.page import PARTS, result_path, write_page
+from experiments.poison_unlearning.page import (
+    PARTS,
+    PARTS_OF_DATA,
+    PARTS_OF_SYNTHETIC,
+    result_path,
+    write_page,
+)
 from experiments.poison_unlearning.pictures import gallery
 from experiments.poison_unlearning.setting import (
     POISONS,
     Data,
     Setting,
-    choose_setting,
+    choose_settings,
     read,
     some,
 )
@@ -39,9 +52,11 @@ class PoisonUnlearning:
     """Poisons a training set three ways, unlearns the poisons, and measures what is left."""
 
     scale: Scale = "cpu"
-    """smoke (digits), cpu (a CIFAR-10 subset, a small network), paper (ResNet-18, accelerator)."""
+    """smoke (digits), cpu (subsets of CIFAR-10 and MNIST), paper (ResNet-18, accelerator)."""
     part: Part = "all"
     """One kind of poisons; shift (Figure 4); updates (Figure 5); page (from results); or all."""
+    dataset: str | None = None
+    """One dataset of the scale; by default all whose data are present."""
     data_dir: Path | None = None
     """Where prepared TFDS datasets are."""
     seeds: int | None = None
@@ -58,14 +73,29 @@ def main(config: PoisonUnlearning) -> int:
 
 
 def _run(config: PoisonUnlearning, progress: StageProgress) -> Path:
-    setting = choose_setting(config.scale)
+    settings = choose_named(
+        "dataset", choose_settings(config.scale), config.dataset, config.scale
+    )  # fmt: skip
     if config.seeds is not None:
-        setting = dataclasses.replace(setting, seeds=config.seeds)
+        settings = {
+            name: dataclasses.replace(setting, seeds=config.seeds)
+            for name, setting in settings.items()
+        }
     chosen = PARTS if config.part == "all" else tuple(p for p in PARTS if p == config.part)
-    data = read(setting, config.data_dir) if set(chosen) - {"updates"} else None
+    of_data = [part for part in chosen if part in PARTS_OF_DATA]
+    for name, setting in settings.items() if of_data else ():
+        data = load_present(
+            partial(read, setting, config.data_dir),
+            name,
+            asked=config.dataset is not None,
+            on_stage=progress,
+        )
+        for part in of_data if data is not None else ():
+            _run_part(config, setting, part, data, progress)
     for part in chosen:
-        _run_part(config, setting, part, data, progress)
-    return write_page(config.results, setting.dataset, config.scale)
+        if part in PARTS_OF_SYNTHETIC:
+            _run_part(config, next(iter(settings.values())), part, None, progress)
+    return write_page(config.results, config.scale)
 
 
 def _run_part(

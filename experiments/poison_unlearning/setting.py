@@ -52,7 +52,8 @@ class Setting:
       budgets: shares of Retrain's example-gradients.
       rate_factor: of the learning rates of the methods. A subset has as many times fewer steps.
       scrub_rate: the learning rate of SCRUB, which 002 does not say.
-      matching_restarts, matching_steps: of gradient matching.
+      matching_restarts, matching_steps, matching_radius: of gradient matching; it augments as the
+        recipe does.
       canceling_steps, canceling_rate: of gradient canceling.
       canceling_radius: how far its bad weights are from the trained ones.
       canceling_parameters: whose gradient is cancelled; all where empty.
@@ -74,6 +75,7 @@ class Setting:
     scrub_rate: float = 5e-4
     matching_restarts: int = 8
     matching_steps: int = 250
+    matching_radius: float = 16 / 255
     canceling_steps: int = 1000
     canceling_rate: float = 0.1
     canceling_radius: float = 1.0
@@ -91,14 +93,14 @@ class Setting:
         if poison == "gaussian":
             return GaussianPoison(budget=budget)
         if poison == "targeted":
-            images = can_be_mirrored(self.dataset)
+            augmentation = self.recipe.augmentation
             return GradientMatching(
                 budget=budget,
-                bounds=Bounds(box=None, radius=16 / 255),  # Γ of A.1.1 bounds the change alone
+                bounds=Bounds(box=None, radius=self.matching_radius),  # Γ of A.1.1: no box
                 restarts=self.matching_restarts,
                 steps=self.matching_steps,
-                shift=4 if images else 1,
-                flip=images,
+                shift=0 if augmentation == "none" else self.recipe.shift,
+                flip=augmentation == "shift_flip",
             )
         return GradientCanceling(
             budget=budget,
@@ -135,30 +137,26 @@ class Setting:
         return 1 if self.model == "mlp" else 3
 
 
-def can_be_mirrored(dataset: str) -> bool:
-    """Whether a mirrored image of the dataset is one too: no digit is."""
-    return dataset not in ("digits", "mnist")
-
-
-def choose_setting(scale: Scale) -> Setting:
-    """Returns the setting of a scale; paper is 002's own."""
-    recipe = Recipe(
-        epochs=100,
-        batch_size=128,
-        learning_rate=0.1,
-        weight_decay=5e-4,
-        schedule="cosine",
-        augmentation="shift_flip",
-        compute_dtype="bfloat16",
-    )
+def choose_settings(scale: Scale) -> dict[str, Setting]:
+    """Returns the settings of a scale by dataset; paper is 002's own."""
     if scale == "paper":
-        return Setting("cifar10", "resnet18", recipe)
+        recipe = Recipe(
+            epochs=100,
+            batch_size=128,
+            learning_rate=0.1,
+            weight_decay=5e-4,
+            schedule="cosine",
+            augmentation="shift_flip",
+            compute_dtype="bfloat16",
+        )
+        return _by_dataset(Setting("cifar10", "resnet18", recipe))
     small = Recipe(epochs=50, batch_size=128, learning_rate=0.02, schedule="cosine")
     if scale == "cpu":
-        return Setting(
+        decaying = dataclasses.replace(small, weight_decay=5e-4)
+        cifar = Setting(
             "cifar10",
             "cnn_cifar",
-            dataclasses.replace(small, weight_decay=5e-4),
+            decaying,
             train=2500,
             gaussian=(0.025, 0.05),
             targeted=(0.025,),
@@ -178,27 +176,51 @@ def choose_setting(scale: Scale) -> Setting:
             features=2500,
             feature_poisons=19,
         )
-    return Setting(
-        "digits",
-        "mlp",
-        dataclasses.replace(small, epochs=10, batch_size=32, learning_rate=0.1),
-        train=400,
-        gaussian=(0.1,),
-        targeted=(0.05,),
-        indiscriminate=(0.05,),
-        budgets=(0.2,),
-        matching_restarts=2,
-        matching_steps=20,
-        canceling_steps=200,
-        canceling_rate=10.0,
-        seeds=2,
-        features=300,
-        feature_poisons=12,
-        least_squares=LeastSquares(
-            samples=600, features=60, informative=10, poisons=60, removed=190, epochs=20,
-            steps=100, repetitions=2
-        ),
+        mnist = dataclasses.replace(
+            cifar,
+            dataset="mnist",
+            model="mlp",
+            recipe=dataclasses.replace(decaying, epochs=30, learning_rate=0.05),
+            train=6000,
+            targeted=(0.05,),
+            indiscriminate=(0.025, 0.05),
+            matching_steps=250,
+            matching_radius=0.3,  # what digits are attacked with; 16/255 shows in none of them
+            canceling_rate=70.0,
+            canceling_radius=0.3,
+            canceling_parameters=(),
+            seeds=8,
+            features=6000,
+            feature_poisons=46,
+        )
+        return _by_dataset(cifar, mnist)
+    return _by_dataset(
+        Setting(
+            "digits",
+            "mlp",
+            dataclasses.replace(small, epochs=10, batch_size=32, learning_rate=0.1),
+            train=400,
+            gaussian=(0.1,),
+            targeted=(0.05,),
+            indiscriminate=(0.05,),
+            budgets=(0.2,),
+            matching_restarts=2,
+            matching_steps=20,
+            canceling_steps=200,
+            canceling_rate=10.0,
+            seeds=2,
+            features=300,
+            feature_poisons=12,
+            least_squares=LeastSquares(
+                samples=600, features=60, informative=10, poisons=60, removed=190, epochs=20,
+                steps=100, repetitions=2
+            ),
+        )
     )  # fmt: skip
+
+
+def _by_dataset(*settings: Setting) -> dict[str, Setting]:
+    return {setting.dataset: setting for setting in settings}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -44,10 +45,10 @@ def test_writes_numbers_tables_pictures_and_the_page(results):
     stems |= {"digits-shift-smoke", "synthetic-updates-smoke"}
     written = {f"{stem}.{kind}" for stem in stems for kind in ("json", "md")}
     assert {path.name for path in results.iterdir()} == {
-        *drawn, *written, "digits-smoke.html", "digits-smoke.md"
+        *drawn, *written, "smoke.html", "digits-smoke.md"
     }  # fmt: skip
     assert all((results / name).read_text().startswith("<svg") for name in drawn)
-    page = (results / "digits-smoke.html").read_text()
+    page = (results / "smoke.html").read_text()
     assert page.count("<svg") == len(drawn)
     assert "No method reaches Retrain" in page
 
@@ -65,15 +66,18 @@ def test_every_method_stands_within_the_budget(results):
 
 
 def test_the_page_is_made_again_from_its_numbers(results):
-    page = (results / "digits-smoke.html").read_text()
-    (results / "digits-smoke.html").unlink()
+    page = (results / "smoke.html").read_text()
+    (results / "smoke.html").unlink()
     assert main(PoisonUnlearning(scale="smoke", part="page", results=results.parent)) == 0
-    assert (results / "digits-smoke.html").read_text() == page
+    assert (results / "smoke.html").read_text() == page
 
 
 def test_missing_data_and_missing_results_are_told(tmp_path, capsys):
-    assert main(PoisonUnlearning(scale="cpu", data_dir=tmp_path, results=tmp_path)) == 2
+    asked = PoisonUnlearning(scale="cpu", dataset="mnist", data_dir=tmp_path, results=tmp_path)
+    assert main(asked) == 2
     assert "error:" in capsys.readouterr().out
+    assert main(dataclasses.replace(asked, dataset="digits")) == 2
+    assert "dataset must be one of cifar10, mnist at scale cpu" in capsys.readouterr().out
     assert main(PoisonUnlearning(scale="cpu", part="page", results=tmp_path)) == 2
     assert "no result of scale cpu" in capsys.readouterr().out
 

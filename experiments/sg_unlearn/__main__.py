@@ -3,7 +3,7 @@
 Command:   python -m experiments.sg_unlearn --scale cpu --data-dir DIR
            python -m experiments.sg_unlearn --scale cpu --part page     (the page from results)
 Time:      smoke: about two minutes, of compilation. cpu: CIFAR-10's tables take 6 minutes each on
-           one core and its figures 7; MNIST was not timed. paper: an accelerator.
+           one core and its figures 7, MNIST's class-wise ones 8. paper: an accelerator.
 Expected:  SG lowers MIA accuracy, KS and Wasserstein distance toward Retrain against FT, at some
            cost of test accuracy; the page says of each claim whether it holds.
 """

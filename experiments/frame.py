@@ -84,6 +84,15 @@ class StageProgress:
         self._stage = stage
 
 
+def told_of(subject: str, on_stage: OnStage) -> OnStage:
+    """Returns `on_stage` for stages of one subject, which it names before each."""
+
+    def tell(stage: str, done: int, total: int) -> None:
+        on_stage(f"{subject}: {stage}", done, total)
+
+    return tell
+
+
 def run_to_page(work: Callable[[StageProgress], Path | None]) -> int:
     """Runs an experiment and says where its page is; returns the exit code."""
     console = make_console()

@@ -65,6 +65,11 @@ def first_attack(records: Sequence[PoisonRecord]) -> str:
     return records[0].attack
 
 
+def last_attack(records: Sequence[PoisonRecord]) -> str:
+    """Returns the name of the largest share of poisons, of which most is to be seen."""
+    return records[-1].attack
+
+
 def methods_of(records: Sequence[PoisonRecord]) -> list[str]:
     """Returns the methods that unlearn, in order; training anew for a few epochs is none."""
     names = dict.fromkeys(r.method for r in records if r.budget is not None)
@@ -211,8 +216,11 @@ def no_silver_bullet(grids: Mapping[str, Sequence[PoisonRecord]]) -> list[Claim]
 
 
 def _verdicts(kind: str, records: Sequence[PoisonRecord]) -> dict[str, Verdict]:
-    """Returns by method whether it leaves the poisons; Gaussian ones by their TPR or their GUS."""
-    attack = first_attack(records)
+    """Returns by method whether it leaves the poisons of the largest share.
+
+    Gaussian ones are left where their TPR or their GUS shows it.
+    """
+    attack = last_attack(records)
     seeds = by_seed(records, attack)
     found = {method: c.verdict for method, c in _left(kind, attack, records, seeds).items()}
     if kind == "gaussian":

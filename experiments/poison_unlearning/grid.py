@@ -19,7 +19,7 @@ from unlearnkit.poison_study import PoisonRecord, poison_and_unlearn
 from unlearnkit.study import OnStage
 
 KEPT = "gaussian_statistic"
-"""The curve that is kept: everything that is drawn of Gaussian poisons follows from it."""
+"""The curve that is kept of the networks before unlearning and after Retrain, which are drawn."""
 
 
 def run_grid(
@@ -60,7 +60,11 @@ def save_grid(path: Path, records: Sequence[PoisonRecord], run: Mapping[str, Any
         {
             **record._asdict(),
             "cost": record.cost._asdict(),
-            "curves": {k: np.round(v, 4).tolist() for k, v in record.curves.items() if k == KEPT},
+            "curves": {
+                name: np.round(values, 4).tolist()
+                for name, values in record.curves.items()
+                if name == KEPT and record.budget is None
+            },
         }
         for record in records
     ]

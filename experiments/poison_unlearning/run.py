@@ -18,6 +18,7 @@ from experiments.frame import (
     load_present,
     noted,
     run_to_page,
+    told_of,
 )
 from experiments.poison_unlearning.grid import key_of, run_grid, save_grid
 from experiments.poison_unlearning.least_squares import study_updates
@@ -91,10 +92,11 @@ def _run(config: PoisonUnlearning, progress: StageProgress) -> Path:
             on_stage=progress,
         )
         for part in of_data if data is not None else ():
-            _run_part(config, setting, part, data, progress)
+            _run_part(config, setting, part, data, told_of(f"{name}, {part}", progress))
     for part in chosen:
         if part in PARTS_OF_SYNTHETIC:
-            _run_part(config, next(iter(settings.values())), part, None, progress)
+            setting = next(iter(settings.values()))
+            _run_part(config, setting, part, None, told_of(part, progress))
     return write_page(config.results, config.scale)
 
 
@@ -115,7 +117,7 @@ def _run_part(
     }
     with noted(notes, PoisonWarning):
         if part == "updates":
-            on_stage("updates: gradient descent on the synthetic regression", 0, 1)
+            on_stage("gradient descent on the synthetic regression", 0, 1)
             courses = study_updates(key, setting.least_squares)
             figure: Any = {name: [c._asdict() for c in runs] for name, runs in courses.items()}
         elif data is None:
@@ -151,12 +153,12 @@ def _shift(
     key: Key[Array, ""], setting: Setting, data: Data, on_stage: OnStage
 ) -> list[dict[str, Any]]:
     body_key, key = jax.random.split(key)
-    on_stage("shift: training the network whose features are used", 0, 1)
+    on_stage("training the network whose features are used", 0, 1)
     body = fit(body_key, data.model, data.train, setting.recipe).variables
     train = some(data.whole, setting.features)
     found = []
     for seed in range(setting.seeds):
-        on_stage(f"shift: poisoning features, seed {seed + 1} of {setting.seeds}", 0, 1)
+        on_stage(f"poisoning features, seed {seed + 1} of {setting.seeds}", 0, 1)
         seed_key = jax.random.fold_in(key, seed)
         shifts = study_shift(seed_key, data.model, body, train, data.test, setting)
         found.append(shifts._asdict())

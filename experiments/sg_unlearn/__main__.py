@@ -29,6 +29,7 @@ from experiments.frame import (
     load_present,
     run_to_page,
     save_result,
+    told_of,
 )
 from experiments.sg_unlearn import figures
 from experiments.sg_unlearn.page import KINDS, make_page, result_path, write_tables
@@ -107,10 +108,7 @@ def _run_dataset(config: SgUnlearn, setting: Setting, progress: StageProgress) -
     if data is None:
         return
     key = jax.random.key(config.seed)
-
-    def on_stage(stage: str, done: int, total: int) -> None:
-        progress(f"{setting.dataset}: {stage}", done, total)
-
+    on_stage = told_of(setting.dataset, progress)
     for index, kind in enumerate(KINDS):
         if config.part in ("all", kind):
             _compare(config, setting, kind, jax.random.fold_in(key, index), data, on_stage)

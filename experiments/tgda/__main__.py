@@ -1,4 +1,4 @@
-"""TGDA against the attacks of paper 003: its Tables 2 to 9, 12, 13 and Figures 1, 3, 4, 5.
+"""TGDA against the attacks of paper 003: its Tables 2 to 13 and Figures 1, 3, 4, 5.
 
 Command:   python -m experiments.tgda --scale cpu --data-dir DIR
            python -m experiments.tgda --scale cpu --target mnist-lr     (one network)
@@ -32,6 +32,7 @@ from experiments.frame import (
     load_result,
     run_to_page,
     save_result,
+    told_of,
 )
 from experiments.tgda import figures
 from experiments.tgda.page import (
@@ -111,11 +112,8 @@ def _run_target(config: Tgda, name: str, target: Target, progress: StageProgress
     )
     if data is None:
         return
-
-    def on_stage(stage: str, done: int, total: int) -> None:
-        progress(f"{name}: {stage}", done, total)
-
-    outcome = attack_all(jax.random.key(config.seed), target, data, on_stage)
+    key = jax.random.key(config.seed)
+    outcome = attack_all(key, target, data, told_of(name, progress))
     seconds = round(time.perf_counter() - started, 1)
     run, records = _describe(config, name, target, outcome.notes, seconds), outcome.records
     if earlier is not None:

@@ -60,6 +60,7 @@ PICTURE = (
     "Above the images that poisons are made of, in the middle the poisons, below ten times their "
     "difference on grey. Poisons made of no image stand alone (Figures 3 and 5)."
 )
+LATER = " An attack that was played again later is drawn again below, and that picture counts."
 
 
 def result_path(folder: Path, name: str, scale: Scale) -> Path:
@@ -147,7 +148,8 @@ def _section(
         if picture.exists():
             drawn = picture.read_text(encoding="utf-8")
             told = f"{heading}: poisons" + ("" if attack is None else f" of {title(attack)}")
-            sections.append(figure_section(told, drawn, PICTURE))
+            caption = PICTURE + (LATER if attack is None and run.get("added") else "")
+            sections.append(figure_section(told, drawn, caption))
     return sections
 
 

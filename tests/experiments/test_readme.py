@@ -34,8 +34,11 @@ def test_the_readme_s_examples_run_as_written(capsys, tmp_path, monkeypatch):
     for example in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(compile(example, "README.md", "exec"), names)
     lines = capsys.readouterr().out.splitlines()
-    cost, gap, gram, solve, gradient, poisoned, clean, verdict = lines[:8]
+    cost, gap, gram, solve, gradient, poisoned, clean, *left, verdict = lines[:11]
     assert float(poisoned) < 0.05 < float(clean)
+    rows = {name: [float(n) for n in numbers] for name, *numbers in map(str.split, left)}
+    assert rows.keys() == {"original", "retrained", "fine_tune"}
+    assert abs(rows["original"][0]) > abs(rows["retrained"][0])
     assert verdict.startswith("VALID: 1680 of 1680")
     assert "example_gradients=" in cost
     assert 0 <= float(gap) < 0.2

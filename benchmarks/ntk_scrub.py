@@ -2,8 +2,8 @@
 
 Run with `python -m benchmarks ntk_scrub`: All-CNN of width 24 on CIFAR-10, fine-tuned with the
 decay of paper 004 (λ = 0.1 toward the start), L2 loss. `python -m benchmarks.ntk_scrub --sizes
-50000 --network lenet` scales one network alone; 004's own setting, All-CNN of width 96, needs an
-accelerator: `--network allcnn --sizes 500 5000 50000`.
+60000 --network lenet` scales one network alone, into a results file of its own; 004's own setting,
+All-CNN of width 96, needs an accelerator: `--network allcnn --sizes 500 5000 50000`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.frame import Row, Timing, markdown
+from benchmarks.frame import Row, Timing, markdown, write_json
 from benchmarks.problems import DATA
 from unlearnkit import models
 from unlearnkit.base import Dataset, Model, Task, Unlearned, Variables
@@ -181,7 +181,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--budget", type=float, default=600.0, help="seconds; sizes begin within")
     arguments = parser.parse_args()
-    scaling_rows(arguments.network, tuple(arguments.sizes), arguments.budget)
+    rows = scaling_rows(arguments.network, tuple(arguments.sizes), arguments.budget)
+    write_json(f"ntk_scrub_{arguments.network}", rows)
 
 
 if __name__ == "__main__":

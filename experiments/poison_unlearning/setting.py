@@ -56,6 +56,7 @@ class Setting:
         recipe does.
       canceling_steps, canceling_rate: of gradient canceling.
       canceling_radius: how far its bad weights are from the trained ones.
+      canceling_bound: the largest change of a pixel; None for 002's, which has none.
       canceling_parameters: whose gradient is cancelled; all where empty.
       seeds: repetitions.
       features: training examples of the logistic regression of Figure 4; None for all.
@@ -79,6 +80,7 @@ class Setting:
     canceling_steps: int = 1000
     canceling_rate: float = 0.1
     canceling_radius: float = 1.0
+    canceling_bound: float | None = None
     canceling_parameters: tuple[str, ...] = ()
     seeds: int = 8
     features: int | None = None
@@ -104,6 +106,7 @@ class Setting:
             )
         return GradientCanceling(
             budget=budget,
+            bounds=Bounds(box=None, radius=self.canceling_bound),
             corruption=GradPC(radius=self.canceling_radius),
             parameters=self.canceling_parameters,
             steps=self.canceling_steps,
@@ -159,13 +162,13 @@ def choose_settings(scale: Scale) -> dict[str, Setting]:
             decaying,
             train=2500,
             gaussian=(0.025, 0.05),
-            targeted=(0.025,),
+            targeted=(0.05,),
             budgets=(0.02, 0.06, 0.1),
             rate_factor=20.0,
             scrub_rate=2e-3,
             indiscriminate=(0.015, 0.025),
             matching_restarts=2,
-            matching_steps=100,
+            matching_steps=250,
             # Further weights have a gradient that 60 poisons cannot cancel: steps that are large
             # enough to try send the pixels to 1e8.
             canceling_steps=500,
@@ -182,12 +185,11 @@ def choose_settings(scale: Scale) -> dict[str, Setting]:
             model="mlp",
             recipe=dataclasses.replace(decaying, epochs=30, learning_rate=0.05),
             train=6000,
-            targeted=(0.05,),
             indiscriminate=(0.025, 0.05),
-            matching_steps=250,
             matching_radius=0.3,  # what digits are attacked with; 16/255 shows in none of them
             canceling_rate=70.0,
             canceling_radius=0.3,
+            canceling_bound=10.0,  # without, now and then a step sends the pixels to 1e10
             canceling_parameters=(),
             seeds=8,
             features=6000,

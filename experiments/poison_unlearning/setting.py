@@ -186,7 +186,7 @@ def choose_settings(scale: Scale) -> dict[str, Setting]:
             recipe=dataclasses.replace(decaying, epochs=30, learning_rate=0.05),
             train=6000,
             indiscriminate=(0.025, 0.05),
-            matching_radius=0.3,  # what digits are attacked with; 16/255 shows in none of them
+            matching_radius=0.3,  # usual for digits
             canceling_rate=70.0,
             canceling_radius=0.3,
             canceling_bound=10.0,  # without, now and then a step sends the pixels to 1e10

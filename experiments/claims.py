@@ -76,4 +76,4 @@ def claims_table(claims: Sequence[Claim]) -> str:
     """Returns the claims with their verdicts as an HTML table."""
     head = ["Claim of the paper", "Verdict", "Ours", "The paper's", "Where"]
     body = [[c.text, c.verdict, c.ours, c.paper, c.where] for c in claims]
-    return html_table(head, body)
+    return html_table(head, body, prose=True)

@@ -14,6 +14,7 @@ from unlearnkit.reporting import (
     RunFolder,
     RunFolderError,
     gap_against_cost,
+    html_table,
     loss_histograms,
     read_records,
     read_run,
@@ -192,3 +193,10 @@ def test_the_errors_of_a_verified_log_are_drawn_whatever_they_are(errors):
     banded = verification_errors(steps, found, carried, 1e-6, "l2", (1e-9, 1e-7))
     ElementTree.fromstring(banded)
     assert "honest replays" in banded
+
+
+def test_a_table_of_sentences_is_wrapped_and_every_cell_is_text():
+    table = html_table(["a"], [["<b>"]], prose=True)
+    assert '<table class="prose">' in table
+    assert "<td>&lt;b&gt;</td>" in table
+    assert "<table><thead>" in html_table(["a"], [["b"]])

@@ -22,6 +22,7 @@ p.lead { color: #57534e; margin-top: 0; max-width: 60rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; font-size: .92rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
+table.prose :is(th, td) { text-align: left; white-space: normal; vertical-align: top; }
 thead th { border-bottom: 2px solid #1c1917; }
 tbody tr:nth-child(even) { background: #fafaf9; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .9rem; }
@@ -105,16 +106,17 @@ def table_section(records: Sequence[Record], columns: Sequence[Column] = COLUMNS
     return f"{html_table(titles, rows(records, columns))}<dl>{legend}</dl>"
 
 
-def html_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Returns a table of plain text."""
+def html_table(head: Sequence[str], body: Sequence[Sequence[str]], *, prose: bool = False) -> str:
+    """Returns a table of plain text; with `prose`, of sentences, which are wrapped."""
+    kind = ' class="prose"' if prose else ""
     titles = "".join(f"<th>{html.escape(title)}</th>" for title in head)
     lines = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
         for cells in body
     )
     return (
-        f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>'
-        "</div>"
+        f'<div class="scroll"><table{kind}><thead><tr>{titles}</tr></thead>'
+        f"<tbody>{lines}</tbody></table></div>"
     )
 
 

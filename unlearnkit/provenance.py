@@ -15,6 +15,8 @@ import jax
 import unlearnkit
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn")
+_CODE = ("--", ":/*.py", ":/pyproject.toml")
+"""What a figure depends on; other results that lie about are no change of it."""
 
 
 def provenance(*extra_packages: str) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def provenance(*extra_packages: str) -> dict[str, Any]:
     return {
         "unlearnkit": unlearnkit.__version__,
         "commit": _git("rev-parse", "--short", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no", *_CODE)),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": f"{device.platform}: {device.device_kind} x {jax.device_count()}",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,

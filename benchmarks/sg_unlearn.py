@@ -58,7 +58,7 @@ def _step_rows(problem: Problem) -> list[Row]:
     """The answer to the auditor against the pass, turn by turn: whole, and without the network."""
     model, variables, task = problem
     passes = _pass(problem)
-    pool, size = make_pool(task, folds=3, same_classes=False, per_class=False)
+    pool, size, _ = make_pool(task, folds=3, same_classes=False, per_class=False)
     outputs = pool._replace(
         dataset=pool.dataset._replace(x=predict(model, variables, pool.dataset.x))
     )

@@ -245,11 +245,16 @@ class UnlearnInfo(NamedTuple):
       history: per epoch, by name.
       cost: what it took.
       solves: the convergence of every linear solve, by name.
+      adapted: what was chosen because the data or the network did not allow the default, by name:
+        `batch_size`, `forget_batch_size`, `folds` and `k` are the numbers used; `statistics` and
+        `forget_statistics` are `running` where a batch was too small for BatchNorm's own. Empty
+        where everything ran as the defaults say.
     """
 
     history: Mapping[str, Array]
     cost: Cost
     solves: Mapping[str, SolveInfo] = {}
+    adapted: Mapping[str, int | str] = {}
 
 
 class Trained(NamedTuple):

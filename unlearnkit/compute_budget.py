@@ -9,6 +9,8 @@ import jax
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Model, Task, Unlearner, Variables
+from unlearnkit.training import Recipe
+from unlearnkit.unlearning import Retrain
 
 _ROUNDING = 1 + 1e-9
 """0.06 of 100 is 6.000…: what is equal by hand counts as equal."""
@@ -36,7 +38,7 @@ class Price(NamedTuple):
 
 def has_epochs(method: Unlearner) -> bool:
     """Whether a method runs for a number of epochs, its own or its recipe's."""
-    return hasattr(method, "epochs") or hasattr(getattr(method, "recipe", None), "epochs")
+    return hasattr(method, "epochs") or hasattr(_recipe(method), "epochs")
 
 
 def with_epochs(method: Unlearner, epochs: int) -> Unlearner:
@@ -50,7 +52,14 @@ def with_epochs(method: Unlearner, epochs: int) -> Unlearner:
     settings: Any = method
     if hasattr(method, "epochs"):
         return dataclasses.replace(settings, epochs=epochs)
-    return dataclasses.replace(settings, recipe=dataclasses.replace(settings.recipe, epochs=epochs))
+    recipe = dataclasses.replace(_recipe(method), epochs=epochs)
+    return dataclasses.replace(settings, recipe=recipe)
+
+
+def _recipe(method: Unlearner) -> Any:
+    """Returns the recipe that a method trains anew with, or None where it does not."""
+    recipe = getattr(method, "recipe", None)
+    return Recipe() if recipe is None and isinstance(method, Retrain) else recipe
 
 
 def price(

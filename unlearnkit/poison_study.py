@@ -24,7 +24,7 @@ from unlearnkit.compute_budget import has_epochs, price, with_epochs
 from unlearnkit.data import IndexForget, choose_split
 from unlearnkit.poison_effects import OWN_AUDITS, Corrupted, corrupt, poison_effects
 from unlearnkit.study import ORIGINAL, OnStage, announce
-from unlearnkit.training import DivergedError, Recipe, fit
+from unlearnkit.training import DivergedError, Recipe, fit, train_like
 from unlearnkit.validation import check_compatible
 
 RETRAIN = "retrained"
@@ -111,7 +111,8 @@ def poison_and_unlearn(
         takes its targets.
       attacks: by the name of their rows.
       recipe: how every network is trained.
-      methods: unlearners by the name of their rows.
+      methods: unlearners by the name of their rows; those that were not told how the network was
+        trained (`train_like`, or `recipe` of Retrain, is None) are told `recipe`.
       budgets: shares of Retrain's example-gradients, in (0, 1].
       audits: more of them; their metrics are named `<audit>_<metric>`.
       seeds: repetitions, each with its own split, poisons and networks.
@@ -126,6 +127,7 @@ def poison_and_unlearn(
     Source: paper 002, section 4.4 (after Sommer et al. 2022) and 5.1.
     """
     _check(model, train, test, attacks, methods, audits or {}, budgets, seeds)
+    methods = {name: train_like(method, recipe) for name, method in methods.items()}
     for seed in range(seeds):
         split_key, clean_key, attacks_key = jax.random.split(jax.random.fold_in(key, seed), 3)
         clean_task = _clean_task(split_key, train, test)

@@ -111,7 +111,8 @@ def sweep(
       variables: the trained weights.
       task: the question; its test set is not read.
       methods: settings, as `grid` makes them, of one method or of several.
-      attack: the membership attack; its folds must not exceed the forget set or half of validation.
+      attack: the membership attack; explicit folds must not exceed the forget set or half of the
+        validation set.
 
     Raises:
       ValueError: no settings, or a task or variables that do not fit.
@@ -126,7 +127,7 @@ def sweep(
     check_task(question, model)
     check_variables(variables, model)
     size = min(question.forget.size, question.test.size)
-    if size < attack.folds:
+    if attack.folds is not None and size < attack.folds:
         raise ValueError(
             f"{attack.folds} folds need at least {attack.folds} forget examples and twice as many "
             f"validation examples, got {task.forget.size} and {task.validation.size}; "

@@ -29,7 +29,7 @@ from unlearnkit.base import (
     UnlearnInfo,
 )
 from unlearnkit.data import ForgetRequest, choose_split
-from unlearnkit.training import DivergedError, Recipe, fit_many
+from unlearnkit.training import DivergedError, Recipe, fit_many, train_like
 from unlearnkit.validation import check_compatible
 
 ORIGINAL = "original"
@@ -66,7 +66,8 @@ def compare(
       test: held-out examples; half of them become the validation set of each task.
       forget: chooses each seed's forget set.
       recipe: how the originals and the references are trained.
-      methods: unlearners by the name of their row.
+      methods: unlearners by the name of their row; those that were not told how the original was
+        trained (`train_like`, or `recipe` of Retrain, is None) are told `recipe`.
       seeds: repetitions.
       attacks: membership attacks of the audit.
       on_stage: called as the work goes on.
@@ -77,6 +78,7 @@ def compare(
     """
     if seeds < 1:
         raise ValueError(f"seeds must be >= 1, got {seeds}")
+    methods = {name: train_like(method, recipe) for name, method in methods.items()}
     if ORIGINAL in methods:
         raise ValueError(f"{ORIGINAL!r} is the row of the untouched network; rename the method")
     check_compatible(train, model, name="train")

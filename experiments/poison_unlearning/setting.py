@@ -120,17 +120,27 @@ class Setting:
         """
         batch, factor = self.recipe.batch_size, self.rate_factor
         few = min(batch, 16)
-        usual: dict[str, Any] = {"batch_size": batch, "learning_rate": 1e-3 * factor}
+        # 002 gives one constant rate a method; all else is as the network was trained.
+        like = dataclasses.replace(self.recipe, schedule="constant")
+        usual: dict[str, Any] = {
+            "batch_size": batch, "learning_rate": 1e-3 * factor, "train_like": like
+        }  # fmt: skip
         return {
             "retrain": Retrain(self.recipe),
             "fine_tune": FineTune(**usual),
             "noisy_descent": NoisyDescent(**usual, noise_std=1e-3),
-            "gradient_ascent": GradientAscent(batch_size=few, learning_rate=1e-5 * factor),
+            "gradient_ascent": GradientAscent(
+                batch_size=few, learning_rate=1e-5 * factor, train_like=like
+            ),
             "neg_grad_plus": NegGradPlus(**usual, beta=0.999),
             "exact_last_layers": ExactLastLayers(**usual, k=self.last),
             "catastrophic_last_layers": CatastrophicLastLayers(**usual, k=self.last),
             "scrub": Scrub(
-                batch_size=batch, learning_rate=self.scrub_rate, alpha=0.999, gamma=0.99
+                batch_size=batch,
+                learning_rate=self.scrub_rate,
+                alpha=0.999,
+                gamma=0.99,
+                train_like=like,
             ),
         }
 

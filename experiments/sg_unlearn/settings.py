@@ -71,12 +71,19 @@ class Setting:
 
     def stackelberg(self, alpha: float) -> StackelbergUnlearn:
         """Returns SG at `alpha` in units of the setting's."""
-        options = {"batch_size": self.recipe.batch_size, "alpha": 1.0, **self.tuned["stackelberg"]}
+        options = {
+            "batch_size": self.recipe.batch_size, "alpha": 1.0, "train_like": self._train_like(),
+            **self.tuned["stackelberg"],
+        }  # fmt: skip
         return StackelbergUnlearn(**{**options, "alpha": alpha * options["alpha"]})
 
     def methods(self) -> dict[str, Unlearner]:
         """Returns the methods of the paper that the library has, Retrain first."""
         return {name: self._method(name) for name in NAMES if name in UNLEARNERS}
+
+    def _train_like(self) -> Recipe:
+        """Returns the recipe that the methods take after: theirs is one constant rate each."""
+        return dataclasses.replace(self.recipe, schedule="constant", milestones=())
 
     def _method(self, name: str) -> Unlearner:
         options = dict(self.tuned.get(name, {}))
@@ -87,6 +94,7 @@ class Setting:
         fields = {field.name for field in dataclasses.fields(UNLEARNERS[name])}  # type: ignore[arg-type]
         if "batch_size" in fields:
             options.setdefault("batch_size", self.recipe.batch_size)
+            options.setdefault("train_like", self._train_like())
         return create(name, **options)
 
 

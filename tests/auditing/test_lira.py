@@ -109,9 +109,6 @@ def test_what_cannot_be_attacked_is_refused(mlp, attacked, recipe):
         Lira(recipe).attack(shadows, np.full(12, np.nan), is_member)
     with pytest.raises(ValueError, match="a margin a candidate"):
         lira_scores(found[:3], shadows)
-    one = attacked._replace(test=attacked.test.take(np.arange(1)))
-    with pytest.raises(ValueError, match="at least 2 forget and 2 test examples"):
-        Lira(recipe).train(KEY, mlp, one)
     with pytest.raises(ValueError, match="at least 2 candidates"):
         train_shadows(KEY, mlp, attacked, attacked.test.take(np.arange(1)), recipe)
     with pytest.raises(ValueError, match="count must be even"):

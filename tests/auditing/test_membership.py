@@ -66,7 +66,7 @@ def test_same_key_same_verdict():
 
 def test_too_few_examples_are_refused():
     with pytest.raises(ValueError, match="10 folds need at least 10 .* got 9 and 50"):
-        MembershipInference().attack(KEY, draw(9, 0.0), draw(50, 0.0))
+        MembershipInference(folds=10).attack(KEY, draw(9, 0.0), draw(50, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_nonsense_is_refused(wrong, message, unchecked_types):
 
 def test_an_attack_is_a_value():
     attack = MembershipInference("margin", "svm")
-    assert dataclasses.replace(attack, folds=10) == attack
+    assert dataclasses.replace(attack, folds=None) == attack
     assert len({attack, MembershipInference("margin", "svm")}) == 1
 
 

@@ -65,5 +65,5 @@ def test_no_more_others_than_allowed_are_above_the_threshold():
 def test_what_cannot_be_estimated_is_refused():
     with pytest.raises(ValueError, match="scores of members must be finite, got nan at index 1"):
         score_attack(np.array([0.0, np.nan]), np.zeros(2))
-    with pytest.raises(ValueError, match="others must hold at least 2 examples, got 1"):
-        score_attack(np.zeros(2), np.zeros(1))
+    with pytest.raises(ValueError, match="others must hold at least 1 example, got none"):
+        score_attack(np.zeros(2), np.zeros(0))

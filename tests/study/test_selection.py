@@ -128,8 +128,9 @@ def test_nonsense_is_refused(model, variables, task):
     with pytest.raises(TypeError, match="temperature"):
         grid(FineTune(), temperature=[1.0])
     few = task._replace(validation=task.validation.take(np.arange(15)))
+    attack = MembershipInference(folds=10)
     with pytest.raises(ValueError, match="choose an attack with folds <= 8"):
-        sweep(KEY, model, variables, few, [Retrain(RECIPE)])
+        sweep(KEY, model, variables, few, [Retrain(RECIPE)], attack=attack)
     one = task._replace(validation=task.validation.take(np.arange(1)))
     with pytest.raises(ValueError, match="at least 2 validation examples, got 1"):
         sweep(KEY, model, variables, one, [Retrain(RECIPE)])

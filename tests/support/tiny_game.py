@@ -44,7 +44,7 @@ def make_task(n_forget=13, n_validation=17, n_retain=40):
 
 def make_game(task, *, name="logistic", feature="logits", path="total", **options):
     chosen = {"folds": 3, "same_classes": False, "per_class": False}
-    pool, size = make_pool(task, **(chosen | {k: options[k] for k in options if k in chosen}))
+    pool, size, _ = make_pool(task, **(chosen | {k: options[k] for k in options if k in chosen}))
     chunk = options.get("chunk", 1000)
     game = Game(
         AUDITORS[name], feature, path, options.get("folds", 3), size, chunk,

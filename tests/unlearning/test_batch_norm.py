@@ -27,8 +27,8 @@ TRAINING_MODE = [
     RandomLabel(epochs=1, batch_size=8),
     SalUn(epochs=1, batch_size=8),
     L1Sparse(epochs=1, batch_size=8),
-    BoundaryShrink(epochs=1, batch_size=6),
-    BoundaryExpand(epochs=1, batch_size=6),
+    BoundaryShrink(epochs=1, batch_size=8),
+    BoundaryExpand(epochs=1, batch_size=8),
     Scrub(epochs=1, batch_size=8),
 ]
 LAST = [

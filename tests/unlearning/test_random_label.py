@@ -32,8 +32,10 @@ def test_labels_are_uniform_over_all_classes():
 
 
 def test_labels_are_drawn_anew_in_each_epoch_and_only_for_the_forget_set():
-    settings = RandomLabel(epochs=6, batch_size=24)
-    history = relabel(KEY, settings, sr.MODEL, MeanLabel(), sr.weights(), sr.TASK).info.history
+    start = sr.weights()
+    fitted = RandomLabel(epochs=6, batch_size=24).fitted_pair(start, sr.TASK)
+    both = MeanLabel(), MeanLabel()
+    history = relabel(KEY, fitted, sr.MODEL, both, start, sr.TASK).info.history
     assert len(set(np.asarray(history["random_label_loss"]).tolist())) > 2
     true = float(np.mean(np.asarray(sr.TASK.retain.y)))
     np.testing.assert_allclose(history["loss"], true, rtol=1e-6)

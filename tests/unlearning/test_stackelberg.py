@@ -49,7 +49,7 @@ def test_a_watched_game_costs_a_forward_pass():
 @pytest.mark.parametrize(("members", "strangers", "folds"), [(3, 20, 3), (20, 7, 2), (8, 8, 3)])
 @pytest.mark.parametrize("seed", range(4))
 def test_auditing_sets_are_balanced_and_their_folds_too(members, strangers, folds, seed):
-    pool, size = make_pool(
+    pool, size, _ = make_pool(
         make_task(members, strangers), folds=folds, same_classes=False, per_class=False
     )
     rows, fold = (np.asarray(a) for a in draw(jax.random.key(seed), pool, size, folds))
@@ -65,7 +65,7 @@ def test_auditing_sets_are_balanced_and_their_folds_too(members, strangers, fold
 
 def test_every_class_is_balanced_of_its_own():
     task = make_task(30, 45)
-    pool, size = make_pool(task, folds=2, same_classes=False, per_class=True)
+    pool, size, _ = make_pool(task, folds=2, same_classes=False, per_class=True)
     rows, fold = (np.asarray(a) for a in draw(KEY, pool, size, 2))
     y, is_member = np.asarray(pool.dataset.y)[rows], rows < 30
     for label in range(3):
@@ -76,7 +76,7 @@ def test_every_class_is_balanced_of_its_own():
 
 
 def test_auditing_sets_are_drawn_anew():
-    pool, size = make_pool(make_task(13, 40), folds=3, same_classes=False, per_class=False)
+    pool, size, _ = make_pool(make_task(13, 40), folds=3, same_classes=False, per_class=False)
     sets = [draw(jax.random.key(seed), pool, size, 3) for seed in range(2)]
     assert set(np.asarray(sets[0][0])) != set(np.asarray(sets[1][0]))
     again = draw(jax.random.key(0), pool, size, 3)
@@ -94,8 +94,8 @@ def class_task(*, in_validation=True):
 
 def test_non_members_are_of_the_forgotten_class_or_of_all():
     task = class_task()
-    same, _ = make_pool(task, folds=3, same_classes=True, per_class=False)
-    everyone, _ = make_pool(task, folds=3, same_classes=False, per_class=False)
+    same, *_ = make_pool(task, folds=3, same_classes=True, per_class=False)
+    everyone, *_ = make_pool(task, folds=3, same_classes=False, per_class=False)
     assert set(np.asarray(same.dataset.y)) == {1}
     assert set(np.asarray(everyone.dataset.y)) == {0, 1, 2}
 
@@ -109,7 +109,7 @@ def test_a_forgotten_class_without_held_out_examples_is_refused(options):
 
 @pytest.mark.parametrize(("sizes", "found"), [((2, 20), "got 2 and 20"), ((20, 2), "got 20 and 2")])
 def test_sets_smaller_than_the_folds_are_refused(sizes, found):
-    method = StackelbergUnlearn(epochs=1, batch_size=8)
+    method = StackelbergUnlearn(epochs=1, batch_size=8, folds=3)
     with pytest.raises(ValueError, match=f"3 folds need at least 3 members.*{found}"):
         method(KEY, MODEL, Variables(init(KEY)), make_task(*sizes))
 

@@ -39,7 +39,13 @@ from unlearnkit.auditing.information_curves import (
     information_tradeoff,
     sample_leakage,
 )
-from unlearnkit.auditing.intervals import Interval, clopper_pearson, mean_and_error
+from unlearnkit.auditing.intervals import (
+    Interval,
+    bounded_interval,
+    bounded_mean,
+    clopper_pearson,
+    mean_and_error,
+)
 from unlearnkit.auditing.klom import klom
 from unlearnkit.auditing.lira import Lira, lira_scores
 from unlearnkit.auditing.membership import MembershipInference
@@ -118,6 +124,8 @@ __all__ = [
     "auc",
     "audit_reference",
     "average_gap",
+    "bounded_interval",
+    "bounded_mean",
     "challenge_score",
     "clopper_pearson",
     "create",

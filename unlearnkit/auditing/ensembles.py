@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Cost, Dataset, Model, Task, Unlearner, Variables
 from unlearnkit.kernels import margins
-from unlearnkit.training import Recipe, fit_many, predict
+from unlearnkit.training import Recipe, fit_many, predict, train_like
 from unlearnkit.validation import check_task
 
 SETS = ("retain", "forget", "validation", "test")
@@ -70,7 +70,8 @@ def unlearned_ensemble(
       model: the network.
       task: the question; the ensemble answers for all its sets.
       recipe: how the originals are trained.
-      unlearner: the method under test.
+      unlearner: the method under test; where it was not told how the originals were trained (see
+        `training.train_like`), it is told `recipe`.
       count: networks, at least 2.
 
     Raises:
@@ -81,7 +82,7 @@ def unlearned_ensemble(
     train_key, unlearn_key = jax.random.split(key)
     trained = fit_many(jax.random.split(train_key, count), model, task.train, recipe)
     variables, spent = unlearn_many(
-        unlearn_key, model, trained.variables, [task] * count, unlearner
+        unlearn_key, model, trained.variables, [task] * count, train_like(unlearner, recipe)
     )
     cost = Cost(*(a + b for a, b in zip(trained.info.cost, spent, strict=True)))
     return _answers(model, variables, task, cost)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from scipy import stats
 
+from unlearnkit.auditing.intervals import clopper_pearson
 from unlearnkit.auditing.membership import MembershipInference
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
 from unlearnkit.kernels import cross_entropy_losses, membership_features
@@ -58,7 +59,8 @@ def evaluate(
     """Returns every audit of one model as one record.
 
     Metrics:
-      accuracy_{retain,forget,test}; accuracy_gap = |Acc_f - Acc_te|
+      accuracy_{retain,forget,test}; accuracy_gap = |Acc_f - Acc_te|; the exact 95 % interval
+        accuracy_forget_{low,high}, which says how little a few forgotten examples can tell
       where the retain set lacks classes of the test set, as in class-wise forgetting with
         `ClassForget(in_test=True)`, accuracy_test_kept and accuracy_test_forgotten: on the test
         examples of the other classes, and of these
@@ -198,6 +200,9 @@ def _audit(
         f"accuracy_{name}": _accuracy(values, getattr(task, name))
         for name, values in logits.items()
     }
+    right = round(metrics["accuracy_forget"] * task.forget.size)
+    ends = clopper_pearson(right, task.forget.size)
+    metrics |= {"accuracy_forget_low": ends.low, "accuracy_forget_high": ends.high}
     metrics["accuracy_gap"] = abs(metrics["accuracy_forget"] - metrics["accuracy_test"])
     metrics |= _accuracies_by_class(logits["test"], task)
     seen = {"forget": task.forget.y, "test": task.test.y}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from unlearnkit.auditing.intervals import mean_and_error
+from unlearnkit.auditing.intervals import bounded_mean
 from unlearnkit.auditing.klom import check_ensembles
 from unlearnkit.base import Audited
 
@@ -34,7 +34,8 @@ def forgetting_quality(
       bins: the last one takes all larger ε.
 
     Returns:
-      Metrics: `forgetting_quality` and `forgetting_quality_se` over the examples,
+      Metrics: `forgetting_quality` over the examples with `forgetting_quality_se` and the 95 %
+      interval `forgetting_quality_low`, `forgetting_quality_high`, see `bounded_mean`;
       `epsilon_median`. Curves: `epsilon` (infinite where one attack never errs) and `score` [n].
 
     Raises:
@@ -49,12 +50,8 @@ def forgetting_quality(
     capped = np.minimum(epsilons, bin_width * bins)
     index = np.minimum(np.floor(capped / bin_width) + 1, bins)
     score = 2.0 ** (1 - index)
-    mean, error = mean_and_error(score)
-    metrics = {
-        "forgetting_quality": mean,
-        "forgetting_quality_se": error,
-        "epsilon_median": float(np.median(epsilons)),
-    }
+    metrics = bounded_mean("forgetting_quality", score)
+    metrics["epsilon_median"] = float(np.median(epsilons))
     return Audited(metrics, {"epsilon": epsilons, "score": score})
 
 

@@ -87,8 +87,8 @@ class GaussianUnlearningScore:
                 f"each image needs its noise, got images {list(self.poisons.x.shape)} and noise "
                 f"{list(self.poisons.noise.shape)}"
             )
-        if self.poisons.y.shape[0] < 2:
-            raise ValueError(f"at least 2 poisons are needed, got {self.poisons.y.shape[0]}")
+        if self.poisons.y.shape[0] < 1:
+            raise ValueError("at least 1 poison is needed, got none")
         if not self.poisons.noise_std > 0:
             raise ValueError(f"noise_std must be > 0, got {self.poisons.noise_std}")
 
@@ -97,7 +97,8 @@ class GaussianUnlearningScore:
     ) -> Audited:
         """Returns the score and the attack's success; of the task only its shape is looked at.
 
-        Metrics: `gus` and `gus_se`, its standard error; `z` = √P gus and `p_value` of the two-sided
+        Metrics: `gus` and `gus_se`, its standard error (1 of a single poison, the standard
+        deviation of I_z where it was never seen); `z` = √P gus and `p_value` of the two-sided
         test against N(0, 1/P); `tpr_above` and `tpr_below` = share of I_z > t and of I_z < -t, t =
         Φ⁻¹(1 - fpr), and `tpr_two_sided` = share of |I_z| > Φ⁻¹(1 - fpr/2), with exact 95 %
         intervals `_low`, `_high`.
@@ -162,7 +163,8 @@ def _statistic(
 def judge_statistic(statistic: Float[np.ndarray, " m"], fpr: float) -> Audited:
     """Returns the metrics and curves of `GaussianUnlearningScore` for I_z that are at hand."""
     count = len(statistic)
-    gus, error = mean_and_error(statistic)
+    # Of one poison the standard deviation is that of a network which never saw it.
+    gus, error = mean_and_error(statistic) if count > 1 else (float(statistic[0]), 1.0)
     z = gus * np.sqrt(count)
     metrics = {
         "gus": gus,

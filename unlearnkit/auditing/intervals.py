@@ -50,6 +50,65 @@ def rate(name: str, successes: int, trials: int) -> dict[str, float]:
     return {name: successes / trials, f"{name}_low": low, f"{name}_high": high}
 
 
+def bounded_mean(
+    name: str,
+    values: Sequence[float] | Float[np.ndarray, " n"],
+    *,
+    least: float = 0.0,
+    most: float = 1.0,
+) -> dict[str, float]:
+    """Returns the mean of independent values in [least, most], its error and a 95 % interval.
+
+    The interval is that of `bounded_interval`, which one value answers for too: with u = 1 of
+    [0, 1] it is [0.025, 1]. The standard error of one value, whose spread cannot be estimated, is
+    the largest that such a quantity can have, (most - least) / 2.
+
+    Args:
+      name: of the mean; the others are `{name}_se`, `{name}_low` and `{name}_high`.
+      values: [n], n >= 1.
+      least: what no value is below.
+      most: what no value is above.
+
+    Raises:
+      ValueError: no values, or a value out of its bounds.
+    """
+    sample = np.asarray(values, np.float64)
+    if not sample.size or not least <= sample.min() <= sample.max() <= most:
+        raise ValueError(
+            f"values must be in [{least:g}, {most:g}], and at least one, got {sample.tolist()[:3]}"
+        )
+    width, mean = most - least, float(sample.mean())
+    spread = sample.std(ddof=1) if sample.size > 1 else width / 2
+    low, high = bounded_interval((mean - least) / width, sample.size)
+    return {
+        name: mean,
+        f"{name}_se": float(spread / np.sqrt(sample.size)),
+        f"{name}_low": least + width * low,
+        f"{name}_high": least + width * high,
+    }
+
+
+def bounded_interval(mean: float, count: int) -> Interval:
+    """Returns a 95 % interval of the expectation of a quantity in [0, 1].
+
+    low = Beta⁻¹(α/2; s, n - s + 1), high = Beta⁻¹(1 - α/2; s + 1, n - s), s = n · mean
+
+    It is Clopper and Pearson's with a number of successes that need not be whole: of all quantities
+    in [0, 1] with one mean, those that are 0 or 1 vary most.
+
+    Args:
+      mean: of the values, in [0, 1].
+      count: n >= 1 independent values.
+    """
+    tail = (1 - CONFIDENCE) / 2
+    successes = float(np.clip(mean, 0, 1)) * count
+    failures = count - successes
+    low = stats.beta.ppf(tail, successes, failures + 1) if successes > 0 else 0.0
+    high = stats.beta.ppf(1 - tail, successes + 1, failures) if failures > 0 else 1.0
+    # Beyond the mean by rounding where s is within it of 0 or n.
+    return Interval(min(float(low), mean), max(float(high), mean))
+
+
 def mean_and_error(values: Sequence[float] | Float[np.ndarray, " n"]) -> tuple[float, float]:
     """Returns the mean of independent values and its standard error.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from unlearnkit.auditing.intervals import mean_and_error
+from unlearnkit.auditing.intervals import bounded_mean
 from unlearnkit.base import Audited
 
 CLIP = 100.0
@@ -32,7 +32,9 @@ def klom(
       smoothing: added to every bin's share; shares are then normalised again.
 
     Returns:
-      Metrics: `klom_mean` and `klom_mean_se` over the examples, `klom_95`, the 95th percentile.
+      Metrics: `klom_mean` over the examples with `klom_mean_se` and the 95 % interval
+      `klom_mean_low`, `klom_mean_high`, see `bounded_mean`: a KLoM is at most log(1 + 1 /
+      smoothing); `klom_95`, the 95th percentile.
       Curve: `klom` [n].
 
     Raises:
@@ -50,11 +52,11 @@ def klom(
     p, q = (_histograms(m, low, width, bins) + smoothing for m in (one, other))
     p, q = (shares / shares.sum(axis=0) for shares in (p, q))
     divergence = np.sum(p * np.log(p / q), axis=0)
-    mean, error = mean_and_error(divergence)
-    worst = float(np.percentile(divergence, 95))
-    return Audited(
-        {"klom_mean": mean, "klom_mean_se": error, "klom_95": worst}, {"klom": divergence}
-    )
+    divergence = divergence.clip(0)  # below by rounding alone
+    most = max(float(np.log1p(1 / smoothing)), float(divergence.max()))
+    metrics = bounded_mean("klom_mean", divergence, most=most)
+    metrics["klom_95"] = float(np.percentile(divergence, 95))
+    return Audited(metrics, {"klom": divergence})
 
 
 def check_ensembles(unlearned: np.ndarray, retrained: np.ndarray) -> None:
@@ -64,9 +66,9 @@ def check_ensembles(unlearned: np.ndarray, retrained: np.ndarray) -> None:
       ValueError: see `klom`.
     """
     for name, values in (("unlearned", unlearned), ("retrained", retrained)):
-        if values.ndim != 2 or len(values) < 2 or values.shape[1] < 2:
+        if values.ndim != 2 or len(values) < 2 or values.shape[1] < 1:
             raise ValueError(
-                f"{name} must be [networks >= 2, examples >= 2], got {list(values.shape)}"
+                f"{name} must be [networks >= 2, examples >= 1], got {list(values.shape)}"
             )
         if not np.all(np.isfinite(values)):
             raise ValueError(f"values of {name} must be finite; a network of it has diverged")

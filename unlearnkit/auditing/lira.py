@@ -19,6 +19,8 @@ from unlearnkit.validation import check_task, check_variables
 Mode = Literal["online", "offline"]
 Variance = Literal["auto", "pooled", "example"]
 MANY_SHADOWS = 64
+FEWEST_OTHERS = 20
+"""Non-members that a few members, or one, are told from, where the test set has as many."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Lira:
         online   log N(φ; μ_in, σ_in²) - log N(φ; μ_out, σ_out²)
         offline  (φ - μ_out) / σ_out,   of the order of 1 - P(N(μ_out, σ_out²) > φ)
 
-    Members are forget examples, others as many test examples; the larger set is subsampled. The
+    Members are forget examples, others as many test examples, or up to 20 where there are fewer
+    members, so that one record is ranked among several; the larger set is subsampled. The
     shadows are trained as the network was: on the retain set, and on half of these candidates.
 
     Attributes:
@@ -65,8 +68,7 @@ class Lira:
         """Returns the attack's metrics and ROC curve, see `score_attack`.
 
         Raises:
-          ValueError: a task or variables that do not fit the model, or fewer than two forget or
-            test examples.
+          ValueError: a task or variables that do not fit the model.
           DivergedError: a shadow diverged.
         """
         check_variables(variables, model)
@@ -87,11 +89,9 @@ class Lira:
         """
         check_task(task, model)
         size = min(task.forget.size, task.test.size)
-        if size < 2:
-            raise ValueError(
-                f"at least 2 forget and 2 test examples are needed, got {task.forget.size} and "
-                f"{task.test.size}"
-            )
+        others = min(task.test.size, max(size, FEWEST_OTHERS))
+        # Every two shadows halve the candidates: of an odd number one would be in neither.
+        others -= (size + others) % 2
         choose_key, shadow_key = jax.random.split(key)
         keys = jax.random.split(choose_key)
         orders = [
@@ -99,7 +99,7 @@ class Lira:
             for k, part in zip(keys, (task.forget, task.test), strict=True)
         ]
         candidates = concatenate(
-            task.forget.take(orders[0][:size]), task.test.take(orders[1][:size])
+            task.forget.take(orders[0][:size]), task.test.take(orders[1][:others])
         )
         background = task._replace(forget=task.forget.take(orders[0][size:]))
         shadows = train_shadows(
@@ -111,7 +111,7 @@ class Lira:
             count=self.count,
             unlearner=self.unlearner,
         )
-        return candidates, np.repeat([True, False], size), shadows
+        return candidates, np.repeat([True, False], [size, others]), shadows
 
     def attack(
         self,
@@ -127,7 +127,7 @@ class Lira:
           is_member: which of them are members.
 
         Raises:
-          ValueError: margins that are not finite, or fewer than two members or others.
+          ValueError: margins that are not finite, or no members or no others.
         """
         check_scores(found[is_member], found[~is_member])
         scores = lira_scores(found, shadows, mode=self.mode, variance=self.variance)

@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from unlearnkit.auditing._one_member import attack_one
 from unlearnkit.auditing.scores import LOW_FPRS
 from unlearnkit.base import Audited, Model, Task, Variables
 from unlearnkit.kernels import FEATURES, FeatureName, membership_features
@@ -28,6 +29,8 @@ from unlearnkit.validation import (
 )
 
 AttackerName = Literal["logistic", "svm"]
+DEFAULT_FOLDS = 10
+"""Folds where the attack is not told how many."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,9 @@ class MembershipInference:
     Attributes:
       feature: what the attacker sees; see `membership_features`.
       attacker: `logistic` regression or linear `svm`.
-      folds: of the cross-validation.
+      folds: of the cross-validation. None takes 10, or as many as the smaller set has examples
+        where these are fewer (leave one out of each; the metric `folds` says so). A single forget
+        example is ranked among the others instead, see `attack_one`.
       C: inverse strength of the attacker's L2 penalty.
 
     Source: 001, section 6.2 (accuracy, AUC and F1 by 10-fold cross-validation); TPR at low FPR as
@@ -50,13 +55,14 @@ class MembershipInference:
 
     feature: FeatureName = "loss"
     attacker: AttackerName = "logistic"
-    folds: int = 10
+    folds: int | None = None
     C: float = 1.0
 
     def __post_init__(self) -> None:
         check_known("feature", self.feature, FEATURES)
         check_known("attacker", self.attacker, ("logistic", "svm"))
-        check_at_least(self, 2, "folds")
+        if self.folds is not None:
+            check_at_least(self, 2, "folds")
         check_above(self, 0, "C")
 
     def __call__(
@@ -101,23 +107,31 @@ class MembershipInference:
                     "a network that gives them has diverged and cannot be audited"
                 )
         size = min(len(members), len(others))
-        if size < self.folds:
+        if self.folds is not None and size < self.folds:
+            remedy = f"choose folds <= {size}, or None" if size > 1 else "choose folds=None"
             raise ValueError(
                 f"{self.folds} folds need at least {self.folds} forget and test examples each, "
-                f"got {len(members)} and {len(others)}; choose folds <= {size}"
+                f"got {len(members)} and {len(others)}; {remedy}"
             )
         seed = int(jax.random.randint(key, (), 0, np.iinfo(np.int32).max))
+        if len(members) == 1:
+            return attack_one(lambda: self._classifier(seed), members, others, seed)
+        if size == 1:
+            raise ValueError("at least 2 test examples are needed beside several members, got 1")
         generator = np.random.default_rng(seed)
         chosen = [part[generator.permutation(len(part))[:size]] for part in (members, others)]
         x = np.concatenate(chosen).astype(np.float64)
         y = np.repeat([1, 0], size)
-        scores, folds = self._cross_validate(x, y, seed)
-        return _summarise(y, scores, folds)
+        count = self.folds or min(DEFAULT_FOLDS, size)
+        scores, folds = self._cross_validate(x, y, count, seed)
+        audited = _summarise(y, scores, folds)
+        said = {"folds": float(count)} if count < DEFAULT_FOLDS and self.folds is None else {}
+        return audited._replace(metrics={**audited.metrics, **said})
 
     def _cross_validate(
-        self, x: np.ndarray, y: np.ndarray, seed: int
+        self, x: np.ndarray, y: np.ndarray, count: int, seed: int
     ) -> tuple[np.ndarray, list[_FoldScores]]:
-        splitter = StratifiedKFold(self.folds, shuffle=True, random_state=seed)
+        splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
         scores = np.empty(len(y))
         folds = []
         for train, held_out in splitter.split(x, y):

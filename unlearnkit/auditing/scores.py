@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.metrics import roc_curve
 
-from unlearnkit.auditing.intervals import rate
+from unlearnkit.auditing.intervals import bounded_interval, rate
 from unlearnkit.base import Audited
 
 LOW_FPRS = (0.01, 0.001)
@@ -24,9 +24,11 @@ class Auc(NamedTuple):
 def score_attack(members: Float[np.ndarray, " m"], others: Float[np.ndarray, " k"]) -> Audited:
     """Returns how well scores, larger for members, tell members from others.
 
-    Metrics: `auc` and `auc_se`; `auc_max` = max(AUC, 1 - AUC), as an attacker may turn a score
-    around; `tpr_at_fpr_{0.01,0.001}`, see `tpr_at_fpr`, with exact 95 % intervals `_low`, `_high`
-    given the threshold; `accuracy`, the balanced accuracy (TPR + 1 - FPR) / 2 at its best
+    Metrics: `auc` and `auc_se`, with a 95 % interval `auc_low`, `auc_high` that holds for a single
+    member too (`bounded_interval` of as many values as the smaller side has, as the variance of an
+    AUC A is at most A (1 - A) / min(m, k)); `auc_max` = max(AUC, 1 - AUC), as an attacker may turn
+    a score around; `tpr_at_fpr_{0.01,0.001}`, see `tpr_at_fpr`, with exact 95 % intervals `_low`,
+    `_high` given the threshold; `accuracy`, the balanced accuracy (TPR + 1 - FPR) / 2 at its best
     threshold, an optimistic number, as it is chosen on the same scores.
 
     Curves: `fpr` and `tpr`, from (0, 0) to (1, 1).
@@ -36,16 +38,21 @@ def score_attack(members: Float[np.ndarray, " m"], others: Float[np.ndarray, " k
       others: scores of examples that were not.
 
     Raises:
-      ValueError: fewer than two scores of a kind, or one that is not finite.
+      ValueError: no score of a kind, or one that is not finite.
+
+    Source: Birnbaum & Klose 1957 (the bound on the variance).
     """
     check_scores(members, others)
     area = auc(members, others)
+    interval = bounded_interval(area.value, min(len(members), len(others)))
     is_member = np.repeat([1, 0], [len(members), len(others)])
     scores = np.concatenate([members, others])
     fpr, tpr, _ = roc_curve(is_member, scores, drop_intermediate=False)
     metrics = {
         "auc": area.value,
         "auc_se": area.standard_error,
+        "auc_low": interval.low,
+        "auc_high": interval.high,
         "auc_max": max(area.value, 1 - area.value),
         "accuracy": float(np.max(tpr + 1 - fpr) / 2),
     }
@@ -57,10 +64,14 @@ def score_attack(members: Float[np.ndarray, " m"], others: Float[np.ndarray, " k
 def auc(members: Float[np.ndarray, " m"], others: Float[np.ndarray, " k"]) -> Auc:
     """Returns P(member > other) + ½ P(member = other), and its standard error.
 
+    The variance of the placements of a single member, or other, which cannot be estimated, is taken
+    for the largest possible, ¼.
+
     Source: DeLong, DeLong & Clarke-Pearson 1988 (variance of the placements).
     """
     by_member, by_other = _placements(members, others), 1 - _placements(others, members)
-    variance = by_member.var(ddof=1) / len(members) + by_other.var(ddof=1) / len(others)
+    spreads = [p.var(ddof=1) / p.size if p.size > 1 else 0.25 for p in (by_member, by_other)]
+    variance = sum(spreads)
     return Auc(float(by_member.mean()), float(np.sqrt(variance)))
 
 
@@ -80,11 +91,11 @@ def check_scores(members: np.ndarray, others: np.ndarray) -> None:
     """Returns nothing; refuses scores that nothing can be estimated from.
 
     Raises:
-      ValueError: fewer than two scores of a kind, or one that is not finite.
+      ValueError: no score of a kind, or one that is not finite.
     """
     for name, scores in (("members", members), ("others", others)):
-        if len(scores) < 2:
-            raise ValueError(f"{name} must hold at least 2 examples, got {len(scores)}")
+        if not len(scores):
+            raise ValueError(f"{name} must hold at least 1 example, got none")
         if not np.all(np.isfinite(scores)):
             bad = int(np.argmin(np.isfinite(scores)))
             raise ValueError(

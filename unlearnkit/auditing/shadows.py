@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from unlearnkit.auditing.ensembles import answers_of_many, unlearn_many
 from unlearnkit.base import Cost, Dataset, Model, Task, Unlearner, concatenate
-from unlearnkit.training import Recipe, fit_many
+from unlearnkit.training import Recipe, fit_many, train_like
 from unlearnkit.validation import check_compatible, check_dataset
 
 
@@ -56,7 +56,8 @@ def train_shadows(
         forget set.
       recipe: the recipe of the network under attack.
       count: shadows, even and at least 4.
-      unlearner: the method under test, or None.
+      unlearner: the method under test, or None; where it was not told how the network was trained
+        (see `training.train_like`), it is told `recipe`.
 
     Raises:
       ValueError: data that do not fit, too few candidates, or an odd or small count.
@@ -87,7 +88,8 @@ def train_shadows(
             )
             for rows in chosen
         ]
-        variables, spent = unlearn_many(unlearn_key, model, variables, tasks, unlearner)
+        told = train_like(unlearner, recipe)
+        variables, spent = unlearn_many(unlearn_key, model, variables, tasks, told)
         cost = Cost(*(a + b for a, b in zip(cost, spent, strict=True)))
     is_in = np.zeros((count, candidates.size), bool)
     np.put_along_axis(is_in, chosen, True, axis=1)

@@ -11,6 +11,7 @@ from unlearnkit.training.claim import Claim, TrajectoryError
 from unlearnkit.training.divergence import DivergedError
 from unlearnkit.training.features import penultimate
 from unlearnkit.training.fit import descend, fit, fit_many
+from unlearnkit.training.inheritance import inherited, train_like
 from unlearnkit.training.logged_run import TrajectoryWriter
 from unlearnkit.training.predict import predict
 from unlearnkit.training.recipe import Recipe, learning_rate_schedule, make_optimizer
@@ -47,6 +48,7 @@ __all__ = [
     "fingerprint",
     "fit",
     "fit_many",
+    "inherited",
     "init_train_state",
     "learning_rate_schedule",
     "load_variables",
@@ -57,6 +59,7 @@ __all__ = [
     "run_epoch",
     "save_variables",
     "train_epoch",
+    "train_like",
     "train_segment",
     "train_step",
 ]

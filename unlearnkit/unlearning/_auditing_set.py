@@ -7,9 +7,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Dataset, Task, concatenate
+
+DEFAULT_FOLDS = 3
+"""Folds where a method is not told how many."""
+FEW_OTHERS = 30
+"""Non-members beside fewer members than that need folds: enough to tell what is usual."""
 
 
 class Pool(NamedTuple):
@@ -19,24 +24,45 @@ class Pool(NamedTuple):
       dataset: the N examples.
       groups: [N] which group each belongs to; a balanced set holds as many of group 2k as of 2k+1.
       quotas: [G] how many of each group are drawn.
+      weights: [G] what an example of each group weighs; members and non-members weigh alike.
     """
 
     dataset: Dataset
     groups: Int[Array, " N"]
     quotas: Int[Array, " G"]
+    weights: Float[Array, " G"]
 
 
-def make_pool(task: Task, *, folds: int, same_classes: bool, per_class: bool) -> tuple[Pool, int]:
-    """Returns the pool of a task, and the size of the auditing sets drawn from it.
+class Drawn(NamedTuple):
+    """A pool, and how auditing sets are drawn from it.
+
+    Attributes:
+      pool: whom they are drawn from.
+      size: of each set.
+      folds: of each set; 1 where a single member is both learned from and judged.
+    """
+
+    pool: Pool
+    size: int
+    folds: int
+
+
+def make_pool(task: Task, *, folds: int | None, same_classes: bool, per_class: bool) -> Drawn:
+    """Returns the pool of a task, and the size and the folds of the auditing sets drawn from it.
+
+    A set is balanced. Where `folds` is None and there are fewer than 3 members (of a class), each
+    fold holds out one (leave one out); the set holds up to 30 non-members, which weigh together
+    what the members weigh. Of a single member nothing can be held out: the auditor is then judged
+    on what it was fitted to.
 
     Args:
       task: members are its forget set, non-members its validation set.
-      folds: into which each auditing set is divided.
+      folds: into which each auditing set is divided; None takes 3, or as many as there are members.
       same_classes: non-members are of the classes of the forget set only.
       per_class: balance, and fold, each class of its own.
 
     Raises:
-      ValueError: fewer members or non-members than folds.
+      ValueError: fewer members or non-members than explicit folds; no non-members.
     """
     forgotten = np.asarray(task.forget.y)
     classes = np.unique(forgotten)
@@ -51,21 +77,28 @@ def make_pool(task: Task, *, folds: int, same_classes: bool, per_class: bool) ->
     groups = 2 * strata + stranger
     counts = np.bincount(groups, minlength=2 * (int(strata.max()) + 1)).reshape(-1, 2)
     least = counts.min(axis=1)
-    if least.min() < folds:
+    wanted = DEFAULT_FOLDS if folds is None else folds
+    if folds is None and 0 < least.min() < DEFAULT_FOLDS:
+        wanted = int(least.min())
+        most = np.minimum(counts, np.maximum(counts[:, :1], FEW_OTHERS))
+    elif least.min() >= wanted:
+        most = np.repeat(least[:, None], 2, axis=1)
+    else:
         worst = int(least.argmin())
         where = f" in class {classes[worst]}" if per_class else ""
         raise ValueError(
-            f"{folds} folds need at least {folds} members (forget) and non-members (validation) "
+            f"{wanted} folds need at least {wanted} members (forget) and non-members (validation) "
             f"each, so that each fold holds two samples or more; got {counts[worst, 0]} and "
             f"{counts[worst, 1]}{where}; choose fewer folds, {remedy}"
         )
-    quotas = np.repeat(least, 2)
+    weights = most.max(axis=1, keepdims=True) / most
     pool = Pool(
         concatenate(task.forget, others),
         jnp.asarray(groups, jnp.int32),
-        jnp.asarray(quotas, jnp.int32),
+        jnp.asarray(most.ravel(), jnp.int32),
+        jnp.asarray(weights.ravel(), jnp.float32),
     )
-    return pool, int(quotas.sum())
+    return Drawn(pool, int(most.sum()), wanted)
 
 
 def draw(

@@ -26,6 +26,9 @@ from unlearnkit.training.step import Metrics
 from unlearnkit.unlearning._sgd import SgdSettings
 from unlearnkit.validation import check_at_least
 
+DEFAULT_K = 3
+"""Layers that move where a method is not told how many: 002, A.2.4."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LastLayersSettings(SgdSettings):
@@ -33,14 +36,22 @@ class LastLayersSettings(SgdSettings):
 
     Attributes:
       k: how many layers move, counted from the output: a convolution or linear layer each, with the
-        norm that follows it.
+        norm that follows it. None takes 3, or all but the first of a network of fewer than 4 layers
+        (of one layer, that one), and `info.adapted` says so.
     """
 
-    k: int = 3
+    k: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 1, "k")
+        if self.k is not None:
+            check_at_least(self, 1, "k")
+
+    def depth(self, model: Model) -> int:
+        """Returns how many layers move; an explicit k beyond the model's is refused later."""
+        if self.k is not None:
+            return self.k
+        return min(DEFAULT_K, max(1, len(model.layers) - 1))
 
 
 class Selection(NamedTuple):
@@ -97,8 +108,10 @@ def descend_last_layers(
 
     The gradient goes no further down than these layers.
     """
-    selection = select_last_layers(model, variables, settings.k)
-    recipe = settings.recipe()
+    k = settings.depth(model)
+    selection = select_last_layers(model, variables, k)
+    recipe, adapted = settings.fitted(variables, dataset)
+    adapted |= {"k": k} if settings.k is None and k != DEFAULT_K else {}
     objective = _LastLayers(CrossEntropy(model, recipe), selection)
     moving = list(compress(jax.tree.leaves(variables.params), selection.params))
     trained = descend(
@@ -111,7 +124,7 @@ def descend_last_layers(
         on_epoch=on_epoch,
     )
     params = _fill(selection.params, variables.params, trained.variables.params)
-    info = UnlearnInfo(trained.info.history, trained.info.cost)
+    info = UnlearnInfo(trained.info.history, trained.info.cost, adapted=adapted)
     return Unlearned(Variables(params, trained.variables.state), info)
 
 

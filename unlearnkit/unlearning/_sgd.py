@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
 
+import jax
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Unlearned, UnlearnInfo, Variables
 from unlearnkit.clock import Stopwatch
-from unlearnkit.training import CrossEntropy, Recipe, descend
+from unlearnkit.training import CrossEntropy, Recipe, descend, inherited
+
+DEFAULT_BATCH = 128
+"""Examples a step where a method is not told how many, or all of the data where they are fewer."""
+LEAST_FOR_STATISTICS = 8
+"""Examples of the smallest batch whose own mean and variance BatchNorm may use."""
+
+
+class Fitted(NamedTuple):
+    """A descent as its data allow it.
+
+    Attributes:
+      recipe: how it runs.
+      adapted: see `UnlearnInfo`.
+    """
+
+    recipe: Recipe
+    adapted: dict[str, int | str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,25 +37,73 @@ class SgdSettings:
 
     Attributes:
       epochs: passes over the data that the method descends on.
-      batch_size: examples a step; at most the size of these data.
-      learning_rate: constant.
+      batch_size: examples a step; at most the size of these data. None takes 128, or all of the
+        data where they are fewer, and `info.adapted` says so. Where a batch holds fewer than 8
+        examples and the network has batch statistics, its running statistics are used and kept
+        (evaluation mode), and `info.adapted` says so.
+      learning_rate: the peak rate; constant, where `train_like` has no schedule.
       momentum: heavy-ball momentum.
       weight_decay: λ in (λ/2)‖w‖².
+      train_like: the recipe of the network that is to forget: the descent takes over its
+        augmentation, schedule, label smoothing, compute dtype and what else `training.inherited`
+        names. None takes over nothing; a study that trains the network itself then tells it.
+        `Recipe()` takes over nothing there either.
     """
 
     epochs: int = 10
-    batch_size: int = 128
+    batch_size: int | None = None
     learning_rate: float = 1e-3
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    train_like: Recipe | None = None
 
     def __post_init__(self) -> None:
         self.recipe()
 
     def recipe(self) -> Recipe:
-        """Returns the recipe of these settings."""
-        names = (field.name for field in dataclasses.fields(SgdSettings))
-        return Recipe(**{name: getattr(self, name) for name in names})
+        """Returns the recipe of these settings, before it meets data."""
+        return inherited(
+            self.train_like,
+            epochs=self.epochs,
+            batch_size=DEFAULT_BATCH if self.batch_size is None else self.batch_size,
+            learning_rate=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+
+    def fitted(self, variables: Variables, dataset: Dataset) -> Fitted:
+        """Returns the recipe of a descent on `dataset`.
+
+        Args:
+          variables: of the network; a state means that it has batch statistics.
+          dataset: what is descended on.
+
+        Raises:
+          ValueError: an explicit batch size larger than the data.
+        """
+        recipe, adapted = self.recipe(), {}
+        if self.batch_size is None and dataset.size < recipe.batch_size:
+            recipe = dataclasses.replace(recipe, batch_size=dataset.size)
+            adapted["batch_size"] = dataset.size
+        recipe.steps_per_epoch(dataset.size)
+        return Fitted(*with_running_statistics(recipe, variables, adapted, "statistics"))
+
+
+def with_running_statistics(
+    recipe: Recipe, variables: Variables, adapted: Mapping[str, int | str], name: str
+) -> tuple[Recipe, dict[str, int | str]]:
+    """Returns the recipe in evaluation mode where its batches are too small for statistics.
+
+    Args:
+      recipe: with the batch size that is used.
+      variables: of the network; a state means that it has batch statistics.
+      adapted: what was adapted before.
+      name: what `adapted` calls it.
+    """
+    small = recipe.batch_size < LEAST_FOR_STATISTICS and not recipe.frozen_state
+    if not small or not jax.tree.leaves(variables.state):
+        return recipe, dict(adapted)
+    return dataclasses.replace(recipe, frozen_state=True), {**adapted, name: "running"}
 
 
 def descend_on(
@@ -43,15 +111,21 @@ def descend_on(
     model: Model,
     variables: Variables,
     dataset: Dataset,
-    recipe: Recipe,
+    settings: SgdSettings,
     *,
-    sign: float = 1.0,
     on_epoch: OnEpoch | None = None,
 ) -> Unlearned:
-    """Returns the network after descending `sign` times the cross-entropy of `dataset`."""
-    objective = CrossEntropy(model, recipe, sign)
+    """Returns the network after descending the cross-entropy of `dataset`.
+
+    Raises:
+      ValueError: an explicit batch size larger than the data.
+      DivergedError: the loss is no longer finite.
+    """
+    recipe, adapted = settings.fitted(variables, dataset)
+    objective = CrossEntropy(model, recipe)
     trained = descend(key, objective, recipe, dataset, variables, on_epoch=on_epoch)
-    return Unlearned(trained.variables, UnlearnInfo(trained.info.history, trained.info.cost))
+    info = UnlearnInfo(trained.info.history, trained.info.cost, adapted=adapted)
+    return Unlearned(trained.variables, info)
 
 
 def with_preparation(unlearned: Unlearned, example_gradients: float, watch: Stopwatch) -> Unlearned:

@@ -69,7 +69,7 @@ class Game:
       auditor: the attacker.
       feature: what it sees.
       path: which paths the gradient takes.
-      folds: of the cross-validation.
+      folds: of the cross-validation; 1 judges the auditor on what it was fitted to.
       size: of the auditing set.
       chunk: examples a forward pass.
       n_strata: separate auditors, one a class of the forget set; 1 for one of all.
@@ -200,18 +200,22 @@ def auditor_cost(
     labels = jnp.where(members, 1, -1).astype(features.dtype)
     present = (groups // 2) == jnp.arange(game.n_strata)[:, None, None]
     held_out = present & (folds == jnp.arange(game.folds)[:, None])
+    # A single member cannot be held out: with one fold the auditor is judged on what it learned.
+    learned = present & (~held_out if game.folds > 1 else True)
     n_audits = game.n_strata * game.folds
+    weight = pool.weights[groups].astype(features.dtype)
 
     def audit(fit_key: Array, train: Array, held_out: Array) -> tuple[Audit, Array]:
-        folds = train.astype(features.dtype), held_out.astype(features.dtype)
-        return _audit_with_gradient(game, fit_key, features, labels, *folds)
+        return _audit_with_gradient(
+            game, fit_key, features, labels, train * weight, held_out * weight
+        )
 
     audits, slopes = jax.vmap(audit)(
         jax.random.split(fit_key, n_audits),
-        (present & ~held_out).reshape(n_audits, -1),
+        learned.reshape(n_audits, -1),
         held_out.reshape(n_audits, -1),
     )
-    share = held_out.reshape(n_audits, -1).sum(1) / game.size
+    share = (held_out * weight).reshape(n_audits, -1).sum(1) / jnp.sum(weight)
     forgotten = jnp.where(members, cross_entropy_losses(logits, examples.y), 0)
     utility = share @ audits.utility
     slope = jnp.tensordot(share, slopes, 1)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Model, OnEpoch, Params, Path, State, Task, Unlearned, Variables
-from unlearnkit.unlearning._sgd import SgdSettings, descend_on
+from unlearnkit.unlearning._passes import descend_on_forget
+from unlearnkit.unlearning._sgd import SgdSettings
 from unlearnkit.validation import check_task, check_variables
 
 
@@ -21,11 +22,11 @@ class BoundaryExpand(SgdSettings):
 
     min over (w, u, b) of the mean over forget of CE([f_w(x), u·φ_w(x) + b], c),   c = n_classes
 
-    with φ the input of the last layer; the result is w alone. BatchNorm in training mode.
+    with φ the input of the last layer; the result is w alone. BatchNorm in training mode (batches
+    under 8: evaluation mode).
 
     Attributes:
-      epochs: passes over the forget set.
-      batch_size: examples a step; at most the size of the forget set.
+      epochs: passes over the forget set; each uses every example, see `SgdSettings` for the rest.
 
     Source: Chen et al. 2023; defaults of 001, Table 5 (learning rate 1e-5, 10 epochs) and section
     6.1 (momentum 0.9, weight decay 5e-4), at which the network barely moves. u and b are drawn as
@@ -54,15 +55,14 @@ class BoundaryExpand(SgdSettings):
         """
         check_task(task, model)
         check_variables(variables, model)
-        recipe = self.recipe()
-        recipe.steps_per_epoch(task.forget.size)
+        fitted = self.fitted(variables, task.forget)
         last = linear_output(model, variables)
         init_key, run_key = jax.random.split(key)
         shadow = jax.tree.map(lambda w: w[..., :1], _at(jax.jit(model.init)(init_key).params, last))
         expanded = Variables({"network": variables.params, "shadow": shadow}, variables.state)
         as_shadow = task.forget._replace(y=jnp.full_like(task.forget.y, model.n_classes))
-        unlearned = descend_on(
-            run_key, expand(model, last), expanded, as_shadow, recipe, on_epoch=on_epoch
+        unlearned = descend_on_forget(
+            run_key, expand(model, last), expanded, as_shadow, fitted, on_epoch=on_epoch
         )
         params, state = unlearned.variables
         return unlearned._replace(variables=Variables(params["network"], state))

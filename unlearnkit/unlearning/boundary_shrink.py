@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Int, Key
 from unlearnkit.base import Dataset, Model, Normalisation, OnEpoch, Task, Unlearned, Variables
 from unlearnkit.clock import Stopwatch
 from unlearnkit.kernels import map_batches, margins
-from unlearnkit.unlearning._sgd import SgdSettings, descend_on, with_preparation
+from unlearnkit.unlearning._passes import descend_on_forget
+from unlearnkit.unlearning._sgd import SgdSettings, with_preparation
 from unlearnkit.validation import check_above, check_task, check_variables
 from unlearnkit.work import FORWARD
 
@@ -27,11 +28,10 @@ class BoundaryShrink(SgdSettings):
     min_w mean_forget CE(f_w(x), y')
 
     with x in pixels and f₀ the original network. BatchNorm is in evaluation mode in the search for
-    y', in training mode in the descent.
+    y', in training mode in the descent (batches under 8: evaluation mode).
 
     Attributes:
-      epochs: passes over the forget set.
-      batch_size: examples a step; at most the size of the forget set.
+      epochs: passes over the forget set; each uses every example, see `SgdSettings` for the rest.
       step: length of the gradient step in every pixel, in pixel units [0, 1].
       box: the range of pixels that x' is clipped to; None for inputs that are no pixels.
 
@@ -72,15 +72,19 @@ class BoundaryShrink(SgdSettings):
         check_variables(variables, model)
         if model.n_classes < 2:
             raise ValueError("Boundary Shrink needs a model of at least 2 classes, got 1")
-        recipe = self.recipe()
-        recipe.steps_per_epoch(task.forget.size)
+        fitted = self.fitted(variables, task.forget)
         _check_box(task.forget, self.box)
         with Stopwatch() as watch:
             labels = nearest_wrong_classes(
-                model, variables, task.forget, step=self.step, box=self.box, chunk=self.batch_size
+                model,
+                variables,
+                task.forget,
+                step=self.step,
+                box=self.box,
+                chunk=fitted.recipe.batch_size,
             )
             relabelled = task.forget._replace(y=jax.block_until_ready(labels))
-        unlearned = descend_on(key, model, variables, relabelled, recipe, on_epoch=on_epoch)
+        unlearned = descend_on_forget(key, model, variables, relabelled, fitted, on_epoch=on_epoch)
         return with_preparation(unlearned, task.forget.size * (1 + FORWARD), watch)
 
 

@@ -53,7 +53,7 @@ class ExactLastLayers(LastLayersSettings):
         """
         check_task(task, model)
         check_variables(variables, model)
-        last = select_last_layers(model, variables, self.k)
+        last = select_last_layers(model, variables, self.depth(model))
         init_key, run_key = jax.random.split(key)
         fresh = jax.jit(model.init)(init_key)
         reset = Variables(

@@ -18,7 +18,7 @@ class FineTune(SgdSettings):
     w <- w - η (∇CE_retain(w) + λ w), BatchNorm in training mode.
 
     Attributes:
-      epochs: passes over the retain set.
+      epochs: passes over the retain set; see `SgdSettings` for the rest.
 
     Source: GD of 002, A.2.1 (defaults: learning rate 1e-3, momentum 0.9, weight decay 5e-4, up to
     10 epochs); FT of 001 is the same with learning rate 5e-2 and 30 epochs.
@@ -42,4 +42,4 @@ class FineTune(SgdSettings):
         """
         check_task(task, model)
         check_variables(variables, model)
-        return descend_on(key, model, variables, task.retain, self.recipe(), on_epoch=on_epoch)
+        return descend_on(key, model, variables, task.retain, self, on_epoch=on_epoch)

@@ -7,7 +7,8 @@ import dataclasses
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Model, OnEpoch, Task, Unlearned, Variables
-from unlearnkit.unlearning._sgd import SgdSettings, descend_on
+from unlearnkit.unlearning._passes import descend_on_forget
+from unlearnkit.unlearning._sgd import SgdSettings
 from unlearnkit.validation import check_task, check_variables
 
 
@@ -15,11 +16,11 @@ from unlearnkit.validation import check_task, check_variables
 class GradientAscent(SgdSettings):
     """Ascends the cross-entropy of the forget set.
 
-    w <- w - η (-∇CE_forget(w) + λ w), BatchNorm in training mode.
+    w <- w - η (-∇CE_forget(w) + λ w), BatchNorm in training mode (batches under 8:
+    evaluation mode).
 
     Attributes:
-      epochs: passes over the forget set.
-      batch_size: examples a step; at most the size of the forget set.
+      epochs: passes over the forget set; each uses every example, see `SgdSettings` for the rest.
 
     Source: Graves et al. 2021; defaults of 001, Table 5 (learning rate 1e-3, 5 epochs). 002, A.2.3
     uses learning rates of 5e-6 … 1e-5.
@@ -45,5 +46,7 @@ class GradientAscent(SgdSettings):
         """
         check_task(task, model)
         check_variables(variables, model)
-        recipe = self.recipe()
-        return descend_on(key, model, variables, task.forget, recipe, sign=-1.0, on_epoch=on_epoch)
+        fitted = self.fitted(variables, task.forget)
+        return descend_on_forget(
+            key, model, variables, task.forget, fitted, sign=-1.0, on_epoch=on_epoch
+        )

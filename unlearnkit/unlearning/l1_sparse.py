@@ -56,8 +56,7 @@ class L1Sparse(SgdSettings):
         """
         check_task(task, model)
         check_variables(variables, model)
-        recipe = self.recipe()
-        recipe.steps_per_epoch(task.retain.size)
+        recipe, adapted = self.fitted(variables, task.retain)
         run = _SparseEpoch(_Sparse(CrossEntropy(model, recipe)), recipe, self.gamma)
         return descend_passes(
             key,
@@ -65,7 +64,8 @@ class L1Sparse(SgdSettings):
             recipe,
             variables,
             task.retain,
-            example_gradients=float(self.epochs * used(task.retain.size, self.batch_size)),
+            example_gradients=float(self.epochs * used(task.retain.size, recipe.batch_size)),
+            adapted=adapted,
             on_epoch=on_epoch,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,15 @@ from unlearnkit.base import (
     Unlearned,
     Variables,
 )
-from unlearnkit.training import Recipe, TrainState, cross_entropy, epoch_batches, run_epoch
-from unlearnkit.training.step import Metrics, forward_train
+from unlearnkit.training import (
+    Objective,
+    Recipe,
+    TrainState,
+    cross_entropy,
+    epoch_batches,
+    run_epoch,
+)
+from unlearnkit.training.step import Metrics, augment, forward_train
 from unlearnkit.unlearning._passes import TwoSetSettings, cycled_batches, descend_passes
 from unlearnkit.validation import check_task, check_variables
 
@@ -30,8 +38,9 @@ class NegGradPlus(TwoSetSettings):
 
     w <- w - η (∇[β CE_retain(w) - (1 - β) CE_forget(w)] + λ w), BatchNorm in evaluation mode.
 
-    Each step zips a retain batch with a forget batch; the forget set is cycled through, in a fresh
-    order each time, until the retain set has been seen once.
+    Each step zips a retain batch with a forget batch. An epoch is a pass over the retain set; the
+    forget set is cycled through, in a fresh order each time, and where the retain set ends first
+    the next epoch goes on with it.
 
     Attributes:
       epochs: passes over the retain set.
@@ -70,20 +79,29 @@ class NegGradPlus(TwoSetSettings):
         """
         check_task(task, model)
         check_variables(variables, model)
-        recipe = self.recipe()
-        batch, forget_batch = self.batch_sizes(task)
+        recipe, forget_recipe, adapted = self.fitted_pair(variables, task)
+        batch, forget_batch = recipe.batch_size, forget_recipe.batch_size
         objective = _Difference(model, recipe, self.beta, batch)
         run = _ZippedEpoch(objective, recipe, task.retain.size, forget_batch)
         pairs = task.retain.size // batch * (batch + forget_batch)
+        cycle_key, run_key = jax.random.split(key)
         return descend_passes(
-            key,
+            run_key,
             run,
             recipe,
             variables,
-            task.train,
+            _Pairs(task.train, cycle_key),
             example_gradients=float(self.epochs * pairs),
+            adapted=adapted,
             on_epoch=on_epoch,
         )
+
+
+class _Pairs(NamedTuple):
+    """Retain, then forget, and the key of all passes over the latter."""
+
+    dataset: Dataset
+    cycle_key: Key[Array, ""]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,12 +121,14 @@ class _Difference:
         key: Key[Array, ""],
         context: None = None,
     ) -> tuple[Float[Array, ""], tuple[State, Metrics]]:
+        augment_key, dropout_key = jax.random.split(key)
+        x = augment(augment_key, batch, self.recipe)
         logits, new_state = forward_train(
-            self.model, self.recipe, Variables(params, state), batch.x, key
+            self.model, self.recipe, Variables(params, state), x, dropout_key
         )
-        n = self.n_retain
-        retain = cross_entropy(logits[:n], batch.y[:n])
-        forget = cross_entropy(logits[n:], batch.y[n:])
+        n, smoothing = self.n_retain, self.recipe.label_smoothing
+        retain = cross_entropy(logits[:n], batch.y[:n], smoothing)
+        forget = cross_entropy(logits[n:], batch.y[n:], smoothing)
         accuracy = jnp.mean(jnp.argmax(logits[:n], -1) == batch.y[:n])
         metrics = {"loss": retain, "accuracy": accuracy, "forget_loss": forget}
         return self.beta * retain - (1 - self.beta) * forget, (new_state, metrics)
@@ -116,19 +136,20 @@ class _Difference:
 
 @dataclasses.dataclass(frozen=True)
 class _ZippedEpoch:
-    """A pass over the retain set, each batch followed by a batch of the cycled forget set."""
+    """A pass over the retain set, each batch beside the next one of the cycled forget set."""
 
-    objective: _Difference
+    objective: Objective
     recipe: Recipe
     n_retain: int
     forget_batch: int
 
     def __call__(
-        self, state: TrainState, data: Dataset, key: Key[Array, ""], epoch: Int[Array, ""]
+        self, state: TrainState, data: _Pairs, key: Key[Array, ""], epoch: Int[Array, ""]
     ) -> tuple[TrainState, Metrics]:
-        retain_key, forget_key, step_key = jax.random.split(jax.random.fold_in(key, epoch), 3)
+        dataset, cycle_key = data
+        retain_key, step_key = jax.random.split(jax.random.fold_in(key, epoch))
         retain = epoch_batches(retain_key, 0, self.n_retain, self.recipe.batch_size)
-        n_forget = data.size - self.n_retain
-        forget = cycled_batches(forget_key, n_forget, self.forget_batch, retain.shape[0])
+        steps, n_forget = retain.shape[0], dataset.size - self.n_retain
+        forget = cycled_batches(cycle_key, epoch * steps, n_forget, self.forget_batch, steps)
         pairs = jnp.concatenate([retain, self.n_retain + forget], axis=1)
-        return run_epoch(self.objective, self.recipe, state, data, pairs, step_key)
+        return run_epoch(self.objective, self.recipe, state, dataset, pairs, step_key)

@@ -18,7 +18,14 @@ from unlearnkit.training import (
     run_epoch,
 )
 from unlearnkit.training.step import Metrics
-from unlearnkit.unlearning._passes import TwoSetSettings, descend_passes, used
+from unlearnkit.unlearning._passes import (
+    FittedPair,
+    TwoSetSettings,
+    descend_passes,
+    steps_of_whole_pass,
+    used,
+    whole_batches,
+)
 from unlearnkit.validation import check_task, check_variables
 
 
@@ -27,7 +34,8 @@ class RandomLabel(TwoSetSettings):
     """Trains on the forget set under random labels, then on the retain set, epoch by epoch.
 
     In each epoch a pass over {(x, u): x in forget}, u ~ Uniform{0, …, c - 1} drawn anew, and a
-    pass over the retain set, by one optimiser; BatchNorm in training mode.
+    pass over the retain set, by one optimiser; BatchNorm in training mode (forget batches under 8:
+    evaluation mode). The pass over the forget set uses every example.
 
     Attributes:
       epochs: pairs of passes.
@@ -56,33 +64,45 @@ class RandomLabel(TwoSetSettings):
         """
         check_task(task, model)
         check_variables(variables, model)
-        self.batch_sizes(task)
-        objective = CrossEntropy(model, self.recipe())
-        return relabel(key, self, model, objective, variables, task, on_epoch=on_epoch)
+        fitted = self.fitted_pair(variables, task)
+        objectives = CrossEntropy(model, fitted.forget), CrossEntropy(model, fitted.retain)
+        return relabel(key, fitted, model, objectives, variables, task, on_epoch=on_epoch)
 
 
 def relabel(
     key: Key[Array, ""],
-    settings: TwoSetSettings,
+    fitted: FittedPair,
     model: Model,
-    objective: Objective,
+    objectives: tuple[Objective, Objective],
     variables: Variables,
     task: Task,
     *,
     context: Any = None,
     on_epoch: OnEpoch | None = None,
 ) -> Unlearned:
-    """Returns the network after descending `objective` on random labels and on the retain set."""
-    recipe = settings.recipe()
-    batch, forget_batch = settings.batch_sizes(task)
-    per_epoch = used(task.retain.size, batch) + used(task.forget.size, forget_batch)
+    """Returns the network after descending on random labels and on the retain set.
+
+    Args:
+      key: the run's key.
+      fitted: how both passes run.
+      model: the network.
+      objectives: of the pass over the forget set, and of that over the retain set.
+      variables: where to start.
+      task: the question.
+      context: passed on to the objectives.
+      on_epoch: called after each epoch.
+    """
+    recipe, forget_batch = fitted.retain, fitted.forget.batch_size
+    forget_steps = steps_of_whole_pass(task.forget.size, forget_batch)
+    per_epoch = used(task.retain.size, recipe.batch_size) + forget_steps * forget_batch
     return descend_passes(
         key,
-        _RelabelledEpoch(objective, recipe, forget_batch, model.n_classes),
+        _RelabelledEpoch(*objectives, recipe, forget_batch, model.n_classes),
         recipe,
         variables,
         _Sets(task.retain, task.forget, context),
         example_gradients=float(recipe.epochs * per_epoch),
+        adapted=fitted.adapted,
         on_epoch=on_epoch,
     )
 
@@ -97,7 +117,8 @@ class _Sets(NamedTuple):
 class _RelabelledEpoch:
     """A pass over the forget set under fresh random labels, then one over the retain set."""
 
-    objective: Objective
+    on_forget: Objective
+    on_retain: Objective
     recipe: Recipe
     forget_batch: int
     n_classes: int
@@ -109,14 +130,23 @@ class _RelabelledEpoch:
         label_key, forget_key, retain_key, step_key = keys
         retain, forget, context = data
         forget = forget._replace(y=random_labels(label_key, forget.size, self.n_classes))
-        passes = (
-            (forget, epoch_batches(forget_key, 0, forget.size, self.forget_batch)),
-            (retain, epoch_batches(retain_key, 0, retain.size, self.recipe.batch_size)),
-        )
+        away = whole_batches(forget_key, 0, forget.size, self.forget_batch)
+        back = epoch_batches(retain_key, 0, retain.size, self.recipe.batch_size)
+        steps = away.shape[0] + back.shape[0]
         metrics: list[Metrics] = []
-        for dataset, batches in passes:
+        for objective, dataset, batches in (
+            (self.on_forget, forget, away),
+            (self.on_retain, retain, back),
+        ):
             state, measured = run_epoch(
-                self.objective, self.recipe, state, dataset, batches, step_key, context
+                objective,
+                self.recipe,
+                state,
+                dataset,
+                batches,
+                step_key,
+                context,
+                steps_per_epoch=steps,
             )
             metrics.append(measured)
         relabelled, kept = metrics

@@ -18,12 +18,14 @@ class Retrain:
     w* = argmin_w mean_{retain} CE(f(w, x), y), from a new initialisation.
 
     Attributes:
-      recipe: how to train; give it the recipe of the original network.
+      recipe: how to train; give it the recipe of the original network. None takes `Recipe()`, in
+        batches of 128 or of the whole retain set where that is smaller (`info.adapted` says so); a
+        study that trains the original itself then gives its recipe.
 
     Source: the exact unlearning that 001, 002 and 004 compare every method with.
     """
 
-    recipe: Recipe = Recipe()  # noqa: RUF009 (frozen, and so safe to share)
+    recipe: Recipe | None = None
 
     def __call__(
         self,
@@ -41,5 +43,12 @@ class Retrain:
           DivergedError: the loss is no longer finite.
         """
         check_task(task, model)
-        trained = fit(key, model, task.retain, self.recipe, on_epoch=on_epoch)
-        return Unlearned(trained.variables, UnlearnInfo(trained.info.history, trained.info.cost))
+        recipe, adapted = self.recipe, {}
+        if recipe is None:
+            recipe = Recipe()
+            if task.retain.size < recipe.batch_size:
+                adapted = {"batch_size": task.retain.size}
+                recipe = dataclasses.replace(recipe, batch_size=task.retain.size)
+        trained = fit(key, model, task.retain, recipe, on_epoch=on_epoch)
+        info = UnlearnInfo(trained.info.history, trained.info.cost, adapted=adapted)
+        return Unlearned(trained.variables, info)

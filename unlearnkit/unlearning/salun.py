@@ -72,17 +72,24 @@ class SalUn(RandomLabel):
         """
         check_task(task, model)
         check_variables(variables, model)
-        _, forget_batch = self.batch_sizes(task)
+        fitted = self.fitted_pair(variables, task)
         with Stopwatch() as watch:
             mask = saliency_mask(
-                model, variables, task.forget, fraction=self.fraction, chunk=forget_batch
+                model,
+                variables,
+                task.forget,
+                fraction=self.fraction,
+                chunk=fitted.forget.batch_size,
             )
             jax.block_until_ready(mask)
         unlearned = relabel(
             key,
-            self,
+            fitted,
             model,
-            _Masked(CrossEntropy(model, self.recipe())),
+            (
+                _Masked(CrossEntropy(model, fitted.forget)),
+                _Masked(CrossEntropy(model, fitted.retain)),
+            ),
             variables,
             task,
             context=_Mask(mask, variables.params),

@@ -21,6 +21,7 @@ from unlearnkit.base import (
 )
 from unlearnkit.clock import Stopwatch
 from unlearnkit.training import (
+    Objective,
     Recipe,
     TrainState,
     cross_entropy,
@@ -29,8 +30,14 @@ from unlearnkit.training import (
     run_epoch,
 )
 from unlearnkit.training.recipe import OptimizerName
-from unlearnkit.training.step import Metrics, forward_train
-from unlearnkit.unlearning._passes import TwoSetSettings, descend_passes, used
+from unlearnkit.training.step import Metrics, augment, forward_train
+from unlearnkit.unlearning._passes import (
+    TwoSetSettings,
+    descend_passes,
+    steps_of_whole_pass,
+    used,
+    whole_batches,
+)
 from unlearnkit.unlearning._rewind import Rewind
 from unlearnkit.unlearning._sgd import with_preparation
 from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
@@ -44,7 +51,8 @@ class Scrub(TwoSetSettings):
     D(x) = T² KL(softmax f₀(x)/T ‖ softmax f_w(x)/T), f₀ the original network in evaluation mode.
     In each epoch, while it is among the first `max_epochs`, a pass over the forget set that
     descends -D; then a pass over the retain set that descends γ CE + α D. One optimiser for both;
-    BatchNorm of the student in training mode in both.
+    BatchNorm of the student in training mode in both (forget batches under 8: evaluation mode).
+    The pass over the forget set uses every example. The schedule is the method's own.
 
     With `rewind` (SCRUB+R) the result is the network after that epoch whose error on the forget set
     is closest to the error of the last epoch's network on the validation examples of the forget
@@ -93,6 +101,7 @@ class Scrub(TwoSetSettings):
             super().recipe(),
             optimizer=self.optimizer,
             schedule="step",
+            warmup_epochs=0.0,
             milestones=self.milestones,
             step_factor=self.step_factor,
         )
@@ -115,30 +124,38 @@ class Scrub(TwoSetSettings):
         """
         check_task(task, model)
         check_variables(variables, model)
-        batch, forget_batch = self.batch_sizes(task)
-        retain_used = used(task.retain.size, batch)
-        forget_used = used(task.forget.size, forget_batch)
+        on_retain, on_forget, adapted = self.fitted_pair(variables, task)
+        retain_used = used(task.retain.size, on_retain.batch_size)
+        forget_steps = steps_of_whole_pass(task.forget.size, on_forget.batch_size)
         rewind = Rewind(model, task) if self.rewind else None
+        augmented = on_retain.augmentation != "none"
         with Stopwatch() as watch:
+            original = jax.tree.map(jnp.array, variables) if augmented else None
             lessons = _Lessons(
-                _lesson(model, variables, task.retain), _lesson(model, variables, task.forget)
+                _lesson(model, variables, task.retain, original),
+                _lesson(model, variables, task.forget, original),
             )
             jax.block_until_ready(lessons)
         run = _ScrubEpoch(
-            defy=_Distillation(model, self.recipe(), 0.0, -1.0, self.temperature),
-            obey=_Distillation(model, self.recipe(), self.gamma, self.alpha, self.temperature),
-            recipe=self._recipe_in_steps(retain_used // batch, forget_used // forget_batch),
-            forget_batch=forget_batch,
+            defy=_Distillation(model, on_forget, 0.0, -1.0, self.temperature),
+            obey=_Distillation(model, on_retain, self.gamma, self.alpha, self.temperature),
+            recipe=dataclasses.replace(
+                self._recipe_in_steps(retain_used // on_retain.batch_size, forget_steps),
+                batch_size=on_retain.batch_size,
+            ),
+            forget_batch=on_forget.batch_size,
             max_epochs=self.max_epochs,
         )
-        defying = min(self.max_epochs, self.epochs)
+        forget_used = min(self.max_epochs, self.epochs) * forget_steps * on_forget.batch_size
+        seen = self.epochs * retain_used + forget_used
         unlearned = descend_passes(
             key,
             run,
-            self.recipe(),
+            on_retain,
             variables,
             lessons,
-            example_gradients=float(self.epochs * retain_used + defying * forget_used),
+            example_gradients=seen * (1 + FORWARD if augmented else 1.0),
+            adapted=adapted,
             on_epoch=on_epoch,
             after_epoch=rewind,
         )
@@ -162,10 +179,13 @@ class _Teaching(NamedTuple):
     Attributes:
       labels: [n].
       teacher: [n, c] logits of the original network, computed once.
+      original: the original network where examples are augmented, and it must see them as the
+        student does; else None.
     """
 
     labels: Int[Array, " n"]
     teacher: Float[Array, "n c"]
+    original: Variables | None
 
 
 class _Lesson(NamedTuple):
@@ -178,9 +198,11 @@ class _Lessons(NamedTuple):
     forget: _Lesson
 
 
-def _lesson(model: Model, variables: Variables, dataset: Dataset) -> _Lesson:
+def _lesson(
+    model: Model, variables: Variables, dataset: Dataset, original: Variables | None
+) -> _Lesson:
     rows = dataset._replace(y=jnp.arange(dataset.size, dtype=jnp.int32))
-    return _Lesson(rows, _Teaching(dataset.y, predict(model, variables, dataset.x)))
+    return _Lesson(rows, _Teaching(dataset.y, predict(model, variables, dataset.x), original))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,11 +218,15 @@ class _Distillation:
     def __call__(
         self, params: Params, state: State, batch: Dataset, key: Key[Array, ""], context: _Teaching
     ) -> tuple[Float[Array, ""], tuple[State, Metrics]]:
+        augment_key, dropout_key = jax.random.split(key)
+        x = augment(augment_key, batch, self.recipe)
         labels, teacher = context.labels[batch.y], context.teacher[batch.y]
+        if context.original is not None:
+            teacher = self.model.apply(context.original, x)
         logits, new_state = forward_train(
-            self.model, self.recipe, Variables(params, state), batch.x, key
+            self.model, self.recipe, Variables(params, state), x, dropout_key
         )
-        loss = cross_entropy(logits, labels)
+        loss = cross_entropy(logits, labels, self.recipe.label_smoothing)
         divergence = distillation_loss(teacher, logits, self.temperature)
         accuracy = jnp.mean(jnp.argmax(logits, -1) == labels)
         metrics = {"loss": loss, "accuracy": accuracy, "divergence": divergence}
@@ -224,8 +250,8 @@ def distillation_loss(
 class _ScrubEpoch:
     """A pass over the forget set in the first epochs, then one over the retain set."""
 
-    defy: _Distillation
-    obey: _Distillation
+    defy: Objective
+    obey: Objective
     recipe: Recipe
     forget_batch: int
     max_epochs: int
@@ -236,11 +262,11 @@ class _ScrubEpoch:
         keys = jax.random.split(jax.random.fold_in(key, epoch), 3)
         forget_key, retain_key, step_key = keys
         forget, retain = data.forget, data.retain
-        away = epoch_batches(forget_key, 0, forget.rows.size, self.forget_batch)
+        away = whole_batches(forget_key, 0, forget.rows.size, self.forget_batch)
         back = epoch_batches(retain_key, 0, retain.rows.size, self.recipe.batch_size)
 
         def one_pass(
-            objective: _Distillation, state: TrainState, lesson: _Lesson, batches: Array
+            objective: Objective, state: TrainState, lesson: _Lesson, batches: Array
         ) -> tuple[TrainState, Metrics]:
             return run_epoch(
                 objective,

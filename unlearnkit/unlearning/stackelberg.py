@@ -16,7 +16,7 @@ from unlearnkit.base import Cost, Model, OnEpoch, Task, Unlearned, UnlearnInfo, 
 from unlearnkit.clock import Stopwatch
 from unlearnkit.kernels import FEATURES, MEMBER_SIGNS, FeatureName, SvmStatus
 from unlearnkit.training import CrossEntropy, DivergedError, Objective, init_train_state
-from unlearnkit.unlearning._auditing_set import make_pool
+from unlearnkit.unlearning._auditing_set import DEFAULT_FOLDS, Drawn, make_pool
 from unlearnkit.unlearning._sgd import SgdSettings
 from unlearnkit.unlearning._stackelberg_game import (
     Game,
@@ -68,7 +68,8 @@ class StackelbergUnlearn(SgdSettings):
       feature: what the auditor sees; see `kernels.membership_features`. `margin` is the loss on a
         scale where the near-zero losses of a network that has learned its data by heart do not
         coincide in float32; 001 has `loss`, `probabilities` and `logits`.
-      folds: of the auditor's cross-validation.
+      folds: of the auditor's cross-validation. None takes 3, or as many as there are forget
+        examples where these are fewer (`info.adapted` says so), see `make_pool`.
       gradient: `total`; `implicit` through the auditor's response alone, as 001, equation (4)
         prints; or `direct`, as if the auditor did not respond.
       per_class: one auditor for each class of the forget set, as the shares of outputs may differ.
@@ -99,7 +100,7 @@ class StackelbergUnlearn(SgdSettings):
     alpha: float = 1.0
     auditor: AuditorName | Auditor = "hinge"
     feature: FeatureName = "margin"
-    folds: int = 3
+    folds: int | None = None
     gradient: GradientPath = "total"
     per_class: bool = False
     same_classes: bool = False
@@ -125,7 +126,8 @@ class StackelbergUnlearn(SgdSettings):
                 "choose feature='margin', 'loss' or 'confidence'"
             )
         check_known("gradient", self.gradient, get_args(GradientPath))
-        check_at_least(self, 2, "folds")
+        if self.folds is not None:
+            check_at_least(self, 2, "folds")
         check_at_least(self, 1, "chunk")
 
     def __call__(
@@ -160,7 +162,9 @@ class StackelbergUnlearn(SgdSettings):
                 on_epoch(epoch, done.metrics)
         _warn_of_degenerate(history)
         arrays = {name: jnp.asarray(values) for name, values in history.items()}
-        return Unlearned(state, UnlearnInfo(arrays, Cost(gradients, seconds, compile_seconds)))
+        cost = Cost(gradients, seconds, compile_seconds)
+        info = UnlearnInfo(arrays, cost, adapted=self._adapted(variables, task))
+        return Unlearned(state, info)
 
     def play(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
@@ -172,13 +176,11 @@ class StackelbergUnlearn(SgdSettings):
         """
         check_task(task, model)
         check_variables(variables, model)
-        recipe = self.recipe()
+        recipe, _ = self.fitted(variables, task.retain)
         steps = recipe.steps_per_epoch(task.retain.size)
-        pool, size = make_pool(
-            task, folds=self.folds, same_classes=self.same_classes, per_class=self.per_class
-        )
+        pool, size, folds = self._drawn(task)
         game = Game(
-            self._auditor(), self.feature, self.gradient, self.folds, size, self.chunk,
+            self._auditor(), self.feature, self.gradient, folds, size, self.chunk,
             n_strata=pool.quotas.shape[0] // 2, moves=self.alpha > 0 or self.forget_weight > 0,
             clip_norm=self.clip_norm,
         )  # fmt: skip
@@ -198,6 +200,17 @@ class StackelbergUnlearn(SgdSettings):
             _refuse_divergence(measured, epoch, state.variables, self)
             taken = Cost(cost, watch.seconds, watch.compile_seconds)
             yield Played(state.variables, measured, taken)
+
+    def _drawn(self, task: Task) -> Drawn:
+        return make_pool(
+            task, folds=self.folds, same_classes=self.same_classes, per_class=self.per_class
+        )
+
+    def _adapted(self, variables: Variables, task: Task) -> dict[str, int | str]:
+        """Returns what was chosen in the place of defaults that do not fit; see `UnlearnInfo`."""
+        adapted, folds = self.fitted(variables, task.retain).adapted, self._drawn(task).folds
+        fewer = self.folds is None and folds < DEFAULT_FOLDS
+        return {**adapted, "folds": folds} if fewer else adapted
 
     def _auditor(self) -> Auditor:
         return AUDITORS[self.auditor] if isinstance(self.auditor, str) else self.auditor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,17 @@ from unlearnkit.auditing.scores import score_attack
 from unlearnkit.base import Audited
 
 MOST_OTHERS = 30
+
+
+def fit_classifier(classifier: Any, x: Float[np.ndarray, "n d"], y: np.ndarray) -> Any:
+    """Returns the classifier, fitted.
+
+    On outputs of a network that forgot far too much Newton's line search can fail; scikit-learn
+    then solves the same convex problem by L-BFGS, which warns of its own where it fails too.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Line search of Newton solver")
+        return classifier.fit(x, y)
 
 
 def attack_one(
@@ -61,5 +73,5 @@ def _stands_out(classifier: Any, x: np.ndarray, row: int) -> float:
     rest = np.delete(x, row, axis=0)
     repeated = np.repeat(x[[row]], len(rest), axis=0)
     y = np.repeat([1, 0], len(rest))
-    fitted = classifier.fit(np.concatenate([repeated, rest]), y)
+    fitted = fit_classifier(classifier, np.concatenate([repeated, rest]), y)
     return float(fitted.decision_function(x[[row]])[0])

@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from unlearnkit.auditing._one_member import attack_one
+from unlearnkit.auditing._one_member import attack_one, fit_classifier
 from unlearnkit.auditing.scores import LOW_FPRS
 from unlearnkit.base import Audited, Model, Task, Variables
 from unlearnkit.kernels import FEATURES, FeatureName, membership_features
@@ -135,7 +135,7 @@ class MembershipInference:
         scores = np.empty(len(y))
         folds = []
         for train, held_out in splitter.split(x, y):
-            classifier = self._classifier(seed).fit(x[train], y[train])
+            classifier = fit_classifier(self._classifier(seed), x[train], y[train])
             decision = classifier.decision_function(x[held_out])
             scores[held_out] = decision
             truth, guess = y[held_out], decision > 0

@@ -53,6 +53,21 @@ class LossAudit:
 
 
 @dataclasses.dataclass(frozen=True)
+class Asks:
+    """Does nothing, and costs as many gradients as the original had epochs."""
+
+    train_like: Recipe | None = None
+
+    def __call__(self, key, model, variables, task, *, on_epoch=None) -> Unlearned:
+        return Unlearned(variables, UnlearnInfo({}, Cost(float(self.train_like.epochs), 0.0)))
+
+
+def test_methods_are_told_how_the_network_was_trained(model):
+    record = run(model, methods={"asks": Asks()}, budgets=(0.5,))[-1]
+    assert record.cost.example_gradients == RECIPE.epochs
+
+
+@dataclasses.dataclass(frozen=True)
 class Explodes:
     """Diverges in its third epoch."""
 

@@ -99,6 +99,23 @@ class GivesNan:
         return Unlearned(broken, UnlearnInfo({}, Cost(0.0, 0.0)))
 
 
+@dataclasses.dataclass(frozen=True)
+class Asks:
+    """Does nothing, and asks how the original was trained."""
+
+    train_like: Recipe | None = None
+
+    def __call__(self, key, model, variables, task, *, on_epoch=None) -> Unlearned:
+        return Unlearned(variables, UnlearnInfo({}, Cost(float(self.train_like.epochs), 0.0)))
+
+
+def test_methods_are_told_how_the_original_was_trained_unless_told_otherwise(model, digits):
+    methods = {"told": Asks(), "otherwise": Asks(Recipe())}
+    records = {r.method: r for r in run(model, digits, methods, seeds=1)}
+    assert records["told"].cost.example_gradients == RECIPE.epochs
+    assert records["otherwise"].cost.example_gradients == Recipe().epochs
+
+
 def test_outputs_that_are_not_finite_are_a_divergence(model, digits):
     records = run(model, digits, {"nan": GivesNan()}, seeds=1)
     assert "not finite" in records[1].diverged

@@ -157,8 +157,9 @@ def test_every_method_forgets_five_records_at_its_defaults(name):
 def test_a_batch_of_one_moves_a_normalised_network():
     start = normed.trained()
     moved = GradientAscent(epochs=1)(KEY, normed.LINEN, start, few(1)).variables
-    change = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), moved.params, start.params)
-    assert max(float(leaf) for leaf in jax.tree.leaves(change)) > 1e-4
+    # Normalised by itself, one example tells the layers below the norm nothing.
+    change = moved.params["first"]["kernel"] - start.params["first"]["kernel"]
+    assert float(jnp.abs(change).max()) > 1e-4
 
 
 @pytest.mark.parametrize(

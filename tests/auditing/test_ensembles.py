@@ -127,7 +127,7 @@ def test_ensembles_judge_a_method(mlp, task, recipe):
     for name, method in methods.items():
         key = jax.random.fold_in(KEY, 1)
         ensemble = unlearned_ensemble(key, mlp, task, recipe, method, count=6)
-        # Retraining was told the recipe: 20 epochs of 160 after 20 of all 200, of which 192 are used.
+        # Retraining was told the recipe: 20 epochs of 160, after 20 of 192 of all 200.
         spent = 160 if name == "retrain" else 0
         assert ensemble.cost.example_gradients == 6 * 20 * (192 + spent)
         pair = ensemble.margins["forget"], retrained.margins["forget"]

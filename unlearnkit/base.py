@@ -7,7 +7,7 @@ is called with `(key, model, variables, task)`; the Protocols below say what eac
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
@@ -169,18 +169,29 @@ class Model(NamedTuple):
     origin: tuple[str, tuple[tuple[str, Any], ...]] | None = None
 
     @staticmethod
-    def from_linen(module: Any, *, input_shape: tuple[int, ...]) -> Model:
+    def from_linen(
+        module: Any,
+        *,
+        input_shape: tuple[int, ...],
+        mode: str | Mapping[str, bool] | None = None,
+        rngs: Sequence[str] = (),
+    ) -> Model:
         """Returns the model of a `flax.linen` module; see `unlearnkit.adapters.from_linen`."""
         from unlearnkit import adapters
 
-        return adapters.from_linen(module, input_shape=input_shape)
+        return adapters.from_linen(module, input_shape=input_shape, mode=mode, rngs=rngs)
 
     @staticmethod
-    def from_nnx(build: Callable[..., Any], *, input_shape: tuple[int, ...]) -> Model:
+    def from_nnx(
+        build: Callable[..., Any],
+        *,
+        input_shape: tuple[int, ...],
+        mode: str | Mapping[str, bool] | None = None,
+    ) -> Model:
         """Returns the model of a `flax.nnx` module; see `unlearnkit.adapters.from_nnx`."""
         from unlearnkit import adapters
 
-        return adapters.from_nnx(build, input_shape=input_shape)
+        return adapters.from_nnx(build, input_shape=input_shape, mode=mode)
 
     @staticmethod
     def from_functions(

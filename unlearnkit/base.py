@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from unlearnkit.rows import check_rows
+
 Params: TypeAlias = Any
 """A pytree of arrays; nested dicts for the models of this library."""
 State: TypeAlias = Any
@@ -79,9 +81,22 @@ class Dataset(NamedTuple):
         """The number of examples."""
         return int(self.y.shape[0])
 
-    def take(self, indices: Int[Array | np.ndarray, " m"]) -> Dataset:
-        """Returns the examples at `indices`, in that order."""
-        return jax.tree.map(lambda array: array[indices], self)
+    def take(
+        self,
+        indices: Int[Array | np.ndarray, " m"] | Bool[Array | np.ndarray, " n"] | Sequence[int],
+    ) -> Dataset:
+        """Returns the examples at `indices`, in that order.
+
+        Args:
+          indices: [m] integers from 0 that may repeat, or [n] booleans, true where an example is
+            taken. Under tracing their values are not looked at.
+
+        Raises:
+          TypeError: neither integers nor booleans.
+          ValueError: an index that is negative or beyond the data, or booleans of another number.
+        """
+        rows = check_rows(indices, self.size)
+        return jax.tree.map(lambda array: array[rows], self)
 
 
 class SoftDataset(NamedTuple):

@@ -18,6 +18,7 @@ from unlearnkit.base import Dataset, Forger, Model
 from unlearnkit.files import write_bytes, write_json
 from unlearnkit.forging.steps import honest_step
 from unlearnkit.forging.verify import open_log
+from unlearnkit.rows import check_rows
 from unlearnkit.training import (
     CrossEntropy,
     Recipe,
@@ -103,9 +104,9 @@ def forge_trajectory(
 
 
 def _check(log: Trajectory, dataset: Dataset, forget: object, folder: Path) -> np.ndarray:
-    rows = np.unique(np.asarray(forget))
-    if rows.size == 0 or rows[0] < 0 or rows[-1] >= dataset.size:
-        raise ValueError(f"forget must name rows 0 … {dataset.size - 1} of the data, got {rows}")
+    rows = np.unique(np.asarray(check_rows(forget, dataset.size, name="forget")))
+    if rows.size == 0:
+        raise ValueError(f"forget must name rows 0 … {dataset.size - 1} of the data, got none")
     if not log.complete:
         raise ValueError(f"the log ends at step {log.steps} of {log.claim.steps}; finish the run")
     if folder.exists():

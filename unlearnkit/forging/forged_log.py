@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
 from unlearnkit.base import Dataset, Forger, Model
 from unlearnkit.files import write_bytes, write_json
@@ -50,7 +50,7 @@ def forge_trajectory(
     path: str | os.PathLike[str],
     dataset: Dataset,
     *,
-    forget: Int[np.ndarray | Array, " m"],
+    forget: Int[np.ndarray | Array, " m"] | Bool[np.ndarray | Array, " n"],
     forger: Forger,
     folder: str | os.PathLike[str],
     model: Model | None = None,
@@ -66,7 +66,7 @@ def forge_trajectory(
       key: split over the steps.
       path: the true log, with its run complete.
       dataset: what it was trained on.
-      forget: rows of `dataset`.
+      forget: [m] rows of `dataset`, or [n] booleans.
       forger: one that chooses among allowed examples (its `info.indices` says which), for a log
         holds rows of the data: `GreedyForger` or `SwapForger`.
       folder: a new one, for the forged log.

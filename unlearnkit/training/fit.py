@@ -17,10 +17,16 @@ from jaxtyping import Array, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo, Variables
 from unlearnkit.clock import Stopwatch
-from unlearnkit.training.checkpoint import Progress, fingerprint, load_progress, save_progress
+from unlearnkit.training.checkpoint import (
+    CheckpointError,
+    Progress,
+    load_progress,
+    save_progress,
+)
 from unlearnkit.training.divergence import refuse_divergence, refuse_infinite_weights
+from unlearnkit.training.identity import identify
 from unlearnkit.training.logged_run import descend_logged
-from unlearnkit.training.recipe import Recipe
+from unlearnkit.training.recipe import Recipe, learning_rate_schedule
 from unlearnkit.training.step import (
     CrossEntropy,
     Metrics,
@@ -62,7 +68,10 @@ def fit(
       recipe: how to train.
       variables: where to start; None starts from a fresh initialisation.
       objective: what to descend; None takes `CrossEntropy(model, recipe)`.
-      checkpoint: a folder; the run resumes from what it holds, and writes its progress there.
+      checkpoint: a folder; the run resumes from what it holds, and writes its progress there. It
+        must be this run's: the same bits of the start, objective, network, recipe, data and key
+        (see `unlearnkit.training.identity`). More epochs than before may be asked for where the
+        learning rates so far do not depend on their number.
       checkpoint_every: epochs between two checkpoints.
       trajectory: a folder for a log from which others can verify the run, a proof of learning
         (see `unlearnkit.forging.verify`); the run resumes from what it holds.
@@ -126,18 +135,23 @@ def descend(
     to the objective.
 
     Raises:
+      CheckpointError: the folder holds a corrupt checkpoint, or another run's.
       DivergedError: the loss is no longer finite.
     """
     steps = recipe.steps_per_epoch(dataset.size)
     order_key, step_key = jax.random.split(key)
     copied = jax.tree.map(jnp.array, variables)
-    progress = Progress(init_train_state(recipe, steps, copied), 0, {}, (0.0, 0.0))
+    fresh = init_train_state(recipe, steps, copied)
+    progress = Progress(fresh, 0, {}, (0.0, 0.0), recipe.epochs)
     run: Mapping[str, Any] = {}
     if checkpoint is not None:
         checkpoint.mkdir(parents=True, exist_ok=True)
-        run = _identify(key, objective, recipe, dataset, variables)
-        progress = load_progress(checkpoint, progress.state, run) or progress
-    state, done, history, seconds = progress
+        run = identify(key, objective, recipe, dataset, variables, context)
+        found = load_progress(checkpoint, progress.state, run)
+        if found is not None:
+            _check_epochs(checkpoint, recipe, found, steps)
+            progress = found
+    state, done, history, seconds, _ = progress
     for epoch in range(done, recipe.epochs):
         with Stopwatch() as watch:
             state, metrics = train_epoch(
@@ -157,7 +171,8 @@ def descend(
             history.setdefault(name, []).append(value)
         done = epoch + 1
         if checkpoint is not None and (done % checkpoint_every == 0 or done == recipe.epochs):
-            save_progress(checkpoint, Progress(state, done, history, seconds), run)
+            reached = Progress(state, done, history, seconds, recipe.epochs)
+            save_progress(checkpoint, reached, run)
         if on_epoch is not None:
             on_epoch(done, measured)
     refuse_infinite_weights(state.variables, recipe)
@@ -302,6 +317,28 @@ def _seed_mesh(n_seeds: int) -> Mesh | None:
     return Mesh(np.array(devices), ("seed",))
 
 
+def _check_epochs(folder: Path, recipe: Recipe, found: Progress, steps: int) -> None:
+    """Refuses another number of epochs where the epochs that are done would have differed."""
+    if found.epoch > recipe.epochs:
+        raise CheckpointError(
+            f"{folder} holds {found.epoch} epochs of this run, more than the {recipe.epochs} that "
+            "are asked for; ask for as many, or choose another folder"
+        )
+    earlier = dataclasses.replace(recipe, epochs=found.planned)
+    taken = jnp.arange(found.epoch * steps)
+    then, now = (
+        np.broadcast_to(learning_rate_schedule(each, steps)(taken), taken.shape)
+        for each in (earlier, recipe)
+    )
+    if not np.array_equal(then, now):
+        raise CheckpointError(
+            f"{folder} holds {found.epoch} of {found.planned} epochs, and a run of {recipe.epochs} "
+            f"would have had other learning rates in them: schedule={recipe.schedule!r} with "
+            f"warmup_epochs={recipe.warmup_epochs:g} depends on the number of epochs; ask for "
+            f"{found.planned}, or choose another folder"
+        )
+
+
 def _check_data(dataset: Dataset, model: Model, recipe: Recipe) -> None:
     check_dataset(dataset)
     check_compatible(dataset, model)
@@ -326,26 +363,3 @@ def _check_subsets(subsets: Any, n_seeds: int, n: int) -> Int[Array, "seeds n"]:
             f"subsets must be in 0 … {n - 1}, got {int(rows.min())} … {int(rows.max())}"
         )
     return jnp.asarray(rows, dtype=jnp.int32)
-
-
-def _identify(
-    key: Key[Array, ""],
-    objective: Objective,
-    recipe: Recipe,
-    dataset: Dataset,
-    start: Variables,
-) -> dict[str, Any]:
-    """Returns what makes a run this run and no other, as JSON values."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(start)
-    shapes = [f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}" for path, leaf in leaves]
-    described = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in dataclasses.asdict(recipe).items()
-    }
-    return {
-        "objective": type(objective).__name__,
-        "recipe": described,
-        "key": np.asarray(jax.random.key_data(key)).tolist(),
-        "data": fingerprint(dataset),
-        "network": shapes,
-    }

@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 
+from unlearnkit.files import as_json
 from unlearnkit.provenance import provenance
 
 RESULTS = Path(__file__).parent / "results"
@@ -157,9 +158,8 @@ def write_json(name: str, rows: Sequence[Row], folder: Path = RESULTS) -> Path:
     ]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(
-        json.dumps({"provenance": provenance(*PEERS), "rows": records}, indent=2) + "\n"
-    )
+    found = as_json({"provenance": provenance(*PEERS), "rows": records})
+    path.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
     return path
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from unlearnkit.base import Cost, Record
-from unlearnkit.files import write_json, write_text
+from unlearnkit.files import as_json, numbers_from_json, write_json, write_text
 from unlearnkit.reporting import RunFolderError, to_markdown
 from unlearnkit.study import OnStage
 from unlearnkit.training import DivergedError, TrajectoryError
@@ -175,12 +175,16 @@ def save_result(
     lines = [
         {**record._asdict(), "cost": record.cost._asdict(), "curves": {}} for record in records
     ]
-    write_json(path, {**run, "records": lines})
+    write_json(path, as_json({**run, "records": lines}))
     write_text(path.with_suffix(".md"), table if table is not None else to_markdown(records))
 
 
 def load_result(path: Path) -> tuple[dict[str, Any], list[Record]]:
     """Returns the settings with the provenance, and the records, of a committed result."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    records = [Record(**{**line, "cost": Cost(**line["cost"])}) for line in content.pop("records")]
-    return content, records
+    return content, [_record(line) for line in content.pop("records")]
+
+
+def _record(line: dict[str, Any]) -> Record:
+    cost = Cost(**numbers_from_json(line["cost"]))
+    return Record(**{**line, "metrics": numbers_from_json(line["metrics"]), "cost": cost})

@@ -7,10 +7,18 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from unlearnkit.base import Record
+from unlearnkit.reporting.escaping import (
+    MISSING,
+    latex_cell,
+    markdown_cell,
+    markdown_name,
+    one_line,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +103,8 @@ BRIEF_COLUMNS = tuple(column for column in COLUMNS if column.brief)
 def rows(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> list[list[str]]:
     """Returns the cells of each method in order of appearance, its name first.
 
-    A method that diverged on a seed says so; its other seeds are averaged.
+    A method that diverged on a seed says so; its other seeds are averaged. So are the values that
+    are finite; a cell says how many are missing, and is a dash where all are.
     """
     methods = dict.fromkeys(record.method for record in records)
     return [_row(name, [r for r in records if r.method == name], columns) for name in methods]
@@ -105,20 +114,25 @@ def to_rich(
     records: Sequence[Record], *, title: str, columns: Sequence[Column] = BRIEF_COLUMNS
 ) -> RichTable:
     """Returns the table for a terminal, with the columns that matter most."""
-    table = RichTable(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    table = RichTable(
+        title=escape(one_line(title)), title_justify="left", header_style="bold", box=SIMPLE_HEAD
+    )
     table.add_column("Method", no_wrap=True)
     for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
     for name, *cells in rows(records, columns):
-        table.add_row(Text(name), *cells)
+        table.add_row(Text(one_line(name)), *cells)
     return table
 
 
 def to_markdown(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> str:
     """Returns the table in Markdown."""
-    head = ["Method", *(column.title for column in columns)]
+    head = ["Method", *(markdown_cell(column.title) for column in columns)]
     rule = ["---", *("---:" for _ in columns)]
-    lines = [head, rule, *rows(records, columns)]
+    body = [
+        [markdown_name(name), *map(markdown_cell, cells)] for name, *cells in rows(records, columns)
+    ]
+    lines = [head, rule, *body]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 
@@ -126,7 +140,7 @@ def to_latex(records: Sequence[Record]) -> str:
     """Returns the table as a LaTeX `tabular` (booktabs)."""
     head = ["Method", *(column.title for column in COLUMNS)]
     body = [head, *rows(records)]
-    first, *rest = (" & ".join(_escape(cell) for cell in cells) + r" \\" for cells in body)
+    first, *rest = (" & ".join(latex_cell(cell) for cell in cells) + r" \\" for cells in body)
     columns = "l" + "r" * len(COLUMNS)
     return "\n".join(
         [
@@ -152,22 +166,12 @@ def _row(name: str, records: Sequence[Record], columns: Sequence[Column]) -> lis
 
 
 def _cell(column: Column, records: Sequence[Record]) -> str:
-    values = np.array([column.value(record) for record in records])
-    mean = f"{values.mean():,.{column.decimals}f}".replace(",", "\N{THIN SPACE}")
-    if not column.spread or len(values) < 2:
-        return mean
-    return f"{mean}±{values.std(ddof=1):.{column.decimals}f}"
-
-
-_LATEX = {
-    "%": r"\%",
-    "&": r"\&",
-    "_": r"\_",
-    "±": r"$\pm$",
-    "₁": r"$_1$",
-    "\N{THIN SPACE}": r"\,",
-}
-
-
-def _escape(cell: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in cell)
+    values = np.array([column.value(record) for record in records], float)
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return MISSING
+    shown = f"{finite.mean():,.{column.decimals}f}".replace(",", "\N{THIN SPACE}")
+    if column.spread and len(finite) > 1:
+        shown += f"±{finite.std(ddof=1):.{column.decimals}f}"
+    missing = len(values) - len(finite)
+    return f"{shown} ({missing} missing)" if missing else shown

@@ -23,6 +23,7 @@ import jax
 
 from unlearnkit.files import as_json
 from unlearnkit.provenance import provenance
+from unlearnkit.reporting import markdown_cell
 
 RESULTS = Path(__file__).parent / "results"
 PEERS = ("torch", "cvxpylayers")
@@ -201,7 +202,7 @@ def markdown(rows: Sequence[Row]) -> str:
             "" if row.ours is None else f"{row.ours.compile_seconds:.1f} s",
             row.note,
         )
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(map(markdown_cell, cells)) + " |")
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """From records to a folder, tables, figures and a page."""
 
+from unlearnkit.reporting.escaping import MISSING, markdown_cell, slug
 from unlearnkit.reporting.figures import (
     STYLE,
     gap_against_cost,
@@ -21,6 +22,7 @@ from unlearnkit.reporting.table import COLUMNS, Column, rows, to_latex, to_markd
 
 __all__ = [
     "COLUMNS",
+    "MISSING",
     "STYLE",
     "Column",
     "RunFolder",
@@ -30,12 +32,14 @@ __all__ = [
     "gap_against_cost",
     "html_table",
     "loss_histograms",
+    "markdown_cell",
     "read_records",
     "read_run",
     "report_page",
     "roc_curves",
     "rows",
     "settings_section",
+    "slug",
     "table_section",
     "to_latex",
     "to_markdown",

@@ -114,6 +114,16 @@ def test_keyword_arguments_are_passed_to_layers_that_take_one_name_only():
     assert_trains(adapt("linen", Net))
 
 
+def test_keyword_arguments_that_change_nothing_are_not_given():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, **kwargs):
+            assert len(kwargs) <= 1
+            return linen_body(x, kwargs.get("training", False))
+
+    assert_trains(adapt("linen", Net))
+
+
 def test_a_module_behind_a_transformation_is_seen_through():
     class Net(nn.Module):
         @nn.compact

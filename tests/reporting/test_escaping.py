@@ -296,6 +296,9 @@ def test_missing_values_are_shown_as_missing():
     assert table["none"]["Retain"] == "100.0±0.0"
     assert table["some"]["Gap"] == "3.00±1.41 (1 missing)"
     assert table["some"]["KS"] == "0.100 (2 missing)"
+    page = report_page(records, {**RUN, "limit": math.inf, "rate": math.nan}, title="t")
+    assert "&quot;limit&quot;: &quot;inf&quot;" in page
+    assert "&quot;rate&quot;: null" in page
     page = report_page(records, RUN, title="t")
     for text in (to_markdown(records), to_latex(records), page):
         assert not re.search(r"\b(nan|inf)\b", text)

@@ -224,6 +224,14 @@ def test_context_is_part_of_a_run(tmp_path):
         descend(*arguments, context=jnp.ones(2), checkpoint=tmp_path)
 
 
+def test_keys_of_the_same_words_and_another_generator_are_told_apart():
+    words = jax.random.key_data(jax.random.key(1, impl="rbg"))
+    keys = (jax.random.wrap_key_data(words, impl=impl) for impl in ("rbg", "unsafe_rbg"))
+    objective = CrossEntropy(NETWORK, RECIPE)
+    one, other = (identify(key, objective, RECIPE, DATA, START, None)["key"] for key in keys)
+    assert one != other
+
+
 def test_the_precision_of_products_counts():
     base = described(CrossEntropy(NETWORK, RECIPE))
     with jax.default_matmul_precision("highest"):
@@ -266,6 +274,23 @@ def test_more_epochs_are_refused_where_the_rates_depend_on_their_number(tmp_path
     with pytest.raises(CheckpointError, match=r"2 of 2 epochs.* 4 would have had other learning"):
         run(tmp_path, recipe=dataclasses.replace(recipe, epochs=4))
     run(tmp_path, recipe=recipe)
+
+
+def test_a_run_that_was_cut_short_goes_on_to_what_it_was_planned_for(tmp_path):
+    recipe = dataclasses.replace(RECIPE, epochs=4, schedule="cosine")
+
+    def stop(epoch, _):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, recipe=recipe, on_epoch=stop)
+    for epochs in (2, 5):
+        with pytest.raises(CheckpointError, match="2 of 4 epochs"):
+            run(tmp_path, recipe=dataclasses.replace(recipe, epochs=epochs))
+    resumed = run(tmp_path, recipe=recipe)
+    whole = fit(KEY, NETWORK, DATA, recipe, variables=START)
+    np.testing.assert_array_equal(resumed.variables.params["w"], whole.variables.params["w"])
 
 
 def test_a_metric_that_is_not_a_number_does_not_stop_the_run(tmp_path):

@@ -149,7 +149,8 @@ class _Reader:
             fields = {name: self.read(getattr(value, name)) for name in names}
             return {"class": _qualified(type(value)), "fields": fields}
         if isinstance(value, tuple) and hasattr(value, "_fields"):
-            fields = {name: self.read(part) for name, part in value._asdict().items()}
+            pairs = zip(value._fields, value, strict=True)
+            fields = {name: self.read(part) for name, part in pairs}
             return {"class": _qualified(type(value)), "fields": fields}
         if isinstance(value, tuple | list):
             return [self.read(part) for part in value]
@@ -217,7 +218,8 @@ class _Printer:
 def _array_digest(value: Any) -> str:
     """Returns the SHA-256 of an array, of a key, or of a number."""
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-        return f"{jax.random.key_impl(value)} {sha256_of_array(jax.random.key_data(value))}"
+        words = np.asarray(jax.random.key_data(value))
+        return f"{jax.random.key_impl(value)} {sha256_of_array(words)}"
     return sha256_of_array(np.asarray(value))
 
 

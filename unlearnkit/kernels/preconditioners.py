@@ -97,7 +97,9 @@ def nystrom(
     omega = jnp.linalg.qr(jax.random.normal(key, (flat.size, rank), flat.dtype))[0]
     columns = jax.lax.map(lambda v: ravel_pytree(matvec(unravel(v)))[0], omega.T).T
     # A trace of the identity keeps the small matrix positive definite in floating point.
-    nudge = jnp.sqrt(flat.size) * jnp.finfo(flat.dtype).eps * jnp.linalg.norm(columns)
+    limits = jnp.finfo(flat.dtype)
+    nudge = jnp.sqrt(flat.size) * limits.eps * _trees.norm(columns)
+    nudge = jnp.maximum(nudge, limits.tiny / limits.eps)  # where A is zero to the machine
     small = omega.T @ columns + nudge * jnp.eye(rank, dtype=flat.dtype)
     lower = jnp.linalg.cholesky((small + small.T) / 2)
     factor = jax.scipy.linalg.solve_triangular(

@@ -21,6 +21,7 @@ from unlearnkit.kernels import _chunks, _trees
 from unlearnkit.kernels._trees import highest_precision
 from unlearnkit.kernels.ntk import jacobian
 from unlearnkit.kernels.solvers import Operator, Vector
+from unlearnkit.separability import check_rows_alone
 
 
 def jacobi(diagonal: Vector, *, damping: Any) -> Operator:
@@ -140,7 +141,8 @@ def sketched_ntk(
       chunk: inputs at a time; chunk c p numbers are held.
 
     Raises:
-      ValueError: `rank` or `chunk` < 1, or `damping` and `shift` leave the approximation singular.
+      ValueError: `rank` or `chunk` < 1, `damping` and `shift` leave the approximation singular, or
+        `apply` mixes its inputs (not asked under a transformation).
 
     Source: Clarkson and Woodruff 2013 (sparse embeddings); the projected Jacobians are the features
     of Park et al. 2023 (TRAK). Its use as a preconditioner is ours: see `benchmarks/ntk_solve.py`.
@@ -149,6 +151,7 @@ def sketched_ntk(
     shift = 10 * damping if shift is None else shift
     if not isinstance(shift, jax.core.Tracer) and not shift > 0:
         raise ValueError(f"shift must be > 0, got {shift}; give one where damping is 0")
+    check_rows_alone(apply, params, x)
     leaves = jax.tree.leaves(params)
     size, dtype = sum(leaf.size for leaf in leaves), jnp.result_type(*leaves)
     signs = jax.random.rademacher(key, (size,), dtype)

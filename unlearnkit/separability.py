@@ -182,7 +182,7 @@ def _three_rows(x: Any, y: Any) -> tuple[Array, np.ndarray]:
         chosen.append(int(gaps.argmax()))
     inputs = [head[i] for i in chosen]
     inputs += [head[0] * factor + shift for factor, shift in ((0.5, 0.25), (0.25, 0.5))]
-    rows = np.array((chosen + [0, 0])[:3])
+    rows = np.array([*chosen, 0, 0][:3])
     return jnp.asarray(np.stack(inputs[:3]), x.dtype), rows
 
 

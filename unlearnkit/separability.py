@@ -86,6 +86,28 @@ def check_rows_alone(
         )
 
 
+def check_logits(apply: Callable[[Any, Array], Array], params: Any, x: Any) -> None:
+    """Returns nothing; refuses a network that ends in a softmax.
+
+    Losses and membership scores take the softmax of its outputs, once more. Their log passes: it
+    is as good as the logits. Asked once a function; skipped under a transformation.
+
+    Args:
+      apply: (params, x [m, ...]) -> [m, c].
+      params: where.
+      x: [n, ...] inputs.
+
+    Raises:
+      ValueError: every output is in [0, 1] and every row sums to 1.
+    """
+    if _can_probe(params, x) and _remembered(apply, _judge_sums, apply, params, x) == "softmax":
+        raise ValueError(
+            "the model returns probabilities (each row of outputs is in [0, 1] and sums to 1) "
+            "where logits are needed: losses and scores would take the softmax twice; remove the "
+            "softmax at its end, or return the log of the probabilities"
+        )
+
+
 def _remembered(function: Any, judge: Callable[..., str | None], *arguments: Any) -> str:
     """Returns the verdict on `function`; one that could not be reached is tried again next time."""
     try:
@@ -139,14 +161,30 @@ def _judge_loss(loss: Any, params: Any, x: Any, y: Any) -> str | None:
 
 def _judge_rows(apply: Any, params: Any, x: Any) -> str | None:
     inputs, _ = _three_rows(x, None)
-    outputs = {}
+    outputs: dict[tuple[int, int], np.ndarray] = {}
+    eps = 0.0
     for i in range(3):
         for j in range(3):
             if i != j:
                 pair = _pair_outputs(apply, params, inputs[jnp.array([i, j])])
                 outputs[i, j] = np.asarray(pair[0], np.float64)
-    dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
-    return _compare(outputs, float(jnp.finfo(dtype).eps))
+                eps = float(jnp.finfo(pair.dtype).eps)
+    return _compare(outputs, eps)
+
+
+def _judge_sums(apply: Any, params: Any, x: Any) -> str | None:
+    inputs, _ = _three_rows(x, None)
+    rows = [
+        np.asarray(_pair_outputs(apply, params, inputs[jnp.array(pair)]), np.float64)
+        for pair in ((0, 1), (2, 0))
+    ]
+    outputs = np.concatenate(rows)
+    if outputs.ndim != 2 or outputs.shape[1] < 2:
+        return "other"
+    if not np.all(np.isfinite(outputs)):
+        return None
+    inside = np.all((outputs >= 0) & (outputs <= 1 + 1e-3))
+    return "softmax" if inside and np.allclose(outputs.sum(1), 1, atol=1e-3) else "other"
 
 
 def _compare(values: dict[tuple[int, int], np.ndarray], eps: float) -> str | None:

@@ -38,9 +38,7 @@ def true_residual(step, size):
     p = np.exp(x @ w)
     p /= p.sum(axis=1, keepdims=True)
     of_loss, of_decay = x.T @ (p - np.asarray(TARGETS)) / N, DECAY * size**2 * w
-    return np.linalg.norm(of_loss + of_decay) / (
-        np.linalg.norm(of_loss) + np.linalg.norm(of_decay)
-    )
+    return np.linalg.norm(of_loss + of_decay) / (np.linalg.norm(of_loss) + np.linalg.norm(of_decay))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from unlearnkit.shared_rows import count_shared, range_of
 
 FAR = 8.0
 """Pixels are in [0, 1]; standardised ones of a wrong name stay below this, bytes do not."""
+SIDE = 4
+"""Of the smallest image that is recognised flattened."""
 SHARED = 0.01
 """The share of test examples that are training examples from which it is said. The exact copies
 across the two parts of MNIST, CIFAR-10, CIFAR-100 and the like are fewer."""
@@ -164,10 +166,10 @@ def _warn_of_range(dataset: Dataset, name: str) -> None:
         for value in (low, high)
         for mean, std in zip(normalisation.mean, normalisation.std, strict=True)
     ]
-    # Features without a shape, as ages or incomes, may be anything; 0 … 255 in whole numbers is
-    # the mark of flattened pixels.
+    # Features without a shape, as ages or incomes, may be anything; many in whole numbers of
+    # 0 … 255 are flattened pixels.
     images = x.ndim > 2 and max(map(abs, ends)) > FAR
-    bytes_in_rows = x.ndim == 2 and whole and max(ends) > FAR
+    bytes_in_rows = x.ndim == 2 and x.shape[1] >= SIDE**2 and whole and max(ends) > FAR
     if images or bytes_in_rows:
         warnings.warn(
             f"x of {name} holds values from {low:g} to {high:g}, which the normalisation "

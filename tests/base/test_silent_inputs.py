@@ -44,11 +44,11 @@ def quiet(function, *args, **kwargs):
 
 
 class TestRange:
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 3, 1)).astype(np.float32)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 1)).astype(np.float32)
     y = np.zeros(6, np.int32)
 
     @pytest.mark.parametrize("module", [np, jnp])
-    @pytest.mark.parametrize("shape", [(6, 3, 3, 1), (6, 9)])
+    @pytest.mark.parametrize("shape", [(6, 4, 4, 1), (6, 16)])
     def test_bytes_left_as_they_are_are_named(self, module, shape):
         x = module.asarray(self.pixels.reshape(shape))
         with pytest.warns(InputWarning, match=r"x of train holds values from .*divide pixels"):
@@ -70,21 +70,22 @@ class TestRange:
             Dataset(jnp.asarray(pixels / 255), jnp.asarray(y)),
             Dataset(SYMMETRIC.apply(jnp.asarray(pixels / 255)), jnp.asarray(y), SYMMETRIC),
             Dataset(jnp.asarray(pixels), jnp.asarray(y), BYTES),
-            Dataset(jax.random.normal(KEY, (6, 3, 3, 1)) * 2, jnp.asarray(y)),  # standardised
-            Dataset(jax.random.normal(KEY, (6, 4)) * 1e3, jnp.asarray(y)),  # incomes
-            Dataset(jnp.asarray(pixels.reshape(6, 9) > 99, jnp.float32), jnp.asarray(y)),
+            Dataset(jax.random.normal(KEY, (6, 4, 4, 1)) * 2, jnp.asarray(y)),  # standardised
+            Dataset(jax.random.normal(KEY, (6, 16)) * 1e3, jnp.asarray(y)),  # incomes
+            Dataset(jnp.arange(6.0)[:, None] * 9, jnp.asarray(y)),  # ages
+            Dataset(jnp.asarray(pixels.reshape(6, 16) > 99, jnp.float32), jnp.asarray(y)),
         ],
-        ids=["unit", "symmetric", "declared", "standardised", "features", "binary"],
+        ids=["unit", "symmetric", "declared", "standardised", "features", "ages", "binary"],
     )
     def test_honest_ranges_are_not(self, dataset):
         quiet(check_dataset, dataset)
 
     def test_it_is_said_where_data_enter(self):
-        train = Dataset(jnp.asarray(self.pixels.reshape(6, 9)), jnp.asarray(self.y))
-        test = draw(1, 6)._replace(x=jax.random.uniform(KEY, (6, 9)))
+        train = Dataset(jnp.asarray(self.pixels.reshape(6, 16)), jnp.asarray(self.y))
+        test = draw(1, 6)._replace(x=jax.random.uniform(KEY, (6, 16)))
         with pytest.warns(InputWarning, match="x of train"):
             data.make_task(KEY, train, test, data.RandomForget(count=1))
-        network = models.create("logistic", input_shape=(9,), n_classes=3)
+        network = models.create("logistic", input_shape=(16,), n_classes=3)
         recipe = training.Recipe(epochs=1, batch_size=6)
         with pytest.warns(InputWarning, match="x of dataset"):
             training.fit(KEY, network, train, recipe)

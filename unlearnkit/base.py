@@ -225,7 +225,8 @@ class SolveInfo(NamedTuple):
     """How a linear solve of A x = b ended.
 
     Attributes:
-      residual: ‖b - A x‖ / ‖b‖, recomputed from x at the end (0 where b = 0).
+      residual: ‖b - A x‖ / ‖b‖, recomputed from x at the end (0 where b = 0); infinite where x is
+        out of the range of its dtype.
       steps: iterations taken.
       converged: whether residual <= tol.
       curvature: the least p·Ap / p·p met, NaN where the solver meets none.

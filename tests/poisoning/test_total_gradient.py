@@ -10,10 +10,11 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from unlearnkit import kernels, models
-from unlearnkit.base import UNIT, Dataset
+from unlearnkit.base import UNIT, Dataset, Variables
 from unlearnkit.poisoning import Bounds, Budget, PoisonWarning, TotalGradientAttack, perturbation
 from unlearnkit.poisoning._game import Board, Game, deal, play_epoch
 from unlearnkit.poisoning._generator import Box, make_generator
+from unlearnkit.poisoning.placing import place
 from unlearnkit.poisoning.total_gradient import _warn_unsolved
 from unlearnkit.training import Recipe
 
@@ -258,6 +259,27 @@ class TestVariants:
             size = np.linalg.norm(delta, np.inf if norm == "linf" else 2, axis=1)
             assert size.max() <= np.float32(0.05)
             assert size.max() > 0.04
+
+
+@pytest.mark.parametrize(("placement", "epsilon"), [("add", 0.5), ("perturb", 0.25)])
+def test_the_game_weighs_poisons_as_the_placed_dataset_does(placement, epsilon):
+    """f is the mean loss of what the defender really trains on, whoever places the poisons."""
+    n = 8
+    x = jax.random.uniform(jax.random.key(1), (n, *SHAPE))
+    clean = Dataset(x, jnp.arange(n, dtype=jnp.int32) % 3)
+    attack = dataclasses.replace(ATTACK, budget=Budget(epsilon), placement=placement)
+    model = models.create("logistic", input_shape=SHAPE, n_classes=3)
+    game = attack._game(model, n)
+    m = round(epsilon * n)
+    base = jnp.arange(m)
+    poisons = 1 - x[base]
+    placed, is_poison = place(clean, poisons, clean.y[base], base, placement)
+    w = model.init(KEY).params
+    logits = model.apply(Variables(w), placed.x)
+    losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), placed.y[:, None], 1)[:, 0]
+    parts = losses[~is_poison].mean(), losses[is_poison].mean()
+    weighed = game.clean_weight * parts[0] + game.poison_weight * parts[1]
+    np.testing.assert_allclose(weighed, losses.mean(), rtol=1e-6)
 
 
 def test_the_players_never_share_an_example(problems):

@@ -13,7 +13,13 @@ from unlearnkit.auditing.intervals import rate
 from unlearnkit.base import Audited, Model, Task, Variables
 from unlearnkit.kernels import membership_features
 from unlearnkit.training import predict
-from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
+from unlearnkit.validation import (
+    check_above,
+    check_at_least,
+    check_held_out,
+    check_task,
+    check_variables,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +61,7 @@ class EntropySvm:
           ValueError: a task or variables that do not fit the model; outputs that are not finite.
         """
         check_task(task, model)
+        check_held_out((task.retain, task.forget), task.test)
         check_variables(variables, model)
         entropy = {}
         for name in ("retain", "forget", "test"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,7 +16,12 @@ from unlearnkit.auditing.membership import MembershipInference
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
 from unlearnkit.kernels import cross_entropy_losses, membership_features
 from unlearnkit.training import DivergedError, predict
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import (
+    InputWarning,
+    check_held_out,
+    check_task,
+    check_variables,
+)
 
 HEADLINE_ATTACK = MembershipInference("loss", "logistic")
 DEFAULT_ATTACKS = (
@@ -87,10 +93,15 @@ def evaluate(
       ValueError: a task, variables or reference that does not fit the model.
       DivergedError: outputs that are not finite.
 
+    Warns:
+      InputWarning: a reference that answers as the model does, to the last bit; test examples that
+        are training examples.
+
     Source: 001, section 6.2; 004, section 6 (activation distance); average gap of Jia et al. 2023.
     """
     check_task(task, model)
     check_variables(variables, model)
+    check_held_out((task.retain, task.forget), task.test)
     logits = _logits(model, variables, task)
     metrics, curves = _audit(key, logits, task, attacks)
     if reference is None:
@@ -108,6 +119,14 @@ def evaluate(
             )
         metrics[f"agreement_{name}"] = prediction_agreement(mine, other)
         metrics[f"activation_distance_{name}"] = activation_distance(mine, other)
+    if all(np.array_equal(mine, reference.logits[name]) for name, mine in logits.items()):
+        warnings.warn(
+            "the reference answers as the audited network does, to the last bit, on all sets: "
+            "every distance to it is 0 and says nothing; give weights retrained without the "
+            "forget set",
+            InputWarning,
+            stacklevel=2,
+        )
     metrics["wasserstein_reference"] = float(
         stats.wasserstein_distance(curves["loss_forget"], reference.losses)
     )
@@ -131,6 +150,7 @@ def audit_reference(
     """
     check_task(task, model)
     check_variables(variables, model)
+    check_held_out((task.retain, task.forget), task.test)
     logits = _logits(model, variables, task)
     metrics, curves = _audit(key, logits, task, [HEADLINE_ATTACK])
     return Reference(logits, metrics, curves["loss_forget"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from jaxtyping import Float
 
 from unlearnkit.auditing.intervals import mean_and_error
 from unlearnkit.base import Audited
+from unlearnkit.validation import InputWarning
 
 CLIP = 100.0
 
@@ -62,6 +65,9 @@ def check_ensembles(unlearned: np.ndarray, retrained: np.ndarray) -> None:
 
     Raises:
       ValueError: see `klom`.
+
+    Warns:
+      InputWarning: an ensemble that is compared with itself.
     """
     for name, values in (("unlearned", unlearned), ("retrained", retrained)):
         if values.ndim != 2 or len(values) < 2 or values.shape[1] < 2:
@@ -74,6 +80,14 @@ def check_ensembles(unlearned: np.ndarray, retrained: np.ndarray) -> None:
         raise ValueError(
             "unlearned and retrained must be of the same examples, "
             f"got {unlearned.shape[1]} and {retrained.shape[1]}"
+        )
+    theirs = {row.tobytes() for row in np.asarray(retrained)}
+    if all(row.tobytes() in theirs for row in np.asarray(unlearned)):
+        warnings.warn(
+            "every unlearned network answers as one of the retrained does, to the last bit: the "
+            "ensemble is compared with itself; give one of networks retrained by other keys",
+            InputWarning,
+            stacklevel=3,
         )
 
 

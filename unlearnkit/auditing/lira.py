@@ -14,7 +14,7 @@ from unlearnkit.auditing.shadows import Shadows, train_shadows
 from unlearnkit.base import Audited, Dataset, Model, Task, Unlearner, Variables, concatenate
 from unlearnkit.kernels import margins
 from unlearnkit.training import Recipe, predict
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_held_out, check_task, check_variables
 
 Mode = Literal["online", "offline"]
 Variance = Literal["auto", "pooled", "example"]
@@ -86,6 +86,7 @@ class Lira:
           DivergedError: a shadow diverged.
         """
         check_task(task, model)
+        check_held_out((task.retain, task.forget), task.test)
         size = min(task.forget.size, task.test.size)
         if size < 2:
             raise ValueError(

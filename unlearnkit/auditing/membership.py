@@ -22,6 +22,7 @@ from unlearnkit.training import predict
 from unlearnkit.validation import (
     check_above,
     check_at_least,
+    check_held_out,
     check_known,
     check_task,
     check_variables,
@@ -68,6 +69,7 @@ class MembershipInference:
           ValueError: a task that does not fit, or fewer examples than folds in a set.
         """
         check_task(task, model)
+        check_held_out((task.retain, task.forget), task.test)
         check_variables(variables, model)
         members, others = (
             np.asarray(membership_features(self.feature, predict(model, variables, part.x), part.y))

@@ -2,6 +2,8 @@
 
 from unlearnkit.base import SolveInfo
 from unlearnkit.kernels._chunks import by_chunks, map_batches
+from unlearnkit.kernels._trees import norm as tree_norm
+from unlearnkit.kernels._trees import rayleigh_quotient
 from unlearnkit.kernels.curvature import (
     cross_entropy_hessian,
     empirical_fisher_diagonal,
@@ -93,6 +95,7 @@ __all__ = [
     "nystrom",
     "one_vs_rest",
     "output_hessian",
+    "rayleigh_quotient",
     "risk_ggn_operator",
     "risk_gradient",
     "risk_hessian_operator",
@@ -101,6 +104,7 @@ __all__ = [
     "svm",
     "tgda",
     "total_gradient",
+    "tree_norm",
     "ugda",
     "unrolled_gradient",
 ]

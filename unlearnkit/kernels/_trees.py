@@ -31,9 +31,29 @@ def dot(a: Any, b: Any) -> Array:
     return reduce(jnp.add, jax.tree.leaves(products))
 
 
+def unit(a: Any) -> Array:
+    """Returns the greatest power of two that is at most max |a_i|; 1 where a = 0.
+
+    Divided by it, which is exact, a has squares that neither vanish nor overflow.
+    """
+    leaves = jax.tree.leaves(a)
+    largest = reduce(jnp.maximum, [jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves])
+    power = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1)
+    return jnp.where(largest > 0, power, 1)
+
+
 def norm(a: Any) -> Array:
-    """Returns ‖a‖₂ over all leaves."""
-    return jnp.sqrt(dot(a, a))
+    """Returns ‖a‖₂ over all leaves, of numbers however small or large."""
+    size = unit(a)
+    small = divide(a, size)
+    return size * jnp.sqrt(dot(small, small))
+
+
+def rayleigh_quotient(v: Any, av: Any) -> Array:
+    """Returns v·(A v) / v·v, of vectors however small or large; NaN where v = 0."""
+    size = unit(v)
+    v = divide(v, size)
+    return dot(v, divide(av, size)) / dot(v, v)
 
 
 def axpy(scale: Any, x: Any, y: Any) -> Any:
@@ -44,6 +64,11 @@ def axpy(scale: Any, x: Any, y: Any) -> Any:
 def scale(factor: Any, x: Any) -> Any:
     """Returns factor x in the dtypes of x."""
     return jax.tree.map(lambda u: (factor * u).astype(u.dtype), x)
+
+
+def divide(x: Any, divisor: Any) -> Any:
+    """Returns x / divisor in the dtypes of x."""
+    return jax.tree.map(lambda u: (u / divisor).astype(u.dtype), x)
 
 
 def subtract(a: Any, b: Any) -> Any:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from unlearnkit.base import Dataset, Params
 from unlearnkit.kernels import _chunks, _trees
 from unlearnkit.kernels._trees import highest_precision
+from unlearnkit.separability import check_mean_of_examples, check_rows_alone
 
 Loss = Callable[[Params], Array]
 Apply = Callable[[Params, Array], Array]
@@ -76,9 +77,12 @@ def jacobian_vp(
       chunk: inputs at a time; all where None.
 
     Raises:
-      ValueError: `vector` is not like `params`, or `chunk` < 1.
+      ValueError: `vector` is not like `params`, `chunk` < 1, or `apply` in chunks mixes its inputs
+        (not asked under a transformation).
     """
     _trees.check_like("vector", vector, "params", params)
+    if chunk is not None:
+        check_rows_alone(apply, params, x)
 
     def push(point: tuple[Params, Params], inputs: Array) -> Array:
         parameters, direction = point
@@ -106,9 +110,12 @@ def jacobian_transpose_vp(
       chunk: inputs at a time; all where None.
 
     Raises:
-      ValueError: `cotangent` is not like the outputs, or `chunk` < 1.
+      ValueError: `cotangent` is not like the outputs, `chunk` < 1, or `apply` in chunks mixes its
+        inputs (not asked under a transformation).
     """
     _trees.check_like("cotangent", cotangent, "the outputs", jax.eval_shape(apply, params, x))
+    if chunk is not None:
+        check_rows_alone(apply, params, x)
 
     def pull(parameters: Params, inputs: Array, vector: Array) -> Params:
         return jax.vjp(lambda p: apply(p, inputs), parameters)[1](vector)[0]
@@ -201,7 +208,8 @@ def fisher_diagonal(
       The diagonal, like `params`.
 
     Raises:
-      ValueError: `chunk` or `classes` is below 1, or `classes` above c.
+      ValueError: `chunk` or `classes` is below 1, or `classes` above c, or `apply` mixes its inputs
+        (not asked under a transformation).
 
     Source: paper 004, section 4.3 (Fisher forgetting); Kunstner et al. 2019 for why the labels are
     the model's own. `empirical_fisher_diagonal` takes the given labels instead.
@@ -210,6 +218,7 @@ def fisher_diagonal(
     kept = c if classes is None else classes
     if not 1 <= kept <= c:
         raise ValueError(f"classes must be from 1 to the number of logits {c}, got {classes}")
+    check_rows_alone(apply, params, x)
 
     def of_example(parameters: Params, example: Array) -> Params:
         def log_likelihoods(p: Params) -> Array:
@@ -243,8 +252,10 @@ def empirical_fisher_diagonal(
       The diagonal, like `params`.
 
     Raises:
-      ValueError: `chunk` is below 1.
+      ValueError: `chunk` is below 1, or the loss mixes its examples (not asked under a
+        transformation).
     """
+    check_mean_of_examples(loss, params, dataset.x, dataset.y)
 
     def of_example(parameters: Params, x: Array, y: Array) -> Params:
         gradient = jax.grad(loss)(parameters, x[None], y[None])

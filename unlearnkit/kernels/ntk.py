@@ -14,6 +14,7 @@ from unlearnkit.base import Params
 from unlearnkit.kernels import _chunks, _dense_layers, _trees
 from unlearnkit.kernels._trees import highest_precision
 from unlearnkit.kernels.curvature import jacobian_transpose_vp, jacobian_vp
+from unlearnkit.separability import check_rows_alone
 
 Apply = Callable[[Params, Array], Array]
 
@@ -56,7 +57,8 @@ def empirical_ntk(
       [n1, c, n2, c].
 
     Raises:
-      ValueError: `method` is none of these, `chunk` < 1, or `apply` does not return [n, c].
+      ValueError: `method` is none of these, `chunk` < 1, or `apply` does not return [n, c] or mixes
+        its inputs (not asked under a transformation).
 
     Source: Novak, Sohl-Dickstein and Schoenholz 2022, Fast finite width neural tangent kernel. Of
     its structured derivatives we take those of dense layers.
@@ -126,7 +128,8 @@ def ntk_operator(
       The operator on [n, c], symmetric positive semi-definite where damping >= 0.
 
     Raises:
-      ValueError: `apply` does not return [n, c], or `chunk` < 1.
+      ValueError: `apply` does not return [n, c] or mixes its inputs (not asked under a
+        transformation), or `chunk` < 1.
 
     Source: paper 004, equation (10), whose kernel is of size (n c)².
     """
@@ -163,7 +166,11 @@ def jacobian(apply: Apply, params: Params, x: Array, *, chunk: int | None = None
       params: where.
       x: [n, ...] inputs.
       chunk: inputs at a time; all where None.
+
+    Raises:
+      ValueError: `apply` mixes its inputs (not asked under a transformation).
     """
+    check_rows_alone(apply, params, x)
     of_example = jax.jacrev(lambda p, one: apply(p, one[None])[0])
     of_batch = jax.vmap(of_example, in_axes=(None, 0))
     return _chunks.map_batches(of_batch, params, (x,), len(x) if chunk is None else chunk)
@@ -240,3 +247,4 @@ def _check_apply(apply: Apply, params: Params, x: Array) -> None:
     shape = jax.eval_shape(apply, params, x[:1]).shape
     if len(shape) != 2 or shape[0] != 1:
         raise ValueError(f"apply must map x [n, ...] to [n, c], but 1 input gave {shape}")
+    check_rows_alone(apply, params, x)

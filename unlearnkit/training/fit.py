@@ -224,6 +224,7 @@ def fit_many(
         init_keys, run_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         order_keys, step_keys = jax.vmap(jax.random.split, out_axes=1)(run_keys)
         state = _init_many(init_keys, model=model, recipe=recipe, steps_per_epoch=steps)
+        check_variables(jax.tree.map(lambda leaf: leaf[0], state.variables), model)
         mesh = _seed_mesh(n_seeds)
         if mesh is not None:
             shared, own = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in ((), ("seed",)))

@@ -20,7 +20,6 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Key
 
 from unlearnkit import kernels
@@ -193,9 +192,8 @@ def trapezium_scale(shift: Params, error: Params) -> Float[Array, ""]:
     Source: 004, section 4 (the supplementary's trick), in the form of its public code: its two
     cases, ‖δ‖ + 2 sin(arccos c - π/2)‖e‖ for c < 0 and ‖δ‖ + 2 c ‖e‖ else, are this one.
     """
-    overlap = jnp.abs(optax.tree.vdot(shift, error))
-    square = optax.tree.vdot(shift, shift)
-    return 1 + 2 * overlap / jnp.where(square > 0, square, 1)
+    ratio = 2 * jnp.abs(kernels.rayleigh_quotient(shift, error))
+    return 1 + jnp.where(kernels.tree_norm(shift) == 0, 0, ratio)
 
 
 def _displacement(
@@ -311,8 +309,8 @@ def _solve_dense(matrix: Array, b: Array, ridge: Any, tol: float) -> tuple[Array
 
 
 def _measure(matrix: Array, x: Array, b: Array, ridge: Any, tol: float) -> SolveInfo:
-    size = jnp.linalg.norm(b)
-    left = jnp.linalg.norm(b - matrix @ x - ridge * x)
+    size = kernels.tree_norm(b)
+    left = kernels.tree_norm(b - matrix @ x - ridge * x)
     residual = left / jnp.where(size > 0, size, 1)
     nothing = jnp.asarray(jnp.nan, b.dtype)
     return SolveInfo(residual, jnp.asarray(1), residual <= tol, nothing)

@@ -44,11 +44,13 @@ from unlearnkit.auditing.information_curves import (
 from unlearnkit.auditing.intervals import Interval, clopper_pearson, mean_and_error
 from unlearnkit.auditing.klom import klom
 from unlearnkit.auditing.lira import Lira, lira_scores
+from unlearnkit.auditing.lira_folder import query_margins, read_lira_folder
 from unlearnkit.auditing.membership import MembershipInference
 from unlearnkit.auditing.model_shift import ModelShift, model_shift, update_cosines
 from unlearnkit.auditing.optml import OPTML_METRICS, OptmlScores, optml_gap
 from unlearnkit.auditing.population import PopulationAttack, p_values
 from unlearnkit.auditing.quantile import QuantileAttack
+from unlearnkit.auditing.queries import Queries
 from unlearnkit.auditing.relearn import RelearnTime, forget_loss
 from unlearnkit.auditing.scores import auc, score_attack, tpr_at_fpr
 from unlearnkit.auditing.scrubbing_path import scrubbing_path
@@ -115,6 +117,7 @@ __all__ = [
     "PoisonTargets",
     "PopulationAttack",
     "QuantileAttack",
+    "Queries",
     "Reference",
     "RelearnTime",
     "Shadows",
@@ -152,7 +155,9 @@ __all__ = [
     "prediction_agreement",
     "principal_paths",
     "query_information",
+    "query_margins",
     "query_set_information",
+    "read_lira_folder",
     "retrained_ensemble",
     "sample_leakage",
     "score_attack",

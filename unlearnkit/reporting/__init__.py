@@ -17,7 +17,15 @@ from unlearnkit.reporting.page import (
     table_section,
 )
 from unlearnkit.reporting.run_folder import RunFolder, RunFolderError, read_records, read_run
-from unlearnkit.reporting.table import COLUMNS, Column, rows, to_latex, to_markdown, to_rich
+from unlearnkit.reporting.table import (
+    COLUMNS,
+    Column,
+    present,
+    rows,
+    to_latex,
+    to_markdown,
+    to_rich,
+)
 
 __all__ = [
     "COLUMNS",
@@ -30,6 +38,7 @@ __all__ = [
     "gap_against_cost",
     "html_table",
     "loss_histograms",
+    "present",
     "read_records",
     "read_run",
     "report_page",

@@ -9,7 +9,7 @@ from typing import Any
 
 from unlearnkit.base import Record
 from unlearnkit.reporting.figures import gap_against_cost, loss_histograms, roc_curves
-from unlearnkit.reporting.table import COLUMNS, Column, rows
+from unlearnkit.reporting.table import COLUMNS, Column, present, rows
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -98,10 +98,11 @@ def settings_section(run: Mapping[str, Any]) -> str:
 
 def table_section(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> str:
     """Returns the table of the records, and what its columns mean."""
-    titles = ["Method", *(column.title for column in columns)]
+    shown = present(records, columns)
+    titles = ["Method", *(column.title for column in shown)]
     legend = "".join(
         f"<dt>{html.escape(column.title)}</dt><dd>{html.escape(column.explanation)}</dd>"
-        for column in columns
+        for column in shown
     )
     return f"{html_table(titles, rows(records, columns))}<dl>{legend}</dl>"
 

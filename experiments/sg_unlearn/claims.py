@@ -23,7 +23,7 @@ LABELS = {
     "wasserstein": "Wasserstein distance",
 }
 """The columns that are judged. The paper's F1 of the attack is not one of them: at chance it is
-.3 ± .2 by which of two answers an ignorant attacker gives, and being close to Retrain's says nothing.
+.3 ± .2 by which of two answers an ignorant attacker gives: being close to Retrain's says nothing.
 """
 SG, FT, RETRAIN = "stackelberg", "fine_tune", "retrain"
 MIA = "mia_loss_logistic_accuracy"

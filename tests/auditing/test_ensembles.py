@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ from unlearnkit.auditing import (
     unlearned_ensemble,
 )
 from unlearnkit.auditing.ensembles import answers_of_many
-from unlearnkit.base import Dataset
+from unlearnkit.base import Cost, Dataset, Unlearned, UnlearnInfo
 from unlearnkit.training import fit, predict
 from unlearnkit.unlearning import GradientAscent, Retrain
 from unlearnkit.validation import InputWarning
@@ -137,6 +139,31 @@ def test_ensembles_judge_a_method(mlp, task, recipe):
     assert found["nothing"][1]["forgetting_quality"] < found["retrain"][1]["forgetting_quality"]
 
 
+def test_ensembles_come_from_one_original_or_from_many(mlp, task, recipe):
+    """A method that draws nothing leaves one network of one original, and many of many."""
+    seen = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Spy:
+        def __call__(self, key, model, variables, task, *, on_epoch=None):
+            seen.append((key, variables))
+            return Unlearned(variables, UnlearnInfo({}, Cost(7.0, 0.0)))
+
+    short = dataclasses.replace(recipe, epochs=2)
+    for originals, trainings in (("one", 1), ("many", 3)):
+        seen.clear()
+        ensemble = unlearned_ensemble(KEY, mlp, task, short, Spy(), count=3, originals=originals)
+        assert ensemble.originals == originals
+        per_run = 2 * (200 // 32) * 32
+        assert ensemble.cost.example_gradients == trainings * per_run + 3 * 7
+        spread = ensemble.margins["forget"].std(axis=0)
+        assert (spread.max() < 1e-6) == (originals == "one")
+        assert len({tuple(jax.random.key_data(key).tolist()) for key, _ in seen}) == 3
+        starts = [np.concatenate([np.ravel(w) for w in jax.tree.leaves(v)]) for _, v in seen]
+        assert np.array_equal(starts[0], starts[2]) == (originals == "one")
+    assert retrained_ensemble(KEY, mlp, task, short, count=2).originals == "none"
+
+
 def test_an_ensemble_s_network_is_one_trained_alone(mlp, task, recipe):
     ensemble = retrained_ensemble(KEY, mlp, task, recipe, count=2)
     alone = fit(jax.random.split(KEY, 2)[1], mlp, task.retain, recipe).variables
@@ -175,5 +202,7 @@ def test_ensembles_that_do_not_fit_are_refused(mlp, task, recipe, unchecked_type
         forgetting_quality(good, other, bin_width=0.0)
     with pytest.raises(ValueError, match="bins must be >= 2"):
         klom(good, other, bins=1)
+    with pytest.raises(ValueError, match="originals must be one of one, many, got 'few'"):
+        unlearned_ensemble(KEY, mlp, task, recipe, Retrain(recipe), count=2, originals="few")
     with pytest.raises(ValueError, match="count must be >= 2"):
         retrained_ensemble(KEY, mlp, task, recipe, count=1)

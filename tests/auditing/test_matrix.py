@@ -10,6 +10,7 @@ from unlearnkit.auditing import (
     EntropySvm,
     Lira,
     MembershipInference,
+    OptmlScores,
     PopulationAttack,
     QuantileAttack,
     RelearnTime,
@@ -27,6 +28,7 @@ AUDIT = {
     "population": PopulationAttack(),
     "quantile": QuantileAttack(levels=(0.1, 0.05), components=4, iterations=10),
     "entropy_svm": EntropySvm(),
+    "optml": OptmlScores(),
     "lira": Lira(RECIPE, count=4),
     "relearn_time": RelearnTime(0.3, samples=128, batch_size=32, cap=30),
 }
@@ -36,11 +38,12 @@ KNOWS = {
     "population": ("auc", 1),
     "quantile": ("auc", 1),
     "entropy_svm": ("member_share_forget", 1),
+    "optml": ("optml_mia_efficacy", -1),
     "lira": ("auc", 1),
     "relearn_time": ("relearn_time", -1),
 }
 """By which metric the original network gives itself away, and in which direction."""
-IGNORES_THE_KEY = {"threshold", "population", "quantile"}
+IGNORES_THE_KEY = {"threshold", "population", "quantile", "optml"}
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,12 @@
 from typing import Any
 
 from unlearnkit.auditing.accuracy_drop import AccuracyDrop
+from unlearnkit.auditing.challenge import challenge_epsilons, challenge_forgetting_quality
 from unlearnkit.auditing.ensembles import Ensemble, retrained_ensemble, unlearned_ensemble
 from unlearnkit.auditing.entropy_svm import EntropySvm
 from unlearnkit.auditing.evaluate import (
     DEFAULT_ATTACKS,
+    DEFAULT_OPTML,
     GAP_METRICS,
     Reference,
     accuracy,
@@ -42,10 +44,13 @@ from unlearnkit.auditing.information_curves import (
 from unlearnkit.auditing.intervals import Interval, clopper_pearson, mean_and_error
 from unlearnkit.auditing.klom import klom
 from unlearnkit.auditing.lira import Lira, lira_scores
+from unlearnkit.auditing.lira_folder import query_margins, read_lira_folder
 from unlearnkit.auditing.membership import MembershipInference
 from unlearnkit.auditing.model_shift import ModelShift, model_shift, update_cosines
+from unlearnkit.auditing.optml import OPTML_METRICS, OptmlScores, optml_gap
 from unlearnkit.auditing.population import PopulationAttack, p_values
 from unlearnkit.auditing.quantile import QuantileAttack
+from unlearnkit.auditing.queries import Queries
 from unlearnkit.auditing.relearn import RelearnTime, forget_loss
 from unlearnkit.auditing.scores import auc, score_attack, tpr_at_fpr
 from unlearnkit.auditing.scrubbing_path import scrubbing_path
@@ -72,6 +77,7 @@ AUDITS: dict[str, type[Audit]] = {
     "population": PopulationAttack,
     "quantile": QuantileAttack,
     "entropy_svm": EntropySvm,
+    "optml": OptmlScores,
     "lira": Lira,
     "relearn_time": RelearnTime,
 }
@@ -92,8 +98,10 @@ def create(name: str, **hyperparameters: Any) -> Audit:
 __all__ = [
     "AUDITS",
     "DEFAULT_ATTACKS",
+    "DEFAULT_OPTML",
     "FEATURES",
     "GAP_METRICS",
+    "OPTML_METRICS",
     "AccuracyDrop",
     "Ensemble",
     "EntropySvm",
@@ -104,10 +112,12 @@ __all__ = [
     "Lira",
     "MembershipInference",
     "ModelShift",
+    "OptmlScores",
     "PathPlane",
     "PoisonTargets",
     "PopulationAttack",
     "QuantileAttack",
+    "Queries",
     "Reference",
     "RelearnTime",
     "Shadows",
@@ -118,6 +128,8 @@ __all__ = [
     "auc",
     "audit_reference",
     "average_gap",
+    "challenge_epsilons",
+    "challenge_forgetting_quality",
     "challenge_score",
     "clopper_pearson",
     "create",
@@ -137,12 +149,15 @@ __all__ = [
     "mean_and_error",
     "membership_features",
     "model_shift",
+    "optml_gap",
     "p_values",
     "poison_targets",
     "prediction_agreement",
     "principal_paths",
     "query_information",
+    "query_margins",
     "query_set_information",
+    "read_lira_folder",
     "retrained_ensemble",
     "sample_leakage",
     "score_attack",

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key
 from scipy import stats
 
 from unlearnkit.auditing.membership import MembershipInference
+from unlearnkit.auditing.optml import OPTML_METRICS, OptmlScores, optml_gap
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
 from unlearnkit.kernels import cross_entropy_losses, membership_features
 from unlearnkit.training import DivergedError, predict
@@ -34,6 +35,8 @@ DEFAULT_ATTACKS = (
     MembershipInference("logits", "svm"),
 )
 
+DEFAULT_OPTML = OptmlScores()
+
 GAP_METRICS = ("accuracy_retain", "accuracy_forget", "accuracy_test", "mia_loss_logistic_accuracy")
 """The metrics whose absolute differences to Retrain make the average gap."""
 
@@ -43,7 +46,7 @@ class Reference(NamedTuple):
 
     Attributes:
       logits: by the set's name.
-      metrics: at least `GAP_METRICS`.
+      metrics: at least `GAP_METRICS`; with `OPTML_METRICS` there is an `optml_gap` too.
       losses: of the forget set, [n].
     """
 
@@ -60,6 +63,7 @@ def evaluate(
     *,
     reference: Variables | Reference | None = None,
     attacks: Sequence[MembershipInference] = DEFAULT_ATTACKS,
+    optml: OptmlScores | None = DEFAULT_OPTML,
 ) -> Audited:
     """Returns every audit of one model as one record.
 
@@ -70,12 +74,16 @@ def evaluate(
         examples of the other classes, and of these
       mia_{feature}_{attacker}_{metric}: see `MembershipInference`
       ks_statistic, ks_pvalue, wasserstein: between the losses of the forget and the test set
+      optml_{ua,ra,ta,mia_efficacy}: see `OptmlScores`
       with a reference:
         agreement_{set}: share of equal predictions, of retain, forget and test
         activation_distance_{set}: mean_i ‖softmax f(x_i) - softmax f_ref(x_i)‖₁, in [0, 2]
         wasserstein_reference: between the losses of the forget set, here and there
         average_gap: mean |difference to the reference| over the three accuracies and the accuracy
-          of the loss attack, the headline distance to Retrain
+          of the loss attack, the headline distance to Retrain. It is ours: its attack tells the
+          forget set from the test set, and is cross-validated
+        optml_gap: that of the OPTML group's tables, to be put beside published ones: over UA, RA,
+          TA and MIA-efficacy. Its attack tells retain from test, and then judges the forget set
 
     Curves: `loss_forget`, `loss_test`, and `fpr` and `tpr` of each attack under its name.
 
@@ -88,6 +96,7 @@ def evaluate(
         what `audit_reference` made of them.
       attacks: membership attacks to run; the loss attack by logistic regression must be among
         them where a reference is given.
+      optml: the scores that published tables hold; None leaves them out.
 
     Raises:
       ValueError: a task, variables or reference that does not fit the model.
@@ -103,13 +112,13 @@ def evaluate(
     check_variables(variables, model)
     check_held_out((task.retain, task.forget), task.test)
     logits = _logits(model, variables, task)
-    metrics, curves = _audit(key, logits, task, attacks)
+    metrics, curves = _audit(key, logits, task, attacks, optml)
     if reference is None:
         return Audited(metrics, curves)
     if HEADLINE_ATTACK not in attacks:
         raise ValueError(f"the distance to a reference needs {HEADLINE_ATTACK} among the attacks")
     if isinstance(reference, Variables):
-        reference = audit_reference(key, model, reference, task)
+        reference = audit_reference(key, model, reference, task, optml=optml)
     for name, mine in logits.items():
         other = reference.logits[name]
         if other.shape != mine.shape:
@@ -131,11 +140,23 @@ def evaluate(
         stats.wasserstein_distance(curves["loss_forget"], reference.losses)
     )
     metrics["average_gap"] = average_gap(metrics, reference.metrics)
+    if optml is not None:
+        if not reference.metrics.keys() >= set(OPTML_METRICS):
+            raise ValueError(
+                "optml_gap needs the reference's optml_* metrics; call audit_reference with the "
+                "same optml, or evaluate with optml=None"
+            )
+        metrics["optml_gap"] = optml_gap(metrics, reference.metrics)
     return Audited(metrics, curves)
 
 
 def audit_reference(
-    key: Key[Array, ""], model: Model, variables: Variables, task: Task
+    key: Key[Array, ""],
+    model: Model,
+    variables: Variables,
+    task: Task,
+    *,
+    optml: OptmlScores | None = DEFAULT_OPTML,
 ) -> Reference:
     """Returns what `evaluate` needs of a retrained network, for use with several methods.
 
@@ -144,6 +165,7 @@ def audit_reference(
       model: the network.
       variables: weights retrained without the forget set.
       task: the question.
+      optml: the one that `evaluate` is called with.
 
     Raises:
       ValueError: a task or variables that do not fit the model.
@@ -152,12 +174,15 @@ def audit_reference(
     check_variables(variables, model)
     check_held_out((task.retain, task.forget), task.test)
     logits = _logits(model, variables, task)
-    metrics, curves = _audit(key, logits, task, [HEADLINE_ATTACK])
+    metrics, curves = _audit(key, logits, task, [HEADLINE_ATTACK], optml)
     return Reference(logits, metrics, curves["loss_forget"])
 
 
 def average_gap(metrics: Mapping[str, float], reference: Mapping[str, float]) -> float:
-    """Returns the mean absolute difference of `GAP_METRICS` to those of a reference."""
+    """Returns the mean absolute difference of `GAP_METRICS` to those of a reference.
+
+    It is not the average gap of published tables, which is `optml_gap`.
+    """
     return float(np.mean([abs(metrics[name] - reference[name]) for name in GAP_METRICS]))
 
 
@@ -213,6 +238,7 @@ def _audit(
     logits: Mapping[str, Array],
     task: Task,
     attacks: Sequence[MembershipInference],
+    optml: OptmlScores | None,
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     metrics = {
         f"accuracy_{name}": _accuracy(values, getattr(task, name))
@@ -223,6 +249,8 @@ def _audit(
     seen = {"forget": task.forget.y, "test": task.test.y}
     losses = {name: np.asarray(cross_entropy_losses(logits[name], y)) for name, y in seen.items()}
     metrics |= loss_divergence(losses["forget"], losses["test"])
+    if optml is not None:
+        metrics |= optml.score(logits, task)
     curves = {f"loss_{name}": values for name, values in losses.items()}
     for attack in attacks:
         members, others = (

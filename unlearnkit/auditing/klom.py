@@ -42,7 +42,11 @@ def klom(
       ValueError: ensembles of different examples or of fewer than two networks, or margins that
         are not finite.
 
-    Source: Rinberg et al. 2025, data-unlearning-bench (20 bins, margins clipped to ±100).
+    Source: Rinberg et al. 2025, data-unlearning-bench (20 bins, margins clipped to ±100). Its
+    public code gives other numbers. Its histograms leave out the largest margin of both ensembles,
+    which lies on the last edge, and are NaN for an example where all margins of one ensemble are
+    that largest one, as where all are clipped. It does not smooth P, and lifts an empty bin of Q to
+    1e-5 only where P is not empty. It needs as many unlearned as retrained networks.
     """
     check_ensembles(unlearned, retrained)
     if bins < 2 or not smoothing > 0:

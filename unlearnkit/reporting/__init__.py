@@ -18,7 +18,15 @@ from unlearnkit.reporting.page import (
     table_section,
 )
 from unlearnkit.reporting.run_folder import RunFolder, RunFolderError, read_records, read_run
-from unlearnkit.reporting.table import COLUMNS, Column, rows, to_latex, to_markdown, to_rich
+from unlearnkit.reporting.table import (
+    COLUMNS,
+    Column,
+    present,
+    rows,
+    to_latex,
+    to_markdown,
+    to_rich,
+)
 
 __all__ = [
     "COLUMNS",
@@ -33,6 +41,7 @@ __all__ = [
     "html_table",
     "loss_histograms",
     "markdown_cell",
+    "present",
     "read_records",
     "read_run",
     "report_page",

@@ -11,7 +11,7 @@ from unlearnkit.base import Record
 from unlearnkit.files import as_json
 from unlearnkit.reporting.escaping import MISSING, one_line
 from unlearnkit.reporting.figures import gap_against_cost, loss_histograms, roc_curves
-from unlearnkit.reporting.table import COLUMNS, Column, rows
+from unlearnkit.reporting.table import COLUMNS, Column, present, rows
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -100,9 +100,10 @@ def settings_section(run: Mapping[str, Any]) -> str:
 
 def table_section(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> str:
     """Returns the table of the records, and what its columns mean."""
-    titles = ["Method", *(column.title for column in columns)]
+    shown = present(records, columns)
+    titles = ["Method", *(column.title for column in shown)]
     legend = "".join(
-        f"<dt>{_line(column.title)}</dt><dd>{_line(column.explanation)}</dd>" for column in columns
+        f"<dt>{_line(column.title)}</dt><dd>{_line(column.explanation)}</dd>" for column in shown
     )
     body = rows(records, columns)
     if any(MISSING in cell or "missing)" in cell for cells in body for cell in cells[1:]):

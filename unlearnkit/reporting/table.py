@@ -32,6 +32,8 @@ class Column:
       explanation: what it means, for the page's legend.
       spread: whether the standard deviation over the seeds is shown.
       brief: whether the terminal's table, which must be narrow, has it too.
+      needs: a metric without which the column is left out, as of records made before it was
+        measured; None asks for nothing.
     """
 
     title: str
@@ -40,10 +42,17 @@ class Column:
     explanation: str
     spread: bool = True
     brief: bool = True
+    needs: str | None = None
 
 
 def _metric(name: str, *, scale: float = 1.0) -> Callable[[Record], float]:
     return lambda record: scale * record.metrics[name]
+
+
+def _mia_reach(record: Record) -> float:
+    """Returns half the 95 % interval of the loss attack's accuracy over the examples."""
+    low, high = (record.metrics[f"mia_loss_logistic_accuracy_{end}"] for end in ("low", "high"))
+    return (high - low) / 2
 
 
 COLUMNS = (
@@ -55,6 +64,24 @@ COLUMNS = (
         _metric("mia_loss_logistic_accuracy", scale=100),
         1,
         "accuracy of the loss attack telling the forget set from the test set, % (50 is chance)",
+    ),
+    Column(
+        "MIA ±",
+        lambda record: 100 * _mia_reach(record),
+        1,
+        "half the 95 % interval of MIA over the examples, in one run, points",
+        spread=False,
+        brief=False,
+        needs="mia_loss_logistic_accuracy_low",
+    ),
+    Column(
+        "MIA splits",
+        _metric("mia_loss_logistic_accuracy_split_std", scale=100),
+        1,
+        "standard deviation of MIA over the attack's own random splits, points",
+        spread=False,
+        brief=False,
+        needs="mia_loss_logistic_accuracy_split_std",
     ),
     Column(
         "AUC*",
@@ -85,6 +112,23 @@ COLUMNS = (
         "points",
     ),
     Column(
+        "MIA-eff.",
+        _metric("optml_mia_efficacy", scale=100),
+        1,
+        "share of the forget set that an attack trained on retain against test calls non-member, % "
+        "(MIA-efficacy of published tables; their UA is 100 - Forget, RA is Retain, TA is Test)",
+        brief=False,
+        needs="optml_mia_efficacy",
+    ),
+    Column(
+        "Avg. gap",
+        _metric("optml_gap", scale=100),
+        2,
+        "the average gap of published tables: mean |difference| of UA, RA, TA and MIA-efficacy to "
+        "the reference, points",
+        needs="optml_gap",
+    ),
+    Column(
         "Gradients",
         lambda record: record.cost.example_gradients,
         0,
@@ -100,12 +144,24 @@ COLUMNS = (
 BRIEF_COLUMNS = tuple(column for column in COLUMNS if column.brief)
 
 
+def present(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> list[Column]:
+    """Returns the columns that every finished record can fill."""
+    finished = [record.metrics for record in records if record.diverged is None]
+    return [
+        column
+        for column in columns
+        if column.needs is None or all(column.needs in metrics for metrics in finished)
+    ]
+
+
 def rows(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> list[list[str]]:
     """Returns the cells of each method in order of appearance, its name first.
 
     A method that diverged on a seed says so; its other seeds are averaged. So are the values that
-    are finite; a cell says how many are missing, and is a dash where all are.
+    are finite; a cell says how many are missing, and is a dash where all are. The columns are those
+    of `present`.
     """
+    columns = present(records, columns)
     methods = dict.fromkeys(record.method for record in records)
     return [_row(name, [r for r in records if r.method == name], columns) for name in methods]
 
@@ -118,7 +174,7 @@ def to_rich(
         title=escape(one_line(title)), title_justify="left", header_style="bold", box=SIMPLE_HEAD
     )
     table.add_column("Method", no_wrap=True)
-    for column in columns:
+    for column in present(records, columns):
         table.add_column(column.title, justify="right", no_wrap=True)
     for name, *cells in rows(records, columns):
         table.add_row(Text(one_line(name)), *cells)
@@ -127,8 +183,9 @@ def to_rich(
 
 def to_markdown(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> str:
     """Returns the table in Markdown."""
-    head = ["Method", *(markdown_cell(column.title) for column in columns)]
-    rule = ["---", *("---:" for _ in columns)]
+    shown = present(records, columns)
+    head = ["Method", *(markdown_cell(column.title) for column in shown)]
+    rule = ["---", *("---:" for _ in shown)]
     body = [
         [markdown_name(name), *map(markdown_cell, cells)] for name, *cells in rows(records, columns)
     ]
@@ -138,10 +195,11 @@ def to_markdown(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) 
 
 def to_latex(records: Sequence[Record]) -> str:
     """Returns the table as a LaTeX `tabular` (booktabs)."""
-    head = ["Method", *(column.title for column in COLUMNS)]
+    shown = present(records)
+    head = ["Method", *(column.title for column in shown)]
     body = [head, *rows(records)]
     first, *rest = (" & ".join(latex_cell(cell) for cell in cells) + r" \\" for cells in body)
-    columns = "l" + "r" * len(COLUMNS)
+    columns = "l" + "r" * len(shown)
     return "\n".join(
         [
             rf"\begin{{tabular}}{{{columns}}}",

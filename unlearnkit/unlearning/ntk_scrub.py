@@ -36,7 +36,8 @@ class NtkScrub(NtkSettings):
       scale: s; a number, 1 being exact where the network is linear; or `trapezium`, see
         `trapezium_scale`, made for SGD that went elsewhere than the linearised network. It needs c,
         and is 3 wherever the linearisation predicts the trained weights exactly.
-      noise: α of the Fisher noise at h(w), on the retain set; 0 adds none.
+      noise: α of the Fisher noise at h(w), on the retain set; 0 adds none. The scrubbed weights of
+        a forgotten class stay its mean; the public code draws them anew, see `FisherForgetting`.
       loss, implementation, weight_decay, tol, max_steps, newton_steps, rank, chunk, jacobian_chunk:
         see `NtkSettings`. λ and the loss are those of the fine-tuning.
 

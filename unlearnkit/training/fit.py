@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +55,7 @@ def fit(
     trajectory: str | os.PathLike[str] | None = None,
     every: int = 100,
     on_epoch: OnEpoch | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Trained:
     """Returns a network trained on `dataset` by minimising the mean cross-entropy, or `objective`.
 
@@ -77,6 +78,9 @@ def fit(
         (see `unlearnkit.forging.verify`); the run resumes from what it holds.
       every: steps between two checkpoints of that log, each one compiled call.
       on_epoch: called after each epoch; with a trajectory, after the segment that ends it.
+      devices: take an equal share of each batch each, and average gradients, batch statistics and
+        metrics over the shares, in which each normalises its own; None takes the default device.
+        On a CPU, `JAX_NUM_CPU_DEVICES=2` makes two of it.
 
     Raises:
       ValueError: data or variables that do not fit the model, a batch larger than the data, or a
@@ -93,6 +97,11 @@ def fit(
             "a trajectory can be verified only of the cross-entropy, which its log can name; "
             "leave out the objective or the trajectory"
         )
+    if devices is not None and trajectory is not None:
+        raise ValueError(
+            "a trajectory is replayed on one device; leave out the devices or the trajectory"
+        )
+    mesh = _share_mesh(devices, recipe)
     if every < 1:
         raise ValueError(f"every must be >= 1 steps, got {every}")
     init_key, run_key = jax.random.split(key)
@@ -114,6 +123,7 @@ def fit(
         checkpoint=folder,
         checkpoint_every=checkpoint_every,
         on_epoch=on_epoch,
+        mesh=mesh,
     )
 
 
@@ -128,6 +138,7 @@ def descend(
     checkpoint: Path | None = None,
     checkpoint_every: int = 1,
     on_epoch: OnEpoch | None = None,
+    mesh: Mesh | None = None,
 ) -> Trained:
     """Returns the network after `recipe.epochs` epochs of descending `objective` from `variables`.
 
@@ -147,6 +158,7 @@ def descend(
     if checkpoint is not None:
         checkpoint.mkdir(parents=True, exist_ok=True)
         run = identify(key, objective, recipe, dataset, variables, context)
+        run["shares"] = 1 if mesh is None else mesh.size
         found = load_progress(checkpoint, progress.state, run)
         if found is not None:
             _check_epochs(checkpoint, recipe, found, steps)
@@ -163,6 +175,7 @@ def descend(
                 objective=objective,
                 recipe=recipe,
                 batch_size=recipe.batch_size,
+                mesh=mesh,
             )
             measured = {name: float(value) for name, value in metrics.items()}
         seconds = (seconds[0] + watch.seconds, seconds[1] + watch.compile_seconds)
@@ -309,6 +322,17 @@ def _train_epoch_many(
         several, mesh=mesh, in_specs=specs, out_specs=seed_axis, check_vma=False
     )
     return sharded(dataset, *runs)
+
+
+def _share_mesh(devices: Sequence[jax.Device] | None, recipe: Recipe) -> Mesh | None:
+    if devices is None:
+        return None
+    if not devices or recipe.batch_size % len(devices) != 0:
+        raise ValueError(
+            f"devices must divide batch_size={recipe.batch_size} evenly, got {len(devices)}; choose "
+            "another batch size or other devices"
+        )
+    return Mesh(np.array(devices), ("share",)) if len(devices) > 1 else None
 
 
 def _seed_mesh(n_seeds: int) -> Mesh | None:

@@ -16,8 +16,8 @@ from jaxtyping import Array, Int, Key
 
 from unlearnkit.base import Dataset, Forger, Model
 from unlearnkit.files import write_bytes, write_json
+from unlearnkit.forging.opening import open_log
 from unlearnkit.forging.steps import honest_step
-from unlearnkit.forging.verify import open_log
 from unlearnkit.training import (
     CrossEntropy,
     Recipe,
@@ -151,8 +151,9 @@ def _states(
 
 def _write(log: Trajectory, batches: np.ndarray, folder: Path) -> None:
     folder.mkdir(parents=True)
-    content = npy_content(batches)
+    content = npy_content(batches, "<i4")
     write_bytes(folder / manifest.BATCHES, content)
+    shutil.copyfile(log.folder / manifest.EXAMPLES, folder / manifest.EXAMPLES)
     for index in range(len(log.digests)):
         name = manifest.state_file(log.claim.checkpoint_step(index))
         shutil.copyfile(log.folder / name, folder / name)

@@ -119,9 +119,9 @@ def verify(
             f"the calibration was measured on the log of head {calibration.head}, this one's head "
             f"is {log.head}; calibrate this log"
         )
+    way = _follow(log, model, norm)
     found_start = find_start(log, model, start, accepted)
     batches = find_batches(log, dataset)
-    way = _follow(log, model, norm)
     distances = np.array([move.distance for move in way.moves])
     segments, drawn = _choose(choice, key, log, distances)
     with Stopwatch() as watch:

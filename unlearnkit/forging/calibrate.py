@@ -19,7 +19,7 @@ from unlearnkit.forging.calibration import Band, Calibration
 from unlearnkit.forging.limits import (
     REDUCED_RATIO,
     Tolerance,
-    caps,
+    caps_of,
     largest_ratio,
     power,
     state_errors,
@@ -194,7 +194,7 @@ class _Bench:
         for index, end in change.runs:
             found = state_errors(end, self._ends[index], self.norm)
             steps, move = len(self.log.rows(self.segments[index])), self._moves[index]
-            limits = caps(move, steps, self.norm, change.ratio)
+            limits = caps_of(self.log.claim, self.norm, change.ratio).of(move, steps)
             errors.append(found)
             pairs = zip(found, limits, strict=True)
             shares.append([(e / most) ** (1 / p) if e > 0 else 0.0 for e, most in pairs])

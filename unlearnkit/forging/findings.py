@@ -11,9 +11,9 @@ from scipy import stats
 
 from unlearnkit.base import Dataset, Model, Variables
 from unlearnkit.forging import detectors
-from unlearnkit.forging.limits import ROUNDING, Move, Tolerance
+from unlearnkit.forging.limits import ROUNDING, Move, Tolerance, learning_rates
 from unlearnkit.forging.norms import error_between
-from unlearnkit.training import Trajectory, TrajectoryError, learning_rate_schedule
+from unlearnkit.training import Trajectory, TrajectoryError
 from unlearnkit.training.checkpoint import flatten, same_bits
 from unlearnkit.training.claim import variables_sha256
 from unlearnkit.validation import check_variables
@@ -159,7 +159,7 @@ class MoveFinding(NamedTuple):
     Attributes:
       still: steps of the checkpoints that end segments whose every step moves the weights by less
         than their rounding, ‖θ' - θ‖₂ <= 2⁻²⁴ steps ‖θ'‖₂.
-      slow: steps, from 0, whose rate is under 1e-4 of the recipe's.
+      slow: steps, from 0, whose rate is under 1e-4 of the recipe's, or of the run's largest.
       idle: how many logged steps are in such segments, or slow.
       covered: ‖θ_T - θ_0‖₂, how far the whole log moves the weights.
       size: ‖θ_T‖₂.
@@ -181,9 +181,8 @@ def find_moves(log: Trajectory, moves: list[Move], covered: float) -> MoveFindin
       covered: ‖θ_T - θ_0‖₂.
     """
     claim = log.claim
-    schedule = learning_rate_schedule(claim.recipe, claim.steps_per_epoch)
-    rates = np.broadcast_to(np.asarray(schedule(np.arange(log.steps))), log.steps)
-    slow = rates < LEAST_RATE * claim.recipe.learning_rate
+    rates = learning_rates(claim)
+    slow = rates[: log.steps] < LEAST_RATE * max(claim.recipe.learning_rate, rates.max())
     ends = np.array([claim.checkpoint_step(i + 1) for i in range(log.segments)])
     lengths = np.diff(ends, prepend=0)
     distances, sizes = (np.array([getattr(m, n) for m in moves]) for n in ("distance", "weights"))

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from unlearnkit.forging.norms import Norm, error_between
-from unlearnkit.training import Claim, TrainState
+from unlearnkit.training import Claim, TrainState, learning_rate_schedule
 from unlearnkit.training.checkpoint import flatten
 
 LARGEST_RATIO = 1e-4
@@ -103,16 +103,53 @@ def power(norm: Norm) -> int:
     return 1 if norm in ("l2", "linf") else 2
 
 
-def caps(move: Move, steps: int, norm: Norm, ratio: float) -> Tolerance:
-    """Returns the largest limits for a segment: (ratio · move) of each part, in the norm.
+def learning_rates(claim: Claim) -> np.ndarray:
+    """Returns the learning rate of each step of a run: [steps]."""
+    schedule = learning_rate_schedule(claim.recipe, claim.steps_per_epoch)
+    return np.broadcast_to(np.asarray(schedule(np.arange(claim.steps)), float), claim.steps)
 
-    Where a part hardly moves, as at the end of a cosine schedule, the limit is the rounding of its
-    numbers over the segment's steps, 2⁻²³ √steps ‖part‖.
+
+class Caps(NamedTuple):
+    """The largest limits that the segments of a log may have.
+
+    Attributes:
+      norm: of errors.
+      ratio: of a limit to how far the segment moves.
+      memory: what an error of momentum is worth in weights, at the run's largest rate η:
+        η / (1 - momentum); 0 for other optimisers.
     """
-    p = power(norm)
-    rounding = (ROUNDING * math.sqrt(steps)) ** p
-    pairs = zip(move.moved, move.sizes, strict=True)
-    return Tolerance(*(max(ratio**p * moved, rounding * size) for moved, size in pairs))
+
+    norm: Norm
+    ratio: float
+    memory: float
+
+    def of(self, move: Move, steps: int) -> Tolerance:
+        """Returns the largest limits for a segment, in the norm.
+
+        Weights: ratio ‖θ' - θ‖, or where they hardly move, as at the end of a cosine schedule, the
+        rounding of their numbers over the steps, 2⁻²³ √steps ‖θ'‖. Memory: likewise, or what moves
+        the weights no further than their own limit does. Statistics steer no step: ratio ‖s'‖.
+
+        Args:
+          move: of the segment.
+          steps: its length.
+        """
+        p = power(self.norm)
+        rounding, ratio = (ROUNDING * math.sqrt(steps)) ** p, self.ratio**p
+        moved, sizes = move.moved, move.sizes
+        weights = max(ratio * moved.weights, rounding * sizes.weights)
+        memory = max(ratio * moved.memory, rounding * sizes.memory)
+        if self.memory > 0:
+            memory = max(memory, weights / self.memory**p)
+        return Tolerance(weights, memory, ratio * max(moved.statistics, sizes.statistics))
+
+
+def caps_of(claim: Claim, norm: Norm, ratio: float | None = None) -> Caps:
+    """Returns the largest limits of a log; None takes `largest_ratio`."""
+    recipe = claim.recipe
+    momentum = recipe.optimizer == "sgd" and recipe.momentum > 0
+    worth = float(np.max(learning_rates(claim), initial=0.0)) / (1 - recipe.momentum)
+    return Caps(norm, ratio or largest_ratio(claim), worth if momentum else 0.0)
 
 
 def _parts(state: TrainState) -> list[dict[str, np.ndarray]]:

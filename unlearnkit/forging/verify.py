@@ -20,8 +20,7 @@ from unlearnkit.forging.limits import (
     Move,
     Tolerance,
     as_tolerance,
-    caps,
-    largest_ratio,
+    caps_of,
     power,
     state_move,
 )
@@ -237,10 +236,8 @@ def _follow(log: Trajectory, model: Model, norm: Norm) -> _Way:
 
 def _limits(log: Trajectory, moves: Sequence[Move], accepted: Tolerance, norm: Norm) -> np.ndarray:
     """Returns the largest errors that are accepted: [segments, 3]."""
-    ratio = largest_ratio(log.claim)
-    largest = [
-        caps(move, len(log.rows(segment)), norm, ratio) for segment, move in enumerate(moves)
-    ]
+    caps = caps_of(log.claim, norm)
+    largest = [caps.of(move, len(log.rows(segment))) for segment, move in enumerate(moves)]
     return np.minimum(np.array(largest), np.array(accepted))
 
 

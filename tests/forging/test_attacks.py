@@ -122,7 +122,7 @@ def test_trained_weights_do_not_look_freshly_initialised(mlp, victim):
     wide = models.create("mlp", input_shape=(4,), n_classes=3, hidden=(60,))
     fresh = wide.init(KEY)
     params = {layer: dict(arrays) for layer, arrays in fresh.params.items()}
-    params["fc1"]["kernel"] = 2 * params["fc1"]["kernel"]
+    params["fc1"]["kernel"] = 10 * params["fc1"]["kernel"]
     scaled = fresh._replace(params=params)
     assert unlikely_initialisation(wide, fresh) == ()
     assert unlikely_initialisation(wide, scaled) == ("params/fc1/kernel",)

@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from spoilt_logs import edit, reseal
 
 from unlearnkit.base import Normalisation
-from unlearnkit.forging import Tolerance, verify
+from unlearnkit.forging import Tolerance, match_rows, verify
 from unlearnkit.training import Recipe, TrajectoryError, fit, read_trajectory
 
 ROOT = Path(__file__).parents[2]
@@ -255,3 +256,30 @@ def test_several_devices_share_the_segments(tmp_path):
         check=True,
     ).stdout
     assert "exact on three devices" in output
+
+
+def test_rows_are_found_whatever_their_order(tmp_path, mlp, points):
+    rows = np.array([5, 3, 30, 7, 21, 22, 1, 0, 39, 12])
+    fit(
+        jax.random.key(1),
+        mlp,
+        points.take(rows),
+        Recipe(batch_size=5, epochs=1),
+        trajectory=tmp_path,
+    )
+    log = read_trajectory(tmp_path)
+    np.testing.assert_array_equal(match_rows(log, points), rows)
+    twice = points._replace(x=jnp.tile(points.x, (2, 1)), y=jnp.tile(points.y, 2))
+    np.testing.assert_array_equal(match_rows(log, twice), rows)
+    assert verify(tmp_path, points.take(match_rows(log, points)), tolerance=0).valid
+    other = points._replace(y=points.y.at[30].set((points.y[30] + 1) % 3))
+    with pytest.raises(TrajectoryError, match="1 of its 10 examples are none of the 40 given"):
+        match_rows(log, other)
+
+
+def test_equal_examples_are_matched_one_by_one(tmp_path, mlp, points):
+    copies = points.take(np.array([4, 4, 4, 8]))
+    fit(jax.random.key(1), mlp, copies, Recipe(batch_size=4, epochs=1), trajectory=tmp_path)
+    log = read_trajectory(tmp_path)
+    source = points.take(np.array([8, 4, 0, 4]))
+    np.testing.assert_array_equal(match_rows(log, source), [1, 3, 1, 0])

@@ -200,9 +200,12 @@ class _Bench:
             shares.append([(e / most) ** (1 / p) if e > 0 else 0.0 for e, most in pairs])
             moved = move.moved.weights
             ratios.append((found.weights / moved) ** (1 / p) if moved > 0 else 0.0)
+        weights, memory, statistics = np.array(errors).T
         return Band(
             change.name,
-            *np.array(errors).T,
+            weights,
+            memory,
+            statistics,
             change.benign,
             change.ratio,
             np.array(ratios),

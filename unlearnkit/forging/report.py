@@ -93,7 +93,8 @@ class VerificationReport(NamedTuple):
     def accepted(self) -> np.ndarray:
         """Which replayed segments are within their limits: [m]; NaN is not."""
         errors = np.stack([self.errors, self.memory_errors, self.statistics_errors], axis=1)
-        return (errors <= self.limits).all(axis=1)
+        within: np.ndarray = np.all(errors <= self.limits, axis=1)
+        return within
 
     @property
     def carried_errors(self) -> np.ndarray:

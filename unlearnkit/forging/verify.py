@@ -230,8 +230,8 @@ def _follow(log: Trajectory, model: Model, norm: Norm) -> _Way:
         after = log.read(index, model).state
         moves.append(state_move(before, after, norm))
         before = after
-    ends = [flatten(state.variables.params) for state in (before, first)]
-    return _Way(moves, error_between(*ends), sum(array.size for array in ends[0].values()))
+    begin, end = (flatten(state.variables.params) for state in (first, before))
+    return _Way(moves, error_between(end, begin), sum(array.size for array in end.values()))
 
 
 def _limits(log: Trajectory, moves: Sequence[Move], accepted: Tolerance, norm: Norm) -> np.ndarray:

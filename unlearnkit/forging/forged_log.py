@@ -58,8 +58,8 @@ def forge_trajectory(
 
     The owner keeps the weights and exchanges each batch that holds a forgotten example for one
     of the others that takes nearly the same step; digests and chain are made anew, so that the log
-    reads like any other. `verify` then judges it. Its batches are no longer those that its key
-    draws: `unlearnkit.forging.detectors.redrawn_steps` sees that.
+    reads like any other. `verify` then judges it: INVALID, whatever the errors of its steps, for
+    its batches are no longer those that its key draws.
 
     Args:
       key: split over the steps.

@@ -16,8 +16,8 @@ from jaxtyping import Array, Bool, Int, Key
 
 from unlearnkit.base import Dataset, Forger, Model
 from unlearnkit.files import write_bytes, write_json
+from unlearnkit.forging.opening import open_log
 from unlearnkit.forging.steps import honest_step
-from unlearnkit.forging.verify import open_log
 from unlearnkit.rows import check_rows
 from unlearnkit.training import (
     CrossEntropy,
@@ -59,8 +59,8 @@ def forge_trajectory(
 
     The owner keeps the weights and exchanges each batch that holds a forgotten example for one
     of the others that takes nearly the same step; digests and chain are made anew, so that the log
-    reads like any other. `verify` then judges it. Its batches are no longer those that its key
-    draws: `unlearnkit.forging.detectors.redrawn_steps` sees that.
+    reads like any other. `verify` then judges it: INVALID, whatever the errors of its steps, for
+    its batches are no longer those that its key draws.
 
     Args:
       key: split over the steps.
@@ -152,8 +152,9 @@ def _states(
 
 def _write(log: Trajectory, batches: np.ndarray, folder: Path) -> None:
     folder.mkdir(parents=True)
-    content = npy_content(batches)
+    content = npy_content(batches, "<i4")
     write_bytes(folder / manifest.BATCHES, content)
+    shutil.copyfile(log.folder / manifest.EXAMPLES, folder / manifest.EXAMPLES)
     for index in range(len(log.digests)):
         name = manifest.state_file(log.claim.checkpoint_step(index))
         shutil.copyfile(log.folder / name, folder / name)

@@ -28,7 +28,6 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
-
 _CACHED_VALUES = 2**17
 """How many shifted values `_correlate` holds at once: half a MiB of float32."""
 

@@ -7,7 +7,7 @@ from unlearnkit.training.checkpoint import (
     load_variables,
     save_variables,
 )
-from unlearnkit.training.claim import Claim, TrajectoryError
+from unlearnkit.training.claim import Claim, TrajectoryError, variables_sha256
 from unlearnkit.training.divergence import DivergedError
 from unlearnkit.training.features import penultimate
 from unlearnkit.training.fit import descend, fit, fit_many
@@ -59,4 +59,5 @@ __all__ = [
     "train_epoch",
     "train_segment",
     "train_step",
+    "variables_sha256",
 ]

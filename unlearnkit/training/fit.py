@@ -75,7 +75,8 @@ def fit(
         learning rates so far do not depend on their number.
       checkpoint_every: epochs between two checkpoints.
       trajectory: a folder for a log from which others can verify the run, a proof of learning
-        (see `unlearnkit.forging.verify`); the run resumes from what it holds.
+        (see `unlearnkit.forging.verify`); the run resumes from what it holds. It tells a run from
+        a fresh initialisation, which others derive from the key again, from one from `variables`.
       every: steps between two checkpoints of that log, each one compiled call.
       on_epoch: called after each epoch; with a trajectory, after the segment that ends it.
       devices: take an equal share of each batch each, and average gradients, batch statistics and
@@ -105,13 +106,21 @@ def fit(
     if every < 1:
         raise ValueError(f"every must be >= 1 steps, got {every}")
     init_key, run_key = jax.random.split(key)
+    derived = variables is None
     if variables is None:
         variables = jax.jit(model.init)(init_key)
     check_variables(variables, model)
     if trajectory is not None:
-        log = Path(trajectory)
         return descend_logged(
-            run_key, model, dataset, recipe, variables, folder=log, every=every, on_epoch=on_epoch
+            key,
+            model,
+            dataset,
+            recipe,
+            variables,
+            derived=derived,
+            folder=Path(trajectory),
+            every=every,
+            on_epoch=on_epoch,
         )
     folder = None if checkpoint is None else Path(checkpoint)
     return descend(

@@ -26,7 +26,15 @@ def counted():
     jax.monitoring.unregister_event_listener(listen)
 
 
-def test_a_program_is_read_back_after_the_caches_were_cleared(counted):
+@pytest.fixture
+def every_program_kept():
+    before = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    yield
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+
+
+def test_a_program_is_read_back_after_caches_were_cleared(counted, every_program_kept):
     def compiled():
         return jax.jit(lambda x: jnp.sin(x) * 2718.28)(jnp.ones(3))
 

@@ -16,7 +16,7 @@ from unlearnkit.auditing import (
     ThresholdAttack,
 )
 from unlearnkit.base import Audit, Audited, Model, Variables
-from unlearnkit.training import DivergedError, Recipe, fit
+from unlearnkit.training import DivergedError, Recipe, fit, fit_many
 
 KEY = jax.random.key(2)
 RECIPE = Recipe(epochs=80, batch_size=32, learning_rate=0.05)
@@ -92,6 +92,54 @@ def test_tells_what_was_trained_on_from_what_was_not(name, mlp, original, retrai
         for variables in (original, retrained)
     )
     assert direction * (known - again) > 0
+
+
+SEEDS = 10
+
+
+@pytest.fixture(scope="module")
+def networks(mlp, task):
+    """[seeds] networks that were trained on the forget set, and [seeds] that were not."""
+    rows = np.arange(task.train.size)
+    return [
+        fit_many(
+            jax.random.split(jax.random.key(key), SEEDS), mlp, task.train, RECIPE,
+            subsets=np.tile(rows[:size], (SEEDS, 1)),
+        ).variables
+        for key, size in ((10, len(rows)), (11, task.retain.size))
+    ]  # fmt: skip
+
+
+def tells_apart(audit, metric, direction, mlp, networks, task):
+    """Returns whether originals are beyond retrained networks by two standard errors."""
+
+    def measured(many, seed):
+        one = jax.tree.map(lambda leaf: leaf[seed], many)
+        metrics = audit(jax.random.key(20 + seed), mlp, one, task).metrics
+        if metric == "member_share_forget":  # what it calls members moves from machine to machine
+            return metrics[metric] - metrics["member_share_test"]
+        return metrics[metric]
+
+    originals, retrained = (
+        np.array([measured(many, seed) for seed in range(SEEDS)]) for many in networks
+    )
+    differences = direction * (originals - retrained)
+    return differences.mean() > 2 * differences.std(ddof=1) / np.sqrt(SEEDS)
+
+
+def test_tells_them_apart_by_more_than_two_standard_errors(name, mlp, networks, task):
+    assert tells_apart(AUDIT[name], *KNOWS[name], mlp, networks, task)
+
+
+def test_an_audit_that_does_not_look_tells_nothing_apart(mlp, networks, task):
+    def constant(key, model, variables, task):
+        return Audited({"auc": 0.7}, {})
+
+    def chance(key, model, variables, task):
+        return Audited({"auc": float(jax.random.uniform(key))}, {})
+
+    for audit in (constant, chance):
+        assert not tells_apart(audit, "auc", 1, mlp, networks, task)
 
 
 def test_rates_have_intervals_around_them(name, mlp, original, task):

@@ -54,14 +54,22 @@ def original(mlp, task):
     return fit(jax.random.key(0), mlp, task.train, RECIPE).variables
 
 
-@pytest.fixture(scope="module")
-def retrained(mlp, task):
-    return fit(jax.random.key(1), mlp, task.retain, RECIPE).variables
-
-
 @pytest.fixture(params=list(auditing.AUDITS))
 def name(request):
     return request.param
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Each audit of the original runs once for the tests that only look."""
+    return {}
+
+
+@pytest.fixture
+def audited(name, mlp, original, task, results):
+    if name not in results:
+        results[name] = AUDIT[name](KEY, mlp, original, task)
+    return results[name]
 
 
 def test_every_registered_audit_is_in_the_matrix():
@@ -83,15 +91,6 @@ def test_measures_without_touching_the_network(name, mlp, original, task):
         assert np.isfinite(value), metric
     for curve in audited.curves.values():
         assert np.all(np.isfinite(curve))
-
-
-def test_tells_what_was_trained_on_from_what_was_not(name, mlp, original, retrained, task):
-    metric, direction = KNOWS[name]
-    known, again = (
-        AUDIT[name](KEY, mlp, variables, task).metrics[metric]
-        for variables in (original, retrained)
-    )
-    assert direction * (known - again) > 0
 
 
 SEEDS = 10
@@ -142,8 +141,8 @@ def test_an_audit_that_does_not_look_tells_nothing_apart(mlp, networks, task):
         assert not tells_apart(audit, "auc", 1, mlp, networks, task)
 
 
-def test_rates_have_intervals_around_them(name, mlp, original, task):
-    metrics = AUDIT[name](KEY, mlp, original, task).metrics
+def test_rates_have_intervals_around_them(audited):
+    metrics = audited.metrics
     for metric in metrics:
         if metric.endswith("_low"):
             base = metric.removesuffix("_low")
@@ -155,10 +154,10 @@ def test_rates_have_intervals_around_them(name, mlp, original, task):
             assert f"tpr_at_fpr_{target}" in metrics
 
 
-def test_the_key_decides_everything(name, mlp, original, task):
-    one, same, other = (
-        AUDIT[name](key, mlp, original, task).metrics
-        for key in (KEY, jax.random.key(2), jax.random.key(3))
+def test_the_key_decides_everything(name, mlp, original, task, audited):
+    one = audited.metrics
+    same, other = (
+        AUDIT[name](jax.random.key(seed), mlp, original, task).metrics for seed in (2, 3)
     )
     assert one == same
     if name not in IGNORES_THE_KEY | {"relearn_time", "entropy_svm"}:

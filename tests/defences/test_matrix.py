@@ -109,6 +109,19 @@ def run(key, name, model, variables, data):
     return method(key, model, variables, data)[:2]
 
 
+@pytest.fixture(scope="module")
+def results():
+    """Each filter runs once for the tests that only look."""
+    return {}
+
+
+@pytest.fixture
+def defended(filter_name, model, variables, poisoned, results):
+    if filter_name not in results:
+        results[filter_name] = METHODS[filter_name](KEY, model, variables, poisoned[0])
+    return results[filter_name]
+
+
 def test_every_registered_defence_is_in_the_matrix():
     assert set(METHODS) == set(defences.DEFENCES)
     for name, method in METHODS.items():
@@ -191,13 +204,10 @@ def test_one_call_retrains_after_it(name, model, variables, poisoned):
     assert ("recall" in found.metrics) == (name in FILTERS)
 
 
-def test_what_is_dropped_scores_at_least_as_high_in_its_class(
-    filter_name, model, variables, poisoned
-):
+def test_what_is_dropped_scores_at_least_as_high_in_its_class(filter_name, defended, poisoned):
     if filter_name in ("sever", "activation_clustering"):  # by rounds, by clusters
         return
     data, _ = poisoned
-    defended = METHODS[filter_name](KEY, model, variables, data)
     scores, labels = np.asarray(defended.scores), np.asarray(data.y)
     keep = np.asarray(defended.keep)
     for label in range(3):
@@ -220,8 +230,8 @@ def test_no_key_is_used_twice(name, model, variables, poisoned):
         run(jax.random.key(5), name, model, variables, poisoned[0])
 
 
-def test_counts_its_cost(filter_name, model, variables, poisoned):
-    info = METHODS[filter_name](KEY, model, variables, poisoned[0]).info
+def test_counts_its_cost(filter_name, defended):
+    info = defended.info
     cost = COSTS[filter_name](info) if callable(COSTS[filter_name]) else COSTS[filter_name]
     assert info.cost.example_gradients == pytest.approx(cost)
     assert info.cost.seconds > 0

@@ -13,6 +13,7 @@ from unlearnkit.auditing import (
     loss_divergence,
     prediction_agreement,
 )
+from unlearnkit.auditing.evaluate import GAP_METRICS
 from unlearnkit.base import Dataset, Model, Task, Variables
 from unlearnkit.training import DivergedError
 from unlearnkit.validation import InputWarning
@@ -141,3 +142,9 @@ def test_outputs_that_are_not_finite_are_no_record(model, task):
     broken = Variables({"w": jnp.full((5, 3), jnp.nan)})
     with pytest.raises(DivergedError, match="outputs on retain are not finite"):
         evaluate(KEY, model, broken, task)
+
+
+def test_a_gap_below_the_reference_does_not_cancel_one_above():
+    reference = dict.fromkeys(GAP_METRICS, 0.5)
+    metrics = dict(zip(GAP_METRICS, (0.4, 0.6, 0.3, 0.7), strict=True))
+    assert average_gap(metrics, reference) == pytest.approx(0.15)

@@ -60,6 +60,7 @@ class Row:
       accuracy: of ours, as `residual 9.1e-4`.
       peer_accuracy: of the peer.
       note: anything a reader must know.
+      metrics: numbers behind the row by name, kept in the file alone.
     """
 
     kernel: str
@@ -73,6 +74,7 @@ class Row:
     accuracy: str = ""
     peer_accuracy: str = ""
     note: str = ""
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:

@@ -14,7 +14,7 @@ SLACK = 1.6
 """How many times its estimate a job may take before the watchdog ends it."""
 
 
-class Unavailable(Exception):  # noqa: N818 (no error: a job that cannot run here says why)
+class Unavailable(Exception):
     """What a job needs is not here; its message is the note of the job's row."""
 
 

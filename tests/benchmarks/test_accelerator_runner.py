@@ -37,7 +37,13 @@ def run(tmp_path):
 
 
 def test_jobs_that_fail_are_rows_and_the_next_ones_run(run, tmp_path):
-    names = ("two_rows", "fails_after_a_row", "needs_what_is_not_here", "prints", "tells_its_process")
+    names = (
+        "two_rows",
+        "fails_after_a_row",
+        "needs_what_is_not_here",
+        "prints",
+        "tells_its_process",
+    )
     told = []
     found = run(
         job("before", run="tells_its_process"),

@@ -2,6 +2,7 @@
 
 from unlearnkit.base import SolveInfo
 from unlearnkit.kernels._chunks import by_chunks, map_batches
+from unlearnkit.kernels._trees import Precision
 from unlearnkit.kernels.curvature import (
     cross_entropy_hessian,
     empirical_fisher_diagonal,
@@ -57,6 +58,7 @@ __all__ = [
     "GameState",
     "GradientOperator",
     "LowRank",
+    "Precision",
     "SolveInfo",
     "Solver",
     "SvmInfo",

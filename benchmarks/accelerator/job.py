@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-State = Literal["done", "failed", "cut off", "not started"]
-"""`cut off`: the watchdog ended it, and the rows that it had made by then stand."""
+State = Literal["done", "failed", "cut off", "unavailable", "not started"]
+"""`cut off`: the watchdog ended it, and the rows that it had made by then stand. `unavailable`: what
+it needs is not here."""
 
 DETERMINISTIC = ("--xla_gpu_deterministic_ops=true",)
 """XLA flags under which the same program gives the same bits on a GPU."""

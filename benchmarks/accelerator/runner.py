@@ -256,6 +256,8 @@ class Runner:
                 self._say(job, told["what"])
             elif told["event"] == "failed":
                 outcome.state, outcome.note = "failed", told["note"]
+                if told["kind"] == "unavailable":
+                    outcome.state = "unavailable"
                 if told["kind"] == "memory":
                     outcome.note = f"too little memory on the card: {told['note']}"
                     self._end_worker()  # what the job held may live on in its traceback

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -31,8 +32,12 @@ def main() -> None:
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever prints, prints to standard error
 
+    lock = threading.Lock()  # jobs may tell from several threads
+
     def tell(event: str, **content: Any) -> None:
-        channel.write(json.dumps({"event": event, **content}, default=float) + "\n")
+        line = json.dumps({"event": event, **content}, default=float) + "\n"
+        with lock:
+            channel.write(line)
 
     work = Path(sys.argv[1])
     for line in sys.stdin:

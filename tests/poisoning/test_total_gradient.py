@@ -11,7 +11,13 @@ from jax.flatten_util import ravel_pytree
 
 from unlearnkit import kernels, models
 from unlearnkit.base import UNIT, Dataset
-from unlearnkit.poisoning import Bounds, Budget, PoisonWarning, TotalGradientAttack, perturbation
+from unlearnkit.poisoning import (
+    Bounds,
+    Budget,
+    PoisonWarning,
+    TotalGradientAttack,
+    perturbation,
+)
 from unlearnkit.poisoning._game import Board, Game, deal, play_epoch
 from unlearnkit.poisoning._generator import Box, make_generator
 from unlearnkit.poisoning.total_gradient import _warn_unsolved

@@ -53,7 +53,8 @@ def largest_batch(
       limit: the most bytes that it may take.
       least: the smallest batch that makes sense.
       most: the largest.
-      tries: sizes between them that are compiled, each below the last, before the smallest is taken.
+      tries: sizes between them that are compiled, each below the last; then the smallest is
+        taken.
 
     Raises:
       ValueError: `least` is below 1 or above `most`, `tries` is below 1, or even the smallest batch

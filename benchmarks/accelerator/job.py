@@ -6,13 +6,13 @@ import dataclasses
 from typing import Any, Literal
 
 State = Literal["done", "failed", "cut off", "unavailable", "not started"]
-"""`cut off`: the watchdog ended it, and the rows that it had made by then stand. `unavailable`: what
-it needs is not here."""
+"""`cut off`: the watchdog ended it, and the rows that it had made by then stand; `unavailable`:
+what it needs is not here."""
 
 DETERMINISTIC = ("--xla_gpu_deterministic_ops=true",)
 """XLA flags under which the same program gives the same bits on a GPU."""
-SLACK = 1.6
-"""How many times its estimate a job may take before the watchdog ends it."""
+SLACK, REHEARSAL_SLACK = 1.6, 5.0
+"""How many times its estimate a job, or its rehearsal, may take before the watchdog ends it."""
 
 
 class Unavailable(Exception):

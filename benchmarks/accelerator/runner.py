@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks.accelerator.job import SLACK, Job, Outcome
+from benchmarks.accelerator.job import REHEARSAL_SLACK, SLACK, Job, Outcome
 from benchmarks.accelerator.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,7 +128,11 @@ def child_environment(work: Path, flags: tuple[str, ...]) -> dict[str, str]:
     """Returns the environment of a worker.
 
     JAX takes three quarters of the card, so that PyTorch has the rest; what the user has set stays.
+    The CPU is a platform too, for what is compared with it.
     """
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    if platforms and "cpu" not in platforms.split(","):
+        platforms += ",cpu"
     flags_there = os.environ.get("XLA_FLAGS", "").split()
     return {
         "JAX_COMPILATION_CACHE_DIR": str(work / "compiled"),
@@ -136,6 +140,7 @@ def child_environment(work: Path, flags: tuple[str, ...]) -> dict[str, str]:
         "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.75",
         "TF_CPP_MIN_LOG_LEVEL": "2",
         **os.environ,
+        "JAX_PLATFORMS": platforms,
         "XLA_FLAGS": " ".join([*flags_there, *(f for f in flags if f not in flags_there)]),
         "PYTHONUNBUFFERED": "1",
     }
@@ -224,7 +229,8 @@ class Runner:
         begun = time.monotonic()
         outcome = Outcome(job.name, "cut off", rehearsal=self._rehearse)
         fresh = self._worker is None or self._worker.flags != job.flags
-        allowed = SLACK * job.estimate(self._rehearse) + (START if fresh else 0.0)
+        slack = REHEARSAL_SLACK if self._rehearse else SLACK
+        allowed = slack * job.estimate(self._rehearse) + (START if fresh else 0.0)
         deadline = min(begun + allowed, self._ends)
         try:
             worker = self._worker_with(job.flags)

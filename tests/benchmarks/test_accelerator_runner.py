@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.accelerator import cli, images
 from benchmarks.accelerator.job import Job, Outcome
-from benchmarks.accelerator.runner import RESERVE, Runner
+from benchmarks.accelerator.runner import RESERVE, Runner, child_environment
 from benchmarks.accelerator.store import Store, read_group
 
 SUPPORT = str(Path(__file__).parents[1] / "support")
@@ -108,6 +108,18 @@ def test_flags_are_of_a_process_of_their_own(run):
     assert found["flagged"].rows[0]["size"] != found["plain"].rows[0]["size"]
     assert flags[0] in found["flagged"].rows[0]["note"].split()
     assert flags[0] not in found["plain"].rows[0]["note"]
+
+
+def test_the_environment_of_a_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--a --b")
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    made = child_environment(tmp_path, ("--b", "--c"))
+    assert made["XLA_FLAGS"] == "--a --b --c"
+    assert made["JAX_PLATFORMS"] == "cuda,cpu"  # the CPU is what the card is compared with
+    assert made["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.5"
+    assert made["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "compiled")
 
 
 def test_what_is_done_is_carried_over_and_not_run_again(run, tmp_path):

@@ -23,6 +23,7 @@ from unlearnkit.training.step import (
     init_train_state,
     run_epoch,
     train_epoch,
+    train_epochs,
     train_segment,
     train_step,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "run_epoch",
     "save_variables",
     "train_epoch",
+    "train_epochs",
     "train_segment",
     "train_step",
 ]

@@ -100,13 +100,16 @@ JOBS: tuple[Job, ...] = (
         150,
         about="003: the whole game against the CNN on CIFAR-10, likewise",
     ),
-    _job(
-        "poison_unlearning",
-        "poison_unlearning",
-        "papers:poison_unlearning",
-        400,
-        gigabytes=30.0,
-        about="002: ResNet-18, three poisons, eight methods, two seeds",
+    *(
+        _job(
+            f"poison_{name}",
+            "poison_unlearning",
+            f"papers:{name}",
+            seconds,
+            gigabytes=30.0,
+            about=f"002: ResNet-18, {name} poisons, Retrain and seven methods, two seeds",
+        )
+        for name, seconds in (("gaussian", 120), ("targeted", 170), ("indiscriminate", 170))
     ),
     _job(
         "ntk_scrub",

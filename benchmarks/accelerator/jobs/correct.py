@@ -1,4 +1,4 @@
-"""Whether the card computes what the CPU does: kernels, bits, lanes, precision, logs of training."""
+"""Whether the card computes what the CPU does: kernels, bits, lanes, precision, logs."""
 
 from __future__ import annotations
 
@@ -38,9 +38,14 @@ POINTS = 0.3
 """Of accuracy that bfloat16 may cost, in percentage points."""
 
 
+def _name(context: Context) -> str:
+    return context.pick("cnn_cifar", "mlp")
+
+
 def _network(context: Context) -> Model:
-    name = context.pick("cnn_cifar", "cnn_cifar")
-    return models.create(name, input_shape=(32, 32, 3), n_classes=10, implementation="xla")
+    shape: dict[str, Any] = {"input_shape": (32, 32, 3), "n_classes": 10}
+    options: dict[str, Any] = context.pick({"implementation": "xla"}, {"hidden": (8,)})
+    return models.create(_name(context), **shape, **options)
 
 
 def _recipe(context: Context, **options: Any) -> Recipe:
@@ -73,7 +78,7 @@ def oracles(context: Context) -> Iterator[Row]:
             found = jax.device_get(kernel(*_as(np.float32, host, card), options))
             yield Row(
                 f"{name}, relative error against float64",
-                f"cnn_cifar, {data.size} images, products at {precision}",
+                f"{_name(context)}, {data.size} images, products at {precision}",
                 value=_distance(found, exact),
                 goal=TOLERANCES[precision],
                 lower_is_better=True,
@@ -183,15 +188,15 @@ def same_bits(context: Context) -> Iterator[Row]:
         )
         yield Row(
             "fit twice, weights that differ in a bit",
-            f"cnn_cifar, {train.size:,} images, {dtype}",
+            f"{_name(context)}, {train.size:,} images, {dtype}",
             value=differing,
             goal=0,
             lower_is_better=True,
         )
-    yield _transfers_row(model, train, recipe)
+    yield _transfers_row(context, model, train, recipe)
 
 
-def _transfers_row(model: Model, train: Dataset, recipe: Recipe) -> Row:
+def _transfers_row(context: Context, model: Model, train: Dataset, recipe: Recipe) -> Row:
     """Trains an epoch with every transfer forbidden."""
     steps = recipe.steps_per_epoch(train.size)
     objective = CrossEntropy(model, recipe)
@@ -210,7 +215,7 @@ def _transfers_row(model: Model, train: Dataset, recipe: Recipe) -> Row:
         note = f"{error!s:.200}"
     return Row(
         "transfers between card and host in an epoch",
-        f"cnn_cifar, {steps} steps",
+        f"{_name(context)}, {steps} steps",
         value=float(bool(note)),
         goal=0,
         lower_is_better=True,
@@ -230,7 +235,7 @@ def lanes(context: Context) -> Iterator[Row]:
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *in_turn)
     yield Row(
         f"{seeds} seeds at once against in turn, relative difference",
-        f"cnn_cifar, {recipe.steps_per_epoch(train.size)} steps, products in float32",
+        f"{_name(context)}, {recipe.steps_per_epoch(train.size)} steps, products in float32",
         value=_distance(jax.device_get(together), jax.device_get(stacked)),
         goal=ROUNDING,
         lower_is_better=True,
@@ -246,7 +251,7 @@ def bfloat16(context: Context) -> Iterator[Row]:
         model, recipe = make_speedrun(context)
         name = "speedrun"
     except Unavailable:
-        model, name = _network(context), "cnn_cifar"
+        model, name = _network(context), _name(context)
         recipe = _recipe(context, augmentation="shift_flip", schedule="cosine")
         recipe = dataclasses.replace(recipe, epochs=context.pick(10, 1), learning_rate=0.05)
     found = {}
@@ -288,9 +293,11 @@ def logs(context: Context) -> Iterator[Row]:
     cpu, card = jax.devices("cpu")[0], jax.devices()[0]
     for precision in context.pick(("highest", "default"), ("highest",)):
         for owner, verifier in ((card, cpu), (cpu, card)):
-            with TemporaryDirectory(dir=context.work) as folder:
-                with jax.default_matmul_precision(precision):
-                    yield _log_row(context, Path(folder), model, train, owner, verifier, precision)
+            with (
+                TemporaryDirectory(dir=context.work) as folder,
+                jax.default_matmul_precision(precision),
+            ):
+                yield _log_row(context, Path(folder), model, train, owner, verifier, precision)
 
 
 def _log_row(
@@ -325,7 +332,7 @@ def _log_row(
     exact = "to the bit" if np.max(own.errors) == 0 else f"to {np.max(own.errors):.1e}"
     return Row(
         "log verified on another device, largest error over the tolerance",
-        f"cnn_cifar, {across.replayed_steps} steps, made on {owner.platform}, verified on "
+        f"{_name(context)}, {across.replayed_steps} steps, made on {owner.platform}, verified on "
         f"{verifier.platform}, products at {precision}",
         value=largest / calibration.tolerance if calibration.tolerance > 0 else largest,
         goal=1.0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 from benchmarks import ntk_scrub as benchmark
 from benchmarks.accelerator.context import Context
@@ -20,8 +21,8 @@ def run(context: Context) -> Iterator[Row]:
     context.check_memory()
     data = context.data("cifar10")
     n = context.pick(data.train.size, 64)
-    networks = context.pick(("allcnn_small", "allcnn"), ("allcnn_small",))
-    options = context.pick({}, {"width": 2})
+    networks = context.pick(("allcnn_small", "allcnn"), ("mlp",))
+    options: dict[str, Any] = context.pick({}, {"hidden": (8,)})
     for network in networks:
         context.say(f"training {network}")
         model, start, trained, task = benchmark.problem(

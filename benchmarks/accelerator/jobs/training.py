@@ -176,10 +176,13 @@ def lenets(context: Context) -> Iterator[Row]:
     model = models.create("lenet", input_shape=(32, 32, 3), n_classes=10)
     recipe = Recipe(epochs=epochs, batch_size=100, learning_rate=0.01, momentum=0.0)
     keys = jax.random.split(jax.random.key(0), n_seeds)
+    calls: dict[str, Any] = {"epochs_per_call": epochs}
     timings = compare(
         {
-            "at once": lambda: fit_many(keys, model, train, recipe).variables.params,
-            "in turn": lambda: [fit(key, model, train, recipe).variables.params for key in keys],
+            "at once": lambda: fit_many(keys, model, train, recipe, **calls).variables.params,
+            "in turn": lambda: [
+                fit(key, model, train, recipe, **calls).variables.params for key in keys
+            ],
         },
         repeats=context.pick(3, 1),
     )

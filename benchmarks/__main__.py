@@ -44,7 +44,10 @@ def tables(folder: Path = frame.RESULTS) -> str:
 
 def make_readme(text: str) -> str:
     """Returns the README with its made parts anew."""
-    made = {"jobs": accelerator.list_jobs(), "tables": tables()}
+    made = {
+        "jobs": accelerator.list_jobs(),
+        "tables": "\n".join(filter(None, [tables(), accelerator.tables()])),
+    }
     for name in SECTIONS:
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
         head, rest = text.split(begin)

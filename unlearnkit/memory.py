@@ -1,4 +1,4 @@
-"""How much of a device's memory a program takes, before it runs."""
+"""How much memory and arithmetic a program takes, before it runs."""
 
 from __future__ import annotations
 
@@ -26,6 +26,26 @@ def program_bytes(function: Any, *arguments: Any, **options: Any) -> int:
         raise RuntimeError("this backend does not say how much memory a program takes")
     taken = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
     return int(taken - analysis.alias_size_in_bytes)
+
+
+def program_flops(function: Any, *arguments: Any, **options: Any) -> float | None:
+    """Returns the floating-point operations of a program, before the compiler rewrites it.
+
+    The count is that of the program for a CPU, since JAX has none for accelerators; None where JAX
+    was started without a CPU.
+
+    Args:
+      function: what `jax.jit` returned.
+      *arguments: arrays that are bound to no device, or `jax.ShapeDtypeStruct`s.
+      **options: keyword arguments, static ones too.
+    """
+    try:
+        cpu = jax.devices("cpu")[0]
+    except RuntimeError:
+        return None
+    with jax.default_device(cpu):
+        analysis = function.lower(*arguments, **options).cost_analysis()
+    return None if analysis is None else float(analysis["flops"])
 
 
 def device_bytes(device: jax.Device | None = None) -> int | None:

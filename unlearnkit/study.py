@@ -31,7 +31,7 @@ from unlearnkit.base import (
     Variables,
 )
 from unlearnkit.data import ForgetRequest, choose_split
-from unlearnkit.training import DivergedError, Recipe, fit_many
+from unlearnkit.training import Batching, DivergedError, Recipe, fit_many
 from unlearnkit.validation import check_compatible
 
 ORIGINAL = "original"
@@ -54,6 +54,7 @@ def compare(
     attacks: Sequence[MembershipInference] = DEFAULT_ATTACKS,
     on_stage: OnStage | None = None,
     compile_at_once: int = 1,
+    batching: Batching | None = None,
 ) -> Iterator[Record]:
     """Yields the original network's record and each method's, seed by seed.
 
@@ -76,6 +77,8 @@ def compare(
       compile_at_once: methods of the first seed that run side by side, in threads, so that their
         programs compile at the same time; the times of that seed then hold waiting for one another.
         Records do not depend on it otherwise, and come in the same order.
+      batching: of the originals and the references, see `fit_many`; `map` for a network that keeps
+        an accelerator busy alone.
 
     Raises:
       ValueError: data that do not fit the model, or a forget request that they cannot answer.
@@ -103,6 +106,7 @@ def compare(
         train,
         recipe,
         subsets=whole,
+        batching=batching,
         on_epoch=announce(on_stage, f"training the originals{many}", recipe.epochs),
     )
     references = fit_many(
@@ -111,6 +115,7 @@ def compare(
         train,
         recipe,
         subsets=kept,
+        batching=batching,
         on_epoch=announce(on_stage, f"training the references{many}", recipe.epochs),
     )
     for seed, split in enumerate(splits):

@@ -7,13 +7,14 @@ import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import frame
 from benchmarks.accelerator import images
 from benchmarks.accelerator.job import Job, Outcome
 from benchmarks.accelerator.jobs import JOBS
 from benchmarks.accelerator.runner import RESERVE, Runner
-from benchmarks.accelerator.store import Store
+from benchmarks.accelerator.store import Store, read_group
 
 REHEARSAL = {
     "JAX_PLATFORMS": "cpu",
@@ -21,6 +22,8 @@ REHEARSAL = {
     "CUDA_VISIBLE_DEVICES": "",
 }
 """Environment of a rehearsal, which computes little and compiles much, and leaves a card alone."""
+RESULTS = frame.RESULTS / "accelerator"
+"""Where the files of whole runs are committed."""
 TRAIN, TEST = 256, 64
 """Examples of a rehearsal's datasets."""
 
@@ -118,6 +121,32 @@ def list_jobs(jobs: Sequence[Job] = JOBS) -> str:
     total = sum(job.seconds for job in jobs)
     lines.append(f"| all | | {total / 60:.0f} minutes | |")
     return "\n".join(lines) + "\n\nThe estimates are for an H100, compilation included.\n"
+
+
+def tables(folder: Path = RESULTS) -> str:
+    """Returns a section for each results file in a folder: what ran where, and the rows."""
+    sections = []
+    for path in sorted(folder.glob("*.json")):
+        outcomes = [outcome for outcome in read_group(path) if not outcome.rehearsal]
+        rows = [frame.row_from_json(row) for outcome in outcomes for row in outcome.rows]
+        places = [
+            f"{', '.join(o.job for o in outcomes if o.provenance == place)}: {place['date']}, "
+            f"commit {place['commit']}, {place['device']}, jax {place['versions']['jax']}."
+            for place in _provenances(outcomes)
+        ]
+        told = [f"{o.job}: {o.state}, {_cell(o.note)}." for o in outcomes if o.state != "done"]
+        text = "\n\n".join([*places, *told, frame.markdown(rows)])
+        sections.append(f"### accelerator, {path.stem}\n\n{text}\n")
+    return "\n".join(sections)
+
+
+def _provenances(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Returns the different ones, in order."""
+    found: list[dict[str, Any]] = []
+    for outcome in outcomes:
+        if outcome.provenance is not None and outcome.provenance not in found:
+            found.append(outcome.provenance)
+    return found
 
 
 def make_table(known: Sequence[Outcome], run: Sequence[Outcome]) -> str:

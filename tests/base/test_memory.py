@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from unlearnkit.memory import device_bytes, largest_batch, program_bytes
+from unlearnkit.memory import device_bytes, largest_batch, program_bytes, program_flops
 
 
 def test_a_program_takes_its_temporaries_and_outputs():
@@ -14,6 +14,22 @@ def test_a_program_takes_its_temporaries_and_outputs():
     assert program_bytes(donating, shape) < 64 * 8 * 4 <= program_bytes(
         jax.jit(lambda x: x + 1), shape
     )  # fmt: skip
+
+
+def test_operations_are_counted_where_the_backend_counts_them():
+    shape = jax.ShapeDtypeStruct((64, 8), jnp.float32)
+    assert program_flops(jax.jit(lambda x: x @ x.T), shape) == 2 * 64 * 64 * 8
+
+    class Uncounted:
+        """As JAX lowers for a backend without a count."""
+
+        def lower(self, *arguments):
+            return self
+
+        def cost_analysis(self):
+            return None
+
+    assert program_flops(Uncounted(), shape) is None
 
 
 def test_a_cpu_does_not_say_what_it_has():

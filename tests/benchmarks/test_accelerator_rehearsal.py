@@ -13,9 +13,10 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks.accelerator import cli
-from benchmarks.accelerator.job import Job
+from benchmarks.accelerator.job import Job, Outcome
 from benchmarks.accelerator.jobs import JOBS
-from benchmarks.accelerator.store import MOST_FILES
+from benchmarks.accelerator.store import MOST_FILES, Store
+from benchmarks.frame import Row, row_to_json
 from unlearnkit import models
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +77,21 @@ def test_the_jobs_are_well_formed():
     # Processes are changed as rarely as can be.
     flags = [job.flags for job in JOBS]
     assert sum(a != b for a, b in itertools.pairwise(flags)) == 1
+
+
+def test_rows_of_whole_runs_stand_among_the_tables(tmp_path):
+    jobs = [Job("one", "file", "", "m:f", 1.0), Job("two", "file", "", "m:f", 1.0)]
+    store = Store(tmp_path, jobs, None, rehearse=False)
+    where = {"date": "today", "commit": "abc", "device": "gpu: H100 x 1", "versions": {"jax": "1"}}
+    row = row_to_json(Row("a kernel", "its size", value=2.0, goal=1.0))
+    store.put(Outcome("one", "done", [row], provenance=where))
+    store.put(Outcome("two", "cut off", note="over its 9 s"))
+    text = cli.tables(tmp_path)
+    assert "one: today, commit abc, gpu: H100 x 1, jax 1." in text
+    assert "two: cut off, over its 9 s." in text
+    assert "| a kernel | its size |" in text
+    store.put(Outcome("one", "done", [row], provenance=where, rehearsal=True))
+    assert "a kernel" not in cli.tables(tmp_path)
 
 
 def test_the_list_of_jobs_stands_in_the_readme():

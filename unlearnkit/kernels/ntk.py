@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -14,6 +15,7 @@ from unlearnkit.base import Params
 from unlearnkit.kernels import _chunks, _dense_layers, _trees
 from unlearnkit.kernels._trees import Precision, at_precision
 from unlearnkit.kernels.curvature import jacobian_transpose_vp, jacobian_vp
+from unlearnkit.memory import program_flops
 
 Apply = Callable[[Params, Array], Array]
 
@@ -94,7 +96,8 @@ def empirical_ntk(
 def cheapest_method(apply: Apply, params: Params, x1: Array, x2: Array, *, chunk: int = 64) -> str:
     """Returns the method that needs the fewest floating-point operations.
 
-    Counted by XLA on one block of `chunk` by `chunk` inputs; see `empirical_ntk`.
+    Counted by XLA on one block of `chunk` by `chunk` inputs, see `empirical_ntk`; `jacobian` where
+    nothing can be counted.
     """
     shapes = [jax.ShapeDtypeStruct((min(chunk, len(x)), *x.shape[1:]), x.dtype) for x in (x1, x2)]
     abstract = jax.tree.map(
@@ -102,8 +105,8 @@ def cheapest_method(apply: Apply, params: Params, x1: Array, x2: Array, *, chunk
     )
     counts: dict[str, float] = {}
     for name in _METHODS:
-        analysis: Any = _block.lower(name, apply, abstract, *shapes).cost_analysis()
-        counts[name] = analysis["flops"]
+        count = program_flops(_block, name, apply, abstract, *shapes)
+        counts[name] = math.inf if count is None else count
     return min(counts, key=lambda name: counts[name])
 
 

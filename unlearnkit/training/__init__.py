@@ -10,7 +10,7 @@ from unlearnkit.training.checkpoint import (
 from unlearnkit.training.claim import Claim, TrajectoryError
 from unlearnkit.training.divergence import DivergedError
 from unlearnkit.training.features import penultimate
-from unlearnkit.training.fit import descend, fit, fit_many
+from unlearnkit.training.fit import Batching, descend, fit, fit_many
 from unlearnkit.training.logged_run import TrajectoryWriter
 from unlearnkit.training.predict import predict
 from unlearnkit.training.recipe import Recipe, learning_rate_schedule, make_optimizer
@@ -30,6 +30,7 @@ from unlearnkit.training.step import (
 from unlearnkit.training.trajectory import Logged, Trajectory, read_trajectory
 
 __all__ = [
+    "Batching",
     "CheckpointError",
     "CheckpointWarning",
     "Claim",

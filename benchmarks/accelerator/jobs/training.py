@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -16,9 +17,10 @@ from benchmarks.accelerator.context import Context
 from benchmarks.accelerator.job import Unavailable
 from benchmarks.accelerator.jobs.peaks import bfloat16_peak
 from benchmarks.frame import Row, Timing, compare
-from unlearnkit import models
+from unlearnkit import models, training
 from unlearnkit.auditing import accuracy
 from unlearnkit.base import Dataset, Model
+from unlearnkit.memory import program_flops
 from unlearnkit.training import (
     CrossEntropy,
     Recipe,
@@ -97,14 +99,12 @@ def _epochs_row(context: Context, train: Dataset, batch_size: int, peak: float, 
 
 def step_flops(model: Model, recipe: Recipe) -> float:
     """Returns the floating-point operations of one step, by XLA's count."""
-    batch = Dataset(
-        jnp.zeros((recipe.batch_size, *model.input_shape)), jnp.zeros(recipe.batch_size, jnp.int32)
-    )
-    key = jax.random.key(0)
+    n = recipe.batch_size
+    arrays = (jnp.zeros((n, *model.input_shape)), jnp.zeros(n, jnp.int32), jax.random.key(0))
+    x, y, key = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), arrays)
     params, state = jax.eval_shape(model.init, key)
     step = jax.jit(jax.grad(CrossEntropy(model, recipe), has_aux=True))
-    counted: Any = step.lower(params, state, batch, key).cost_analysis()
-    return float(counted["flops"])
+    return program_flops(step, params, state, Dataset(x, y), key) or math.nan
 
 
 def speedrun(context: Context) -> Iterator[Row]:
@@ -134,23 +134,12 @@ def make_speedrun(context: Context) -> tuple[Model, Recipe]:
     Raises:
       Unavailable: this version of the library has none.
     """
-    if "speedrun" not in models.MODELS:
+    recipe_of = getattr(training, "speedrun_recipe", None)
+    if "speedrun" not in models.MODELS or recipe_of is None:
         raise Unavailable("this version of the library has no speed-run network yet")
     model = models.create("speedrun", input_shape=(32, 32, 3), n_classes=10)
-    recipe = Recipe(
-        epochs=context.pick(16, 1),
-        batch_size=context.pick(512, 64),
-        learning_rate=0.2,
-        nesterov=True,
-        weight_decay=5e-4,
-        schedule="cosine",
-        warmup_epochs=1.0,
-        label_smoothing=0.2,
-        augmentation="shift_flip",
-        shift=2,
-        compute_dtype="bfloat16",
-    )
-    return model, recipe
+    brief = context.pick({}, {"epochs": 1, "batch_size": 64})
+    return model, dataclasses.replace(recipe_of(), compute_dtype="bfloat16", **brief)
 
 
 @partial(jax.jit, static_argnames="model")

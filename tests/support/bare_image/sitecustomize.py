@@ -12,7 +12,6 @@ MISSING = (
     "beartype",
     "cvxpylayers",
     "dask",
-    "hypothesis",
     "jaxopt",
     "tensorflow",
     "tensorflow_datasets",

@@ -84,10 +84,10 @@ def compare(
       ValueError: data that do not fit the model, or a forget request that they cannot answer.
       DivergedError: an original or a reference diverged.
     """
-    if seeds < 1 or compile_at_once < 1:
-        raise ValueError(
-            f"seeds and compile_at_once must be >= 1, got {seeds} and {compile_at_once}"
-        )
+    if seeds < 1:
+        raise ValueError(f"seeds must be >= 1, got {seeds}")
+    if compile_at_once < 1:
+        raise ValueError(f"compile_at_once must be >= 1, got {compile_at_once}")
     if ORIGINAL in methods:
         raise ValueError(f"{ORIGINAL!r} is the row of the untouched network; rename the method")
     check_compatible(train, model, name="train")

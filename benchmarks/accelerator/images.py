@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def _prepare(file: Path, work: Path) -> str:
             f"y_test ({error!s:.100})"
         ) from None
     name = _name(file, arrays["x_train"])
-    np.savez(work / f"{name}.npz", **arrays)
+    _save(work / f"{name}.npz", arrays)
     return name
 
 
@@ -89,7 +90,7 @@ def make_noise(work: Path, *, train: int, test: int) -> list[str]:
         for split, n in (("train", train), ("test", test)):
             arrays[f"x_{split}"] = rng.integers(0, 256, (n, *shape), np.uint8)
             arrays[f"y_{split}"] = np.arange(n) % 10
-        np.savez(work / f"{name}.npz", **arrays)
+        _save(work / f"{name}.npz", arrays)
     return ["cifar10", "mnist"]
 
 
@@ -100,7 +101,11 @@ def shorten(work: Path, names: Sequence[str], *, train: int, test: int) -> None:
         with np.load(path) as held:
             sizes = {"train": train, "test": test}
             arrays = {key: held[key][: sizes[key.partition("_")[2]]] for key in held.files}
-        np.savez(path, **arrays)
+        _save(path, arrays)
+
+
+def _save(path: Path, arrays: dict[str, Any]) -> None:
+    np.savez(path, **arrays)
 
 
 def _name(file: Path, images: np.ndarray) -> str:

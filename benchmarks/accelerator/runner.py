@@ -52,7 +52,7 @@ class Worker:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.accelerator.worker", str(work)],
             cwd=ROOT,
-            env=child_environment(work, flags) | environment,
+            env={**child_environment(work, flags), **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

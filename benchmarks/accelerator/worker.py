@@ -7,7 +7,6 @@ compiled and data loaded by one are there for the next.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import json
@@ -17,7 +16,6 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +71,7 @@ def answer(action: Any, tell: Any) -> None:
 def serve(request: dict[str, Any], work: Path, tell: Any) -> None:
     """Runs one job and tells its rows as they come."""
     from benchmarks.accelerator.context import Context
+    from benchmarks.frame import row_to_json
 
     module, _, function = request["run"].partition(":")
     run = getattr(importlib.import_module(module), function)
@@ -83,17 +82,9 @@ def serve(request: dict[str, Any], work: Path, tell: Any) -> None:
         gigabytes=request["gigabytes"],
         say=lambda what: tell("stage", what=what),
     )
-    with contextlib.closing(_rows(run(context))) as rows:
-        for row in rows:
-            tell("row", row=row)
+    for row in run(context):
+        tell("row", row=finite(row_to_json(row)))
     tell("done", provenance=_provenance())
-
-
-def _rows(made: Any) -> Iterator[dict[str, Any]]:
-    from benchmarks.frame import row_to_json
-
-    for row in made:
-        yield finite(row_to_json(row))
 
 
 def finite(value: Any) -> Any:

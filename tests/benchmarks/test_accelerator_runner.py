@@ -81,7 +81,7 @@ def test_jobs_that_fail_are_rows_and_the_next_ones_run(run, tmp_path):
 def test_the_watchdog_ends_a_job_and_keeps_its_rows_and_the_budget(run, monkeypatch):
     monkeypatch.setattr("benchmarks.accelerator.runner.START", 8.0)
     found = run(
-        job("hangs_after_a_row", seconds=3.0),
+        job("hangs_after_a_row", seconds=1.0),
         job("two_rows", seconds=20.0),
         job("long", seconds=1000.0, run="two_rows"),
         seconds=80.0,
@@ -89,7 +89,7 @@ def test_the_watchdog_ends_a_job_and_keeps_its_rows_and_the_budget(run, monkeypa
     cut = found["hangs_after_a_row"]
     assert (cut.state, [row["kernel"] for row in cut.rows]) == ("cut off", ["kept"])
     assert cut.note.startswith("over its")
-    assert cut.seconds < 20  # 1.6 times its estimate, and the start of a process
+    assert cut.seconds < 20  # five times its estimate, and the start of a process
     assert found["two_rows"].state == "done"
     assert found["long"].state == "not started"
     assert found["long"].note.startswith("needs 1000 s")

@@ -71,11 +71,11 @@ def oracles(context: Context) -> Iterator[Row]:
     cpu, card = jax.devices("cpu")[0], jax.devices()[0]
     for name, kernel in _kernels(model).items():
         with jax.enable_x64(True), jax.default_device(cpu):
-            exact = jax.device_get(kernel(*_as(np.float64, host, cpu), {}))
+            exact = jax.device_get(kernel(_as(np.float64, host, cpu), {}))
         lower = LESS if name in WITH_PRECISION and not context.rehearse else ()
         for precision in ("highest", *lower):
             options = {"precision": precision} if name in WITH_PRECISION else {}
-            found = jax.device_get(kernel(*_as(np.float32, host, card), options))
+            found = jax.device_get(kernel(_as(np.float32, host, card), options))
             yield Row(
                 f"{name}, relative error against float64",
                 f"{_name(context)}, {data.size} images, products at {precision}",
@@ -85,12 +85,13 @@ def oracles(context: Context) -> Iterator[Row]:
             )
 
 
-Kernel = Callable[[Any, Any, Any, dict[str, Any]], Any]
+Kernel = Callable[[Any, dict[str, Any]], Any]
+"""Of (parameters, inputs, labels), and options."""
 WITH_PRECISION = ("hvp", "ggn_vp", "total_gradient", "ntk_operator", "empirical_ntk")
 
 
 def _kernels(model: Model) -> dict[str, Kernel]:
-    """Returns kernels as functions of parameters, inputs, labels and options."""
+    """Returns kernels by name."""
 
     def apply(p: Any, x: Any) -> Any:
         return model.apply(Variables(p), x)
@@ -98,16 +99,20 @@ def _kernels(model: Model) -> dict[str, Kernel]:
     def loss(p: Any, x: Any, y: Any) -> Any:
         return cross_entropy(apply(p, x), y)
 
-    def hvp(p: Any, x: Any, y: Any, options: dict[str, Any]) -> Any:
+    def hvp(data: Any, options: dict[str, Any]) -> Any:
+        p, x, y = data
         return jax.jit(lambda p, x, y: kernels.hvp(lambda q: loss(q, x, y), p, p, **options))(
             p, x, y
         )
 
-    def ggn_vp(p: Any, x: Any, y: Any, options: dict[str, Any]) -> Any:
+    def ggn_vp(data: Any, options: dict[str, Any]) -> Any:
+        p, x, _y = data
         hessian = kernels.cross_entropy_hessian
         return jax.jit(lambda p, x: kernels.ggn_vp(apply, p, x, hessian, p, **options))(p, x)
 
-    def total_gradient(p: Any, x: Any, y: Any, options: dict[str, Any]) -> Any:
+    def total_gradient(data: Any, options: dict[str, Any]) -> Any:
+        p, x, y = data
+
         def solve(p: Any, x: Any, y: Any) -> Any:
             def follower(leader: Any, q: Any) -> Any:
                 return loss(q, leader, y)
@@ -120,26 +125,34 @@ def _kernels(model: Model) -> dict[str, Kernel]:
 
         return jax.jit(solve)(p, x, y)
 
-    def ntk_operator(p: Any, x: Any, y: Any, options: dict[str, Any]) -> Any:
+    def ntk_operator(data: Any, options: dict[str, Any]) -> Any:
+        p, x, _y = data
+
         def product(p: Any, x: Any) -> Any:
             operator = kernels.ntk_operator(apply, p, x, damping=0.0, chunk=3, **options)
             return operator(apply(p, x))
 
         return jax.jit(product)(p, x)
 
-    def empirical_ntk(p: Any, x: Any, y: Any, options: dict[str, Any]) -> Any:
+    def empirical_ntk(data: Any, options: dict[str, Any]) -> Any:
+        p, x, _y = data
         return kernels.empirical_ntk(apply, p, x, method="jacobian", **options)
 
-    def gram(p: Any, x: Any, y: Any, options: dict[str, Any]) -> Any:
+    def gram(data: Any, options: dict[str, Any]) -> Any:
+        p, x, y = data
         return kernels.gram(kernels.GradientOperator(loss, p, Dataset(x, y)))
 
-    def gradient_bank(p: Any, x: Any, y: Any, options: dict[str, Any]) -> Any:
+    def gradient_bank(data: Any, options: dict[str, Any]) -> Any:
+        p, x, y = data
         return kernels.gradient_bank(loss, p, Dataset(x, y), chunk=3)
 
-    def fisher_diagonal(p: Any, x: Any, y: Any, options: dict[str, Any]) -> Any:
+    def fisher_diagonal(data: Any, options: dict[str, Any]) -> Any:
+        p, x, _y = data
         return jax.jit(lambda p, x: kernels.fisher_diagonal(apply, p, x, chunk=3))(p, x)
 
-    def svm(p: Any, x: Any, y: Any, options: dict[str, Any]) -> Any:
+    def svm(data: Any, options: dict[str, Any]) -> Any:
+        _p, x, y = data
+
         def weights(x: Any, y: Any) -> Any:
             return kernels.svm(x.mean((1, 2)), 2 * (y % 2) - 1, C=1.0).weights
 

@@ -35,7 +35,7 @@ def run(context: Context) -> Iterator[Row]:
     for network, precision in cases:
         context.say(f"training {network}")
         model, start, trained, task = benchmark.problem(
-            network, n, classes=10, data=tuple(data), **options
+            network, n, classes=10, data=(data.train, data.test), **options
         )
         rank = min(benchmark.METHOD.rank, max(1, benchmark.SKETCH_NUMBERS // (n * 10)))
         method = dataclasses.replace(

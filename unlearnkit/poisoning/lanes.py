@@ -89,7 +89,7 @@ def _play_epochs(
     theta: Any,
     w: Any,
     board: _game.Board,
-    keys: _game.Keys,
+    keys: Any,
     epoch: Any,
     *,
     game: _game.Game,

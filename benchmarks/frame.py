@@ -62,6 +62,7 @@ class Row:
       accuracy: of ours, as `residual 9.1e-4`.
       peer_accuracy: of the peer.
       note: anything a reader must know.
+      metrics: numbers behind the row by name, kept in the file alone.
     """
 
     kernel: str
@@ -75,6 +76,7 @@ class Row:
     accuracy: str = ""
     peer_accuracy: str = ""
     note: str = ""
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
@@ -154,9 +156,7 @@ def _timing(times: Sequence[float], first: float) -> Timing:
 
 def write_json(name: str, rows: Sequence[Row], folder: Path = RESULTS) -> Path:
     """Writes `<folder>/<name>.json`: the provenance and the rows; returns its path."""
-    records = [
-        {**dataclasses.asdict(row), "ratio": row.ratio, "reached": row.reached} for row in rows
-    ]
+    records = [row_to_json(row) for row in rows]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     found = as_json({"provenance": provenance(*PEERS), "rows": records})
@@ -167,10 +167,16 @@ def write_json(name: str, rows: Sequence[Row], folder: Path = RESULTS) -> Path:
 def read_json(path: Path) -> tuple[dict[str, Any], list[Row]]:
     """Returns the provenance and the rows that `write_json` wrote."""
     content = json.loads(path.read_text())
-    return content["provenance"], [_row(record) for record in content["rows"]]
+    return content["provenance"], [row_from_json(record) for record in content["rows"]]
 
 
-def _row(record: dict[str, Any]) -> Row:
+def row_to_json(row: Row) -> dict[str, Any]:
+    """Returns a row as JSON values, with what follows from them."""
+    return {**dataclasses.asdict(row), "ratio": row.ratio, "reached": row.reached}
+
+
+def row_from_json(record: dict[str, Any]) -> Row:
+    """Returns the row that `row_to_json` made a record of."""
     names = {field.name for field in dataclasses.fields(Row)}
     values = {name: value for name, value in record.items() if name in names}
     for name in ("ours", "peer"):

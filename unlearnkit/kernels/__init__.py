@@ -2,8 +2,8 @@
 
 from unlearnkit.base import SolveInfo
 from unlearnkit.kernels._chunks import by_chunks, map_batches
+from unlearnkit.kernels._trees import Precision, rayleigh_quotient
 from unlearnkit.kernels._trees import norm as tree_norm
-from unlearnkit.kernels._trees import rayleigh_quotient
 from unlearnkit.kernels.curvature import (
     cross_entropy_hessian,
     empirical_fisher_diagonal,
@@ -59,6 +59,7 @@ __all__ = [
     "GameState",
     "GradientOperator",
     "LowRank",
+    "Precision",
     "SolveInfo",
     "Solver",
     "SvmInfo",

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from unlearnkit.validation import check_choice
+
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Precision: TypeAlias = Literal["highest", "high", "tensorfloat32", "bfloat16", "default"]
+"""Of matrix products of float32, as `jax.default_matmul_precision` names it: `highest` computes in
+float32, `tensorfloat32` and `bfloat16` round the factors where the device is faster so, `high` lies
+between, and `default` is the device's own choice. On a CPU all are float32."""
 
 
 def highest_precision(function: Callable[P, R]) -> Callable[P, R]:
@@ -20,6 +27,22 @@ def highest_precision(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         with jax.default_matmul_precision("highest"):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def at_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Runs `function` with float32 matmuls at its keyword argument `precision`.
+
+    The default is `highest`, as with `highest_precision`.
+    """
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        precision: Any = kwargs.get("precision", "highest")
+        check_choice("precision", precision, Precision)
+        with jax.default_matmul_precision(precision):
             return function(*args, **kwargs)
 
     return wrapped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -12,8 +13,9 @@ from jaxtyping import Array, Float
 
 from unlearnkit.base import Params
 from unlearnkit.kernels import _chunks, _dense_layers, _trees
-from unlearnkit.kernels._trees import highest_precision
+from unlearnkit.kernels._trees import Precision, at_precision
 from unlearnkit.kernels.curvature import jacobian_transpose_vp, jacobian_vp
+from unlearnkit.memory import program_flops
 from unlearnkit.separability import check_rows_alone
 
 Apply = Callable[[Params, Array], Array]
@@ -24,7 +26,7 @@ HELD_BYTES = 2**30
 """Jacobians that are kept for the next row of blocks; where they are more, they are made anew."""
 
 
-@highest_precision
+@at_precision
 def empirical_ntk(
     apply: Apply,
     params: Params,
@@ -33,6 +35,7 @@ def empirical_ntk(
     *,
     method: str = "auto",
     chunk: int = 64,
+    precision: Precision = "highest",
 ) -> Float[Array, "n1 c n2 c"]:
     """Returns the empirical neural tangent kernel between two sets of inputs.
 
@@ -52,6 +55,7 @@ def empirical_ntk(
       method: `auto`, `jacobian`, `products` or `structured`.
       chunk: inputs a block. The Jacobians [n2, c, p] of all blocks, or their factors, are kept
         where they take 1 GiB at most; else two blocks are held, and made once for each pair.
+      precision: of the matrix products; see `Precision`.
 
     Returns:
       [n1, c, n2, c].
@@ -94,7 +98,8 @@ def empirical_ntk(
 def cheapest_method(apply: Apply, params: Params, x1: Array, x2: Array, *, chunk: int = 64) -> str:
     """Returns the method that needs the fewest floating-point operations.
 
-    Counted by XLA on one block of `chunk` by `chunk` inputs; see `empirical_ntk`.
+    Counted by XLA on one block of `chunk` by `chunk` inputs, see `empirical_ntk`; `jacobian` where
+    nothing can be counted.
     """
     shapes = [jax.ShapeDtypeStruct((min(chunk, len(x)), *x.shape[1:]), x.dtype) for x in (x1, x2)]
     abstract = jax.tree.map(
@@ -102,14 +107,20 @@ def cheapest_method(apply: Apply, params: Params, x1: Array, x2: Array, *, chunk
     )
     counts: dict[str, float] = {}
     for name in _METHODS:
-        analysis: Any = _block.lower(name, apply, abstract, *shapes).cost_analysis()
-        counts[name] = analysis["flops"]
+        count = program_flops(_block, name, apply, abstract, *shapes)
+        counts[name] = math.inf if count is None else count
     return min(counts, key=lambda name: counts[name])
 
 
-@highest_precision
+@at_precision
 def ntk_operator(
-    apply: Apply, params: Params, x: Array, *, damping: Any, chunk: int | None = None
+    apply: Apply,
+    params: Params,
+    x: Array,
+    *,
+    damping: Any,
+    chunk: int | None = None,
+    precision: Precision = "highest",
 ) -> Callable[[Float[Array, "n c"]], Float[Array, "n c"]]:
     """Returns v -> Θ v + damping v for the empirical NTK Θ = J Jᵀ of `x`, no kernel stored.
 
@@ -123,6 +134,7 @@ def ntk_operator(
       damping: λ, added to the diagonal.
       chunk: where None, the network is linearised once and its activations are kept; otherwise they
         are computed anew for `chunk` inputs at a time, and memory does not grow with n.
+      precision: of the matrix products; see `Precision`.
 
     Returns:
       The operator on [n, c], symmetric positive semi-definite where damping >= 0.
@@ -136,7 +148,7 @@ def ntk_operator(
     _check_apply(apply, params, x)
     if chunk is not None:
         _trees.check_positive(chunk=chunk)
-        return _chunked_operator(apply, params, x, damping, chunk)
+        return _chunked_operator(apply, params, x, damping, chunk, precision)
     _, pushforward = jax.linearize(lambda p: apply(p, x), params)
     pullback = jax.linear_transpose(pushforward, params)
 
@@ -147,11 +159,12 @@ def ntk_operator(
 
 
 def _chunked_operator(
-    apply: Apply, params: Params, x: Array, damping: Any, chunk: int
+    apply: Apply, params: Params, x: Array, damping: Any, chunk: int, precision: Precision
 ) -> Callable[[Array], Array]:
     def product(vector: Array) -> Array:
-        direction = jacobian_transpose_vp(apply, params, x, vector, chunk=chunk)
-        return jacobian_vp(apply, params, x, direction, chunk=chunk) + damping * vector
+        settings: Any = {"chunk": chunk, "precision": precision}
+        direction = jacobian_transpose_vp(apply, params, x, vector, **settings)
+        return jacobian_vp(apply, params, x, direction, **settings) + damping * vector
 
     return product
 

@@ -72,7 +72,8 @@ def convolve(
       stride: step between outputs, in pixels.
       padding: zeros on each side of `x`, in pixels.
     """
-    window = _Window(stride, padding, kernel.shape[:2], x.shape[1:3])
+    height, width = kernel.shape[:2]
+    window = _Window(stride, padding, (height, width), (x.shape[1], x.shape[2]))
     return _convolve_p.bind(x, kernel, window=window)
 
 
@@ -121,7 +122,7 @@ def _correlate(x: Array, y: Array, *, window: _Window) -> Array:
     The images are taken a few at a time: the shifted copies of all of them at once would not stay
     in a core's cache, which makes this two to three times slower.
     """
-    rows, columns = window.output
+    columns = window.output[1]
     values = (window.input[0] + 2 * window.padding) * columns * window.size[1] * x.shape[3]
     few = max(1, _CACHED_VALUES // max(values, 1))
     n = x.shape[0]
@@ -157,9 +158,7 @@ def _correlate_few(x: Array, y: Array, *, window: _Window) -> Array:
     return jnp.stack(products).reshape(height, width, channels, features)
 
 
-def _xla_convolution(
-    x: Array, kernel: Array, stride: int, margins: list[tuple[int, int]]
-) -> Array:
+def _xla_convolution(x: Array, kernel: Array, stride: int, margins: list[tuple[int, int]]) -> Array:
     return jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), margins, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -221,12 +220,14 @@ def _batch(
     *,
     window: _Window,
 ) -> tuple[Array, int]:
-    if None not in axes:
-        fronted = [jnp.moveaxis(a, axis, 0) for a, axis in zip(arrays, axes, strict=True)]
+    left, right = axes
+    if left is not None and right is not None:
+        fronted = (jnp.moveaxis(arrays[0], left, 0), jnp.moveaxis(arrays[1], right, 0))
         return _both_batched(primitive, *fronted, window=window), 0
-    which = 0 if axes[0] is not None else 1
+    which, axis = (0, left) if left is not None else (1, right)
+    assert axis is not None
     fold = folds[which]
-    batched = jnp.moveaxis(arrays[which], axes[which], fold.into)
+    batched = jnp.moveaxis(arrays[which], axis, fold.into)
     size = batched.shape[fold.into]
     shape = list(batched.shape)
     shape[fold.into : fold.into + 2] = [-1]

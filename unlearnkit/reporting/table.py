@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.markup import escape
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from unlearnkit.base import Record
 from unlearnkit.reporting.escaping import (
@@ -168,9 +165,14 @@ def rows(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> list
 
 def to_rich(
     records: Sequence[Record], *, title: str, columns: Sequence[Column] = BRIEF_COLUMNS
-) -> RichTable:
-    """Returns the table for a terminal, with the columns that matter most."""
-    table = RichTable(
+) -> Any:
+    """Returns the `rich.table.Table` for a terminal, with the columns that matter most."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
         title=escape(one_line(title)), title_justify="left", header_style="bold", box=SIMPLE_HEAD
     )
     table.add_column("Method", no_wrap=True)

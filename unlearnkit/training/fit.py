@@ -36,6 +36,7 @@ from unlearnkit.training.step import (
     init_train_state,
     run_epoch,
     train_epoch,
+    train_epochs,
 )
 from unlearnkit.validation import check_compatible, check_dataset, check_variables
 
@@ -54,6 +55,7 @@ def fit(
     checkpoint_every: int = 1,
     trajectory: str | os.PathLike[str] | None = None,
     every: int = 100,
+    epochs_per_call: int = 1,
     on_epoch: OnEpoch | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Trained:
@@ -78,14 +80,18 @@ def fit(
         (see `unlearnkit.forging.verify`); the run resumes from what it holds. It tells a run from
         a fresh initialisation, which others derive from the key again, from one from `variables`.
       every: steps between two checkpoints of that log, each one compiled call.
-      on_epoch: called after each epoch; with a trajectory, after the segment that ends it.
+      epochs_per_call: epochs of one compiled call, after which their metrics come to the host; more
+        than one pays on an accelerator where an epoch takes milliseconds. The bits are the same. A
+        number of epochs that is no multiple, of the run or between checkpoints, compiles again.
+      on_epoch: called after each epoch, of several at the end of their call; with a trajectory,
+        after the segment that ends it.
       devices: take an equal share of each batch each, and average gradients, batch statistics and
         metrics over the shares, in which each normalises its own; None takes the default device.
         On a CPU, `JAX_NUM_CPU_DEVICES=2` makes two of it.
 
     Raises:
       ValueError: data or variables that do not fit the model, a batch larger than the data, or a
-        trajectory together with a checkpoint or an objective.
+        trajectory together with a checkpoint, an objective or several epochs a call.
       CheckpointError: the folder holds a corrupt checkpoint or log, or another run's.
       DivergedError: the loss is no longer finite.
     """
@@ -105,6 +111,13 @@ def fit(
     mesh = _share_mesh(devices, recipe)
     if every < 1:
         raise ValueError(f"every must be >= 1 steps, got {every}")
+    if epochs_per_call < 1:
+        raise ValueError(f"epochs_per_call must be >= 1, got {epochs_per_call}")
+    if epochs_per_call > 1 and trajectory is not None:
+        raise ValueError(
+            "a call of a run with a trajectory is one segment of its log; choose every= in the "
+            "place of epochs_per_call"
+        )
     init_key, run_key = jax.random.split(key)
     derived = variables is None
     if variables is None:
@@ -131,6 +144,7 @@ def fit(
         variables,
         checkpoint=folder,
         checkpoint_every=checkpoint_every,
+        epochs_per_call=epochs_per_call,
         on_epoch=on_epoch,
         mesh=mesh,
     )
@@ -146,6 +160,7 @@ def descend(
     context: Any = None,
     checkpoint: Path | None = None,
     checkpoint_every: int = 1,
+    epochs_per_call: int = 1,
     on_epoch: OnEpoch | None = None,
     mesh: Mesh | None = None,
 ) -> Trained:
@@ -173,30 +188,36 @@ def descend(
             _check_epochs(checkpoint, recipe, found, steps)
             progress = found
     state, done, history, seconds, _ = progress
-    for epoch in range(done, recipe.epochs):
+    settings: Any = {
+        "objective": objective, "recipe": recipe, "batch_size": recipe.batch_size, "mesh": mesh
+    }  # fmt: skip
+    while done < recipe.epochs:
+        epochs = min(epochs_per_call, recipe.epochs - done)
+        if checkpoint is not None:
+            epochs = min(epochs, checkpoint_every - done % checkpoint_every)
         with Stopwatch() as watch:
-            state, metrics = train_epoch(
-                state,
-                dataset,
-                order_key,
-                step_key,
-                context,
-                objective=objective,
-                recipe=recipe,
-                batch_size=recipe.batch_size,
-                mesh=mesh,
-            )
-            measured = {name: float(value) for name, value in metrics.items()}
+            keys = (order_key, step_key)
+            if epochs == 1:
+                state, metrics = train_epoch(state, dataset, *keys, context, **settings)
+            else:
+                state, metrics = train_epochs(
+                    state, dataset, *keys, context, epochs=epochs, **settings
+                )
+            measured = {name: np.atleast_1d(value).tolist() for name, value in metrics.items()}
         seconds = (seconds[0] + watch.seconds, seconds[1] + watch.compile_seconds)
-        refuse_divergence(measured["loss"], epoch, recipe)
-        for name, value in measured.items():
-            history.setdefault(name, []).append(value)
-        done = epoch + 1
+        for epoch in range(epochs):
+            of_epoch = {name: values[epoch] for name, values in measured.items()}
+            refuse_divergence(of_epoch["loss"], done + epoch, recipe)
+            for name, value in of_epoch.items():
+                history.setdefault(name, []).append(value)
+        done += epochs
         if checkpoint is not None and (done % checkpoint_every == 0 or done == recipe.epochs):
             reached = Progress(state, done, history, seconds, recipe.epochs)
             save_progress(checkpoint, reached, run)
         if on_epoch is not None:
-            on_epoch(done, measured)
+            for epoch in range(epochs):
+                of_epoch = {name: values[epoch] for name, values in measured.items()}
+                on_epoch(done - epochs + epoch + 1, of_epoch)
     refuse_infinite_weights(state.variables, recipe)
     cost = Cost(float(recipe.epochs * steps * recipe.batch_size), *seconds)
     arrays = {name: jnp.asarray(values) for name, values in history.items()}
@@ -211,6 +232,7 @@ def fit_many(
     *,
     subsets: Int[Array, "seeds n"] | Int[np.ndarray, "seeds n"] | None = None,
     batching: Batching | None = None,
+    epochs_per_call: int = 1,
     on_epoch: OnEpoch | None = None,
 ) -> Trained:
     """Returns as many networks as keys, trained together; every array has a leading seed axis.
@@ -226,7 +248,9 @@ def fit_many(
       subsets: [seeds, n] the rows of `dataset` that each run sees; None gives all to each.
       batching: `vmap` runs all at once, `map` one after another inside one program; None takes
         what measures faster: `map` on CPU, `vmap` elsewhere.
-      on_epoch: called after each epoch with metrics of shape [seeds].
+      epochs_per_call: see `fit`.
+      on_epoch: called after each epoch, of several at the end of their call, with metrics of shape
+        [seeds].
 
     Raises:
       ValueError: data that do not fit the model, a batch larger than the data, or subsets out
@@ -237,6 +261,8 @@ def fit_many(
     n_seeds = keys.shape[0]
     if n_seeds == 0:
         raise ValueError("keys must hold at least one key, got none")
+    if epochs_per_call < 1:
+        raise ValueError(f"epochs_per_call must be >= 1, got {epochs_per_call}")
     rows = _check_subsets(subsets, n_seeds, dataset.size)
     steps = recipe.steps_per_epoch(rows.shape[1])
     batching = batching or ("map" if jax.default_backend() == "cpu" else "vmap")
@@ -254,8 +280,8 @@ def fit_many(
             state, rows, order_keys, step_keys = jax.device_put(
                 (state, rows, order_keys, step_keys), own
             )
-        for epoch in range(recipe.epochs):
-            state, metrics = _train_epoch_many(
+        for done in range(0, recipe.epochs, epochs_per_call):
+            state, metrics = _train_epochs_many(
                 state,
                 dataset,
                 rows,
@@ -265,13 +291,15 @@ def fit_many(
                 recipe=recipe,
                 batching=batching,
                 mesh=mesh,
+                epochs=min(epochs_per_call, recipe.epochs - done),
             )
-            losses = np.asarray(metrics["loss"])
-            refuse_divergence(losses, epoch, recipe)
-            for name, value in metrics.items():
-                history.setdefault(name, []).append(value)
-            if on_epoch is not None:
-                on_epoch(epoch + 1, metrics)
+            for epoch, losses in enumerate(np.asarray(metrics["loss"]).T, start=done):
+                refuse_divergence(losses, epoch, recipe)
+                of_epoch = {name: values[:, epoch - done] for name, values in metrics.items()}
+                for name, value in of_epoch.items():
+                    history.setdefault(name, []).append(value)
+                if on_epoch is not None:
+                    on_epoch(epoch + 1, of_epoch)
         jax.block_until_ready(state)
     refuse_infinite_weights(state.variables, recipe)
     stacked = {name: jnp.stack(values, axis=1) for name, values in history.items()}
@@ -290,10 +318,10 @@ def _init_many(
 
 @partial(
     jax.jit,
-    static_argnames=("objective", "recipe", "batching", "mesh"),
+    static_argnames=("objective", "recipe", "batching", "mesh", "epochs"),
     donate_argnames=("state",),
 )
-def _train_epoch_many(
+def _train_epochs_many(
     state: TrainState,
     dataset: Dataset,
     rows: Int[Array, "seeds n"],
@@ -304,7 +332,10 @@ def _train_epoch_many(
     recipe: Recipe,
     batching: Batching,
     mesh: Mesh | None,
+    epochs: int,
 ) -> tuple[TrainState, Metrics]:
+    """Returns the states after `epochs` epochs, and metrics [seeds, epochs]."""
+
     def one(
         dataset: Dataset,
         state: TrainState,
@@ -313,9 +344,16 @@ def _train_epoch_many(
         step_key: Key[Array, ""],
     ) -> tuple[TrainState, Metrics]:
         n = rows.shape[0]
-        epoch = state.step // (n // recipe.batch_size)
-        batches = rows[epoch_batches(order_key, epoch, n, recipe.batch_size)]
-        return run_epoch(objective, recipe, state, dataset, batches, step_key)
+
+        def one_epoch(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
+            epoch = state.step // (n // recipe.batch_size)
+            batches = rows[epoch_batches(order_key, epoch, n, recipe.batch_size)]
+            return run_epoch(objective, recipe, state, dataset, batches, step_key)
+
+        if epochs > 1:
+            return jax.lax.scan(one_epoch, state, length=epochs)
+        state, metrics = one_epoch(state, None)
+        return state, jax.tree.map(lambda value: value[None], metrics)
 
     def several(dataset: Dataset, *runs: Any) -> tuple[TrainState, Metrics]:
         if batching == "vmap":
@@ -338,8 +376,8 @@ def _share_mesh(devices: Sequence[jax.Device] | None, recipe: Recipe) -> Mesh | 
         return None
     if not devices or recipe.batch_size % len(devices) != 0:
         raise ValueError(
-            f"devices must divide batch_size={recipe.batch_size} evenly, got {len(devices)}; choose "
-            "another batch size or other devices"
+            f"devices must divide batch_size={recipe.batch_size} evenly, got {len(devices)}; "
+            "choose another batch size or other devices"
         )
     return Mesh(np.array(devices), ("share",)) if len(devices) > 1 else None
 

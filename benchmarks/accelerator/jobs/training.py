@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.accelerator.context import Context
-from benchmarks.accelerator.job import Unavailable
 from benchmarks.accelerator.jobs.peaks import bfloat16_peak
 from benchmarks.frame import Row, Timing, compare
-from unlearnkit import models, training
+from unlearnkit import models
 from unlearnkit.auditing import accuracy
 from unlearnkit.base import Dataset, Model
 from unlearnkit.memory import program_flops
@@ -27,6 +26,7 @@ from unlearnkit.training import (
     fit,
     fit_many,
     init_train_state,
+    speedrun_recipe,
     train_epoch,
 )
 
@@ -129,17 +129,12 @@ def speedrun(context: Context) -> Iterator[Row]:
 
 
 def make_speedrun(context: Context) -> tuple[Model, Recipe]:
-    """Returns the speed-run network and its recipe for a card.
-
-    Raises:
-      Unavailable: this version of the library has none.
-    """
-    recipe_of = getattr(training, "speedrun_recipe", None)
-    if "speedrun" not in models.MODELS or recipe_of is None:
-        raise Unavailable("this version of the library has no speed-run network yet")
-    model = models.create("speedrun", input_shape=(32, 32, 3), n_classes=10)
-    brief = context.pick({}, {"epochs": 1, "batch_size": 64})
-    return model, dataclasses.replace(recipe_of(), compute_dtype="bfloat16", **brief)
+    """Returns the speed-run network and its recipe for a card."""
+    widths = context.pick((64, 256, 256), (8, 8))
+    model = models.create("speedrun", input_shape=(32, 32, 3), n_classes=10, widths=widths)
+    epochs, batch_size = context.pick((12, 1000), (1, 64))
+    recipe = speedrun_recipe(epochs=epochs, batch_size=batch_size)
+    return model, dataclasses.replace(recipe, compute_dtype="bfloat16")
 
 
 @partial(jax.jit, static_argnames="model")

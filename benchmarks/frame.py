@@ -120,17 +120,25 @@ def compare(
 def time_on_cpu_devices(module: str, argument: str) -> dict[str, Timing]:
     """Returns the timings that `python -m module argument` prints, with a CPU device a core.
 
-    The number of devices is fixed when JAX starts, so that the module runs in a process of its own;
-    it ends with `print_timings`.
+    It ends with `print_timings`; see `run_on_cpu_devices`.
+    """
+    timings = run_on_cpu_devices(module, argument)
+    return {name: Timing(**timing) for name, timing in timings.items()}
+
+
+def run_on_cpu_devices(module: str, *arguments: str) -> Any:
+    """Returns the JSON in the last line that `python -m module arguments` prints.
+
+    There is a CPU device a core. The number of devices is fixed when JAX starts, so that the module
+    runs in a process of its own.
     """
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(os.cpu_count() or 1)}
     root = Path(__file__).resolve().parents[1]
-    command = [sys.executable, "-m", module, argument]
+    command = [sys.executable, "-m", module, *arguments]
     output = subprocess.run(
         command, cwd=root, env=environment, capture_output=True, text=True, check=True
     ).stdout
-    timings = json.loads(output.splitlines()[-1])
-    return {name: Timing(**timing) for name, timing in timings.items()}
+    return json.loads(output.splitlines()[-1])
 
 
 def print_timings(timings: Mapping[str, Timing]) -> None:

@@ -332,6 +332,18 @@ def test_variables_of_another_network_are_no_start(model, dataset):
         fit(KEY, model, dataset, RECIPE, variables=Variables({"hidden": {}}))
 
 
+def test_devices_that_cannot_share_a_batch_are_refused(model, dataset, tmp_path):
+    device = jax.devices()[0]
+    with pytest.raises(ValueError, match="devices must divide batch_size=16 evenly, got 0"):
+        fit(KEY, model, dataset, RECIPE, devices=[])
+    with pytest.raises(ValueError, match="devices must divide batch_size=16 evenly, got 3"):
+        fit(KEY, model, dataset, RECIPE, devices=[device] * 3)
+    with pytest.raises(ValueError, match="a trajectory is replayed on one device"):
+        fit(KEY, model, dataset, RECIPE, devices=[device], trajectory=tmp_path)
+    one = fit(KEY, model, dataset, RECIPE, devices=[device])
+    tree_equal(one.variables, fit(KEY, model, dataset, RECIPE).variables)
+
+
 def test_runs_are_shared_out_over_several_devices():
     root = Path(__file__).parents[2]
     finished = subprocess.run(

@@ -101,11 +101,11 @@ def speedrun(
     widths: tuple[int, ...] = (64, 128),
     implementation: str | None = None,
 ) -> Model:
-    """Returns a network for small images that learns much in little time: 287,104 weights.
+    """Returns a network for small images that learns much in little time.
 
     A frozen whitening of 4x4 patches with stride 2, then a block a width: two 3x3 convolutions with
     batch norm without gain and GELU, halved by max-pooling between; the largest value of each
-    channel, and a linear head over 9.
+    channel, and a linear head over 9. 287,360 weights on 32x32x3 images of ten classes.
 
     Args:
       input_shape: (height, width, channels), at least 16x16.

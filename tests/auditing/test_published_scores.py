@@ -88,10 +88,10 @@ def test_ensembles_that_the_challenge_cannot_score_are_refused(unchecked_types):
     with pytest.raises(ValueError, match="as many unlearned as retrained networks, at least 3"):
         challenge_forgetting_quality(good[:5], good)
     with pytest.raises(ValueError, match="as many unlearned as retrained networks, at least 3"):
-        challenge_forgetting_quality(good[:2], good[:2])
-    same = np.where(np.arange(3) == 1, 0.25, good)
+        challenge_forgetting_quality(good[:2], good[2:4])
+    same, other = (np.where(np.arange(3) == 1, 0.25, part) for part in (good, good + 0.01))
     with pytest.raises(ValueError, match="has a rate of 0 on forget example 1 \\(1 such"):
-        challenge_forgetting_quality(same, same)
+        challenge_forgetting_quality(same, other)
 
 
 IDENTITY = Model.from_functions(

@@ -16,12 +16,12 @@ from rich.console import Console
 from unlearnkit.base import Cost, Record
 from unlearnkit.files import as_json, numbers_from_json
 from unlearnkit.reporting import (
-    COLUMNS,
     RunFolder,
     figure_section,
     gap_against_cost,
     html_table,
     loss_histograms,
+    present,
     read_records,
     read_run,
     report_page,
@@ -147,7 +147,7 @@ def test_every_markdown_row_has_its_cells():
     lines = to_markdown(RECORDS).splitlines()
     assert len(lines) == len(HOSTILE) + 2
     for line in lines:
-        assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == len(COLUMNS) + 2
+        assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == len(present(RECORDS)) + 2
         assert line.isprintable()
 
 
@@ -193,7 +193,7 @@ def test_every_latex_row_has_its_cells():
     body = to_latex(RECORDS).split("\\midrule\n")[1].split("\\bottomrule")[0].splitlines()
     assert len(body) == len(HOSTILE)
     for row in body:
-        assert len(re.findall(r"(?<!\\)&", row)) == len(COLUMNS)
+        assert len(re.findall(r"(?<!\\)&", row)) == len(present(RECORDS))
         assert row.count(r"\\") == 1
         assert row.endswith(r" \\")
         plain = re.sub(r"\\[#%&_${}]|\\[a-z]+\{\}|\$\\pm\$", "", row.removesuffix(r" \\"))
@@ -289,7 +289,7 @@ def test_missing_values_are_shown_as_missing():
         make("some", 2, average_gap=0.04, ks_statistic=math.nan),
     ]
     table = {
-        name: dict(zip([c.title for c in COLUMNS], cells, strict=True))
+        name: dict(zip([c.title for c in present(records)], cells, strict=True))
         for name, *cells in rows(records)
     }
     assert [table["none"][title] for title in ("Gap", "W₁", "KS")] == [DASH] * 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Literal
 
 import jax
@@ -153,7 +154,11 @@ class MembershipInference:
         scores = np.empty(len(y))
         folds = []
         for train, held_out in splitter.split(x, y):
-            classifier = self._classifier(seed).fit(x[train], y[train])
+            with warnings.catch_warnings():
+                # Far outliers stop Newton's line search; scikit-learn then goes on by L-BFGS, and
+                # warns in other words where that does not converge.
+                warnings.filterwarnings("ignore", "Line search of Newton solver")
+                classifier = self._classifier(seed).fit(x[train], y[train])
             scores[held_out] = classifier.decision_function(x[held_out])
             folds.append(_of_fold(scores[held_out], y[held_out] == 1))
         return scores, folds

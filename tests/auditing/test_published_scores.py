@@ -86,7 +86,7 @@ def test_beyond_what_so_few_networks_can_show_there_are_no_points():
 def test_ensembles_that_the_challenge_cannot_score_are_refused(unchecked_types):
     good = normals(5, m=6, n=3)
     with pytest.raises(ValueError, match="as many unlearned as retrained networks, at least 3"):
-        challenge_forgetting_quality(good[:5], good)
+        challenge_forgetting_quality(good[:5] + 0.01, good)
     with pytest.raises(ValueError, match="as many unlearned as retrained networks, at least 3"):
         challenge_forgetting_quality(good[:2], good[2:4])
     same, other = (np.where(np.arange(3) == 1, 0.25, part) for part in (good, good + 0.01))

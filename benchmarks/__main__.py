@@ -1,7 +1,8 @@
 """Runs the benchmarks: `python -m benchmarks [module ...]`.
 
-Each module's rows go to `results/<module>.json` with their provenance; the table in `README.md` is
-then made from all of these files. A module whose peer is not installed says so in its rows.
+Each module's rows go to `results/<module>.json` with their provenance; the tables in `README.md`
+are then made from all of these files. A module whose peer is not installed says so in its rows.
+`python -m benchmarks accelerator --help` tells of the run on an accelerator.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import argparse
 import importlib
 import pkgutil
+import sys
 from pathlib import Path
 
 import benchmarks
 from benchmarks import frame
+from benchmarks.accelerator import cli as accelerator
 
 README = Path(__file__).parent / "README.md"
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+SECTIONS = ("jobs", "tables")
+"""The parts of the README that are made, each between `<!-- NAME: begin -->` and its end."""
 
 
 def modules() -> list[str]:
@@ -38,11 +42,27 @@ def tables(folder: Path = frame.RESULTS) -> str:
     return "\n".join(sections)
 
 
-def main() -> None:
+def make_readme(text: str) -> str:
+    """Returns the README with its made parts anew."""
+    made = {
+        "jobs": accelerator.list_jobs(),
+        "tables": "\n".join(filter(None, [tables(), accelerator.tables()])),
+    }
+    for name in SECTIONS:
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        head, rest = text.split(begin)
+        text = f"{head}{begin}\n\n{made[name]}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def main(argv: list[str]) -> int:
+    """Runs what is asked for; returns the exit code."""
+    if argv[:1] == ["accelerator"]:
+        return accelerator.main(argv[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("modules", nargs="*", help=f"which to run; all: {', '.join(modules())}")
     parser.add_argument("--tables-only", action="store_true", help="rewrite README.md, run nothing")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     unknown = set(arguments.modules) - set(modules())
     if unknown:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; one of {modules()}")
@@ -50,9 +70,9 @@ def main() -> None:
         rows = importlib.import_module(f"benchmarks.{name}").run()
         frame.write_json(name, rows)
         print(f"\n{name}\n{frame.markdown(rows)}", flush=True)
-    head, rest = README.read_text().split(BEGIN)
-    README.write_text(f"{head}{BEGIN}\n\n{tables()}\n{END}{rest.split(END)[1]}")
+    README.write_text(make_readme(README.read_text()))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -21,7 +21,9 @@ from typing import Any
 
 import jax
 
+from unlearnkit.files import as_json
 from unlearnkit.provenance import provenance
+from unlearnkit.reporting import markdown_cell
 
 RESULTS = Path(__file__).parent / "results"
 PEERS = ("torch", "cvxpylayers")
@@ -60,6 +62,7 @@ class Row:
       accuracy: of ours, as `residual 9.1e-4`.
       peer_accuracy: of the peer.
       note: anything a reader must know.
+      metrics: numbers behind the row by name, kept in the file alone.
     """
 
     kernel: str
@@ -73,6 +76,7 @@ class Row:
     accuracy: str = ""
     peer_accuracy: str = ""
     note: str = ""
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
@@ -116,17 +120,25 @@ def compare(
 def time_on_cpu_devices(module: str, argument: str) -> dict[str, Timing]:
     """Returns the timings that `python -m module argument` prints, with a CPU device a core.
 
-    The number of devices is fixed when JAX starts, so that the module runs in a process of its own;
-    it ends with `print_timings`.
+    It ends with `print_timings`; see `run_on_cpu_devices`.
+    """
+    timings = run_on_cpu_devices(module, argument)
+    return {name: Timing(**timing) for name, timing in timings.items()}
+
+
+def run_on_cpu_devices(module: str, *arguments: str) -> Any:
+    """Returns the JSON in the last line that `python -m module arguments` prints.
+
+    There is a CPU device a core. The number of devices is fixed when JAX starts, so that the module
+    runs in a process of its own.
     """
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(os.cpu_count() or 1)}
     root = Path(__file__).resolve().parents[1]
-    command = [sys.executable, "-m", module, argument]
+    command = [sys.executable, "-m", module, *arguments]
     output = subprocess.run(
         command, cwd=root, env=environment, capture_output=True, text=True, check=True
     ).stdout
-    timings = json.loads(output.splitlines()[-1])
-    return {name: Timing(**timing) for name, timing in timings.items()}
+    return json.loads(output.splitlines()[-1])
 
 
 def print_timings(timings: Mapping[str, Timing]) -> None:
@@ -152,24 +164,27 @@ def _timing(times: Sequence[float], first: float) -> Timing:
 
 def write_json(name: str, rows: Sequence[Row], folder: Path = RESULTS) -> Path:
     """Writes `<folder>/<name>.json`: the provenance and the rows; returns its path."""
-    records = [
-        {**dataclasses.asdict(row), "ratio": row.ratio, "reached": row.reached} for row in rows
-    ]
+    records = [row_to_json(row) for row in rows]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(
-        json.dumps({"provenance": provenance(*PEERS), "rows": records}, indent=2) + "\n"
-    )
+    found = as_json({"provenance": provenance(*PEERS), "rows": records})
+    path.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
     return path
 
 
 def read_json(path: Path) -> tuple[dict[str, Any], list[Row]]:
     """Returns the provenance and the rows that `write_json` wrote."""
     content = json.loads(path.read_text())
-    return content["provenance"], [_row(record) for record in content["rows"]]
+    return content["provenance"], [row_from_json(record) for record in content["rows"]]
 
 
-def _row(record: dict[str, Any]) -> Row:
+def row_to_json(row: Row) -> dict[str, Any]:
+    """Returns a row as JSON values, with what follows from them."""
+    return {**dataclasses.asdict(row), "ratio": row.ratio, "reached": row.reached}
+
+
+def row_from_json(record: dict[str, Any]) -> Row:
+    """Returns the row that `row_to_json` made a record of."""
     names = {field.name for field in dataclasses.fields(Row)}
     values = {name: value for name, value in record.items() if name in names}
     for name in ("ours", "peer"):
@@ -201,7 +216,7 @@ def markdown(rows: Sequence[Row]) -> str:
             "" if row.ours is None else f"{row.ours.compile_seconds:.1f} s",
             row.note,
         )
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(map(markdown_cell, cells)) + " |")
     return "\n".join(lines)
 
 

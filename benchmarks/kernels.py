@@ -19,7 +19,7 @@ from benchmarks.frame import Row, Timing, compare
 from unlearnkit import kernels
 from unlearnkit.base import Dataset
 
-BATCH, POISONED = 1000, 300
+BATCH, POISONED = 1000, 0.3
 STEPS = 16
 """CGNR steps of the published code: 34 products."""
 
@@ -57,14 +57,22 @@ def run() -> list[Row]:
 
 
 def total_gradient_row(
-    name: str, apply: problems.Apply, params: Any, x: np.ndarray, y: np.ndarray
+    name: str,
+    apply: problems.Apply,
+    params: Any,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    batch: int = BATCH,
+    repeats: int = 5,
 ) -> Row:
     """The peer runs its published number of steps; we run to the residual that it reaches."""
-    clean = slice(0, BATCH - POISONED)
-    poison, labels = x[BATCH : BATCH + POISONED], (y[BATCH : BATCH + POISONED] + 1) % 10
-    held_out = slice(2 * BATCH, 3 * BATCH)
+    poisoned = round(POISONED * batch)
+    clean = slice(0, batch - poisoned)
+    poison, labels = x[batch : batch + poisoned], (y[batch : batch + poisoned] + 1) % 10
+    held_out = slice(2 * batch, 3 * batch)
     damping = 0.0
-    size = f"{name}, batch {BATCH:,}"
+    size = f"{name}, batch {batch:,}"
     theirs, synchronise = _torch_total_gradient(
         name, params, (poison, labels), (x[clean], y[clean]), (x[held_out], y[held_out]), damping
     )
@@ -97,7 +105,8 @@ def total_gradient_row(
         theirs()
         synchronise()
 
-    timings = compare({"ours": lambda: ours(leader, params, data), "torch": call_theirs}, repeats=5)
+    calls = {"ours": lambda: ours(leader, params, data), "torch": call_theirs}
+    timings = compare(calls, repeats=repeats)
     cosine = _cosine(np.ravel(gradient), np.ravel(reference))
     return Row(
         "total gradient",
@@ -188,7 +197,9 @@ def hvp_rows(
     ]
 
 
-def per_example_row(apply: problems.Apply, params: Any, x: np.ndarray, y: np.ndarray) -> Row:
+def per_example_row(
+    apply: problems.Apply, params: Any, x: np.ndarray, y: np.ndarray, *, repeats: int = 5
+) -> Row:
     """Ours fills one [n, p] array; the peer returns its gradients apart, at its best chunk."""
     from benchmarks.peers import torch_models as peer
 
@@ -216,7 +227,7 @@ def per_example_row(apply: problems.Apply, params: Any, x: np.ndarray, y: np.nda
         return jax.vmap(lambda a, b: jax.grad(loss)(params, a[None], b[None]))(x, y)
 
     calls["plain"] = lambda: vmap_of_grad(params, dataset.x, dataset.y)
-    timings = compare(calls, repeats=5)
+    timings = compare(calls, repeats=repeats)
     best = min((name for name in calls if "torch" in name), key=lambda n: timings[n].seconds)
     bank, reference = calls["ours"](), theirs(100)
     column = bank[:, -84:] - jnp.asarray(reference["fc2.weight"].cpu().numpy()[:, :, -1])
@@ -233,7 +244,9 @@ def per_example_row(apply: problems.Apply, params: Any, x: np.ndarray, y: np.nda
     )
 
 
-def gram_row(apply: problems.Apply, params: Any, x: np.ndarray, y: np.ndarray) -> Row:
+def gram_row(
+    apply: problems.Apply, params: Any, x: np.ndarray, y: np.ndarray, *, repeats: int = 5
+) -> Row:
     """The inner products of all per-example gradients; the peer multiplies its bank."""
     from benchmarks.peers import torch_models as peer
 
@@ -254,7 +267,7 @@ def gram_row(apply: problems.Apply, params: Any, x: np.ndarray, y: np.ndarray) -
         answers["torch"] = peer.gram(rows)
         peer.synchronise()
 
-    timings = compare({"ours": ours, "torch": theirs}, repeats=5)
+    timings = compare({"ours": ours, "torch": theirs}, repeats=repeats)
     reference = answers["torch"].cpu().numpy()
     error = np.abs(np.asarray(answers["ours"]) - reference).max() / np.abs(reference).max()
     return Row(

@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import functools
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -87,12 +88,12 @@ def dense_row(network: str, n: int, *, classes: int) -> Row:
     return Row(
         "NTK scrub, matrix-free / dense",
         f"{network}, {DATASETS[network]}, n {n:,} x {classes} outputs",
-        _timing(free),
+        timing(free),
         "two dense ridge solves",
-        _timing(dense),
+        timing(dense),
         goal=10,
-        accuracy=f"{_accuracy(free)}; the shifts differ by {difference:.1e}",
-        peer_accuracy=_accuracy(dense),
+        accuracy=f"{accuracy(free)}; the shifts differ by {difference:.1e}",
+        peer_accuracy=accuracy(dense),
     )
 
 
@@ -108,8 +109,8 @@ def scaling_rows(network: str, sizes: tuple[int, ...], budget: float) -> list[Ro
         row = Row(
             "NTK scrub, matrix-free",
             f"{network}, {DATASETS[network]}, n {n:,} x 10 outputs",
-            _timing(unlearned),
-            accuracy=_accuracy(unlearned),
+            timing(unlearned),
+            accuracy=accuracy(unlearned),
             note=f"the cost of {work:.0f} epochs; preconditioner of rank {rank:,}",
         )
         rows.append(told(row))
@@ -118,11 +119,29 @@ def scaling_rows(network: str, sizes: tuple[int, ...], budget: float) -> list[Ro
     return rows
 
 
-def problem(network: str, n: int, *, classes: int) -> tuple[Model, Variables, Variables, Task]:
-    """Returns a network, its weights before and after fine-tuning on n examples, and the task."""
-    train, held_out = (_images(DATASETS[network], split) for split in ("train", "test"))
+def problem(
+    network: str,
+    n: int,
+    *,
+    classes: int,
+    data: tuple[Dataset, Dataset] | None = None,
+    **options: Any,
+) -> tuple[Model, Variables, Variables, Task]:
+    """Returns a network, its weights before and after fine-tuning on n examples, and the task.
+
+    Args:
+      network: its name.
+      n: training examples.
+      classes: the first so many are kept.
+      data: training and held-out examples; None loads those of `DATASETS`.
+      **options: of the network.
+    """
+    train, held_out = data or (
+        _images(DATASETS[network], "train"),
+        _images(DATASETS[network], "test"),
+    )
     shape = tuple(train.x.shape[1:])
-    model = models.create(network, input_shape=shape, n_classes=classes)
+    model = models.create(network, input_shape=shape, n_classes=classes, **options)
     pool = np.flatnonzero(np.asarray(train.y) < classes)
     if n > len(pool):
         raise ValueError(f"{classes} classes have {len(pool)} examples; choose n <= that, not {n}")
@@ -149,11 +168,14 @@ def _images(name: str, split: str) -> Dataset:
 
 
 def _temporary(network: str, method: NtkScrub, n: int) -> int:
-    shape = (32, 32, 3)
-    model = models.create(network, input_shape=shape, n_classes=5)
+    return memory(models.create(network, input_shape=(32, 32, 3), n_classes=5), method, n)
+
+
+def memory(model: Model, method: NtkScrub, n: int) -> int:
+    """Returns the bytes that XLA sets aside for the scrub of n examples, besides its arguments."""
     point = jax.eval_shape(model.init, KEY)
     train = Dataset(
-        jax.ShapeDtypeStruct((n, *shape), jnp.float32),  # type: ignore[arg-type]
+        jax.ShapeDtypeStruct((n, *model.input_shape), jnp.float32),  # type: ignore[arg-type]
         jax.ShapeDtypeStruct((n,), jnp.int32),  # type: ignore[arg-type]
     )
     kept = n - max(1, round(FORGET * n))
@@ -163,12 +185,12 @@ def _temporary(network: str, method: NtkScrub, n: int) -> int:
     return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
 
-def _timing(unlearned: Unlearned) -> Timing:
+def timing(unlearned: Unlearned) -> Timing:
     cost = unlearned.info.cost
     return Timing(cost.seconds, cost.seconds, 1, cost.compile_seconds)
 
 
-def _accuracy(unlearned: Unlearned) -> str:
+def accuracy(unlearned: Unlearned) -> str:
     return ", ".join(
         f"{name} {float(info.residual):.1e} in {int(info.steps)}"
         for name, info in unlearned.info.solves.items()

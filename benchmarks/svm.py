@@ -6,6 +6,7 @@ that torch need not be installed here; without it its row says so.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,20 +45,36 @@ def make_problem(n: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
     return x.astype(dtype), y
 
 
-def layer_row() -> Row:
+class Layer(NamedTuple):
+    """The layer's row without a peer, and what a peer is compared on."""
+
+    row: Row
+    arguments: tuple[Any, ...]
+    gradient: np.ndarray
+
+
+def own_layer(n: int = EXAMPLES, *, repeats: int = 10) -> Layer:
     """The layer and its gradient in the features, in float64 as cvxpylayers has it."""
-    size = f"hinge, n {EXAMPLES}, d {DIMENSIONS}, float64"
-    x, y = make_problem(EXAMPLES, np.float64)
+    x, y = make_problem(n, np.float64)
     with jax.enable_x64(True):
-        arguments = (jnp.asarray(x), jnp.asarray(y), jnp.asarray(1.0), jnp.ones(EXAMPLES))
+        arguments = (jnp.asarray(x), jnp.asarray(y), jnp.asarray(1.0), jnp.ones(n))
         (_, solution), gradient = _value_and_gradient(*arguments)
-        ours = time_call(lambda: _value_and_gradient(*arguments), repeats=10)
+        ours = time_call(lambda: _value_and_gradient(*arguments), repeats=repeats)
         accuracy = f"KKT residual {solution.info.kkt_residual:.1e}"
         accuracy += f", {_against_differences(arguments, np.asarray(gradient))}"
+    size = f"hinge, n {n}, d {DIMENSIONS}, float64"
+    row = Row("SVM + gradient", size, ours, accuracy=accuracy)
+    return Layer(row, arguments, np.asarray(gradient))
+
+
+def layer_row() -> Row:
+    """Compares the layer and its gradient with cvxpylayers'."""
+    row, arguments, gradient = own_layer()
+    x, y = make_problem(EXAMPLES, np.float64)
     answer = _cvxpylayers(x, y, repeats=3)
     if answer is None:
         note = "cvxpylayers or torch is missing: set UNLEARNKIT_CVXPYLAYERS_PYTHON"
-        return Row("SVM + gradient", size, ours, "cvxpylayers", accuracy=accuracy, note=note)
+        return dataclasses.replace(row, peer_name="cvxpylayers", note=note)
     seconds = answer["seconds"]
     peer = Timing(float(np.median(seconds)), float(np.min(seconds)), len(seconds))
     by_default, exact = (
@@ -70,14 +87,11 @@ def layer_row() -> Row:
         f"gradients {exact:.1e} apart with cvxpylayers' LSMR, {by_default:.1e} with its default; "
     )
     note += f"cvxpylayers also set up its problem for {float(answer['setup']):.0f} s"
-    return Row(
-        "SVM + gradient",
-        size,
-        ours,
-        f"cvxpylayers {answer['version']}",
-        peer,
+    return dataclasses.replace(
+        row,
+        peer_name=f"cvxpylayers {answer['version']}",
+        peer=peer,
         goal=50,
-        accuracy=accuracy,
         peer_accuracy=peer_accuracy,
         note=note,
     )
@@ -124,14 +138,14 @@ def _cvxpylayers(x: np.ndarray, y: np.ndarray, repeats: int) -> dict[str, Any] |
             return {**arrays, "version": found.stdout.strip()}
 
 
-def fold_rows() -> Iterator[Row]:
-    """Ten folds at once, against scikit-learn's solvers in a loop.
+def fold_rows(n: int = EXAMPLES, *, only: str = "", repeats: int = 3) -> Iterator[Row]:
+    """Ten folds at once, against scikit-learn's solvers in a loop; `only` names one of them.
 
     SVC solves the same problem; LinearSVC regularises the bias too, here a hundredth as much as a
     weight, so that the objectives tell how near it comes.
     """
-    x, y = make_problem(EXAMPLES, np.float32)
-    masks = np.arange(EXAMPLES) % FOLDS != np.arange(FOLDS)[:, None]
+    x, y = make_problem(n, np.float32)
+    masks = np.arange(n) % FOLDS != np.arange(FOLDS)[:, None]
     dual = partial(LinearSVC, loss="hinge", intercept_scaling=10, max_iter=2_000)
     primal = partial(LinearSVC, dual=False, intercept_scaling=10)
     cases: list[tuple[Loss, float, str, Callable[..., Any]]] = [
@@ -141,6 +155,8 @@ def fold_rows() -> Iterator[Row]:
         ("squared_hinge", 1.0, "LinearSVC(dual=False)", primal),
     ]
     for loss, C, peer, make in cases:
+        if only not in peer:
+            continue
         answers: dict[str, Any] = {}
 
         def ours(loss: Loss = loss, C: float = C, answers: dict[str, Any] = answers) -> Any:
@@ -151,14 +167,14 @@ def fold_rows() -> Iterator[Row]:
         def theirs(make: Any = make, C: float = C, answers: dict[str, Any] = answers) -> None:
             answers["peer"] = [make(C=C).fit(x[mask], y[mask]) for mask in masks]
 
-        timings = compare({"ours": ours, "peer": theirs}, repeats=1 if peer[0] == "S" else 3)
+        timings = compare({"ours": ours, "peer": theirs}, repeats=1 if peer[0] == "S" else repeats)
         solution, fits = answers["ours"], answers["peer"]
         best = _objectives(loss, x, y, masks, C, solution.weights, solution.bias)
         found = [np.stack([getattr(f, name)[0] for f in fits]) for name in ("coef_", "intercept_")]
         excess = np.max(_objectives(loss, x, y, masks, C, *found) / best - 1)
         yield Row(
             f"{FOLDS} folds",
-            f"{loss}, n {EXAMPLES}, d {DIMENSIONS}, C {C:g}, float32",
+            f"{loss}, n {n}, d {DIMENSIONS}, C {C:g}, float32",
             timings["ours"],
             f"scikit-learn {peer}",
             timings["peer"],

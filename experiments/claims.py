@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from unlearnkit.reporting import html_table
+from unlearnkit.reporting import html_table, markdown_cell
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 
@@ -65,10 +65,9 @@ def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
 def claims_markdown(claims: Sequence[Claim]) -> str:
     """Returns the claims with their verdicts as a Markdown table."""
     lines = ["| Claim | Where | Ours | Paper | Verdict |", "| --- | --- | --- | --- | --- |"]
-    lines += [
-        f"| {claim.text} | {claim.where} | {claim.ours} | {claim.paper} | **{claim.verdict}** |"
-        for claim in claims
-    ]
+    for claim in claims:
+        cells = (claim.text, claim.where, claim.ours, claim.paper, f"**{claim.verdict}**")
+        lines.append(f"| {' | '.join(map(markdown_cell, cells))} |")
     return "\n".join(lines) + "\n"
 
 

@@ -9,16 +9,17 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TextIO, TypeVar
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
 from unlearnkit.base import Cost, Record
-from unlearnkit.files import write_json, write_text
+from unlearnkit.files import as_json, numbers_from_json, write_json, write_text
 from unlearnkit.reporting import RunFolderError, to_markdown
 from unlearnkit.study import OnStage
 from unlearnkit.training import DivergedError, TrajectoryError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 T = TypeVar("T")
 Scale = Literal["smoke", "cpu", "paper"]
@@ -34,6 +35,8 @@ _TABLE_WIDTH = 132
 
 def make_console() -> Console:
     """Returns the console, wide enough for the tables: a narrow terminal wraps what it must."""
+    from rich.console import Console
+
     console = Console()
     return console if console.width >= _TABLE_WIDTH else Console(width=_TABLE_WIDTH)
 
@@ -53,10 +56,12 @@ class StageProgress:
     def __init__(self, console: Console):
         self._console = console
         self._bar: Progress | None = None
-        self._task = TaskID(0)
+        self._task: TaskID
         self._stage = ""
         self._start = time.perf_counter()
         if console.is_terminal:
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
             columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
             self._bar = Progress(*columns, console=console, transient=True)
             self._task = self._bar.add_task("starting", total=None)
@@ -175,12 +180,16 @@ def save_result(
     lines = [
         {**record._asdict(), "cost": record.cost._asdict(), "curves": {}} for record in records
     ]
-    write_json(path, {**run, "records": lines})
+    write_json(path, as_json({**run, "records": lines}))
     write_text(path.with_suffix(".md"), table if table is not None else to_markdown(records))
 
 
 def load_result(path: Path) -> tuple[dict[str, Any], list[Record]]:
     """Returns the settings with the provenance, and the records, of a committed result."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    records = [Record(**{**line, "cost": Cost(**line["cost"])}) for line in content.pop("records")]
-    return content, records
+    return content, [_record(line) for line in content.pop("records")]
+
+
+def _record(line: dict[str, Any]) -> Record:
+    cost = Cost(**numbers_from_json(line["cost"]))
+    return Record(**{**line, "metrics": numbers_from_json(line["metrics"]), "cost": cost})

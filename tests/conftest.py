@@ -1,7 +1,8 @@
 """Runs every test with the jaxtyping annotations of unlearnkit checked by beartype.
 
 Programs are compiled without most optimisations, in the processes that tests start too: tests
-compile much and compute little, and compilation takes a third less time so.
+compile much and compute little, and compilation takes a third less time so. Programs are kept on
+disk (`support/compilation_cache.py`), so that other files, workers and later runs read them back.
 """
 
 import gc
@@ -10,15 +11,22 @@ import os
 import jax
 import jaxtyping
 import pytest
+from compilation_cache import delete_oldest, keep_programs
 from hypothesis import settings
 
 jaxtyping.install_import_hook("unlearnkit", "run_time_types.checked").__enter__()
 
 jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+keep_programs()
 
 settings.register_profile("unlearnkit", deadline=None)  # the first example compiles
 settings.load_profile("unlearnkit")
+
+
+def pytest_sessionstart(session):
+    if not hasattr(session.config, "workerinput"):  # once, not in every worker
+        delete_oldest()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,52 +7,117 @@ modules are equal and share one compilation.
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.errors import InvalidRngError, ModifyScopeVariableError
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Model, Params, Path, State, Variables
+from unlearnkit.modes import Calls, Mode, arguments, choose_mode, trace_call
 
 
-def from_linen(module: nn.Module, *, input_shape: tuple[int, ...]) -> Model:
+def from_linen(
+    module: nn.Module,
+    *,
+    input_shape: tuple[int, ...],
+    mode: str | Mapping[str, bool] | None = None,
+    rngs: Sequence[str] = (),
+) -> Model:
     """Returns the model of a `flax.linen` module.
 
-    A module whose `__call__` has a `train` argument is given `train=True` in training mode and
-    `train=False` otherwise. The collection `params` becomes `Variables.params`, all others become
-    `Variables.state`. Dropout draws from the stream `dropout`.
+    Arguments of the module's `__call__` that are called `train`, `training`, `is_training`,
+    `deterministic` or `use_running_average`, or that it takes by these names from its `**kwargs`,
+    say whether it trains. The collection `params` becomes `Variables.params`, all others become
+    `Variables.state`. In training, every random-number stream that the module asks for has a key,
+    and `dropout` one of its own.
 
     Args:
       module: maps x [n, *input_shape] to logits [n, c].
       input_shape: the shape of one example.
+      mode: the argument that says whether the module trains, where it is called otherwise; or the
+        arguments of the training call, as `{"inference": False}`, which evaluation gives the
+        opposite of, and `{}` for a module that is the same in training: a mode that is stated so is
+        taken at its word.
+      rngs: streams that the module uses only where `has_rng` says that they are there.
 
     Raises:
-      ValueError: the module does not map to [n, c].
+      ValueError: the module does not map to [n, c]; it has dropout or batch statistics that its
+        training call leaves as they are in evaluation; its evaluation draws random numbers.
     """
-    init = _LinenInit(module, input_shape)
-    return _assemble(init, _LinenApply(module), _LinenApplyTrain(module), input_shape)
+    held = _Held(module)
+
+    def calls(mode: Mode) -> Calls:
+        seen: set[type] = set()
+        with nn.intercept_methods(partial(_note, seen)):
+            shapes = jax.eval_shape(_LinenInit(held, input_shape, mode), jax.random.key(0))
+            train = _LinenApplyTrain(held, mode, tuple(rngs))
+            trace_call(train, shapes, input_shape)
+        normalises = nn.BatchNorm in seen or "batch_stats" in shapes.state
+        return Calls(shapes, train, None, nn.Dropout in seen, normalises)
+
+    try:
+        found = choose_mode(type(module).__call__, mode, calls, input_shape)
+        return _assemble(
+            _LinenInit(held, input_shape, found),
+            _LinenApply(held, found),
+            _LinenApplyTrain(held, found, tuple(rngs)),
+            input_shape,
+        )
+    except (InvalidRngError, ModifyScopeVariableError) as error:
+        raise ValueError(
+            "the module draws random numbers, or moves its statistics, in its evaluation call, "
+            "which must be a function of weights and inputs alone; name the argument that says "
+            f"whether it trains as mode='name' ({str(error).splitlines()[0]})"
+        ) from error
 
 
-def from_nnx(build: Callable[[nnx.Rngs], nnx.Module], *, input_shape: tuple[int, ...]) -> Model:
+def from_nnx(
+    build: Callable[[nnx.Rngs], nnx.Module],
+    *,
+    input_shape: tuple[int, ...],
+    mode: str | Mapping[str, bool] | None = None,
+) -> Model:
     """Returns the model of a `flax.nnx` module.
 
     `nnx.Param` becomes `Variables.params`; every other variable but random-number state becomes
-    `Variables.state`. Training and evaluation use `module.train()` and `module.eval()`.
+    `Variables.state`. Training and evaluation use `module.train()` and `module.eval()`, and the
+    arguments of `__call__` that `from_linen` recognises too.
 
     Args:
       build: makes the module from `nnx.Rngs`, as `lambda rngs: Net(rngs=rngs)`. Pass the same
         function each time to share compilations.
       input_shape: the shape of one example.
+      mode: see `from_linen`.
 
     Raises:
-      ValueError: the module does not map to [n, c].
+      ValueError: see `from_linen`.
     """
-    return _assemble(_NnxInit(build), _NnxApply(build), _NnxApplyTrain(build), input_shape)
+    held = _Held(build)
+    parts: list[Any] = []
+
+    def built(key: Key[Array, ""]) -> Variables:
+        module = build(nnx.Rngs(key))
+        parts[:] = [module, *(part for _, part in nnx.iter_graph(module))]
+        return _NnxInit(held)(key)
+
+    shapes = jax.eval_shape(built, jax.random.key(0))
+    drops = any(isinstance(part, nnx.Dropout) and part.rate > 0 for part in parts)
+    normalises = any(isinstance(part, nnx.BatchStat) for part in parts)
+
+    def calls(mode: Mode) -> Calls:
+        train, evaluate = (partial(_call_nnx, held, mode, train) for train in (True, False))
+        return Calls(shapes, train, evaluate, drops, normalises)
+
+    found = choose_mode(type(parts[0]).__call__, mode, calls, input_shape)
+    return _assemble(
+        _NnxInit(held), _NnxApply(held, found), _NnxApplyTrain(held, found), input_shape
+    )
 
 
 def from_functions(
@@ -72,8 +137,9 @@ def from_functions(
     Raises:
       ValueError: `apply` does not map to [n, c].
     """
+    held = _Held(apply)
     return _assemble(
-        _FunctionInit(init), _FunctionApply(apply), _FunctionApplyTrain(apply), input_shape
+        _FunctionInit(_Held(init)), _FunctionApply(held), _FunctionApplyTrain(held), input_shape
     )
 
 
@@ -102,6 +168,35 @@ def _assemble(
     return Model(init, apply, apply_train, layers, shape, _n_classes(apply, shapes, shape))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Held:
+    """What a user gave, so that it can be part of a static argument of `jax.jit`.
+
+    It compares by value where it can be hashed. A module with a list or an array among its
+    attributes cannot, and compares by identity: only the very same object shares a compilation.
+    """
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Held):
+            return NotImplemented
+        if self.value is other.value:
+            return True
+        return _hashes(self.value) and _hashes(other.value) and bool(self.value == other.value)
+
+    def __hash__(self) -> int:
+        return hash(self.value) if _hashes(self.value) else id(self.value)
+
+
+def _hashes(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
 @dataclasses.dataclass(frozen=True)
 class _Frozen:
     apply: Callable[[Variables, Array], Array]
@@ -112,42 +207,60 @@ class _Frozen:
 
 @dataclasses.dataclass(frozen=True)
 class _LinenInit:
-    module: Any
+    held: _Held
     input_shape: tuple[int, ...]
+    mode: Mode
 
     def __call__(self, key: Key[Array, ""]) -> Variables:
         return self.ordered(key, [])
 
     def ordered(self, key: Key[Array, ""], order: list[Path]) -> Variables:
         x = jnp.zeros((1, *self.input_shape))
-        variables = self.module.init(key, x, **_mode(self.module, train=False))
+        variables = self.held.value.init(key, x, **arguments(self.mode, train=False))
         order.extend(_subtrees(variables.get("params", {})))
         return _split_collections(variables)
 
 
 @dataclasses.dataclass(frozen=True)
 class _LinenApply:
-    module: Any
+    held: _Held
+    mode: Mode
 
     def __call__(self, variables: Variables, x: Array) -> Array:
-        return self.module.apply(_collections(variables), x, **_mode(self.module, train=False))
+        evaluation = arguments(self.mode, train=False)
+        return self.held.value.apply(_collections(variables), x, **evaluation)
 
 
 @dataclasses.dataclass(frozen=True)
 class _LinenApplyTrain:
-    module: Any
+    held: _Held
+    mode: Mode
+    rngs: tuple[str, ...]
 
     def __call__(self, variables: Variables, x: Array, key: Key[Array, ""]) -> tuple[Array, State]:
-        mode = _mode(self.module, train=True)
-        collections, rngs = _collections(variables), {"dropout": key}
+        training = arguments(self.mode, train=True)
+        collections, rngs = _collections(variables), _streams(key, self.rngs)
+        module = self.held.value
         if not variables.state:
-            return self.module.apply(collections, x, rngs=rngs, **mode), variables.state
-        return self.module.apply(collections, x, rngs=rngs, mutable=list(variables.state), **mode)
+            return module.apply(collections, x, rngs=rngs, **training), variables.state
+        return module.apply(collections, x, rngs=rngs, mutable=list(variables.state), **training)
 
 
-def _mode(module: Any, *, train: bool) -> dict[str, bool]:
-    takes_train = "train" in inspect.signature(type(module).__call__).parameters
-    return {"train": train} if takes_train else {}
+def _streams(key: Key[Array, ""], named: tuple[str, ...]) -> dict[str, Key[Array, ""]]:
+    """Returns the keys of a training call; flax serves a stream without one from `params`."""
+    others = ("params", *(name for name in named if name != "dropout"))
+    return {
+        "dropout": key,
+        **{name: jax.random.fold_in(key, index) for index, name in enumerate(others)},
+    }
+
+
+def _note(seen: set[type], call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    """Runs a method of a module, and notes which layers with a training mode are there."""
+    module = context.module
+    if isinstance(module, nn.BatchNorm) or (isinstance(module, nn.Dropout) and module.rate > 0):
+        seen.add(nn.BatchNorm if isinstance(module, nn.BatchNorm) else nn.Dropout)
+    return call(*args, **kwargs)
 
 
 def _collections(variables: Variables) -> dict[str, Any]:
@@ -159,18 +272,15 @@ def _split_collections(variables: Mapping[str, Any]) -> Variables:
     return Variables(variables.get("params", {}), state)
 
 
-_NnxBuild = Callable[[nnx.Rngs], nnx.Module]
-
-
 @dataclasses.dataclass(frozen=True)
 class _NnxInit:
-    build: _NnxBuild
+    held: _Held
 
     def __call__(self, key: Key[Array, ""]) -> Variables:
         return self.ordered(key, [])
 
     def ordered(self, key: Key[Array, ""], order: list[Path]) -> Variables:
-        module = self.build(nnx.Rngs(key))
+        module = self.held.value(nnx.Rngs(key))
         _, params, _, state = _split(module)
         pure = _pure_dict(params)
         present = set(_subtrees(pure))
@@ -180,26 +290,35 @@ class _NnxInit:
 
 @dataclasses.dataclass(frozen=True)
 class _NnxApply:
-    build: _NnxBuild
+    held: _Held
+    mode: Mode
 
     def __call__(self, variables: Variables, x: Array) -> Array:
-        module = _nnx_module(self.build, variables, jax.random.key(0))
-        module.eval()
-        return module(x)
+        return _call_nnx(self.held, self.mode, False, variables, x, jax.random.key(0))[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class _NnxApplyTrain:
-    build: _NnxBuild
+    held: _Held
+    mode: Mode
 
     def __call__(self, variables: Variables, x: Array, key: Key[Array, ""]) -> tuple[Array, State]:
-        module = _nnx_module(self.build, variables, key)
+        return _call_nnx(self.held, self.mode, True, variables, x, key)
+
+
+def _call_nnx(
+    held: _Held, mode: Mode, train: bool, variables: Variables, x: Array, key: Key[Array, ""]
+) -> tuple[Array, State]:
+    module = _nnx_module(held.value, variables, key)
+    if train:
         module.train()
-        logits = module(x)
-        return logits, _pure_dict(_split(module)[3])
+    else:
+        module.eval()
+    logits = module(x, **arguments(mode, train=train))
+    return logits, _pure_dict(_split(module)[3])
 
 
-def _nnx_module(build: _NnxBuild, variables: Variables, key: Key[Array, ""]) -> Any:
+def _nnx_module(build: Callable[..., Any], variables: Variables, key: Key[Array, ""]) -> Any:
     """Rebuilds the module inside the trace; the arrays of the build are dead code to XLA."""
     graph, params, rngs, state = _split(build(nnx.Rngs(key)))
     nnx.replace_by_pure_dict(params, variables.params)
@@ -247,31 +366,31 @@ def _definition_order(module: Any) -> list[Path]:
 
 @dataclasses.dataclass(frozen=True)
 class _FunctionInit:
-    init: Callable[[Key[Array, ""]], Params]
+    held: _Held
 
     def __call__(self, key: Key[Array, ""]) -> Variables:
-        return Variables(self.init(key))
+        return Variables(self.held.value(key))
 
     def ordered(self, key: Key[Array, ""], order: list[Path]) -> Variables:
-        params = self.init(key)
+        params = self.held.value(key)
         order.extend(_subtrees(params))
         return Variables(params)
 
 
 @dataclasses.dataclass(frozen=True)
 class _FunctionApply:
-    apply: Callable[[Params, Array], Array]
+    held: _Held
 
     def __call__(self, variables: Variables, x: Array) -> Array:
-        return self.apply(variables.params, x)
+        return self.held.value(variables.params, x)
 
 
 @dataclasses.dataclass(frozen=True)
 class _FunctionApplyTrain:
-    apply: Callable[[Params, Array], Array]
+    held: _Held
 
     def __call__(self, variables: Variables, x: Array, key: Key[Array, ""]) -> tuple[Array, State]:
-        return self.apply(variables.params, x), variables.state
+        return self.held.value(variables.params, x), variables.state
 
 
 def _subtrees(params: Params, path: Path = ()) -> list[Path]:

@@ -7,13 +7,15 @@ is called with `(key, model, variables, task)`; the Protocols below say what eac
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
+
+from unlearnkit.rows import check_rows
 
 Params: TypeAlias = Any
 """A pytree of arrays; nested dicts for the models of this library."""
@@ -79,9 +81,22 @@ class Dataset(NamedTuple):
         """The number of examples."""
         return int(self.y.shape[0])
 
-    def take(self, indices: Int[Array | np.ndarray, " m"]) -> Dataset:
-        """Returns the examples at `indices`, in that order."""
-        return jax.tree.map(lambda array: array[indices], self)
+    def take(
+        self,
+        indices: Int[Array | np.ndarray, " m"] | Bool[Array | np.ndarray, " n"] | Sequence[int],
+    ) -> Dataset:
+        """Returns the examples at `indices`, in that order.
+
+        Args:
+          indices: [m] integers from 0 that may repeat, or [n] booleans, true where an example is
+            taken. Under tracing their values are not looked at.
+
+        Raises:
+          TypeError: neither integers nor booleans.
+          ValueError: an index that is negative or beyond the data, or booleans of another number.
+        """
+        rows = check_rows(indices, self.size)
+        return jax.tree.map(lambda array: array[rows], self)
 
 
 class SoftDataset(NamedTuple):
@@ -169,18 +184,29 @@ class Model(NamedTuple):
     origin: tuple[str, tuple[tuple[str, Any], ...]] | None = None
 
     @staticmethod
-    def from_linen(module: Any, *, input_shape: tuple[int, ...]) -> Model:
+    def from_linen(
+        module: Any,
+        *,
+        input_shape: tuple[int, ...],
+        mode: str | Mapping[str, bool] | None = None,
+        rngs: Sequence[str] = (),
+    ) -> Model:
         """Returns the model of a `flax.linen` module; see `unlearnkit.adapters.from_linen`."""
         from unlearnkit import adapters
 
-        return adapters.from_linen(module, input_shape=input_shape)
+        return adapters.from_linen(module, input_shape=input_shape, mode=mode, rngs=rngs)
 
     @staticmethod
-    def from_nnx(build: Callable[..., Any], *, input_shape: tuple[int, ...]) -> Model:
+    def from_nnx(
+        build: Callable[..., Any],
+        *,
+        input_shape: tuple[int, ...],
+        mode: str | Mapping[str, bool] | None = None,
+    ) -> Model:
         """Returns the model of a `flax.nnx` module; see `unlearnkit.adapters.from_nnx`."""
         from unlearnkit import adapters
 
-        return adapters.from_nnx(build, input_shape=input_shape)
+        return adapters.from_nnx(build, input_shape=input_shape, mode=mode)
 
     @staticmethod
     def from_functions(
@@ -199,7 +225,8 @@ class SolveInfo(NamedTuple):
     """How a linear solve of A x = b ended.
 
     Attributes:
-      residual: ‖b - A x‖ / ‖b‖, recomputed from x at the end (0 where b = 0).
+      residual: ‖b - A x‖ / ‖b‖, recomputed from x at the end (0 where b = 0); infinite where x is
+        out of the range of its dtype.
       steps: iterations taken.
       converged: whether residual <= tol.
       curvature: the least p·Ap / p·p met, NaN where the solver meets none.

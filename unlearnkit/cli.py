@@ -1,13 +1,17 @@
 """The command line: `python -m unlearnkit verify LOG --data mnist --data-dir DIR`.
 
-Exit codes: 0 the log is valid, 1 it is not, 2 it cannot be verified (unreadable, tampered with,
-about other data, or arguments that make no sense).
+Exit codes: 0 VALID, 1 INVALID, 2 the log cannot be verified (unreadable, tampered with, about other
+data, arguments that make no sense, or any failure of the program), 3 INCOMPLETE: right as far as it
+goes, 4 UNPROVEN: right, but what was checked is no proof; the summary says why.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
 import json
+import os
 import secrets
 import sys
 from collections.abc import Sequence
@@ -15,16 +19,26 @@ from pathlib import Path
 from typing import Annotated
 
 import jax
+import numpy as np
 import tyro
 
 from unlearnkit import data
-from unlearnkit.base import Dataset
+from unlearnkit.base import Dataset, Model
+from unlearnkit.data.indices import as_indices, read_indices
 from unlearnkit.files import write_json, write_text
-from unlearnkit.forging import Norm, calibrate, verify
+from unlearnkit.forging import Calibration, Norm, Verdict, calibrate, match_rows, verify
 from unlearnkit.reporting import verification_errors
-from unlearnkit.training import read_trajectory
+from unlearnkit.text import escaped
+from unlearnkit.training import load_variables, read_trajectory
 
-VALID, INVALID, UNREADABLE = 0, 1, 2
+EXIT_CODES = {
+    Verdict.VALID: 0,
+    Verdict.INVALID: 1,
+    Verdict.UNREADABLE: 2,
+    Verdict.INCOMPLETE: 3,
+    Verdict.UNPROVEN: 4,
+}
+"""Of each verdict."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,30 +48,55 @@ class LogArguments:
     Attributes:
       log: the folder of the log.
       data: digits, mnist, fashion_mnist, cifar10, cifar100, svhn_cropped, an .npz, or a folder of
-        images; normalised as the log says.
+        images; normalised as the log says. Of these, the examples that the log names are taken.
       split: train or test.
+      rows: a .npy, .json or .txt file: the rows of the split that the log must be about, in its
+        order; without it they are found, and told.
+      model: package.module:factory, a function that returns the network, where the log has no
+        name that makes it; it may take input_shape and n_classes.
       data_dir: the folder of prepared datasets.
       norm: the measure of errors.
-      seed: of what is drawn at random; without one it is drawn from the system's entropy.
+      seed: of what is drawn at random, 0 to 4294967295; without one it is drawn from the system's
+        entropy, so that nobody can know it.
     """
 
     log: Annotated[Path, tyro.conf.Positional]
     data: str
     split: str = "train"
+    rows: Path | None = None
+    model: str | None = None
     data_dir: Path | None = None
     norm: Norm = "l2"
     seed: int | None = None
 
     def load(self) -> Dataset:
-        """Returns the data under the log's normalisation."""
-        normalisation = read_trajectory(self.log).claim.data.normalisation
-        return data.load(
-            self.data, split=self.split, data_dir=self.data_dir, normalisation=normalisation
+        """Returns the log's examples under its normalisation."""
+        log = read_trajectory(self.log)
+        found = data.load(
+            self.data,
+            split=self.split,
+            data_dir=self.data_dir,
+            normalisation=log.claim.data.normalisation,
         )
+        if self.rows is not None:
+            return found.take(_check_rows(as_indices(read_indices(self.rows), name="rows"), found))
+        rows = match_rows(log, found)
+        named, order = np.unique(rows), "in their order"
+        if not np.array_equal(rows, np.arange(len(rows))):
+            order = "in another order"
+        print(f"data: {len(named)} of the {found.size} rows of {self.data} {self.split}, {order}")
+        return found.take(rows)
+
+    def network(self) -> Model | None:
+        """Returns the network that --model makes, None without one."""
+        return None if self.model is None else _make_model(self.model, self.log)
 
     def key(self) -> jax.Array:
         """Returns the key of what is drawn at random."""
-        return jax.random.key(secrets.randbits(32) if self.seed is None else self.seed)
+        seed = secrets.randbits(32) if self.seed is None else self.seed
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed must be in 0 … {2**32 - 1}, got {seed}")
+        return jax.random.key(seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +104,12 @@ class Verify(LogArguments):
     """Replays a log of training and judges it.
 
     Attributes:
-      tolerance: the largest error that is accepted; 0 wants every bit.
-      calibration: what `calibrate --json` wrote, for its tolerance and its band of honest errors.
-      steps: all, random:N segments, or top:Q of each epoch.
+      tolerance: the largest error of the weights that is accepted; 0 wants every bit.
+      calibration: what `calibrate --json` wrote about this log, for its limits and its band of
+        honest errors.
+      steps: all, random:N segments, top:Q of each epoch, or top:Q+random:N.
+      start: a file that save_variables wrote: the weights that a run from pretrained weights must
+        have begun at; without it such a log is UNPROVEN.
       head: what the log's head must be.
       at_once: segments in one batched call.
       json: a file for the report.
@@ -77,6 +119,7 @@ class Verify(LogArguments):
     tolerance: float | None = None
     calibration: Path | None = None
     steps: str = "all"
+    start: Path | None = None
     head: str | None = None
     at_once: int = 1
     json: Path | None = None
@@ -84,14 +127,19 @@ class Verify(LogArguments):
 
     def __call__(self) -> int:
         """Returns the exit code."""
-        tolerance, band = self._accepted()
+        _check_outputs(self.json, self.figure)
+        key, calibration = self.key(), self._calibration()
+        start = None if self.start is None else load_variables(self.start)
         report = verify(
             self.log,
             self.load(),
-            tolerance=tolerance,
+            tolerance=self.tolerance,
+            calibration=calibration,
             norm=self.norm,
             steps=self.steps,
-            key=self.key(),
+            model=self.network(),
+            start=start,
+            key=key,
             head=self.head,
             at_once=self.at_once,
         )
@@ -100,35 +148,34 @@ class Verify(LogArguments):
             write_json(self.json, report.as_json())
         if self.figure is not None:
             errors = (report.errors, report.carried_errors)
-            drawn = verification_errors(report.steps, *errors, tolerance, self.norm, band)
+            band = None if calibration is None else calibration.band
+            drawn = verification_errors(report.steps, *errors, report.tolerance, self.norm, band)
             write_text(self.figure, drawn)
-        return VALID if report.valid else INVALID
+        return EXIT_CODES[report.verdict]
 
-    def _accepted(self) -> tuple[float, tuple[float, float] | None]:
-        """Returns the tolerance, and the least and largest error of honest replays if known."""
+    def _calibration(self) -> Calibration | None:
         if self.calibration is None:
-            return self.tolerance or 0.0, None
-        found = json.loads(self.calibration.read_text(encoding="utf-8"))
+            return None
         try:
-            norm, proposed, (least, largest) = (found[n] for n in ("norm", "tolerance", "band"))
-        except (KeyError, TypeError, ValueError):
+            found = Calibration.from_json(json.loads(self.calibration.read_text(encoding="utf-8")))
+        except ValueError:
             raise ValueError(f"{self.calibration} is not what calibrate --json writes") from None
-        if norm != self.norm:
+        if found.norm != self.norm:
             raise ValueError(
-                f"{self.calibration} was measured in {norm}, not {self.norm}; "
-                f"give --norm {norm}, or calibrate anew"
+                f"{self.calibration} was measured in {found.norm}, not {self.norm}; "
+                f"give --norm {found.norm}, or calibrate anew"
             )
-        return proposed if self.tolerance is None else self.tolerance, (least, largest)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibrate(LogArguments):
-    """Measures how far honest replays of a log differ, and proposes a tolerance.
+    """Measures how far honest replays of a log differ, and proposes limits for `verify`.
 
     Attributes:
       segments: how many are replayed.
       shuffles: orders of the batches that are tried.
-      margin: the tolerance is so many times the largest benign error.
+      margin: the limits are so many times the largest benign errors.
       json: a file for the result, which `verify --calibration` reads.
     """
 
@@ -139,11 +186,13 @@ class Calibrate(LogArguments):
 
     def __call__(self) -> int:
         """Returns the exit code."""
+        _check_outputs(self.json)
         calibration = calibrate(
             self.key(),
             self.log,
             self.load(),
             norm=self.norm,
+            model=self.network(),
             segments=self.segments,
             shuffles=self.shuffles,
             margin=self.margin,
@@ -151,7 +200,7 @@ class Calibrate(LogArguments):
         print(calibration.summary())
         if self.json is not None:
             write_json(self.json, calibration.as_json())
-        return VALID
+        return 0
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -164,11 +213,47 @@ def run(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         return command()
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"cannot be verified: {error}", file=sys.stderr)
-        return UNREADABLE
+    except Exception as error:  # whatever fails, exit code 1 says that the log is INVALID
+        known = isinstance(error, ValueError | TypeError | OSError | ImportError)
+        told = str(error) if known else f"{type(error).__name__}: {error}"
+        print(f"cannot be verified: {escaped(told, 2000)}", file=sys.stderr)
+        return EXIT_CODES[Verdict.UNREADABLE]
 
 
-def main() -> None:
-    """Runs the command line and exits."""
-    sys.exit(run())
+def _check_outputs(*paths: Path | None) -> None:
+    """Refuses files that could not be written, before anything is replayed."""
+    for path in paths:
+        if path is None:
+            continue
+        folder = path.parent
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {folder} for {path.name}; make it first")
+        if path.is_dir() or not os.access(folder, os.W_OK):
+            raise PermissionError(f"{path} cannot be written; name another file")
+
+
+def _check_rows(rows: np.ndarray, dataset: Dataset) -> np.ndarray:
+    if rows.dtype == np.bool_ and len(rows) == dataset.size:
+        return np.flatnonzero(rows)
+    if rows.dtype == np.bool_ or rows.min() < 0 or rows.max() >= dataset.size:
+        raise ValueError(
+            f"rows must be integers in 0 … {dataset.size - 1}, or {dataset.size} booleans"
+        )
+    return rows
+
+
+def _make_model(text: str, log: Path) -> Model:
+    """Returns what the function package.module:factory makes."""
+    module, _, name = text.partition(":")
+    if not module or not name:
+        raise ValueError(f"model must be package.module:factory, got {text!r}")
+    factory = getattr(importlib.import_module(module), name, None)
+    if not callable(factory):
+        raise ValueError(f"{module} has no function {name}")
+    network = read_trajectory(log).claim.network
+    known = {"input_shape": network.input_shape, "n_classes": network.n_classes}
+    taken = inspect.signature(factory).parameters
+    made = factory(**{option: value for option, value in known.items() if option in taken})
+    if not isinstance(made, Model):
+        raise TypeError(f"{text} must return a Model, got {type(made).__name__}")
+    return made

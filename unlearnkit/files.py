@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,29 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def as_json(value: Any) -> Any:
+    """Returns `value` with numbers that JSON does not know as what it knows.
+
+    NaN is null, an infinity its name (`inf`, `-inf`), a number of NumPy one of Python;
+    `numbers_from_json` reads them back.
+    """
+    if isinstance(value, Mapping):
+        return {str(name): as_json(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(part) for part in value]
+    if isinstance(value, np.generic):
+        return as_json(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def numbers_from_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns numbers by name as they were before `as_json`; what is no number stays."""
+    names = {None: math.nan, "inf": math.inf, "-inf": -math.inf}
+    return {name: names.get(value, value) for name, value in values.items()}
 
 
 def read_regular_file(path: Path, *, at_most: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
 
 import jax
@@ -27,9 +28,10 @@ from unlearnkit.base import (
     Unlearned,
     Unlearner,
     UnlearnInfo,
+    Variables,
 )
 from unlearnkit.data import ForgetRequest, choose_split
-from unlearnkit.training import DivergedError, Recipe, fit_many, train_like
+from unlearnkit.training import Batching, DivergedError, Recipe, fit_many, train_like
 from unlearnkit.validation import check_compatible
 
 ORIGINAL = "original"
@@ -51,6 +53,8 @@ def compare(
     seeds: int = 5,
     attacks: Sequence[MembershipInference] = DEFAULT_ATTACKS,
     on_stage: OnStage | None = None,
+    compile_at_once: int = 1,
+    batching: Batching | None = None,
 ) -> Iterator[Record]:
     """Yields the original network's record and each method's, seed by seed.
 
@@ -71,6 +75,11 @@ def compare(
       seeds: repetitions.
       attacks: membership attacks of the audit.
       on_stage: called as the work goes on.
+      compile_at_once: methods of the first seed that run side by side, in threads, so that their
+        programs compile at the same time; the times of that seed then hold waiting for one another.
+        Records do not depend on it otherwise, and come in the same order.
+      batching: of the originals and the references, see `fit_many`; `map` for a network that keeps
+        an accelerator busy alone.
 
     Raises:
       ValueError: data that do not fit the model, or a forget request that they cannot answer.
@@ -78,6 +87,8 @@ def compare(
     """
     if seeds < 1:
         raise ValueError(f"seeds must be >= 1, got {seeds}")
+    if compile_at_once < 1:
+        raise ValueError(f"compile_at_once must be >= 1, got {compile_at_once}")
     methods = {name: train_like(method, recipe) for name, method in methods.items()}
     if ORIGINAL in methods:
         raise ValueError(f"{ORIGINAL!r} is the row of the untouched network; rename the method")
@@ -97,6 +108,7 @@ def compare(
         train,
         recipe,
         subsets=whole,
+        batching=batching,
         on_epoch=announce(on_stage, f"training the originals{many}", recipe.epochs),
     )
     references = fit_many(
@@ -105,6 +117,7 @@ def compare(
         train,
         recipe,
         subsets=kept,
+        batching=batching,
         on_epoch=announce(on_stage, f"training the references{many}", recipe.epochs),
     )
     for seed, split in enumerate(splits):
@@ -117,15 +130,30 @@ def compare(
         audit_key = audit_keys[seed]
         judged = audit_reference(audit_key, model, reference, task)
         yield _judge(ORIGINAL, seed, untouched, audit_key, model, task, judged, attacks)
-        for index, (name, method) in enumerate(methods.items()):
+
+        def run(
+            numbered: tuple[int, tuple[str, Unlearner]],
+            seed: int = seed,
+            task: Task = task,
+            original: Variables = original,
+            judged: Reference = judged,
+        ) -> Record:
+            index, (name, method) = numbered
             on_epoch = announce(on_stage, f"{name}, seed {seed + 1} of {seeds}", _epochs(method))
             method_key = jax.random.fold_in(method_keys[seed], index)
+            audit_key = jax.random.clone(audit_keys[seed])
             try:
                 unlearned = method(method_key, model, original, task, on_epoch=on_epoch)
-                record = _judge(name, seed, unlearned, audit_key, model, task, judged, attacks)
+                return _judge(name, seed, unlearned, audit_key, model, task, judged, attacks)
             except DivergedError as error:
-                record = Record(name, seed, {}, Cost(0.0, 0.0), diverged=str(error))
-            yield record
+                return Record(name, seed, {}, Cost(0.0, 0.0), diverged=str(error))
+
+        numbered = enumerate(methods.items())
+        if seed == 0 and compile_at_once > 1:
+            with ThreadPoolExecutor(compile_at_once) as pool:
+                yield from pool.map(run, numbered)
+        else:
+            yield from map(run, numbered)
 
 
 def _judge(

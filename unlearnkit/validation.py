@@ -7,6 +7,7 @@ reduced there and only the verdict comes back.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Collection
 from typing import Any, get_args
 
@@ -15,6 +16,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from unlearnkit.base import Dataset, Model, Task, Variables
+from unlearnkit.separability import check_logits, check_rows_alone
+from unlearnkit.shared_rows import count_shared, range_of
+
+FAR = 12.0
+"""Pixels are in [0, 1]; standardised ones of a wrong name, and images with strong noise on them,
+stay below this; bytes, and the 0 to 16 of raw digits, do not."""
+SIDE = 4
+"""Of the smallest image that is recognised flattened."""
+SHARED = 0.01
+"""The share of test examples that are training examples from which it is said. The exact copies
+across the two parts of MNIST, CIFAR-10, CIFAR-100 and the like are fewer."""
+
+
+class InputWarning(UserWarning):
+    """An input that is accepted, since somebody may mean it, but is more likely a mistake."""
 
 
 def check_at_least(settings: Any, least: float, *names: str) -> None:
@@ -121,6 +137,9 @@ def check_dataset(dataset: Dataset, *, name: str = "dataset") -> None:
     Raises:
       TypeError: x is not floating point or y not integer.
       ValueError: no examples, lengths that differ, labels below 0, NaN or infinity.
+
+    Warns:
+      InputWarning: pixels far outside of [0, 1] under the normalisation, as 0 … 255.
     """
     x, y = dataset.x, dataset.y
     if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -137,6 +156,55 @@ def check_dataset(dataset: Dataset, *, name: str = "dataset") -> None:
     if x.size == 0:
         raise ValueError(f"{name} must hold at least one example, got x {list(x.shape)}")
     check_finite(x, name=name)
+    _warn_of_range(dataset, name)
+
+
+def _warn_of_range(dataset: Dataset, name: str) -> None:
+    x, normalisation = dataset.x, dataset.normalisation
+    low, high, whole = range_of(x)
+    ends = [
+        value * std + mean
+        for value in (low, high)
+        for mean, std in zip(normalisation.mean, normalisation.std, strict=True)
+    ]
+    # Features without a shape, as ages or incomes, may be anything; many in whole numbers of
+    # 0 … 255 are flattened pixels.
+    images = x.ndim > 2 and max(map(abs, ends)) > FAR
+    bytes_in_rows = x.ndim == 2 and x.shape[1] >= SIDE**2 and whole and max(ends) > FAR
+    if images or bytes_in_rows:
+        warnings.warn(
+            f"x of {name} holds values from {low:g} to {high:g}, which the normalisation "
+            f"{normalisation.name!r} takes for pixels from {min(ends):g} to {max(ends):g}, where "
+            "0 to 1 is expected; divide pixels of 0 … 255 by 255, or give the Dataset the "
+            "normalisation of these units, as Normalisation('bytes', (0.0,), (1 / 255,))",
+            InputWarning,
+            stacklevel=3,
+        )
+
+
+def check_held_out(train: Collection[Dataset], test: Dataset, *, name: str = "test") -> None:
+    """Returns nothing; warns of held-out examples that are among the training examples.
+
+    An audit that compares what was trained on with what was not compares a thing with itself there.
+    Rows are compared by a hash of their inputs to the last bit; a percent and less is not told.
+
+    Args:
+      train: the parts of the training set.
+      test: the held-out examples.
+      name: what the message calls them.
+
+    Warns:
+      InputWarning: more than 1 % of the smaller of the two sets is in both.
+    """
+    shared, of = count_shared([test.x], [part.x for part in train])
+    if shared > SHARED * of:
+        warnings.warn(
+            f"{shared} of {of} examples are in both the {name} set and the training set "
+            f"({test.size} and {sum(part.size for part in train)} examples): what is measured on "
+            f"them is not measured on unseen data; remove the copies, or hold out other examples",
+            InputWarning,
+            stacklevel=3,
+        )
 
 
 def check_compatible(dataset: Dataset, model: Model, *, name: str = "dataset") -> None:
@@ -188,7 +256,9 @@ def check_variables(variables: Variables, model: Model) -> None:
       model: the network.
 
     Raises:
-      ValueError: an array that is missing, extra or of another shape, by its name.
+      ValueError: an array that is missing, extra or of another shape, by its name; a network whose
+        output at an input depends on the other inputs of its batch, or is made of probabilities
+        (asked once a model on inputs made up for it, not of models of this library).
     """
     expected, found = _init_shapes(model), _named_shapes(variables)
     wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
@@ -199,6 +269,17 @@ def check_variables(variables: Variables, model: Model) -> None:
             f"the model has {expected.get(first, 'none')} ({len(wrong)} arrays differ); "
             "use variables that this model was trained to"
         )
+    if model.origin is None:
+        inputs = _made_up_inputs(tuple(model.input_shape))
+        check_rows_alone(model.apply, variables, inputs, what="the model in evaluation mode")
+        check_logits(model.apply, variables, inputs)
+
+
+@functools.lru_cache(maxsize=16)
+def _made_up_inputs(shape: tuple[int, ...]) -> np.ndarray:
+    """Returns three inputs of different size; whole numbers too, as tokens are."""
+    drawn = np.random.default_rng(0).uniform(0, 1, (3, *shape))
+    return (drawn * np.array([1.0, 3.0, 9.0]).reshape(3, *(1,) * len(shape))).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=64)

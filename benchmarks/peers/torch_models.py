@@ -112,6 +112,52 @@ def total_gradient(
     return -cross, float(torch.sqrt(dot(r, r) / dot(list(b), list(b))))
 
 
+def hessian_product(
+    apply: Callable[[Params, torch.Tensor], torch.Tensor],
+    params: Params,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    vector: Params,
+) -> list[torch.Tensor]:
+    """Returns the product of the loss's Hessian with a vector, by double backward."""
+    weights = {name: leaf.detach().requires_grad_(True) for name, leaf in params.items()}
+    leaves = list(weights.values())
+    gradient = torch.autograd.grad(F.cross_entropy(apply(weights, x), y), leaves, create_graph=True)
+    return list(torch.autograd.grad(gradient, leaves, grad_outputs=[vector[n] for n in weights]))
+
+
+def empirical_ntk(
+    apply: Callable[[Params, torch.Tensor], torch.Tensor],
+    params: Params,
+    x: torch.Tensor,
+    *,
+    chunk: int | None = None,
+) -> torch.Tensor:
+    """Returns the NTK [n, c, n, c] by contracting `torch.func`'s Jacobians, leaf by leaf."""
+
+    def one(p: Params, example: torch.Tensor) -> torch.Tensor:
+        return apply(p, example[None])[0]
+
+    rows = torch.func.vmap(torch.func.jacrev(one), in_dims=(None, 0), chunk_size=chunk)(params, x)
+    leaves = [leaf.flatten(2) for leaf in rows.values()]
+    return torch.stack([torch.einsum("iap,jbp->iajb", leaf, leaf) for leaf in leaves]).sum(0)
+
+
+def ntk_product(
+    apply: Callable[[Params, torch.Tensor], torch.Tensor],
+    params: Params,
+    x: torch.Tensor,
+    vector: torch.Tensor,
+) -> torch.Tensor:
+    """Returns the NTK times a vector [n, c] by one `vjp` and one `jvp`, no kernel stored."""
+
+    def of_params(p: Params) -> torch.Tensor:
+        return apply(p, x)
+
+    direction = torch.func.vjp(of_params, params)[1](vector)[0]
+    return torch.func.jvp(of_params, (params,), (direction,))[1]
+
+
 def per_example_gradients(
     apply: Callable[[Params, torch.Tensor], torch.Tensor],
     params: Params,

@@ -74,7 +74,7 @@ def reproduce(
         report = verify(
             folder, train, tolerance=calibration.tolerance, model=model, steps=steps, key=verify_key
         )
-    largest = max(band.largest for band in calibration.bands if band.benign)
+    largest = max(band.largest.weights for band in calibration.bands if band.benign)
     measured = {**calibration.as_json(), "largest": largest, "n_parameters": report.n_parameters}
     return {**rounded(measured), "verified": verdict(report)}
 
@@ -84,6 +84,7 @@ def verdict(report: VerificationReport) -> dict[str, Any]:
     return rounded(
         {
             "valid": report.valid,
+            "verdict": str(report.verdict),
             "tolerance": report.tolerance,
             "segments": len(report.steps),
             "accepted": int(report.accepted.sum()),

@@ -14,7 +14,7 @@ from jaxtyping import Array, Key
 from experiments.poison_unlearning.pictures import Shown, show
 from experiments.poison_unlearning.setting import Data, Poison, Setting
 from unlearnkit.base import Cost, Poisoned, Record
-from unlearnkit.files import write_json
+from unlearnkit.files import as_json, numbers_from_json, write_json
 from unlearnkit.poison_study import PoisonRecord, poison_and_unlearn
 from unlearnkit.study import OnStage
 
@@ -69,16 +69,18 @@ def save_grid(path: Path, records: Sequence[PoisonRecord], run: Mapping[str, Any
         for record in records
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**run, "records": lines})
+    write_json(path, as_json({**run, "records": lines}))
 
 
 def load_grid(path: Path) -> tuple[dict[str, Any], list[PoisonRecord]]:
     """Returns the settings and the records that `save_grid` wrote."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    records = [
-        PoisonRecord(**{**line, "cost": Cost(**line["cost"])}) for line in content.pop("records")
-    ]
-    return content, records
+    return content, [_record(line) for line in content.pop("records")]
+
+
+def _record(line: dict[str, Any]) -> PoisonRecord:
+    cost = Cost(**numbers_from_json(line["cost"]))
+    return PoisonRecord(**{**line, "metrics": numbers_from_json(line["metrics"]), "cost": cost})
 
 
 def as_rows(records: Sequence[PoisonRecord]) -> list[Record]:

@@ -39,7 +39,7 @@ from experiments.poison_unlearning.setting import (
     some,
 )
 from experiments.poison_unlearning.shift import study_shift
-from unlearnkit.files import write_json, write_text
+from unlearnkit.files import as_json, write_json, write_text
 from unlearnkit.poisoning import PoisonWarning
 from unlearnkit.provenance import provenance
 from unlearnkit.study import OnStage
@@ -128,7 +128,7 @@ def _run_part(
             _grid(key, setting, part, data, on_stage, path, run, started)
             return
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**run, "seconds": _since(started), "figure": figure})
+    write_json(path, as_json({**run, "seconds": _since(started), "figure": figure}))
 
 
 def _grid(

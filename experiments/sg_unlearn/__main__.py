@@ -38,7 +38,7 @@ from experiments.sg_unlearn.settings import Setting, settings
 from unlearnkit import models
 from unlearnkit.base import Dataset, Model
 from unlearnkit.data import describe, load
-from unlearnkit.files import write_json, write_text
+from unlearnkit.files import as_json, write_json, write_text
 from unlearnkit.provenance import provenance
 from unlearnkit.reporting import loss_histograms
 from unlearnkit.study import OnStage
@@ -180,7 +180,7 @@ def _ablate(
     path = result_path(config.results, setting.dataset, "ablation", config.scale)
     path.parent.mkdir(parents=True, exist_ok=True)
     run = _describe(config, setting, "ablation", choices, started)
-    write_json(path, {**run, "ablation": ablation._asdict()})
+    write_json(path, as_json({**run, "ablation": ablation._asdict()}))
     write_text(path.with_name(f"{path.stem}-epochs.svg"), figures.ablation_figure(ablation))
     write_text(path.with_name(f"{path.stem}-alpha.svg"), figures.sweep_figure(ablation))
 

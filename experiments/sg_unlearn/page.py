@@ -159,7 +159,8 @@ def _choices(run: Mapping[str, Any]) -> list[str]:
 
 
 def _paper(table: PaperTable) -> str:
-    head = ["001", *(LABELS.get(name, name) for name in METRICS)]
+    labels = {**LABELS, "mia_loss_logistic_f1": "MIA F1"}
+    head = ["001", *(labels.get(name, name) for name in METRICS)]
     body = []
     for name, values in table.mean.items():
         label = NAMES[name] + (" (misprinted)" if (table.number, name) in MISPRINTED else "")

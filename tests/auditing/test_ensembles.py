@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,9 +19,10 @@ from unlearnkit.auditing import (
     unlearned_ensemble,
 )
 from unlearnkit.auditing.ensembles import answers_of_many
-from unlearnkit.base import Dataset
+from unlearnkit.base import Cost, Dataset, Unlearned, UnlearnInfo
 from unlearnkit.training import fit, predict
 from unlearnkit.unlearning import GradientAscent, Retrain
+from unlearnkit.validation import InputWarning
 
 KEY = jax.random.key(12)
 
@@ -30,8 +33,11 @@ def normals(shift, m, n, seed):
 
 def test_identical_ensembles_are_no_distance():
     margins = normals(0, 30, 50, 0)
-    assert klom(margins, margins).metrics["klom_mean"] == pytest.approx(0, abs=1e-12)
-    quality = forgetting_quality(margins, margins)
+    same = margins[::-1]  # networks have no order
+    with pytest.warns(InputWarning, match="the ensemble is compared with itself"):
+        assert klom(margins, same).metrics["klom_mean"] == pytest.approx(0, abs=1e-12)
+    with pytest.warns(InputWarning, match="the ensemble is compared with itself"):
+        quality = forgetting_quality(margins, same)
     assert quality.metrics["forgetting_quality"] == pytest.approx(1, abs=0.01)
     assert quality.metrics["epsilon_median"] == 0.0
 
@@ -136,6 +142,31 @@ def test_ensembles_judge_a_method(mlp, task, recipe):
     assert found["nothing"][1]["forgetting_quality"] < found["retrain"][1]["forgetting_quality"]
 
 
+def test_ensembles_come_from_one_original_or_from_many(mlp, task, recipe):
+    """A method that draws nothing leaves one network of one original, and many of many."""
+    seen = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Spy:
+        def __call__(self, key, model, variables, task, *, on_epoch=None):
+            seen.append((key, variables))
+            return Unlearned(variables, UnlearnInfo({}, Cost(7.0, 0.0)))
+
+    short = dataclasses.replace(recipe, epochs=2)
+    for originals, trainings in (("one", 1), ("many", 3)):
+        seen.clear()
+        ensemble = unlearned_ensemble(KEY, mlp, task, short, Spy(), count=3, originals=originals)
+        assert ensemble.originals == originals
+        per_run = 2 * (200 // 32) * 32
+        assert ensemble.cost.example_gradients == trainings * per_run + 3 * 7
+        spread = ensemble.margins["forget"].std(axis=0)
+        assert (spread.max() < 1e-6) == (originals == "one")
+        assert len({tuple(jax.random.key_data(key).tolist()) for key, _ in seen}) == 3
+        starts = [np.concatenate([np.ravel(w) for w in jax.tree.leaves(v)]) for _, v in seen]
+        assert np.array_equal(starts[0], starts[2]) == (originals == "one")
+    assert retrained_ensemble(KEY, mlp, task, short, count=2).originals == "none"
+
+
 def test_an_ensemble_s_network_is_one_trained_alone(mlp, task, recipe):
     ensemble = retrained_ensemble(KEY, mlp, task, recipe, count=2)
     alone = fit(jax.random.split(KEY, 2)[1], mlp, task.retain, recipe).variables
@@ -160,7 +191,7 @@ def test_networks_answer_in_evaluation_mode(linear):
 
 
 def test_ensembles_that_do_not_fit_are_refused(mlp, task, recipe, unchecked_types):
-    good = normals(0, 4, 5, 0)
+    good, other = normals(0, 4, 5, 0), normals(1, 4, 5, 0)
     for audit in (klom, forgetting_quality):
         with pytest.raises(ValueError, match="of the same examples, got 5 and 4"):
             audit(good, good[:, :4])
@@ -169,10 +200,12 @@ def test_ensembles_that_do_not_fit_are_refused(mlp, task, recipe, unchecked_type
         with pytest.raises(ValueError, match="values of retrained must be finite"):
             audit(good, np.full((4, 5), np.nan))
     with pytest.raises(ValueError, match="delta must be in"):
-        example_epsilons(good, good, delta=1.0)
+        example_epsilons(good, other, delta=1.0)
     with pytest.raises(ValueError, match="bin_width must be > 0"):
-        forgetting_quality(good, good, bin_width=0.0)
+        forgetting_quality(good, other, bin_width=0.0)
     with pytest.raises(ValueError, match="bins must be >= 2"):
-        klom(good, good, bins=1)
+        klom(good, other, bins=1)
+    with pytest.raises(ValueError, match="originals must be one of one, many, got 'few'"):
+        unlearned_ensemble(KEY, mlp, task, recipe, Retrain(recipe), count=2, originals="few")
     with pytest.raises(ValueError, match="count must be >= 2"):
         retrained_ensemble(KEY, mlp, task, recipe, count=1)

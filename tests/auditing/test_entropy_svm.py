@@ -45,6 +45,22 @@ def test_a_large_retain_set_does_not_decide_alone():
     assert shares(task, balanced=False)["member_share_forget"] > 0.95
 
 
+def test_the_spread_over_subsamples_is_told():
+    """Sets that are used whole have none; the mean over the subsamples is what is reported."""
+    x = jax.random.normal(jax.random.key(3), (400, 3))
+    whole = Dataset(x, jnp.zeros(400, jnp.int32))
+    task = Task(
+        *(whole.take(np.arange(a, b)) for a, b in ((0, 250), (250, 340), (0, 1), (340, 400)))
+    )
+    metrics = shares(task)
+    assert metrics["member_share_forget_split_std"] > 0
+    counts = metrics["member_share_forget"] * 90 * 5
+    assert counts == pytest.approx(round(counts), abs=1e-6)
+    assert metrics["member_share_forget_low"] < metrics["member_share_forget"]
+    assert metrics["member_share_forget"] < metrics["member_share_forget_high"]
+    assert shares(task, balanced=False)["member_share_forget_split_std"] == 0.0
+
+
 def test_the_limit_bounds_what_it_trains_on():
     task = Task(sure(60), sure(20, 5), unsure(5), unsure(50))
     assert shares(task, limit=4)["member_share_forget"] == 1.0
@@ -58,7 +74,12 @@ def test_outputs_that_are_not_finite_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"C": 0.0}, "C must be > 0"), ({"limit": 0}, "limit must be >= 1")]
+    ("wrong", "message"),
+    [
+        ({"C": 0.0}, "C must be > 0"),
+        ({"limit": 0}, "limit must be >= 1"),
+        ({"repeats": 1}, "repeats must be >= 2"),
+    ],
 )
 def test_nonsense_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):

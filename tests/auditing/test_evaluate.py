@@ -13,8 +13,10 @@ from unlearnkit.auditing import (
     loss_divergence,
     prediction_agreement,
 )
+from unlearnkit.auditing.evaluate import GAP_METRICS
 from unlearnkit.base import Dataset, Model, Task, Variables
 from unlearnkit.training import DivergedError
+from unlearnkit.validation import InputWarning
 
 KEY = jax.random.key(0)
 
@@ -40,7 +42,8 @@ def task():
 
 def test_a_model_is_no_distance_from_itself(model, task):
     variables = model.init(KEY)
-    metrics = evaluate(KEY, model, variables, task, reference=variables).metrics
+    with pytest.warns(InputWarning, match="the reference answers as the audited network does"):
+        metrics = evaluate(KEY, model, variables, task, reference=variables).metrics
     assert metrics["average_gap"] == 0.0
     assert metrics["wasserstein_reference"] == 0.0
     for name in ("retain", "forget", "test"):
@@ -139,3 +142,9 @@ def test_outputs_that_are_not_finite_are_no_record(model, task):
     broken = Variables({"w": jnp.full((5, 3), jnp.nan)})
     with pytest.raises(DivergedError, match="outputs on retain are not finite"):
         evaluate(KEY, model, broken, task)
+
+
+def test_a_gap_below_the_reference_does_not_cancel_one_above():
+    reference = dict.fromkeys(GAP_METRICS, 0.5)
+    metrics = dict(zip(GAP_METRICS, (0.4, 0.6, 0.3, 0.7), strict=True))
+    assert average_gap(metrics, reference) == pytest.approx(0.15)

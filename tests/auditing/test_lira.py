@@ -119,8 +119,9 @@ def test_what_cannot_be_attacked_is_refused(mlp, attacked, recipe):
     ("wrong", "message"),
     [
         ({"count": 3}, "count must be even and >= 4"),
-        ({"mode": "sideways"}, "mode must be online or offline"),
-        ({"variance": "none"}, "variance must be auto, pooled or example"),
+        ({"mode": "sideways"}, "mode must be one of online, offline, offline_two_sided"),
+        ({"fit": "best"}, "fit must be one of unbiased, reference"),
+        ({"variance": "none"}, "variance must be one of auto, pooled, example"),
     ],
 )
 def test_nonsense_is_refused(wrong, message, unchecked_types):

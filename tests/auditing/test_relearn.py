@@ -56,6 +56,20 @@ def test_stops_at_the_first_round_at_the_target(linear):
     assert just_above(KEY, linear, variables, task).metrics["relearn_time"] == 6
 
 
+def test_a_round_draws_from_retain_and_forget(linear):
+    """Their inputs are orthogonal: only draws of the forget set move its loss, half of all."""
+    forget = same_example(64)
+    retain = Dataset(jnp.tile(jnp.eye(5)[3], (64, 1)), jnp.ones(64, jnp.int32))
+    task = Task(retain, forget, forget, forget)
+    variables = linear.init(jax.random.key(1))
+    w = np.asarray(variables.params["w"], np.float64)
+    audit = RelearnTime(0.0, samples=4096, batch_size=4096, learning_rate=0.1, cap=1)
+    found = audit(KEY, linear, variables, task).curves["forget_loss"]
+    assert found[0] == pytest.approx(descend(w, 0), rel=1e-5)
+    low, high = (descend(w, 1, rate=0.1 * share) for share in (0.54, 0.46))
+    assert low < found[1] < high
+
+
 def test_an_unreachable_target_ends_at_the_cap(mlp, original, task):
     metrics = RelearnTime(0.0, cap=3)(KEY, mlp, original, task).metrics
     assert metrics["relearn_time"] == 3

@@ -198,3 +198,7 @@ def test_nonsense_is_refused(build, message, unchecked_types):
 def test_too_few_validation_examples_for_a_level_are_refused():
     with pytest.raises(ValueError, match="level 0.01 needs at least 100 validation examples"):
         QuantileAttack()(KEY, IDENTITY, NOTHING, normal_task(99))
+
+
+def test_of_equally_good_thresholds_the_one_with_the_fewest_members_is_taken():
+    assert best_threshold(np.array([1.0, 3.0]), np.array([0.0, 2.0])) == 2.5

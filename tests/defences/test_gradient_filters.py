@@ -9,7 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from unlearnkit import models
-from unlearnkit.base import Dataset, Variables
+from unlearnkit.base import Dataset, Model, Variables
 from unlearnkit.defences import DefenceWarning, InfluenceFilter, LossFilter, Sever
 from unlearnkit.training import DivergedError, Recipe, fit
 
@@ -224,3 +224,27 @@ def test_bad_settings_are_refused(build, message, unchecked_types):
 
     with pytest.raises(ValueError, match=re.escape(message)):
         build()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Sever(fraction=0.2, rounds=1, per_class=False),
+        InfluenceFilter(fraction=0.2, damping=1.0, rank=100),
+        InfluenceFilter(target="objective", fraction=0.2, damping=1.0),
+    ],
+    ids=["sever", "self", "objective"],
+)
+def test_tiny_gradients_are_ranked_as_others_are(method):
+    """Their products are below float32; the ranking of a confident network must not be by index."""
+    model = Model.from_functions(
+        lambda key: {"w": jnp.zeros((5, 3))}, lambda params, x: x @ params["w"], input_shape=(5,)
+    )
+    x = jax.random.normal(jax.random.key(2), (20, 5)) * jnp.linspace(1, 3, 20)[:, None]
+    y = jnp.arange(20, dtype=jnp.int32) % 3
+    tiny, ordinary = (
+        method(KEY, model, model.init(KEY), Dataset(size * x, y)) for size in (1e-25, 1e-3)
+    )
+    assert dropped(tiny) == dropped(ordinary)
+    assert dropped(tiny) != set(range(4))
+    assert dropped(tiny) != set(range(16, 20))

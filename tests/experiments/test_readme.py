@@ -3,6 +3,7 @@ import re
 import pytest
 
 from experiments.readme import ROOT, Readme, main, regenerate
+from unlearnkit import cli
 
 
 def test_the_readme_says_what_the_results_say():
@@ -40,6 +41,9 @@ def test_the_readme_s_examples_run_as_written(capsys, tmp_path, monkeypatch):
     assert rows.keys() == {"original", "retrained", "fine_tune"}
     assert abs(rows["original"][0]) > abs(rows["retrained"][0])
     assert verdict.startswith("VALID: 1680 of 1680")
+    command = re.search(r"python -m unlearnkit (verify .*)\n", text)[1]
+    assert cli.run(command.split()) == 0
+    assert "rows of digits train, in another order\nVALID: 1680" in capsys.readouterr().out
     assert "example_gradients=" in cost
     assert 0 <= float(gap) < 0.2
     n = names["task"].forget.size

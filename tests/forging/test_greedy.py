@@ -120,3 +120,8 @@ def test_bad_input_is_refused(unchecked_types):
     odd = Dataset(jnp.zeros((9, 5)), jnp.zeros(9, jnp.int32))
     with pytest.raises(ValueError, match="allowed"):
         GreedyForger()(KEY, MODEL, step, odd)
+
+
+def test_an_error_whose_square_vanishes_is_not_equality():
+    one, other = {"w": jnp.array([1e-25, 0.0])}, {"w": jnp.zeros(2)}
+    np.testing.assert_allclose(steps._distance(one, other, 0.5), 5e-26, rtol=1e-5)

@@ -14,7 +14,7 @@ from spoilt_logs import edit, reseal
 from unlearnkit.forging import verify
 from unlearnkit.training import TrajectoryError, read_trajectory
 
-MANIFEST, BATCHES = "manifest.json", "batches.npy"
+MANIFEST, BATCHES, EXAMPLES = "manifest.json", "batches.npy", "examples.npy"
 STATE, LAST = "state-0000000004.safetensors", "state-0000000010.safetensors"
 
 
@@ -70,17 +70,25 @@ SPOILT_FILES = {
     "no manifest": (lambda log: (log / MANIFEST).unlink(), "the log lacks .*manifest.json"),
     "no state": (lambda log: (log / STATE).unlink(), "the log lacks .*state"),
     "not JSON": (rewrite(MANIFEST, lambda c: c[:-9]), "not readable as JSON"),
-    "deep JSON": (rewrite(MANIFEST, lambda _: b"[" * 10**6), "not readable as JSON"),
+    "deep JSON": (rewrite(MANIFEST, lambda _: b"[" * 10**4), "not readable as JSON"),
     "not UTF-8": (rewrite(MANIFEST, lambda c: c.replace(b"mlp", b"\xff\xfe")), "not readable"),
     "a name twice": (
         rewrite(MANIFEST, lambda c: c.replace(b'"every"', b'"every": 4, "every"')),
         "a name stands twice",
     ),
+    "another file's digests": (
+        lambda log: (log / EXAMPLES).write_bytes((log / BATCHES).read_bytes()),
+        "examples.npy is no .npy of little-endian uint64",
+    ),
+    "too few examples": (
+        lambda log: np.save(log / EXAMPLES, np.load(log / EXAMPLES)[:-1]),
+        r"\[39\] uint64 digests",
+    ),
     "a list": (rewrite(MANIFEST, lambda _: b"[]"), "not of the format"),
     "int64": (batches(lambda b: b.astype(np.int64)), NOT_INT32),
     "big-endian": (batches(lambda b: b.astype(">i4")), NOT_INT32),
     "Fortran order": (batches(np.asfortranarray), NOT_INT32),
-    "another shape": (batches(lambda b: b.reshape(8, 10)), r"\[8, 10\] indices, .* \[10, 8\]"),
+    "another shape": (batches(lambda b: b.reshape(8, 10)), r"\[8, 10\] int32 indices .* \[10, 8\]"),
     "too few": (rewrite(BATCHES, lambda c: c[:-4]), "316 bytes"),
     "too many": (rewrite(BATCHES, lambda c: c + b"\0"), "321 bytes"),
     "a pickle": (
@@ -96,7 +104,7 @@ SPOILT_FILES = {
     "a deep header": (header("(" * 110), NOT_INT32),
     "10^12 indices": (
         header("{'descr': '<i4', 'fortran_order': False, 'shape': (1000000000, 1000), }"),
-        "indices, the manifest says",
+        "indices .*, the manifest says",
     ),
     "an index too large": (batches(lambda b: np.where(b == 0, 40, b)), "1 … 40, .* 40 examples"),
     "a negative index": (batches(lambda b: np.where(b == 0, -1, b)), "-1 … 39"),
@@ -173,7 +181,8 @@ def put(*path, value):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (put("version", value=2), "format version 2; this release reads 1"),
+        (put("version", value=1), "format version 1; this release reads 2, .*: train again"),
+        (put("version", value=3), "format version 3; this release reads 2$"),
         (put("format", value="other"), "not of the format unlearnkit-trajectory"),
         (put("steps", value=10**12), "'steps' is not what its other fields imply"),
         (put("recipe", "epochs", value=10**12), "malformed"),
@@ -183,10 +192,16 @@ def put(*path, value):
         (put("recipe", "augmentation", value="shift"), "augmentation does not suit"),
         (put("recipe", "batch_size", value=41), "batch_size=41 is larger than the data"),
         (put("batches", "file", value="../batches.npy"), "'batches' is not what"),
-        (put("checkpoints", 1, "file", value="/etc/passwd"), "broken at checkpoint 1"),
-        (put("checkpoints", 1, "step", value=5), "broken at checkpoint 1"),
+        (put("checkpoints", 1, value={"file": "/etc/passwd"}), "not a SHA-256"),
+        (put("checkpoints", 1, value="../../etc/passwd"), "not a SHA-256"),
         (put("every", value=0), "must be >= 1"),
-        (put("every", value=3), "broken at checkpoint 1"),
+        (put("every", value=3), "4 checkpoints, where 1 to|the log lacks"),
+        (put("start", "derived", value=1), "neither true nor false"),
+        (put("start", "sha256", value="0" * 64), "is not the start that its manifest names"),
+        (put("examples", "file", value="/etc/passwd"), "'examples' is not what"),
+        (put("environment", "VALID: all 10 steps", value="x"), "not a name"),
+        (put("environment", "device", value="x" * 5000), "not text of at most 4096"),
+        (put("network", "name", value="x" * 300), "not text of at most 200"),
         (put("every", value=5), "4 checkpoints, where 1 to 3 belong"),
         (put("network", "name", value="os.system"), "unknown model 'os.system'"),
         (
@@ -201,7 +216,7 @@ def put(*path, value):
         (put("key", "impl", value="mersenne"), "unknown key"),
         (put("key", "data", value=[1, 2**32]), "not an integer"),
         (put("matmul_precision", value="lowest"), "unknown matmul_precision"),
-        (put("data", "examples", value=41), "about other data"),
+        (put("data", "examples", value=41), "uint64 digests .*, the manifest says .41"),
         (put("extra", value=1), "'extra' is not what"),
         (put("checkpoints", value=[]), "0 checkpoints, where 1 to 4 belong"),
     ],
@@ -224,10 +239,10 @@ def test_exchanged_files_break_the_chain(copy, point_log, points):
     with pytest.raises(TrajectoryError, match="corrupt or was exchanged"):
         verify(log, points, tolerance=1e9)
     manifest = json.loads((log / MANIFEST).read_text())
-    one, other = manifest["checkpoints"][1:3]
-    one["sha256"], other["sha256"] = other["sha256"], one["sha256"]
+    digests = manifest["checkpoints"]
+    digests[1], digests[2] = digests[2], digests[1]
     (log / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(TrajectoryError, match="chain of the manifest is broken at checkpoint 1"):
+    with pytest.raises(TrajectoryError, match="chain of the manifest does not end at its head"):
         verify(log, points, tolerance=1e9)
 
 
@@ -271,7 +286,7 @@ def test_ten_thousand_mutations_are_refused_or_harmless(mutable, points, mlp):
     head = read_trajectory(log).head
     harmless = 0
     for _ in range(10_000):
-        name = generator.choice([MANIFEST] * 6 + [BATCHES] * 2 + [STATE, LAST])
+        name = generator.choice([MANIFEST] * 6 + [BATCHES, EXAMPLES, STATE, LAST])
         (log / name).write_bytes(mutate(generator, files[name]))
         result = outcome(log, points, mlp)
         if not isinstance(result, str):

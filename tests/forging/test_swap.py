@@ -48,6 +48,22 @@ def test_the_best_of_all_exchanges_is_made():
     assert error_of_choice(step, ALLOWED, ends[0]) <= errors[best] * (1 + 1e-4)
 
 
+def test_exchanges_end_where_the_score_is_all_rounding():
+    for seed in range(6):
+        summing_to_zero = jax.random.normal(jax.random.key(seed), (8, 43))
+        summing_to_zero -= summing_to_zero.mean(0)
+        others = jax.random.normal(jax.random.key(seed + 50), (10, 43))
+        points = jnp.concatenate([summing_to_zero] * 3 + [others])
+        products = points @ points.T
+        starts = jnp.stack([jnp.arange(8), jnp.arange(4, 12), jnp.arange(26, 34)])
+        before = scores(products, starts)
+        ends, after, swaps = exchange(products, starts)
+        assert int(swaps[:2].max()) <= 20
+        assert int(swaps.max()) <= 100
+        assert np.all(after <= before + 1e-4)
+        assert np.all([len(set(end)) == 8 for end in ends.tolist()])
+
+
 def test_the_relaxation_bounds_every_choice():
     step = step_of(4)
     products = products_of(step, 14)

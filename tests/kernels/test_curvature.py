@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +8,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from unlearnkit import kernels
+from unlearnkit.base import Dataset
 
 
 def assert_close(tree, array, **kwargs):
@@ -181,3 +183,81 @@ def test_curvature_asks_for_the_highest_precision():
     assert program.count("dot_general") == program.count("precision=(Precision.HIGHEST") > 0
     operator = str(jax.make_jaxpr(kernels.hvp_operator(loss, w))(w))
     assert operator.count("dot_general") == operator.count("precision=(Precision.HIGHEST") > 0
+
+
+def _products(precision):
+    """Every kernel with an argument of precision, as a function of a vector."""
+    x, params = jnp.ones((4, 3), jnp.float32), {"kernel": jnp.ones((3, 2), jnp.float32)}
+    options = {} if precision is None else {"precision": precision}
+
+    def apply(p, x):
+        return jnp.tanh(x @ p["kernel"])
+
+    def loss(p):
+        return jnp.mean(apply(p, x) ** 2)
+
+    def batch_loss(p, x, y):
+        return jnp.mean(apply(p, x) ** 2)
+
+    def inner(leader, follower):
+        return loss(follower) + jnp.vdot(leader["kernel"], follower["kernel"] ** 2)
+
+    fit = {"damping": 1.0, "tol": 1e-3, "max_steps": 2}
+    hessian = kernels.squared_error_hessian
+    labels = jnp.zeros(4, jnp.int32)
+    operators = {
+        "hvp": lambda v: kernels.hvp(loss, params, v, **options),
+        "hvp_operator": lambda v: kernels.hvp_operator(loss, params, **options)(v),
+        "jacobian_vp": lambda v: kernels.jacobian_vp(apply, params, x, v, **options),
+        "jacobian_transpose_vp": lambda v: kernels.jacobian_transpose_vp(
+            apply, params, x, apply(v, x), **options
+        ),
+        "ggn_vp": lambda v: kernels.ggn_vp(apply, params, x, hessian, v, **options),
+        "ggn_operator": lambda v: kernels.ggn_operator(apply, params, x, hessian, **options)(v),
+        "fisher_diagonal": lambda v: kernels.fisher_diagonal(apply, v, x, **options),
+        "empirical_fisher_diagonal": lambda v: kernels.empirical_fisher_diagonal(
+            batch_loss, v, Dataset(x, labels), **options
+        ),
+        "empirical_ntk": lambda v: kernels.empirical_ntk(apply, v, x, method="jacobian", **options),
+        "ntk_operator": lambda v: kernels.ntk_operator(apply, params, x, damping=1.0, **options)(
+            v["kernel"][:1] * jnp.ones((4, 2))
+        ),
+        "ntk_operator, chunked": lambda v: kernels.ntk_operator(
+            apply, params, x, damping=1.0, chunk=2, **options
+        )(v["kernel"][:1] * jnp.ones((4, 2))),
+        "total_gradient": lambda v: kernels.total_gradient(
+            lambda _, follower: loss(follower), inner, v, params, **fit, **options
+        ),
+    }
+    return operators, params
+
+
+KERNELS = list(_products(None)[0])
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_precision_is_of_every_product_with_the_network_and_highest_where_unsaid(name):
+    def precisions(precision):
+        operators, vector = _products(precision)
+        with jax.enable_x64(False):
+            jaxpr = jax.make_jaxpr(operators[name])(vector)
+        return {
+            match
+            for match in re.findall(r"precision=\(?([^\s,)\]]+)", str(jaxpr))
+            if match != "None"
+        }
+
+    at_highest = precisions(None)
+    assert at_highest
+    assert all("HIGHEST" in found for found in at_highest)
+    lowered = precisions("bfloat16")
+    assert any("HIGHEST" not in found for found in lowered)
+    if name != "total_gradient":  # the inner products of its solver stay as they are
+        assert not lowered & at_highest
+    assert precisions("highest") == at_highest
+
+
+def test_an_unknown_precision_is_refused():
+    operators, vector = _products("exact")
+    with pytest.raises(ValueError, match="precision must be one of highest"):
+        operators["hvp"](vector)

@@ -214,3 +214,8 @@ def test_kernels_ask_for_the_highest_precision():
     ):
         program = str(jax.make_jaxpr(function)(w, x))
         assert program.count("dot_general[") == program.count("precision=(Precision.HIGHEST") > 0
+
+
+def test_without_a_count_the_jacobians_are_contracted(mlp, monkeypatch):
+    monkeypatch.setattr("unlearnkit.kernels.ntk.program_flops", lambda *_, **__: None)
+    assert cheapest_method(mlp.apply, mlp.params, mlp.dataset.x, mlp.dataset.x) == "jacobian"

@@ -150,3 +150,8 @@ def test_a_restriction_is_the_exact_inverse_on_the_part_that_stays(mlp):
     part = whole.restricted_to(jnp.asarray(kept), shift=0.3)
     system = kept[:, None] * dense_ntk(mlp) * kept + 0.3 * np.eye(21)
     np.testing.assert_allclose(dense(part, (7, 3)) @ system, np.eye(21), atol=1e-9)
+
+
+def test_the_zero_operator_has_a_nystrom_approximation():
+    found = kernels.nystrom(jax.random.key(0), lambda v: 0 * v, jnp.ones(5), rank=3, shift=2.0)
+    np.testing.assert_allclose(found(jnp.arange(5.0)), jnp.arange(5.0) / 2, rtol=1e-6, atol=1e-6)

@@ -45,7 +45,7 @@ def networks(size, stride, padding):
     def apply(how, params, x):
         return to_nhwc(conv.apply({"params": params}, images(x, how)))
 
-    return params, functools.partial(apply, "xla"), functools.partial(apply, "patches")
+    return params, *(functools.partial(apply, how) for how in ("xla", "patches", "bilinear"))
 
 
 def energy(apply, params, x):
@@ -54,7 +54,7 @@ def energy(apply, params, x):
 
 @pytest.mark.parametrize(("side", "size", "stride", "padding"), CONVOLUTIONS)
 def test_convolutions_agree(side, size, stride, padding):
-    params, xla, patches = networks(size, stride, padding)
+    params, *implementations = networks(size, stride, padding)
     x = jax.random.normal(jax.random.key(0), (6, side, side + 1, 3))
     tangent = jax.tree.map(jnp.cos, (params, x))
 
@@ -67,12 +67,14 @@ def test_convolutions_agree(side, size, stride, padding):
         )(x)
         return apply(params, x), gradient(params, x), hvp, linear, per_example
 
-    jax.tree.map(close, *(jax.jit(derivatives, static_argnums=0)(f) for f in (xla, patches)))
+    expected, *others = (jax.jit(derivatives, static_argnums=0)(f) for f in implementations)
+    for found in others:
+        jax.tree.map(close, found, expected)
 
 
 @pytest.mark.parametrize(("side", "size", "stride", "padding"), CONVOLUTIONS[:4])
 def test_convolutions_of_many_seeds_agree(side, size, stride, padding):
-    params, xla, patches = networks(size, stride, padding)
+    params, *implementations = networks(size, stride, padding)
     seeds = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 - leaf, leaf**2]), params)
     x = jax.random.normal(jax.random.key(0), (6, side, side, 3))
 
@@ -80,10 +82,14 @@ def test_convolutions_of_many_seeds_agree(side, size, stride, padding):
         gradient = jax.vmap(jax.grad(functools.partial(energy, apply)), (0, None))
         return jax.vmap(apply, (0, None))(seeds, x), gradient(seeds, x)
 
-    jax.tree.map(close, *(jax.jit(both, static_argnums=0)(f) for f in (xla, patches)))
+    expected, *others = (jax.jit(both, static_argnums=0)(f) for f in implementations)
+    for found in others:
+        jax.tree.map(close, found, expected)
 
 
-@pytest.mark.parametrize(("how", "side"), list(itertools.product(("xla", "patches"), (8, 7, 2))))
+@pytest.mark.parametrize(
+    ("how", "side"), list(itertools.product(("xla", "patches", "bilinear"), (8, 7, 2)))
+)
 def test_max_pool_has_the_value_and_gradient_of_reduce_window(how, side):
     x = jax.random.normal(jax.random.key(0), (3, side, side + 1, 2))
 
@@ -101,7 +107,7 @@ def test_max_pool_has_the_value_and_gradient_of_reduce_window(how, side):
     jax.tree.map(close, derivatives(ours), derivatives(reference))
 
 
-@pytest.mark.parametrize("how", ["xla", "patches"])
+@pytest.mark.parametrize("how", ["xla", "patches", "bilinear"])
 def test_tied_maxima_share_one_unit_of_gradient(how):
     # A constant image is all ties: whatever the rule, the pool passes each cotangent on once.
     x = jnp.zeros((2, 4, 4, 3))
@@ -110,7 +116,7 @@ def test_tied_maxima_share_one_unit_of_gradient(how):
     close(blocks, np.ones_like(blocks))
 
 
-@pytest.mark.parametrize("how", ["xla", "patches"])
+@pytest.mark.parametrize("how", ["xla", "patches", "bilinear"])
 def test_averages_and_rows(how):
     x = jax.random.normal(jax.random.key(0), (3, 4, 7, 2))
     close(to_nhwc(average_pool(images(x, how), 2)), nn.avg_pool(x, (2, 2), strides=(2, 2)))
@@ -127,7 +133,7 @@ class Normalised(nn.Module):
         return flatten(batch_norm(maps, train, name="norm"))
 
 
-@pytest.mark.parametrize("how", ["xla", "patches"])
+@pytest.mark.parametrize("how", ["xla", "patches", "bilinear"])
 def test_batch_norm_moves_in_training_mode_alone(how):
     x = 3 + jax.random.normal(jax.random.key(1), (6, 5, 5, 1))
     model = Model.from_linen(Normalised(how), input_shape=x.shape[1:])

@@ -94,6 +94,16 @@ class TestBounds:
         ball = Bounds(box=None, radius=0.1, norm="l2").region(base, UNIT)
         np.testing.assert_allclose(jnp.linalg.norm(ball.project(x) - base), 0.1, rtol=2e-4)
 
+    @pytest.mark.parametrize("normalisation", [UNIT, SYMMETRIC, COLOUR])
+    def test_the_ball_in_pixels_is_reached_under_any_normalisation(self, normalisation):
+        """What is far away ends on the ball, in pixels: not inside it, as in network units."""
+        base = images(3, normalisation)
+        region = Bounds(box=None, radius=0.3, norm="l2").region(base, normalisation)
+        x = base + 9 * jax.random.normal(KEY, base.shape)
+        moved = np.asarray(region.project(x) - base, np.float64) * np.array(normalisation.std)
+        lengths = np.linalg.norm(moved.reshape(len(base), -1), axis=1)
+        np.testing.assert_allclose(lengths, 0.3, rtol=2e-4)
+
     def test_units_of_the_network_are_taken_as_they_are(self):
         base = images(0, SYMMETRIC)
         region = Bounds((-1.0, 1.0), 0.1, units="network").region(base, SYMMETRIC)

@@ -77,3 +77,14 @@ def test_the_cosine_distance_against_hand_computed():
     value, slope = jax.value_and_grad(cosine_distance)(nothing, other)
     assert value == 1
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slope))
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e20, 1e30])
+def test_the_cosine_of_tiny_and_huge_gradients(size):
+    """A confident network's gradients have squares that vanish in float32."""
+    gradient, target = {"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([4.0, 3.0])}
+    scaled = jax.tree.map(lambda leaf: jnp.float32(size) * leaf, gradient)
+    value, slope = jax.value_and_grad(cosine_distance)(scaled, target)
+    np.testing.assert_allclose(value, 1 - 24 / 25, rtol=1e-5)
+    want = jax.grad(cosine_distance)(gradient, target)["w"]
+    np.testing.assert_allclose(slope["w"] * size, want, rtol=1e-4)

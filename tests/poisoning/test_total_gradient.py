@@ -10,10 +10,18 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from unlearnkit import kernels, models
-from unlearnkit.base import UNIT, Dataset
-from unlearnkit.poisoning import Bounds, Budget, PoisonWarning, TotalGradientAttack, perturbation
+from unlearnkit.base import UNIT, Dataset, Variables
+from unlearnkit.poisoning import (
+    Bounds,
+    Budget,
+    PoisonWarning,
+    TotalGradientAttack,
+    attack_in_lanes,
+    perturbation,
+)
 from unlearnkit.poisoning._game import Board, Game, deal, play_epoch
 from unlearnkit.poisoning._generator import Box, make_generator
+from unlearnkit.poisoning.placing import place
 from unlearnkit.poisoning.total_gradient import _warn_unsolved
 from unlearnkit.training import Recipe
 
@@ -260,6 +268,27 @@ class TestVariants:
             assert size.max() > 0.04
 
 
+@pytest.mark.parametrize(("placement", "epsilon"), [("add", 0.5), ("perturb", 0.25)])
+def test_the_game_weighs_poisons_as_the_placed_dataset_does(placement, epsilon):
+    """f is the mean loss of what the defender really trains on, whoever places the poisons."""
+    n = 8
+    x = jax.random.uniform(jax.random.key(1), (n, *SHAPE))
+    clean = Dataset(x, jnp.arange(n, dtype=jnp.int32) % 3)
+    attack = dataclasses.replace(ATTACK, budget=Budget(epsilon), placement=placement)
+    model = models.create("logistic", input_shape=SHAPE, n_classes=3)
+    game = attack._game(model, n)
+    m = round(epsilon * n)
+    base = jnp.arange(m)
+    poisons = 1 - x[base]
+    placed, is_poison = place(clean, poisons, clean.y[base], base, placement)
+    w = model.init(KEY).params
+    logits = model.apply(Variables(w), placed.x)
+    losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), placed.y[:, None], 1)[:, 0]
+    parts = losses[~is_poison].mean(), losses[is_poison].mean()
+    weighed = game.clean_weight * parts[0] + game.poison_weight * parts[1]
+    np.testing.assert_allclose(weighed, losses.mean(), rtol=1e-6)
+
+
 def test_the_players_never_share_an_example(problems):
     problem = problems["binary"]
     setup = ATTACK._set_up(KEY, problem.clean, problem.model, problem.variables)
@@ -373,3 +402,29 @@ def test_refuses_what_the_data_cannot_give(problems):
         dataclasses.replace(ATTACK, batch_size=1000)(KEY, *problems["binary"])
     with pytest.raises(ValueError, match="sides divisible by 8"):
         dataclasses.replace(ATTACK, architecture="autoencoder")(KEY, *problems["binary"])
+
+
+def test_lanes_are_each_the_attack_alone(problems):
+    model, variables, task = problems["binary"]
+    attack = dataclasses.replace(
+        ATTACK, epochs=2, damping=0.3, pretrain=dataclasses.replace(SHORT, epochs=2)
+    )
+    keys = jax.random.split(jax.random.key(8), 2)
+    other = jax.tree.map(lambda leaf: leaf + 0.1, variables)
+    networks = jax.tree.map(lambda *leaves: jnp.stack(leaves), variables, other)
+    lanes = attack_in_lanes(attack, keys, model, networks, task)
+    for key, network, lane in zip(keys, (variables, other), lanes, strict=True):
+        alone = attack(key, model, network, task)
+        np.testing.assert_allclose(lane.dataset.x, alone.dataset.x, rtol=1e-3, atol=1e-4)
+        np.testing.assert_array_equal(lane.dataset.y, alone.dataset.y)
+        np.testing.assert_array_equal(lane.info.base, alone.info.base)
+        np.testing.assert_allclose(
+            lane.info.cost.example_gradients, alone.info.cost.example_gradients, rtol=0.05
+        )
+        for name, values in alone.info.history.items():
+            assert lane.info.history[name].shape == values.shape
+            if name != "solve_steps":
+                np.testing.assert_allclose(lane.info.history[name], values, rtol=1e-2, atol=1e-3)
+    assert not np.allclose(lanes[0].dataset.x, lanes[1].dataset.x)
+    with pytest.raises(ValueError, match=r"as many lanes as keys \(3"):
+        attack_in_lanes(attack, jax.random.split(KEY, 3), model, networks, task)

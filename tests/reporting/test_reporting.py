@@ -16,6 +16,7 @@ from unlearnkit.reporting import (
     gap_against_cost,
     html_table,
     loss_histograms,
+    present,
     read_records,
     read_run,
     report_page,
@@ -67,7 +68,7 @@ def records():
 
 def test_the_table_is_mean_and_sample_deviation(records):
     table = {
-        name: dict(zip([c.title for c in COLUMNS], cells, strict=True))
+        name: dict(zip([c.title for c in present(records)], cells, strict=True))
         for name, *cells in rows(records)
     }
     assert list(table) == ["original", "fine_tune"]
@@ -76,6 +77,32 @@ def test_the_table_is_mean_and_sample_deviation(records):
     assert table["fine_tune"]["Gradients"] == "12\N{THIN SPACE}345"
     assert table["fine_tune"]["Time"] == "0.50"
     assert "±" not in rows(records[:2])[0][1]
+
+
+def test_columns_of_later_metrics_are_shown_where_all_records_have_them(records):
+    """Records that were made before a metric was measured keep the columns they have."""
+    new = {
+        "mia_loss_logistic_accuracy_low": 0.45,
+        "mia_loss_logistic_accuracy_high": 0.65,
+        "mia_loss_logistic_accuracy_split_std": 0.02,
+        "optml_mia_efficacy": 0.25,
+        "optml_gap": 0.0246,
+    }
+    old = [column.title for column in present(records)]
+    assert not {"MIA ±", "MIA splits", "MIA-eff.", "Avg. gap"} & set(old)
+    lost = make("ascent", 2, 0, diverged="loss nan")
+    later = [r._replace(metrics=dict(r.metrics) | new) for r in records]
+    head, *body = [row.split(" | ") for row in to_markdown([*later, lost]).splitlines()]
+    found = dict(zip((cell.strip("| ") for cell in head), body[1], strict=True))
+    assert found["MIA ±"] == "10.0"
+    assert found["MIA splits"] == "2.0"
+    assert found["MIA-eff."].startswith("25.0")
+    assert found["Avg. gap"].startswith("2.46")
+    mixed = [*later[:2], *records[2:]]
+    assert [column.title for column in present(mixed)] == old
+    for shown in (to_markdown(mixed), to_latex(mixed), report_page(mixed, RUN, title="t")):
+        assert "Avg. gap" not in shown
+    assert "Avg. gap" in report_page(later, RUN, title="t")
 
 
 def test_divergence_is_shown_not_averaged(records):

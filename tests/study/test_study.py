@@ -1,4 +1,5 @@
 import dataclasses
+import threading
 
 import jax
 import numpy as np
@@ -145,3 +146,38 @@ def test_nonsense_is_refused(model, digits):
     few = models.create("mlp", input_shape=(8, 8, 1), n_classes=5)
     with pytest.raises(ValueError, match="labels of train must be < 5"):
         run(few, digits, {})
+
+
+@dataclasses.dataclass(frozen=True)
+class Meets:
+    """Changes nothing, and on its first call waits for the others to be called too."""
+
+    barrier: threading.Barrier
+    calls: list
+
+    def __call__(self, key, model, variables, task, *, on_epoch=None) -> Unlearned:
+        self.calls.append(threading.current_thread().name)
+        if len(self.calls) == 1:
+            self.barrier.wait(timeout=60)
+        return Unlearned(variables, UnlearnInfo({}, Cost(0.0, 0.0)))
+
+
+def test_methods_of_the_first_seed_run_side_by_side_where_asked(model, digits):
+    barrier = threading.Barrier(2)
+    first, second = (Meets(barrier, []) for _ in range(2))
+    methods = {"first": first, "explodes": Explodes(), "second": second}
+    records = run(model, digits, methods, compile_at_once=3)
+    assert [(r.method, r.seed) for r in records] == [
+        (name, seed) for seed in range(2) for name in ("original", *methods)
+    ]
+    main = threading.main_thread().name
+    for method in (first, second):
+        assert method.calls[0] != main
+        assert method.calls[1:] == [main]
+    in_turn = run(model, digits, {"fine_tune": FineTune(epochs=1, batch_size=32)})
+    at_once = run(
+        model, digits, {"fine_tune": FineTune(epochs=1, batch_size=32)}, compile_at_once=2
+    )
+    assert [r.metrics for r in in_turn] == [r.metrics for r in at_once]
+    with pytest.raises(ValueError, match="compile_at_once must be >= 1"):
+        run(model, digits, methods, compile_at_once=0)

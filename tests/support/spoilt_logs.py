@@ -16,18 +16,42 @@ def reseal(folder, spoil=lambda manifest: None):
     """Spoils the manifest, and makes all digests and the chain right again."""
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
-    batches = (folder / "batches.npy").read_bytes()
-    manifest["batches"]["sha256"] = hashlib.sha256(batches).hexdigest()
-    spoil(manifest)
-    checkpoints = manifest.pop("checkpoints")
-    link = digest(manifest)
-    for entry in checkpoints:
-        file = folder / f"state-{entry['step']:010d}.safetensors"
+    for name in ("batches", "examples"):
+        content = (folder / f"{name}.npy").read_bytes()
+        manifest[name]["sha256"] = hashlib.sha256(content).hexdigest()
+    every, steps = manifest["every"], manifest["steps"]
+    for index in range(len(manifest["checkpoints"])):
+        file = folder / f"state-{min(index * every, steps):010d}.safetensors"
         if file.is_file() and file.stat().st_size < 10**6:
-            entry["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
-        named = {name: entry[name] for name in ("step", "file", "sha256")}
-        link = entry["link"] = digest({"previous": link, **named})
-    path.write_text(json.dumps({**manifest, "checkpoints": checkpoints}))
+            manifest["checkpoints"][index] = hashlib.sha256(file.read_bytes()).hexdigest()
+    spoil(manifest)
+    header = {k: v for k, v in manifest.items() if k not in ("checkpoints", "head")}
+    link = digest(header)
+    for index, sha256 in enumerate(manifest["checkpoints"]):
+        step = min(index * manifest["every"], manifest["steps"])
+        entry = {"step": step, "file": f"state-{step:010d}.safetensors", "sha256": sha256}
+        link = digest({"previous": link, **entry})
+    path.write_text(json.dumps({**manifest, "head": link}))
+
+
+def name_start(folder):
+    """Makes the manifest name the first checkpoint as its start; the chain is then wrong."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["start"]["sha256"] = start_digest(folder)
+    path.write_text(json.dumps(manifest))
+
+
+def start_digest(folder):
+    """Returns the digest of the first checkpoint's variables, as documented."""
+    arrays = load_file(folder / "state-0000000000.safetensors")
+    prefix = "state/variables/"
+    lines = []
+    for name in sorted(name for name in arrays if name.startswith(prefix)):
+        array = arrays[name]
+        one = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode() + array.tobytes())
+        lines.append(f"{name.removeprefix(prefix)} {one.hexdigest()}\n")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def edit(folder, step, ending, function):

@@ -140,7 +140,7 @@ DAMAGES = {
         "not readable as JSON",
     ),
     "another format": (rewrite_sidecar(format="other"), "not an unlearnkit-checkpoint"),
-    "another version": (rewrite_sidecar(version=99), "format version 99; this release reads 1"),
+    "another version": (rewrite_sidecar(version=99), "format version 99; this release reads 2"),
     "a path": (rewrite_sidecar(file="../secret"), "no plain file name"),
 }
 

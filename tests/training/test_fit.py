@@ -92,6 +92,29 @@ def reference_loop(key, model, dataset, recipe, optimizer, variables=None):
             Recipe(epochs=2, batch_size=16, clip_norm=0.05, momentum=0.0),
             optax.chain(optax.clip_by_global_norm(0.05), optax.sgd(0.1)),
         ),
+        (
+            Recipe(epochs=2, batch_size=10, optimizer="adam", learning_rate=0.01, weight_decay=0.1),
+            optax.chain(optax.add_decayed_weights(0.1), optax.adam(0.01)),
+        ),
+        (
+            Recipe(epochs=2, batch_size=16, nesterov=True),
+            optax.sgd(0.1, 0.9, nesterov=True),
+        ),
+        (
+            Recipe(epochs=3, batch_size=16, warmup_epochs=2.0, momentum=0.0),
+            optax.sgd(lambda step: 0.1 * jnp.minimum(step / 8, 1)),
+        ),
+        (
+            Recipe(
+                epochs=3,
+                batch_size=16,
+                warmup_epochs=1.0,
+                schedule="step",
+                milestones=(2,),
+                momentum=0.0,
+            ),
+            optax.sgd(lambda step: jnp.where(step < 4, step / 40, jnp.where(step < 8, 0.1, 0.01))),
+        ),
     ],
 )
 def test_fit_is_plain_stochastic_gradient_descent(model, dataset, recipe, optimizer):
@@ -307,6 +330,18 @@ def test_augmented_training_sees_shifted_and_mirrored_images():
 def test_variables_of_another_network_are_no_start(model, dataset):
     with pytest.raises(ValueError, match="params/hidden/bias is missing"):
         fit(KEY, model, dataset, RECIPE, variables=Variables({"hidden": {}}))
+
+
+def test_devices_that_cannot_share_a_batch_are_refused(model, dataset, tmp_path):
+    device = jax.devices()[0]
+    with pytest.raises(ValueError, match="devices must divide batch_size=16 evenly, got 0"):
+        fit(KEY, model, dataset, RECIPE, devices=[])
+    with pytest.raises(ValueError, match="devices must divide batch_size=16 evenly, got 3"):
+        fit(KEY, model, dataset, RECIPE, devices=[device] * 3)
+    with pytest.raises(ValueError, match="a trajectory is replayed on one device"):
+        fit(KEY, model, dataset, RECIPE, devices=[device], trajectory=tmp_path)
+    one = fit(KEY, model, dataset, RECIPE, devices=[device])
+    tree_equal(one.variables, fit(KEY, model, dataset, RECIPE).variables)
 
 
 def test_runs_are_shared_out_over_several_devices():

@@ -100,14 +100,14 @@ def test_the_chain_is_the_documented_one(tmp_path, model, dataset):
         text = json.dumps(value, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    checkpoints = manifest.pop("checkpoints")
+    checkpoints, head = manifest.pop("checkpoints"), manifest.pop("head")
     link = digest(manifest)
-    for entry in checkpoints:
-        named = {name: entry[name] for name in ("step", "file", "sha256")}
-        link = digest({"previous": link, **named})
-        assert entry["link"] == link
-        content = (tmp_path / "log" / entry["file"]).read_bytes()
-        assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+    for step, sha256 in zip((0, 4, 8, 12, 15), checkpoints, strict=True):
+        file = f"state-{step:010d}.safetensors"
+        link = digest({"previous": link, "step": step, "file": file, "sha256": sha256})
+        content = (tmp_path / "log" / file).read_bytes()
+        assert sha256 == hashlib.sha256(content).hexdigest()
+    assert head == link
     assert read_trajectory(tmp_path / "log").head == link
 
 

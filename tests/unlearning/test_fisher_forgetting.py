@@ -8,7 +8,10 @@ from jax.flatten_util import ravel_pytree
 
 from unlearnkit.base import Model, Variables
 from unlearnkit.unlearning import FisherForgetting
-from unlearnkit.unlearning.fisher_forgetting import fisher_noise_variance
+from unlearnkit.unlearning.fisher_forgetting import (
+    fisher_noise_variance,
+    forgotten_classes,
+)
 
 KEY = jax.random.key(3)
 
@@ -69,6 +72,45 @@ def test_no_scale_no_noise(make_model, make_task):
     model, start = make_model()
     unlearned = FisherForgetting(alpha=0.0)(KEY, model, start, make_task()).variables
     assert jax.tree.all(jax.tree.map(np.array_equal, unlearned.params, start.params))
+
+
+@pytest.mark.parametrize("network", ["mlp", "batch_norm"])
+def test_a_class_that_is_forgotten_as_a_whole_is_drawn_anew(make_model, make_task, network):
+    """Its weights in the last layer have mean 0 and variance 1e-3, whatever they were and α is."""
+    shape = (2, 2, 2) if network == "batch_norm" else (2, 2, 1)
+    model, start = make_model(network, shape, **({"hidden": (40,)} if network == "mlp" else {}))
+    start = start._replace(params=jax.tree.map(lambda w: w + 5, start.params))
+    task = make_task(20, 5, shape)
+    kept = np.flatnonzero(np.asarray(task.retain.y) != 1)
+    task = task._replace(
+        retain=task.retain.take(kept), forget=task.forget._replace(y=jnp.ones(5, jnp.int32))
+    )
+    draws = []
+    for seed in range(30):
+        unlearned = FisherForgetting(1e-9)(jax.random.key(seed), model, start, task)
+        draws.append(unlearned.variables.params["classifier"])
+    assert float(unlearned.info.history["forgotten_classes"][0]) == 1
+    for name in ("kernel", "bias"):
+        values = np.stack([np.asarray(draw[name]) for draw in draws])
+        anew, others = values[..., 1], np.delete(values, 1, axis=-1)
+        assert abs(anew.mean()) < 4 * np.sqrt(1e-3 / anew.size)
+        assert np.std(anew) == pytest.approx(np.sqrt(1e-3), rel=4 / np.sqrt(2 * anew.size))
+        left = np.delete(np.asarray(start.params["classifier"][name]), 1, axis=-1)
+        np.testing.assert_allclose(others, np.broadcast_to(left, others.shape), atol=0.02)
+    alike = FisherForgetting(1e-9, class_branch=False)(KEY, model, start, task)
+    assert float(alike.info.history["forgotten_classes"][0]) == 0
+    for a, b in zip(
+        jax.tree.leaves(alike.variables.params), jax.tree.leaves(start.params), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=0.02)
+
+
+def test_a_class_of_which_examples_stay_is_no_forgotten_class(make_task):
+    task = make_task(20, 5)
+    assert forgotten_classes(task) == ()
+    two = task._replace(retain=task.retain.take(np.flatnonzero(np.asarray(task.retain.y) == 0)))
+    forget = task.forget._replace(y=jnp.array([0, 1, 1, 2, 0]))
+    assert forgotten_classes(two._replace(forget=forget)) == (1, 2)
 
 
 def test_weights_in_a_list_have_a_last_layer_too():

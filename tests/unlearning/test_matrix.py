@@ -121,6 +121,19 @@ def name(request):
     return request.param
 
 
+@pytest.fixture(scope="module")
+def results():
+    """Each method runs once for the tests that only look."""
+    return {}
+
+
+@pytest.fixture
+def unlearned(name, model, variables, task, results):
+    if name not in results:
+        results[name] = METHODS[name](KEY, model, variables, task)
+    return results[name]
+
+
 def leaves_equal(one, other):
     pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
     return all(np.array_equal(a, b) for a, b in pairs)
@@ -148,13 +161,12 @@ def test_moves_the_model_and_leaves_the_original_untouched(name, model, variable
         assert np.all(np.isfinite(new))
 
 
-def test_keeps_what_stays_useful(name, model, variables, task):
-    unlearned = METHODS[name](KEY, model, variables, task)
+def test_keeps_what_stays_useful(unlearned, model, task):
     assert accuracy(model, unlearned.variables, task.retain) > 0.6
 
 
-def test_the_key_decides_everything(name, model, variables, task):
-    one = METHODS[name](KEY, model, variables, task).variables
+def test_the_key_decides_everything(name, model, variables, task, unlearned):
+    one = unlearned.variables
     same = METHODS[name](KEY, model, variables, task).variables
     other = METHODS[name](jax.random.key(9), model, variables, task).variables
     assert leaves_equal(one, same)
@@ -166,8 +178,8 @@ def test_no_key_is_used_twice(name, model, variables, task):
         METHODS[name](jax.random.key(5), model, variables, task)
 
 
-def test_counts_its_cost_and_keeps_its_history(name, model, variables, task):
-    info = METHODS[name](KEY, model, variables, task).info
+def test_counts_its_cost_and_keeps_its_history(name, unlearned):
+    info = unlearned.info
     cost = COSTS[name](info) if callable(COSTS[name]) else COSTS[name]
     assert info.cost.example_gradients == pytest.approx(cost)
     assert info.cost.seconds > 0

@@ -7,7 +7,7 @@ import pytest
 import softmax_regression as sr
 
 from unlearnkit.base import Cost, Unlearned, UnlearnInfo, Variables
-from unlearnkit.unlearning import Scrub
+from unlearnkit.unlearning import SCRUB_REFERENCES, Scrub
 from unlearnkit.unlearning._rewind import Rewind
 from unlearnkit.unlearning.scrub import distillation_loss
 
@@ -162,3 +162,24 @@ def test_rewinding_without_held_out_examples_of_the_class_is_refused():
 def test_bad_hyperparameters_are_refused(wrong, message, unchecked_types):
     with pytest.raises(ValueError, match=message):
         Scrub(**wrong)
+
+
+def test_the_references_have_their_own_forget_batches():
+    """Their ascent steps on 2,048 forget examples, by the settings of the public notebooks."""
+    steps = {
+        name: (method.max_epochs * 2048 // method.forget_batch_size, method.epochs)
+        for name, method in SCRUB_REFERENCES.items()
+    }
+    assert steps == {
+        "small_scale": (96, 10),
+        "large_scale": (8, 3),
+        "large_scale_named": (128, 3),
+        "membership": (384, 5),
+    }
+    small, large = SCRUB_REFERENCES["small_scale"], SCRUB_REFERENCES["large_scale"]
+    assert (small.optimizer, small.weight_decay, small.gamma) == ("adam", 0.1, 1.0)
+    assert (small.alpha, small.temperature, small.milestones) == (0.5, 2.0, (5, 8, 9))
+    assert (large.optimizer, large.weight_decay, large.gamma) == ("sgd", 5e-4, 0.99)
+    assert (large.alpha, large.temperature, large.batch_size) == (0.001, 4.0, 256)
+    assert {method.learning_rate for method in SCRUB_REFERENCES.values()} == {5e-4}
+    assert Scrub().forget_batch_size is None

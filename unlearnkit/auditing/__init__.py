@@ -3,10 +3,12 @@
 from typing import Any
 
 from unlearnkit.auditing.accuracy_drop import AccuracyDrop
+from unlearnkit.auditing.challenge import challenge_epsilons, challenge_forgetting_quality
 from unlearnkit.auditing.ensembles import Ensemble, retrained_ensemble, unlearned_ensemble
 from unlearnkit.auditing.entropy_svm import EntropySvm
 from unlearnkit.auditing.evaluate import (
     DEFAULT_ATTACKS,
+    DEFAULT_OPTML,
     GAP_METRICS,
     Reference,
     accuracy,
@@ -48,10 +50,13 @@ from unlearnkit.auditing.intervals import (
 )
 from unlearnkit.auditing.klom import klom
 from unlearnkit.auditing.lira import Lira, lira_scores
+from unlearnkit.auditing.lira_folder import query_margins, read_lira_folder
 from unlearnkit.auditing.membership import MembershipInference
 from unlearnkit.auditing.model_shift import ModelShift, model_shift, update_cosines
+from unlearnkit.auditing.optml import OPTML_METRICS, OptmlScores, optml_gap
 from unlearnkit.auditing.population import PopulationAttack, p_values
 from unlearnkit.auditing.quantile import QuantileAttack
+from unlearnkit.auditing.queries import Queries
 from unlearnkit.auditing.relearn import RelearnTime, forget_loss
 from unlearnkit.auditing.scores import auc, score_attack, tpr_at_fpr
 from unlearnkit.auditing.scrubbing_path import scrubbing_path
@@ -78,6 +83,7 @@ AUDITS: dict[str, type[Audit]] = {
     "population": PopulationAttack,
     "quantile": QuantileAttack,
     "entropy_svm": EntropySvm,
+    "optml": OptmlScores,
     "lira": Lira,
     "relearn_time": RelearnTime,
 }
@@ -98,8 +104,10 @@ def create(name: str, **hyperparameters: Any) -> Audit:
 __all__ = [
     "AUDITS",
     "DEFAULT_ATTACKS",
+    "DEFAULT_OPTML",
     "FEATURES",
     "GAP_METRICS",
+    "OPTML_METRICS",
     "AccuracyDrop",
     "Ensemble",
     "EntropySvm",
@@ -110,10 +118,12 @@ __all__ = [
     "Lira",
     "MembershipInference",
     "ModelShift",
+    "OptmlScores",
     "PathPlane",
     "PoisonTargets",
     "PopulationAttack",
     "QuantileAttack",
+    "Queries",
     "Reference",
     "RelearnTime",
     "Shadows",
@@ -126,6 +136,8 @@ __all__ = [
     "average_gap",
     "bounded_interval",
     "bounded_mean",
+    "challenge_epsilons",
+    "challenge_forgetting_quality",
     "challenge_score",
     "clopper_pearson",
     "create",
@@ -145,12 +157,15 @@ __all__ = [
     "mean_and_error",
     "membership_features",
     "model_shift",
+    "optml_gap",
     "p_values",
     "poison_targets",
     "prediction_agreement",
     "principal_paths",
     "query_information",
+    "query_margins",
     "query_set_information",
+    "read_lira_folder",
     "retrained_ensemble",
     "sample_leakage",
     "score_attack",

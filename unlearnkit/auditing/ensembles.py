@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,11 @@ from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Cost, Dataset, Model, Task, Unlearner, Variables
 from unlearnkit.kernels import margins
-from unlearnkit.training import Recipe, fit_many, predict, train_like
-from unlearnkit.validation import check_task
+from unlearnkit.training import Recipe, fit, fit_many, predict, train_like
+from unlearnkit.validation import check_choice, check_task
 
 SETS = ("retain", "forget", "validation", "test")
+OriginalsName = Literal["one", "many"]
 
 
 class Ensemble(NamedTuple):
@@ -26,11 +27,14 @@ class Ensemble(NamedTuple):
       margins: z_y - logsumexp_{c≠y} z_c by the set's name, [m, n].
       accuracy: by the set's name, [m].
       cost: of making all.
+      originals: the trained networks that these were made from by unlearning: `one` or `many`;
+        `none` of retrained ones.
     """
 
     margins: Mapping[str, Float[np.ndarray, "m n"]]
     accuracy: Mapping[str, Float[np.ndarray, " m"]]
     cost: Cost
+    originals: Literal["none", "one", "many"] = "none"
 
 
 def retrained_ensemble(
@@ -62,8 +66,15 @@ def unlearned_ensemble(
     unlearner: Unlearner,
     *,
     count: int,
+    originals: OriginalsName = "many",
 ) -> Ensemble:
-    """Returns `count` networks trained together on everything, each then unlearned.
+    """Returns `count` networks that were trained on everything and then unlearned.
+
+    From `many` originals, each unlearned network has a training run of its own behind it, as each
+    retrained network has: the ensembles then compare what the method makes of any run. From `one`,
+    a single original is unlearned with `count` keys, as in the NeurIPS 2023 challenge: the
+    ensembles then compare how the outputs vary for whoever holds that original. They vary less, and
+    not at all where the method draws nothing at random; the two give different scores.
 
     Args:
       key: decides everything.
@@ -73,19 +84,26 @@ def unlearned_ensemble(
       unlearner: the method under test; where it was not told how the originals were trained (see
         `training.train_like`), it is told `recipe`.
       count: networks, at least 2.
+      originals: `many`, trained together, or `one`.
 
     Raises:
-      ValueError: a task that does not fit the model, or a count below 2.
+      ValueError: a task that does not fit the model, a count below 2, or other `originals`.
       DivergedError: a network diverged.
+
+    Source: many: Rinberg et al. 2025 (KLoM); one: Triantafillou et al. 2024 (the challenge).
     """
     _check(task, model, count)
+    check_choice("originals", originals, OriginalsName)
     train_key, unlearn_key = jax.random.split(key)
-    trained = fit_many(jax.random.split(train_key, count), model, task.train, recipe)
-    variables, spent = unlearn_many(
-        unlearn_key, model, trained.variables, [task] * count, train_like(unlearner, recipe)
-    )
-    cost = Cost(*(a + b for a, b in zip(trained.info.cost, spent, strict=True)))
-    return _answers(model, variables, task, cost)
+    if originals == "one":
+        trained, info = fit(train_key, model, task.train, recipe)
+        starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * count), trained)
+    else:
+        starts, info = fit_many(jax.random.split(train_key, count), model, task.train, recipe)
+    method = train_like(unlearner, recipe)
+    variables, spent = unlearn_many(unlearn_key, model, starts, [task] * count, method)
+    cost = Cost(*(a + b for a, b in zip(info.cost, spent, strict=True)))
+    return _answers(model, variables, task, cost)._replace(originals=originals)
 
 
 def unlearn_many(

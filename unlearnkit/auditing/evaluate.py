@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,10 +14,16 @@ from scipy import stats
 
 from unlearnkit.auditing.intervals import clopper_pearson
 from unlearnkit.auditing.membership import MembershipInference
+from unlearnkit.auditing.optml import OPTML_METRICS, OptmlScores, optml_gap
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
 from unlearnkit.kernels import cross_entropy_losses, membership_features
 from unlearnkit.training import DivergedError, predict
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import (
+    InputWarning,
+    check_held_out,
+    check_task,
+    check_variables,
+)
 
 HEADLINE_ATTACK = MembershipInference("loss", "logistic")
 DEFAULT_ATTACKS = (
@@ -29,6 +36,8 @@ DEFAULT_ATTACKS = (
     MembershipInference("logits", "svm"),
 )
 
+DEFAULT_OPTML = OptmlScores()
+
 GAP_METRICS = ("accuracy_retain", "accuracy_forget", "accuracy_test", "mia_loss_logistic_accuracy")
 """The metrics whose absolute differences to Retrain make the average gap."""
 
@@ -38,7 +47,7 @@ class Reference(NamedTuple):
 
     Attributes:
       logits: by the set's name.
-      metrics: at least `GAP_METRICS`.
+      metrics: at least `GAP_METRICS`; with `OPTML_METRICS` there is an `optml_gap` too.
       losses: of the forget set, [n].
     """
 
@@ -55,6 +64,7 @@ def evaluate(
     *,
     reference: Variables | Reference | None = None,
     attacks: Sequence[MembershipInference] = DEFAULT_ATTACKS,
+    optml: OptmlScores | None = DEFAULT_OPTML,
 ) -> Audited:
     """Returns every audit of one model as one record.
 
@@ -66,12 +76,16 @@ def evaluate(
         examples of the other classes, and of these
       mia_{feature}_{attacker}_{metric}: see `MembershipInference`
       ks_statistic, ks_pvalue, wasserstein: between the losses of the forget and the test set
+      optml_{ua,ra,ta,mia_efficacy}: see `OptmlScores`
       with a reference:
         agreement_{set}: share of equal predictions, of retain, forget and test
         activation_distance_{set}: mean_i ‖softmax f(x_i) - softmax f_ref(x_i)‖₁, in [0, 2]
         wasserstein_reference: between the losses of the forget set, here and there
         average_gap: mean |difference to the reference| over the three accuracies and the accuracy
-          of the loss attack, the headline distance to Retrain
+          of the loss attack, the headline distance to Retrain. It is ours: its attack tells the
+          forget set from the test set, and is cross-validated
+        optml_gap: that of the OPTML group's tables, to be put beside published ones: over UA, RA,
+          TA and MIA-efficacy. Its attack tells retain from test, and then judges the forget set
 
     Curves: `loss_forget`, `loss_test`, and `fpr` and `tpr` of each attack under its name.
 
@@ -84,23 +98,29 @@ def evaluate(
         what `audit_reference` made of them.
       attacks: membership attacks to run; the loss attack by logistic regression must be among
         them where a reference is given.
+      optml: the scores that published tables hold; None leaves them out.
 
     Raises:
       ValueError: a task, variables or reference that does not fit the model.
       DivergedError: outputs that are not finite.
 
+    Warns:
+      InputWarning: a reference that answers as the model does, to the last bit; test examples that
+        are training examples.
+
     Source: 001, section 6.2; 004, section 6 (activation distance); average gap of Jia et al. 2023.
     """
     check_task(task, model)
     check_variables(variables, model)
+    check_held_out((task.retain, task.forget), task.test)
     logits = _logits(model, variables, task)
-    metrics, curves = _audit(key, logits, task, attacks)
+    metrics, curves = _audit(key, logits, task, attacks, optml)
     if reference is None:
         return Audited(metrics, curves)
     if HEADLINE_ATTACK not in attacks:
         raise ValueError(f"the distance to a reference needs {HEADLINE_ATTACK} among the attacks")
     if isinstance(reference, Variables):
-        reference = audit_reference(key, model, reference, task)
+        reference = audit_reference(key, model, reference, task, optml=optml)
     for name, mine in logits.items():
         other = reference.logits[name]
         if other.shape != mine.shape:
@@ -110,15 +130,35 @@ def evaluate(
             )
         metrics[f"agreement_{name}"] = prediction_agreement(mine, other)
         metrics[f"activation_distance_{name}"] = activation_distance(mine, other)
+    if all(np.array_equal(mine, reference.logits[name]) for name, mine in logits.items()):
+        warnings.warn(
+            "the reference answers as the audited network does, to the last bit, on all sets: "
+            "every distance to it is 0 and says nothing; give weights retrained without the "
+            "forget set",
+            InputWarning,
+            stacklevel=2,
+        )
     metrics["wasserstein_reference"] = float(
         stats.wasserstein_distance(curves["loss_forget"], reference.losses)
     )
     metrics["average_gap"] = average_gap(metrics, reference.metrics)
+    if optml is not None:
+        if not reference.metrics.keys() >= set(OPTML_METRICS):
+            raise ValueError(
+                "optml_gap needs the reference's optml_* metrics; call audit_reference with the "
+                "same optml, or evaluate with optml=None"
+            )
+        metrics["optml_gap"] = optml_gap(metrics, reference.metrics)
     return Audited(metrics, curves)
 
 
 def audit_reference(
-    key: Key[Array, ""], model: Model, variables: Variables, task: Task
+    key: Key[Array, ""],
+    model: Model,
+    variables: Variables,
+    task: Task,
+    *,
+    optml: OptmlScores | None = DEFAULT_OPTML,
 ) -> Reference:
     """Returns what `evaluate` needs of a retrained network, for use with several methods.
 
@@ -127,19 +167,24 @@ def audit_reference(
       model: the network.
       variables: weights retrained without the forget set.
       task: the question.
+      optml: the one that `evaluate` is called with.
 
     Raises:
       ValueError: a task or variables that do not fit the model.
     """
     check_task(task, model)
     check_variables(variables, model)
+    check_held_out((task.retain, task.forget), task.test)
     logits = _logits(model, variables, task)
-    metrics, curves = _audit(key, logits, task, [HEADLINE_ATTACK])
+    metrics, curves = _audit(key, logits, task, [HEADLINE_ATTACK], optml)
     return Reference(logits, metrics, curves["loss_forget"])
 
 
 def average_gap(metrics: Mapping[str, float], reference: Mapping[str, float]) -> float:
-    """Returns the mean absolute difference of `GAP_METRICS` to those of a reference."""
+    """Returns the mean absolute difference of `GAP_METRICS` to those of a reference.
+
+    It is not the average gap of published tables, which is `optml_gap`.
+    """
     return float(np.mean([abs(metrics[name] - reference[name]) for name in GAP_METRICS]))
 
 
@@ -195,6 +240,7 @@ def _audit(
     logits: Mapping[str, Array],
     task: Task,
     attacks: Sequence[MembershipInference],
+    optml: OptmlScores | None,
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     metrics = {
         f"accuracy_{name}": _accuracy(values, getattr(task, name))
@@ -208,6 +254,8 @@ def _audit(
     seen = {"forget": task.forget.y, "test": task.test.y}
     losses = {name: np.asarray(cross_entropy_losses(logits[name], y)) for name, y in seen.items()}
     metrics |= loss_divergence(losses["forget"], losses["test"])
+    if optml is not None:
+        metrics |= optml.score(logits, task)
     curves = {f"loss_{name}": values for name, values in losses.items()}
     for attack in attacks:
         members, others = (

@@ -1,4 +1,4 @@
-"""The score of the NeurIPS 2023 unlearning challenge."""
+"""Forgetting quality, after the score of the NeurIPS 2023 unlearning challenge."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ def forgetting_quality(
 
     with ε_s of `example_epsilons`: 1 where no attack succeeds, half as much for every `bin_width`
     of ε more.
+
+    This is our form, on every threshold that the ensembles tell apart, of which sizes may differ.
+    It is more lenient than the published scorer: .047 against .026 where 64 unlearned networks'
+    outputs are normal with half the spread of 64 retrained ones', .015 against .006 with a tenth.
+    `challenge_forgetting_quality` is the published form and says what differs; a number that stands
+    beside a published one must come from it.
 
     Args:
       unlearned: an output (the margin) of the n forget examples under each of a networks unlearned

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from jaxtyping import Float
 
 from unlearnkit.auditing.intervals import bounded_mean
 from unlearnkit.base import Audited
+from unlearnkit.validation import InputWarning
 
 CLIP = 100.0
 
@@ -41,7 +44,11 @@ def klom(
       ValueError: ensembles of different examples or of fewer than two networks, or margins that
         are not finite.
 
-    Source: Rinberg et al. 2025, data-unlearning-bench (20 bins, margins clipped to ±100).
+    Source: Rinberg et al. 2025, data-unlearning-bench (20 bins, margins clipped to ±100). Its
+    public code gives other numbers. Its histograms leave out the largest margin of both ensembles,
+    which lies on the last edge, and are NaN for an example where all margins of one ensemble are
+    that largest one, as where all are clipped. It does not smooth P, and lifts an empty bin of Q to
+    1e-5 only where P is not empty. It needs as many unlearned as retrained networks.
     """
     check_ensembles(unlearned, retrained)
     if bins < 2 or not smoothing > 0:
@@ -64,6 +71,9 @@ def check_ensembles(unlearned: np.ndarray, retrained: np.ndarray) -> None:
 
     Raises:
       ValueError: see `klom`.
+
+    Warns:
+      InputWarning: an ensemble that is compared with itself.
     """
     for name, values in (("unlearned", unlearned), ("retrained", retrained)):
         if values.ndim != 2 or len(values) < 2 or values.shape[1] < 1:
@@ -76,6 +86,14 @@ def check_ensembles(unlearned: np.ndarray, retrained: np.ndarray) -> None:
         raise ValueError(
             "unlearned and retrained must be of the same examples, "
             f"got {unlearned.shape[1]} and {retrained.shape[1]}"
+        )
+    theirs = {row.tobytes() for row in np.asarray(retrained)}
+    if all(row.tobytes() in theirs for row in np.asarray(unlearned)):
+        warnings.warn(
+            "every unlearned network answers as one of the retrained does, to the last bit: the "
+            "ensemble is compared with itself; give one of networks retrained by other keys",
+            InputWarning,
+            stacklevel=3,
         )
 
 

@@ -9,15 +9,16 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
+from unlearnkit.auditing.queries import ALONE, Queries
 from unlearnkit.auditing.scores import check_scores, score_attack
-from unlearnkit.auditing.shadows import Shadows, train_shadows
+from unlearnkit.auditing.shadows import Shadows, margins_of_queries, train_shadows
 from unlearnkit.base import Audited, Dataset, Model, Task, Unlearner, Variables, concatenate
-from unlearnkit.kernels import margins
-from unlearnkit.training import Recipe, predict
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.training import Recipe
+from unlearnkit.validation import check_choice, check_held_out, check_task, check_variables
 
-Mode = Literal["online", "offline"]
+Mode = Literal["online", "offline", "offline_two_sided"]
 Variance = Literal["auto", "pooled", "example"]
+Fit = Literal["unbiased", "reference"]
 MANY_SHADOWS = 64
 FEWEST_OTHERS = 20
 """Non-members that a few members, or one, are told from, where the test set has as many."""
@@ -30,8 +31,13 @@ class Lira:
     With φ the margin log p_y / (1 - p_y) and Gaussians fitted to the shadows with the example (in)
     and without it (out):
 
-        online   log N(φ; μ_in, σ_in²) - log N(φ; μ_out, σ_out²)
-        offline  (φ - μ_out) / σ_out,   of the order of 1 - P(N(μ_out, σ_out²) > φ)
+        online             log N(φ; μ_in, σ_in²) - log N(φ; μ_out, σ_out²)
+        offline            (φ - μ_out) / σ_out,   of the order of 1 - P(N(μ_out, σ_out²) > φ)
+        offline_two_sided  -log N(φ; μ_out, σ_out²)
+
+    `offline` is the paper's: only a margin above what the shadows say speaks for a member.
+    `offline_two_sided` is that of its public code: any margin that is unlike theirs does, one below
+    them too. With several queries of an example the score is the mean over them.
 
     Members are forget examples, others as many test examples, or up to 20 where there are fewer
     members, so that one record is ranked among several; the larger set is subsampled. The
@@ -42,13 +48,16 @@ class Lira:
       unlearner: the method by which it was unlearned: shadows then unlearn too, and `in` means
         learned and unlearned (U-LiRA). None attacks a trained network (LiRA).
       count: shadows, even.
-      mode: `online` or `offline`.
+      mode: `online`, `offline` or `offline_two_sided`.
       variance: `example`, each example's own; `pooled`, one of all examples, of the deviations from
         each example's mean; `auto`, `pooled` below 64 shadows, as Carlini et al. do.
+      fit: `unbiased`, means and variances over n - 1; or `reference`, see `lira_scores`.
+      queries: the views of each candidate that the networks are asked for.
 
     Source: Carlini et al. 2022, Membership inference attacks from first principles; Hayes et al.
     2024, Inexact unlearning needs more careful evaluations (U-LiRA). The pooled variance is that
-    within examples; the public code of LiRA pools the spread between examples too.
+    within examples; the public code of LiRA pools the spread between examples too (`reference`). It
+    asks its networks in training mode; all are asked in evaluation mode here.
     """
 
     recipe: Recipe = Recipe()  # noqa: RUF009 (frozen, and so safe to share)
@@ -56,11 +65,13 @@ class Lira:
     count: int = 16
     mode: Mode = "online"
     variance: Variance = "auto"
+    fit: Fit = "unbiased"
+    queries: Queries = ALONE
 
     def __post_init__(self) -> None:
         if self.count < 4 or self.count % 2:
             raise ValueError(f"count must be even and >= 4, got {self.count}")
-        _check_choices(self.mode, self.variance)
+        _check_choices(self.mode, self.variance, self.fit)
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
@@ -73,8 +84,8 @@ class Lira:
         """
         check_variables(variables, model)
         candidates, is_member, shadows = self.train(key, model, task)
-        found = margins(predict(model, variables, candidates.x), candidates.y)
-        return self.attack(shadows, np.asarray(found, np.float64), is_member)
+        found = margins_of_queries(model, variables, candidates, self.queries)
+        return self.attack(shadows, found, is_member)
 
     def train(
         self, key: Key[Array, ""], model: Model, task: Task
@@ -88,6 +99,7 @@ class Lira:
           DivergedError: a shadow diverged.
         """
         check_task(task, model)
+        check_held_out((task.retain, task.forget), task.test)
         size = min(task.forget.size, task.test.size)
         others = min(task.test.size, max(size, FEWEST_OTHERS))
         # Every two shadows halve the candidates: of an odd number one would be in neither.
@@ -110,93 +122,139 @@ class Lira:
             self.recipe,
             count=self.count,
             unlearner=self.unlearner,
+            queries=self.queries,
         )
         return candidates, np.repeat([True, False], [size, others]), shadows
 
     def attack(
         self,
         shadows: Shadows,
-        found: Float[np.ndarray, " n"],
+        found: Float[np.ndarray, " n *q"],
         is_member: Bool[np.ndarray, " n"],
     ) -> Audited:
         """Returns the attack's metrics on margins that are at hand.
 
         Args:
           shadows: of the same candidates.
-          found: their margins under the network that is attacked.
+          found: their margins under the network that is attacked, of the shadows' queries.
           is_member: which of them are members.
 
         Raises:
           ValueError: margins that are not finite, or no members or no others.
         """
-        check_scores(found[is_member], found[~is_member])
-        scores = lira_scores(found, shadows, mode=self.mode, variance=self.variance)
+        each = found.reshape(len(found), -1).mean(axis=1)
+        check_scores(each[is_member], each[~is_member])
+        scores = lira_scores(found, shadows, mode=self.mode, variance=self.variance, fit=self.fit)
         return score_attack(scores[is_member], scores[~is_member])
 
 
 def lira_scores(
-    found: Float[np.ndarray, " n"],
+    found: Float[np.ndarray, " n *q"],
     shadows: Shadows,
     *,
     mode: Mode = "online",
     variance: Variance = "auto",
+    fit: Fit = "unbiased",
 ) -> Float[np.ndarray, " n"]:
     """Returns the score of every candidate, larger for members; see `Lira`.
 
+    `reference` is the fit of the public code, to be put beside numbers that it gave: μ is the
+    median; σ is over n, about the mean; of the shadows, each candidate's first k in order are
+    taken, k the fewest that any has; `pooled` is one σ of all margins of all candidates, and online
+    that of `in` serves for `out` too. Its offline form is `offline_two_sided`. It adds 1e-30 to σ;
+    margins that do not vary are refused here.
+
     Args:
-      found: [n] margins under the network that is attacked.
-      shadows: margins [s, n] of the shadows, each candidate in at least two of them and out of at
-        least two.
-      mode: `online` or `offline`.
-      variance: `auto`, `pooled` or `example`.
+      found: [n] margins under the network that is attacked, or [n, q] of q queries.
+      shadows: margins [s, n] or [s, n, q] of the shadows, each candidate in at least two of them
+        and out of at least two (offline: out of).
+      mode: `online`, `offline` or `offline_two_sided`.
+      variance: `auto`, `pooled` or `example`; of each query too.
+      fit: `unbiased` or `reference`.
 
     Raises:
       ValueError: margins that are not finite or do not vary, or too few shadows of a candidate.
+
+    Source: Carlini et al. 2022; the public code is tensorflow/privacy, research/mi_lira_2021.
     """
-    _check_choices(mode, variance)
+    _check_choices(mode, variance, fit)
     said = np.asarray(shadows.margins, np.float64)
     if said.shape[1:] != found.shape:
         raise ValueError(
-            f"found must hold a margin a candidate, got {found.shape} for {said.shape[1]}"
+            "found must hold a margin a candidate and query, "
+            f"got {list(found.shape)} for {list(said.shape[1:])} of the shadows"
         )
     for name, values in (("the shadows", said), ("the network", found)):
         if not np.all(np.isfinite(values)):
             raise ValueError(f"margins of {name} must be finite, got NaN or infinity: it diverged")
     if variance == "auto":
         variance = "pooled" if len(said) < MANY_SHADOWS else "example"
-    z_out, std_out = _standardise(found, said, ~shadows.is_in, variance, "out of")
-    if mode == "offline":
-        return z_out
-    z_in, std_in = _standardise(found, said, shadows.is_in, variance, "in")
-    return 0.5 * (z_out**2 - z_in**2) + np.log(std_out / std_in)
+    said = said.reshape(*said.shape[:2], -1)
+    asked = np.asarray(found, np.float64).reshape(len(found), -1)
+    fits = _reference_fit if fit == "reference" else _unbiased_fit
+    mean, std = fits(said, ~shadows.is_in, variance, "out of")
+    if mode == "online":
+        mean_in, std_in = fits(said, shadows.is_in, variance, "in")
+        if fit == "reference" and variance == "pooled":
+            std = std_in
+        scores = _log_density(asked, mean_in, std_in) - _log_density(asked, mean, std)
+    elif mode == "offline":
+        scores = (asked - mean) / std
+    else:
+        scores = -_log_density(asked, mean, std)
+    return scores.mean(axis=1)
 
 
-def _standardise(
-    found: np.ndarray, said: np.ndarray, chosen: np.ndarray, variance: Variance, side: str
+def _log_density(x: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    return -0.5 * ((x - mean) / std) ** 2 - np.log(std) - 0.5 * np.log(2 * np.pi)
+
+
+def _unbiased_fit(
+    said: np.ndarray, chosen: np.ndarray, variance: Variance, side: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (φ - μ) / σ and σ of the chosen shadows of each candidate."""
+    """Returns μ and σ, [n, q] each, of the chosen shadows of each candidate."""
+    counts = _counts(chosen, side)[:, None]
+    mean = np.sum(said, axis=0, where=chosen[..., None]) / counts
+    squares = np.sum((said - mean) ** 2, axis=0, where=chosen[..., None])
+    if variance == "pooled":
+        pooled = squares.sum() / (np.sum(counts - 1) * squares.shape[1])
+        return mean, _varying(np.full(mean.shape, np.sqrt(pooled)))
+    return mean, _varying(np.sqrt(squares / (counts - 1)))
+
+
+def _reference_fit(
+    said: np.ndarray, chosen: np.ndarray, variance: Variance, side: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the same as the public code has it."""
+    fewest = _counts(chosen, side).min()
+    first = np.argsort(~chosen, axis=0, kind="stable")[:fewest]
+    taken = np.take_along_axis(said, first[..., None], axis=0)
+    mean = np.median(taken, axis=0)
+    if variance == "pooled":
+        return mean, _varying(np.full(mean.shape, taken.std()))
+    return mean, _varying(taken.std(axis=0))
+
+
+def _counts(chosen: np.ndarray, side: str) -> np.ndarray:
     counts = chosen.sum(axis=0)
     if counts.min() < 2:
         raise ValueError(
             f"each candidate must be {side} at least 2 shadows, got {counts.min()} for candidate "
             f"{counts.argmin()}; train more shadows"
         )
-    mean = np.sum(said * chosen, axis=0) / counts
-    squares = np.sum((said - mean) ** 2 * chosen, axis=0)
-    if variance == "pooled":
-        std = np.full(len(counts), np.sqrt(squares.sum() / np.sum(counts - 1)))
-    else:
-        std = np.sqrt(squares / (counts - 1))
+    return counts
+
+
+def _varying(std: np.ndarray) -> np.ndarray:
     if not std.min() > 0:
         raise ValueError(
-            f"the shadows' margins of candidate {std.argmin()} do not vary; "
+            f"the shadows' margins of candidate {std.min(axis=1).argmin()} do not vary; "
             "choose variance='pooled', or train shadows with different keys"
         )
-    return (found - mean) / std, std
+    return std
 
 
-def _check_choices(mode: str, variance: str) -> None:
-    if mode not in ("online", "offline"):
-        raise ValueError(f"mode must be online or offline, got {mode!r}")
-    if variance not in ("auto", "pooled", "example"):
-        raise ValueError(f"variance must be auto, pooled or example, got {variance!r}")
+def _check_choices(mode: str, variance: str, fit: str) -> None:
+    check_choice("mode", mode, Mode)
+    check_choice("variance", variance, Variance)
+    check_choice("fit", fit, Fit)

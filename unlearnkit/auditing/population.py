@@ -12,7 +12,7 @@ from unlearnkit.auditing.scores import check_scores, score_attack
 from unlearnkit.auditing.threshold import ScoreName, membership_scores
 from unlearnkit.base import Audited, Model, Task, Variables
 from unlearnkit.kernels import MEMBER_SIGNS
-from unlearnkit.validation import check_known, check_task, check_variables
+from unlearnkit.validation import check_held_out, check_known, check_task, check_variables
 
 LEVELS = (0.1, 0.01, 0.001)
 
@@ -58,6 +58,7 @@ class PopulationAttack:
             the forget or test set that validation lacks; outputs that are not finite.
         """
         check_task(task, model)
+        check_held_out((task.retain, task.forget), task.test)
         check_variables(variables, model)
         scores = {
             name: membership_scores(self.feature, model, variables, getattr(task, name))

@@ -61,6 +61,13 @@ def score_attack(members: Float[np.ndarray, " m"], others: Float[np.ndarray, " k
     return Audited(metrics, {"fpr": fpr, "tpr": tpr})
 
 
+def placements(scores: np.ndarray, against: np.ndarray) -> np.ndarray:
+    """Returns for each score the share of `against` below it, ties counting half."""
+    ordered = np.sort(against)
+    below, upto = (np.searchsorted(ordered, scores, side=side) for side in ("left", "right"))
+    return (below + upto) / (2 * len(against))
+
+
 def auc(members: Float[np.ndarray, " m"], others: Float[np.ndarray, " k"]) -> Auc:
     """Returns P(member > other) + ½ P(member = other), and its standard error.
 
@@ -69,7 +76,7 @@ def auc(members: Float[np.ndarray, " m"], others: Float[np.ndarray, " k"]) -> Au
 
     Source: DeLong, DeLong & Clarke-Pearson 1988 (variance of the placements).
     """
-    by_member, by_other = _placements(members, others), 1 - _placements(others, members)
+    by_member, by_other = placements(members, others), 1 - placements(others, members)
     spreads = [p.var(ddof=1) / p.size if p.size > 1 else 0.25 for p in (by_member, by_other)]
     variance = sum(spreads)
     return Auc(float(by_member.mean()), float(np.sqrt(variance)))
@@ -102,10 +109,3 @@ def check_scores(members: np.ndarray, others: np.ndarray) -> None:
                 f"scores of {name} must be finite, got {scores[bad]} at index {bad}; "
                 "a network that gives NaN has diverged and cannot be audited"
             )
-
-
-def _placements(scores: np.ndarray, against: np.ndarray) -> np.ndarray:
-    """Returns for each score the share of `against` below it, ties counting half."""
-    ordered = np.sort(against)
-    below, upto = (np.searchsorted(ordered, scores, side=side) for side in ("left", "right"))
-    return (below + upto) / (2 * len(against))

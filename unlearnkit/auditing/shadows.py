@@ -11,8 +11,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from unlearnkit.auditing.ensembles import answers_of_many, unlearn_many
-from unlearnkit.base import Cost, Dataset, Model, Task, Unlearner, concatenate
-from unlearnkit.training import Recipe, fit_many, train_like
+from unlearnkit.auditing.queries import ALONE, Queries
+from unlearnkit.base import Cost, Dataset, Model, Task, Unlearner, Variables, concatenate
+from unlearnkit.kernels import margins
+from unlearnkit.training import Recipe, fit_many, predict, train_like
 from unlearnkit.validation import check_compatible, check_dataset
 
 
@@ -20,12 +22,13 @@ class Shadows(NamedTuple):
     """What shadow networks say of the candidates; it serves any number of attacks.
 
     Attributes:
-      margins: [s, n] of every candidate under every shadow, in evaluation mode.
+      margins: [s, n] of every candidate under every shadow, in evaluation mode; [s, n, q] of q
+        queries of each, see `Queries`.
       is_in: [s, n] whether the candidate was among what the shadow was trained on.
       cost: of training all, and of unlearning.
     """
 
-    margins: Float[np.ndarray, "s n"]
+    margins: Float[np.ndarray, "s n *q"]
     is_in: Bool[np.ndarray, "s n"]
     cost: Cost
 
@@ -39,6 +42,7 @@ def train_shadows(
     *,
     count: int = 16,
     unlearner: Unlearner | None = None,
+    queries: Queries = ALONE,
 ) -> Shadows:
     """Returns the margins of shadow networks that are trained as one batched program.
 
@@ -58,6 +62,7 @@ def train_shadows(
       count: shadows, even and at least 4.
       unlearner: the method under test, or None; where it was not told how the network was trained
         (see `training.train_like`), it is told `recipe`.
+      queries: the views of each candidate that every shadow is asked for.
 
     Raises:
       ValueError: data that do not fit, too few candidates, or an odd or small count.
@@ -93,8 +98,29 @@ def train_shadows(
         cost = Cost(*(a + b for a, b in zip(cost, spent, strict=True)))
     is_in = np.zeros((count, candidates.size), bool)
     np.put_along_axis(is_in, chosen, True, axis=1)
-    said, _ = answers_of_many(jax.device_get(variables), candidates, model=model)
-    return Shadows(np.asarray(said, np.float64), is_in, cost)
+    here = jax.device_get(variables)
+    said = [
+        np.asarray(answers_of_many(here, candidates._replace(x=view), model=model)[0], np.float64)
+        for view in queries.views(candidates.x)
+    ]
+    return Shadows(_together(said), is_in, cost)
+
+
+def margins_of_queries(
+    model: Model, variables: Variables, candidates: Dataset, queries: Queries = ALONE
+) -> Float[np.ndarray, " n *q"]:
+    """Returns what one network says of the candidates, as `Shadows.margins` holds it of each."""
+    return _together(
+        [
+            np.asarray(margins(predict(model, variables, view), candidates.y), np.float64)
+            for view in queries.views(candidates.x)
+        ]
+    )
+
+
+def _together(said: list[np.ndarray]) -> np.ndarray:
+    """Returns the answers to several queries along a last axis; those to one as they are."""
+    return np.stack(said, axis=-1) if len(said) > 1 else said[0]
 
 
 def _halves(key: Key[Array, ""], n: int, count: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from unlearnkit.auditing.scores import check_scores, score_attack
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
 from unlearnkit.kernels import MEMBER_SIGNS, membership_features
 from unlearnkit.training import predict
-from unlearnkit.validation import check_known, check_task, check_variables
+from unlearnkit.validation import check_held_out, check_known, check_task, check_variables
 
 ScoreName = Literal["loss", "confidence", "entropy", "modified_entropy", "margin"]
 
@@ -57,6 +57,7 @@ class ThresholdAttack:
             the forget or test set that retain or validation lacks; outputs that are not finite.
         """
         check_task(task, model)
+        check_held_out((task.retain, task.forget), task.test)
         check_variables(variables, model)
         scores = {
             name: membership_scores(self.feature, model, variables, part)

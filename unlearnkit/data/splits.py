@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 from unlearnkit.base import Dataset, Task
 from unlearnkit.data.forget import ClassForget, ForgetRequest
 from unlearnkit.data.indices import as_indices, check_forget
-from unlearnkit.validation import check_dataset
+from unlearnkit.validation import check_dataset, check_held_out
 
 VALIDATION_SOURCES = ("test", "train")
 
@@ -81,6 +81,9 @@ def choose_split(
       TypeError: a key that is not typed; data or indices of the wrong type.
       ValueError: sets of different shape or normalisation; a part without examples; whatever the
         request refuses.
+
+    Warns:
+      InputWarning: test examples that are training examples; pixels outside of [0, 1].
     """
     if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise TypeError(f"key must be a typed key as jax.random.key(0), got {key!r}")
@@ -149,6 +152,7 @@ def _check_pair(train: Dataset, test: Dataset) -> None:
             f"train and test must be normalised alike, "
             f"got {train.normalisation} and {test.normalisation}"
         )
+    check_held_out((train,), test)
 
 
 def _divide(

@@ -97,15 +97,15 @@ class InfluenceFilter(DropSettings):
                 low_rank = _approximate(model, variables, dataset.x, key, self, rank)
                 scores = np.concatenate(
                     [
-                        np.asarray(_self_influence(model, variables, part, low_rank))
+                        _unscaled(*_self_influence(model, variables, part, low_rank))
                         for part in _parts(dataset, self.chunk)
                     ]
                 )
                 history["least_curvature"] = self._check(low_rank, rank)
                 work = rank * PRODUCT + PULL
             else:
-                on_objective, info = _objective_influence(model, variables, dataset, self)
-                scores, solves["influence"] = np.asarray(on_objective), info
+                *found, info = _objective_influence(model, variables, dataset, self)
+                scores, solves["influence"] = _unscaled(*found), info
                 work = PULL + (int(info.steps) + 1) * PRODUCT + PUSH
         for info in solves.values():
             warn_unconverged("the influence", info, "allow more max_steps, or raise damping or tol")
@@ -139,19 +139,24 @@ def _approximate(
 
 
 @partial(jax.jit, static_argnames="model")
-def _self_influence(model: Model, variables: Variables, part: Dataset, low_rank: LowRank) -> Array:
-    """Returns gᵀ (F Fᵀ + λ I)⁻¹ g of every example, by Woodbury's identity."""
+def _self_influence(
+    model: Model, variables: Variables, part: Dataset, low_rank: LowRank
+) -> tuple[Array, Array, Array]:
+    """Returns gᵀ (F Fᵀ + λ I)⁻¹ g of every example, by Woodbury's identity; see `_unscaled`."""
     rows = kernels.gradient_bank(_loss(model, variables), variables.params, part, chunk=part.size)
+    size = _positive(kernels.tree_norm(rows))
+    rows = rows / size
     with jax.default_matmul_precision("highest"):
         inner = (rows @ low_rank.factor).T
         explained = jax.scipy.linalg.solve_triangular(low_rank.cholesky, inner, lower=True)
-    return (jnp.sum(rows**2, axis=1) - jnp.sum(explained**2, axis=0)) / low_rank.shift
+    scores = (jnp.sum(rows**2, axis=1) - jnp.sum(explained**2, axis=0)) / low_rank.shift
+    return scores, size, size
 
 
 @partial(jax.jit, static_argnames=("model", "method"))
 def _objective_influence(
     model: Model, variables: Variables, dataset: Dataset, method: InfluenceFilter
-) -> tuple[Array, SolveInfo]:
+) -> tuple[Array, Array, Array, SolveInfo]:
     loss, params = _loss(model, variables), variables.params
     gradient = kernels.risk_gradient(loss, params, dataset, chunk=method.chunk)
     direction, info = kernels.cg(
@@ -162,7 +167,18 @@ def _objective_influence(
         max_steps=method.max_steps,
     )
     operator = kernels.GradientOperator(loss, params, dataset, method.chunk)
-    return jnp.abs(operator.matvec(ravel_pytree(direction)[0])), info
+    size = _positive(kernels.tree_norm(direction))
+    along = operator.matvec(ravel_pytree(direction)[0] / size)
+    return jnp.abs(along), size, jnp.ones_like(size), info
+
+
+def _unscaled(scores: Array, size: Array, other: Array) -> np.ndarray:
+    """Returns scores · size · other in float64, where those of tiny gradients do not vanish."""
+    return np.asarray(scores, np.float64) * float(size) * float(other)
+
+
+def _positive(size: Array) -> Array:
+    return jnp.where(size > 0, size, 1)
 
 
 def _curvature(

@@ -22,7 +22,7 @@ from unlearnkit.defences._dropping import (
     warn_unconverged,
 )
 from unlearnkit.defences._leading import leading
-from unlearnkit.kernels import GradientOperator
+from unlearnkit.kernels import GradientOperator, tree_norm
 from unlearnkit.training import Recipe, cross_entropy, fit
 from unlearnkit.validation import check_above, check_at_least
 from unlearnkit.work import PULL, PUSH
@@ -132,7 +132,8 @@ def _outliers(
 
     def product(u: np.ndarray) -> Any:
         vector = jnp.asarray(u, weights.dtype)
-        return _spread_product(model, variables, group, weights, vector, chunk=method.chunk)
+        image, size = _spread_product(model, variables, group, weights, vector, chunk=method.chunk)
+        return np.asarray(image, np.float64) * float(size)
 
     found = leading(key, product, size, tol=method.tol, max_steps=method.max_steps)
     return found.scores[: len(rows)], found.info
@@ -147,8 +148,12 @@ def _spread_product(
     vector: Float[Array, " m"],
     *,
     chunk: int,
-) -> Float[Array, " m"]:
-    """Returns C G Gᵀ C u, with C the centring of the rows of weight 1; the others count nothing."""
+) -> tuple[Float[Array, " m"], Float[Array, ""]]:
+    """Returns C G Gᵀ C u / s and s, with C the centring of the rows of weight 1.
+
+    The other rows count nothing. Kept apart from its size s = ‖Gᵀ C u‖, the product of gradients
+    that are tiny, as a confident network's are, does not vanish.
+    """
 
     def loss(params: Any, x: Array, y: Array) -> Array:
         return cross_entropy(model.apply(Variables(params, variables.state), x), y)
@@ -157,7 +162,10 @@ def _spread_product(
         return weights * (u - weights @ u / weights.sum())
 
     gradients = GradientOperator(loss, variables.params, group, chunk)
-    return centre(gradients.matvec(gradients.rmatvec(centre(vector))))
+    total = gradients.rmatvec(centre(vector))
+    size = tree_norm(total)
+    size = jnp.where(size > 0, size, 1)
+    return centre(gradients.matvec(total / size)), size
 
 
 def _add(one: Cost, other: Cost) -> Cost:

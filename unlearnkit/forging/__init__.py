@@ -1,20 +1,30 @@
 """Proofs of learning: `verify(log, dataset, tolerance=...) -> VerificationReport`.
 
-A log of training (`unlearnkit.training.fit(..., trajectory=folder)`) is verified by replaying it; a
-forger (`unlearnkit.base.Forger`) makes one of its steps say something else.
+A log of training (`unlearnkit.training.fit(..., trajectory=folder)`) is verified by replaying it,
+and the verdict is one of VALID, INVALID, INCOMPLETE and UNPROVEN (`Verdict`); a forger
+(`unlearnkit.base.Forger`) makes one of its steps say something else.
 """
 
 from unlearnkit.forging import detectors
-from unlearnkit.forging.calibrate import Band, Calibration, calibrate
+from unlearnkit.forging.calibrate import calibrate
+from unlearnkit.forging.calibration import Band, Calibration
+from unlearnkit.forging.findings import (
+    BatchFinding,
+    MoveFinding,
+    StartFinding,
+    unlikely_initialisation,
+)
 from unlearnkit.forging.fixed_point import ExactSearch, search_exact
 from unlearnkit.forging.forged_log import ForgedLog, forge_trajectory
 from unlearnkit.forging.greedy import GreedyForger, GreedyInfo
+from unlearnkit.forging.limits import Tolerance
 from unlearnkit.forging.logistic import LogisticForger, LogisticInfo
 from unlearnkit.forging.logistic_grid import GridInfo, GridLogisticForger
 from unlearnkit.forging.noise import NoiseForger, NoiseInfo, spoof_trajectory
 from unlearnkit.forging.norms import Norm, convert_error, error_between
+from unlearnkit.forging.opening import match_rows
 from unlearnkit.forging.optimise import OptimiseForger, OptimiseInfo
-from unlearnkit.forging.report import VerificationReport
+from unlearnkit.forging.report import Verdict, VerificationReport
 from unlearnkit.forging.steps import Step, honest_step, step_error
 from unlearnkit.forging.swap import SwapForger, SwapInfo
 from unlearnkit.forging.verify import verify
@@ -32,6 +42,7 @@ FORGERS = {
 __all__ = [
     "FORGERS",
     "Band",
+    "BatchFinding",
     "Calibration",
     "ExactSearch",
     "ForgedLog",
@@ -41,14 +52,18 @@ __all__ = [
     "GridLogisticForger",
     "LogisticForger",
     "LogisticInfo",
+    "MoveFinding",
     "NoiseForger",
     "NoiseInfo",
     "Norm",
     "OptimiseForger",
     "OptimiseInfo",
+    "StartFinding",
     "Step",
     "SwapForger",
     "SwapInfo",
+    "Tolerance",
+    "Verdict",
     "VerificationReport",
     "calibrate",
     "convert_error",
@@ -56,8 +71,10 @@ __all__ = [
     "error_between",
     "forge_trajectory",
     "honest_step",
+    "match_rows",
     "search_exact",
     "spoof_trajectory",
     "step_error",
+    "unlikely_initialisation",
     "verify",
 ]

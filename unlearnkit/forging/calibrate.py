@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
@@ -15,9 +15,19 @@ from jaxtyping import Array, Float, Key
 
 from unlearnkit import models
 from unlearnkit.base import Dataset, Model, Params, State, Variables
+from unlearnkit.forging.calibration import Band, Calibration
+from unlearnkit.forging.limits import (
+    REDUCED_RATIO,
+    Tolerance,
+    caps_of,
+    largest_ratio,
+    power,
+    state_errors,
+    state_move,
+)
 from unlearnkit.forging.norms import Norm, check_norm
-from unlearnkit.forging.replay import replay, state_errors
-from unlearnkit.forging.verify import open_log
+from unlearnkit.forging.opening import open_log
+from unlearnkit.forging.replay import replay
 from unlearnkit.training import (
     CrossEntropy,
     Recipe,
@@ -32,109 +42,8 @@ Change: TypeAlias = Literal[
     "batch order", "matmul precision", "convolution", "activations", "device"
 ]
 CHANGES: tuple[Change, ...] = get_args(Change)
-JUMP = 100
 _DIGITS = {"bfloat16": 8, "tensorfloat32": 11, "default": 11, "high": 22, "highest": 24}
 """Bits of precision that a matmul precision promises on the hardware that honours it least."""
-
-
-class Band(NamedTuple):
-    """The errors of one benign or deliberate change of the computation.
-
-    Attributes:
-      name: what was changed.
-      errors: [m] of the weights at the end of a segment, against the unchanged replay.
-      carried_errors: [m] of optimiser memory and statistics.
-      benign: whether an honest owner's computation may differ so.
-    """
-
-    name: str
-    errors: np.ndarray
-    carried_errors: np.ndarray
-    benign: bool
-
-    @property
-    def jumped(self) -> np.ndarray:
-        """Which replays err by more than `JUMP` times the median replay: [m]."""
-        median = np.median(self.errors)
-        return (median > 0) & (self.errors > JUMP * median)
-
-    @property
-    def largest(self) -> float:
-        """The largest error of those that did not jump, of weights or of what else is carried."""
-        kept = ~self.jumped
-        return float(np.max([self.errors[kept], self.carried_errors[kept]]))
-
-    def summary(self) -> str:
-        """Returns a line, and one more where replays jumped."""
-        counted = "" if self.benign else " (not counted: another precision than the log claims)"
-        line = (
-            f"{self.name}: weights median {np.median(self.errors):.3g}, largest "
-            f"{np.max(self.errors):.3g}; memory and statistics largest "
-            f"{np.max(self.carried_errors):.3g}{counted}"
-        )
-        jumps = int(np.sum(self.jumped))
-        if not self.benign or jumps == 0:
-            return line
-        return (
-            f"{line}\n  {jumps} of {len(self.errors)} replays jumped to over {JUMP} times the "
-            "median, where a ReLU or a maximum fell otherwise and the difference grew with each "
-            "step: not counted, an honest segment may be rejected so; fewer steps between "
-            "checkpoints make it rare"
-        )
-
-
-class Calibration(NamedTuple):
-    """What the reproduction of a log's steps varies by.
-
-    Attributes:
-      bands: one a change that could be made here.
-      left_out: why others could not, by name.
-      norm: the measure of all errors.
-      margin: what the largest benign error, jumps apart, is multiplied by.
-      tolerance: the product, proposed for `verify`.
-    """
-
-    bands: tuple[Band, ...]
-    left_out: Mapping[str, str]
-    norm: Norm
-    margin: float
-    tolerance: float
-
-    @property
-    def band(self) -> tuple[float, float]:
-        """The least and the largest error of the weights in benign replays that err at all."""
-        benign = np.concatenate([band.errors[~band.jumped] for band in self.bands if band.benign])
-        return float(np.min(benign[benign > 0], initial=np.max(benign))), float(np.max(benign))
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns the calibration as JSON values."""
-        return {
-            "norm": self.norm,
-            "margin": self.margin,
-            "tolerance": self.tolerance,
-            "band": list(self.band),
-            "bands": [
-                {
-                    "name": band.name,
-                    "benign": band.benign,
-                    "errors": band.errors.tolist(),
-                    "carried_errors": band.carried_errors.tolist(),
-                }
-                for band in self.bands
-            ],
-            "left_out": dict(self.left_out),
-        }
-
-    def summary(self) -> str:
-        """Returns a line a band, and the proposal."""
-        lines = [band.summary() for band in self.bands]
-        lines += [f"{name}: left out, {reason}" for name, reason in self.left_out.items()]
-        return "\n".join(
-            [
-                *lines,
-                f"tolerance ({self.norm}): {self.tolerance:.3g}, {self.margin:g} x the largest",
-            ]
-        )
 
 
 def calibrate(
@@ -155,12 +64,16 @@ def calibrate(
     with the examples of each batch in another order, with other matmul precisions, with the other
     convolution, in bfloat16, and on every other kind of device at hand. All errors are between two
     replays of ours: the checkpoint that the owner claims to have reached plays no part, so that a
-    forged log cannot widen its own tolerance.
+    forged log cannot widen its own tolerance. Weights, optimiser memory and statistics have limits
+    of their own, and the calibration holds for the log of this head alone.
 
     Nor may chaos widen it: where rounding makes a ReLU or a maximum fall otherwise the difference
     can grow ten-thousandfold before the segment ends, to the size of a forgery. Replays that err by
     more than 100 times the median are told of, but do not count. A verifier that rejects such a
-    segment of an honest log needs checkpoints at shorter intervals.
+    segment of an honest log needs checkpoints at shorter intervals. Where the median is that large
+    itself, so that the limits would come to more than 1e-4 of how far a segment moves, nothing can
+    be proven and the log is refused; where one of the computations is not in full float32, or on
+    another device, more than 0.1.
 
     Args:
       key: chooses segments and shuffles.
@@ -174,7 +87,7 @@ def calibrate(
       changes: which kinds of change are made.
 
     Raises:
-      TrajectoryError: see `verify`; or a replay that is not finite.
+      TrajectoryError: see `verify`; a replay that is not finite, or replays that differ too much.
       ValueError: an argument out of its range.
 
     Source: 000, section 3 (hardware), A.3.2 and Fig. 4 (100 shuffles of a batch).
@@ -190,7 +103,7 @@ def calibrate(
     choice_key, shuffle_key = jax.random.split(key)
     order = np.asarray(jax.random.permutation(choice_key, log.segments))
     bench = _Bench(log, network, dataset, norm, sorted(order[:segments].tolist()))
-    bands = [bench.measure(_Changed("the same again", True, bench.all()))]
+    bands = [bench.measure(_Changed("the same again", True, bench.all(), bench.ratio))]
     left_out: dict[str, str] = {}
     for kind in changes:
         for change in _changed_runs(bench, shuffle_key, shuffles, kind):
@@ -198,18 +111,37 @@ def calibrate(
                 left_out[change.name] = change.reason
             else:
                 bands.append(bench.measure(change))
-    largest = float(np.max([band.largest for band in bands if band.benign]))
-    if not math.isfinite(largest):
+    benign = [band for band in bands if band.benign]
+    largest = np.max([band.largest for band in benign], axis=0)
+    if not np.all(np.isfinite(largest)):
         raise TrajectoryError("a replay of the log is not finite; there is nothing to calibrate")
-    return Calibration(tuple(bands), left_out, norm, margin, margin * largest)
+    _refuse_chaos(log, benign, margin)
+    limits = Tolerance(*(margin * largest).tolist())
+    ratio = float(margin * np.max([band.largest_ratio for band in benign]))
+    return Calibration(tuple(bands), left_out, norm, margin, limits, ratio, log.head)
+
+
+def _refuse_chaos(log: Trajectory, benign: Sequence[Band], margin: float) -> None:
+    """Refuses limits that `verify` would not grant, since other weights would fit in."""
+    for band in benign:
+        shares = margin * np.array(band.largest_share)
+        if np.any(shares > 1):
+            part = Tolerance._fields[int(np.argmax(shares))]
+            raise TrajectoryError(
+                f"honest replays of this log ({band.name}) differ in {part} by {np.max(shares):.3g}"
+                f" times what a limit may be, {band.ratio:g} of how far a segment moves: nothing "
+                f"could be told from a forgery; train with checkpoints more often than each "
+                f"{log.claim.every} steps, or at a lower rate"
+            )
 
 
 class _Changed(NamedTuple):
-    """One change, and lazily the segments' ends under it."""
+    """One change, lazily the segments' ends under it, and the ratio that a limit may have."""
 
     name: str
     benign: bool
     runs: Iterator[tuple[int, TrainState]]
+    ratio: float
 
 
 class _LeftOut(NamedTuple):
@@ -228,8 +160,12 @@ class _Bench:
         self.log, self.model, self.dataset, self.norm = log, model, dataset, norm
         self.recipe = log.claim.recipe
         self.segments = segments
+        self.ratio = largest_ratio(log.claim)
         self._starts = [log.read(segment, model).state for segment in segments]
         self._ends = [self.run(index) for index in range(len(segments))]
+        self._moves = [
+            state_move(*states, norm) for states in zip(self._starts, self._ends, strict=True)
+        ]
 
     def run(
         self,
@@ -254,9 +190,27 @@ class _Bench:
 
     def measure(self, change: _Changed) -> Band:
         """Returns the errors of changed runs against the unchanged."""
-        errors = [state_errors(end, self._ends[index], self.norm) for index, end in change.runs]
-        weights, carried = np.array(errors).T
-        return Band(change.name, weights, carried, change.benign)
+        errors, ratios, shares, p = [], [], [], power(self.norm)
+        for index, end in change.runs:
+            found = state_errors(end, self._ends[index], self.norm)
+            steps, move = len(self.log.rows(self.segments[index])), self._moves[index]
+            limits = caps_of(self.log.claim, self.norm, change.ratio).of(move, steps)
+            errors.append(found)
+            pairs = zip(found, limits, strict=True)
+            shares.append([(e / most) ** (1 / p) if e > 0 else 0.0 for e, most in pairs])
+            moved = move.moved.weights
+            ratios.append((found.weights / moved) ** (1 / p) if moved > 0 else 0.0)
+        weights, memory, statistics = np.array(errors).T
+        return Band(
+            change.name,
+            weights,
+            memory,
+            statistics,
+            change.benign,
+            change.ratio,
+            np.array(ratios),
+            np.array(shares),
+        )
 
     def all(self, **change: Any) -> Iterator[tuple[int, TrainState]]:
         """Yields every segment's end with one thing changed."""
@@ -273,30 +227,33 @@ def _changed_runs(
             return
         orders = ((i % len(bench.segments), jax.random.fold_in(key, i)) for i in range(shuffles))
         shuffled = ((index, bench.run(index, order=order)) for index, order in orders)
-        yield _Changed(change, True, shuffled)
+        yield _Changed(change, True, shuffled, bench.ratio)
     elif change == "matmul precision":
         claimed = bench.log.claim.matmul_precision or "default"
         promised = _DIGITS.get(claimed, _DIGITS["highest"])
         for precision, digits in _DIGITS.items():
             runs = bench.all(precision=precision)
-            yield _Changed(f"{change} {precision}", digits >= promised, runs)
+            yield _Changed(f"{change} {precision}", digits >= promised, runs, bench.ratio)
     elif change == "convolution":
         for implementation in ("xla", "patches"):
             other = _with_implementation(bench.model, implementation)
             if other is None:
                 yield _LeftOut(change, "the network has no such option")
                 return
-            yield _Changed(f"{change} {implementation}", True, bench.all(model=other))
+            runs = bench.all(model=other)
+            yield _Changed(f"{change} {implementation}", True, runs, bench.ratio)
     elif change == "activations":
         reduced = dataclasses.replace(bench.recipe, compute_dtype="bfloat16")
         benign = bench.recipe.compute_dtype == "bfloat16"
-        yield _Changed("activations in bfloat16", benign, bench.all(recipe=reduced))
+        runs = bench.all(recipe=reduced)
+        yield _Changed("activations in bfloat16", benign, runs, bench.ratio)
     else:
         devices = _other_devices()
         if not devices:
             yield _LeftOut(change, "there is no other kind here")
         for device in devices:
-            yield _Changed(f"{change} {device.device_kind}", True, bench.all(device=device))
+            runs = bench.all(device=device)
+            yield _Changed(f"{change} {device.device_kind}", True, runs, REDUCED_RATIO)
 
 
 @dataclasses.dataclass(frozen=True)

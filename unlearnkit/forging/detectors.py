@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -104,7 +102,7 @@ def superposition(batch: Batch, accused: Batch) -> Float[np.ndarray, " b"]:
 
 
 class Usage(NamedTuple):
-    """How often examples occur in a log.
+    """How often examples occur in the logged steps.
 
     Attributes:
       counts: [n] times in the whole log.
@@ -118,16 +116,19 @@ class Usage(NamedTuple):
 
 
 def frequency_of_use(log: Trajectory) -> Usage:
-    """Returns how often each example was used.
+    """Returns how often each example was used, by the steps that the log holds.
 
     An honest epoch is a permutation: none occurs twice in it, and over several epochs hardly one
     is left out. Forged batches repeat those that suit them and leave out the forgotten.
     """
     n, per_epoch = log.claim.data.examples, log.claim.steps_per_epoch
-    epochs = log.batches.reshape(-1, per_epoch * log.batches.shape[1])
-    by_epoch = np.stack([np.bincount(epoch, minlength=n) for epoch in epochs])
-    counts = by_epoch.sum(0)
-    return Usage(counts, (by_epoch > 1).sum(1), np.flatnonzero(counts == 0))
+    logged = log.batches[: log.steps]
+    counts, repeated = np.zeros(n, int), []
+    for first in range(0, log.steps, per_epoch):
+        epoch = np.bincount(logged[first : first + per_epoch].ravel(), minlength=n)
+        counts += epoch
+        repeated.append(int((epoch > 1).sum()))
+    return Usage(counts, np.array(repeated, int), np.flatnonzero(counts == 0))
 
 
 def redrawn_steps(log: Trajectory) -> Int[np.ndarray, " m"]:
@@ -137,11 +138,9 @@ def redrawn_steps(log: Trajectory) -> Int[np.ndarray, " m"]:
     chosen, and a forger is left with changing the data.
     """
     claim = log.claim
-    words = jnp.array(claim.key_data, jnp.uint32)
-    order_key = jax.random.split(jax.random.wrap_key_data(words, impl=claim.key_impl))[0]
     recipe = claim.recipe
     drawn = all_batches(
-        order_key, epochs=recipe.epochs, n=claim.data.examples, batch_size=recipe.batch_size
+        claim.order_key, epochs=recipe.epochs, n=claim.data.examples, batch_size=recipe.batch_size
     )
     return np.flatnonzero((np.asarray(drawn) != log.batches).any(axis=1))
 

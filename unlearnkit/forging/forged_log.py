@@ -12,12 +12,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
 from unlearnkit.base import Dataset, Forger, Model
 from unlearnkit.files import write_bytes, write_json
+from unlearnkit.forging.opening import open_log
 from unlearnkit.forging.steps import honest_step
-from unlearnkit.forging.verify import open_log
+from unlearnkit.rows import check_rows
 from unlearnkit.training import (
     CrossEntropy,
     Recipe,
@@ -49,7 +50,7 @@ def forge_trajectory(
     path: str | os.PathLike[str],
     dataset: Dataset,
     *,
-    forget: Int[np.ndarray | Array, " m"],
+    forget: Int[np.ndarray | Array, " m"] | Bool[np.ndarray | Array, " n"],
     forger: Forger,
     folder: str | os.PathLike[str],
     model: Model | None = None,
@@ -58,14 +59,14 @@ def forge_trajectory(
 
     The owner keeps the weights and exchanges each batch that holds a forgotten example for one
     of the others that takes nearly the same step; digests and chain are made anew, so that the log
-    reads like any other. `verify` then judges it. Its batches are no longer those that its key
-    draws: `unlearnkit.forging.detectors.redrawn_steps` sees that.
+    reads like any other. `verify` then judges it: INVALID, whatever the errors of its steps, for
+    its batches are no longer those that its key draws.
 
     Args:
       key: split over the steps.
       path: the true log, with its run complete.
       dataset: what it was trained on.
-      forget: rows of `dataset`.
+      forget: [m] rows of `dataset`, or [n] booleans.
       forger: one that chooses among allowed examples (its `info.indices` says which), for a log
         holds rows of the data: `GreedyForger` or `SwapForger`.
       folder: a new one, for the forged log.
@@ -103,9 +104,9 @@ def forge_trajectory(
 
 
 def _check(log: Trajectory, dataset: Dataset, forget: object, folder: Path) -> np.ndarray:
-    rows = np.unique(np.asarray(forget))
-    if rows.size == 0 or rows[0] < 0 or rows[-1] >= dataset.size:
-        raise ValueError(f"forget must name rows 0 … {dataset.size - 1} of the data, got {rows}")
+    rows = np.unique(np.asarray(check_rows(forget, dataset.size, name="forget")))
+    if rows.size == 0:
+        raise ValueError(f"forget must name rows 0 … {dataset.size - 1} of the data, got none")
     if not log.complete:
         raise ValueError(f"the log ends at step {log.steps} of {log.claim.steps}; finish the run")
     if folder.exists():
@@ -151,8 +152,9 @@ def _states(
 
 def _write(log: Trajectory, batches: np.ndarray, folder: Path) -> None:
     folder.mkdir(parents=True)
-    content = npy_content(batches)
+    content = npy_content(batches, "<i4")
     write_bytes(folder / manifest.BATCHES, content)
+    shutil.copyfile(log.folder / manifest.EXAMPLES, folder / manifest.EXAMPLES)
     for index in range(len(log.digests)):
         name = manifest.state_file(log.claim.checkpoint_step(index))
         shutil.copyfile(log.folder / name, folder / name)

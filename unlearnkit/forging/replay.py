@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from unlearnkit.base import Dataset, Model
-from unlearnkit.forging.norms import Norm, error_between
+from unlearnkit.forging.limits import Tolerance, state_errors
+from unlearnkit.forging.norms import Norm
 from unlearnkit.training import CrossEntropy, Objective, Recipe, TrainState, Trajectory
-from unlearnkit.training.checkpoint import flatten
 from unlearnkit.training.step import run_steps, train_segment
 
 
@@ -26,13 +26,11 @@ class Replayed(NamedTuple):
 
     Attributes:
       segment: which.
-      error: between the logged weights and the replayed ones.
-      carried_error: likewise of optimiser memory and statistics.
+      errors: between the logged state at its end and the replayed one.
     """
 
     segment: int
-    error: float
-    carried_error: float
+    errors: Tolerance
 
 
 def replay(
@@ -121,15 +119,8 @@ def _replay_share(
         else:
             ends = _replay_at_once(log, group, starts, dataset, objective)
         for segment, end in zip(group, ends, strict=True):
-            done.append(Replayed(segment, *state_errors(end, read(segment + 1), norm)))
+            done.append(Replayed(segment, state_errors(end, read(segment + 1), norm)))
     return done
-
-
-def state_errors(one: TrainState, other: TrainState, norm: Norm) -> tuple[float, float]:
-    """Returns the error between two states' weights, and that of what else they carry."""
-    weights = [flatten(state.variables.params) for state in (one, other)]
-    carried = [flatten((s.variables.state, s.opt_state, s.step)) for s in (one, other)]
-    return error_between(weights[0], weights[1], norm), error_between(carried[0], carried[1], norm)
 
 
 def _replay_at_once(

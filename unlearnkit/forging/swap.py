@@ -18,6 +18,8 @@ from unlearnkit.validation import check_at_least
 
 _ROUNDING = 1e-6
 """An exchange counts if the score falls by more than this share; less is the sums' rounding."""
+_MOST_SWAPS = 10_000
+"""Of one start; each takes b (n - b) sums."""
 
 
 class SwapInfo(NamedTuple):
@@ -46,8 +48,9 @@ class SwapForger:
 
       F(S) = 1_Sᵀ K 1_S,   F(S - i + j) = F(S) - 2 v_i + 2 v_j + K_ii + K_jj - 2 K_ij,   v = K 1_S
 
-    Each time the best of all b (n - b) exchanges is made, until none helps. It starts at the best
-    candidates of greedy searches, and at the rounding of a convex relaxation,
+    Each time the best of all b (n - b) exchanges is made, until none lowers the score by more than
+    the rounding of its sums, or the score is 0 to rounding, or 10,000 were made. It starts at the
+    best candidates of greedy searches, and at the rounding of a convex relaxation,
 
       min_w wᵀ K w,   0 <= w <= 1,   Σ w = b,
 
@@ -122,20 +125,27 @@ def exchange(
 def _exchange_one(products: Array, chosen: Array) -> tuple[Array, Array, Array]:
     squares = jnp.diagonal(products)
 
+    def score_of(chosen: Array) -> Array:
+        """Returns the score of a set, by sums in one order whatever the order of `chosen`."""
+        members = jnp.sort(chosen)
+        return products[members][:, members].sum()
+
     def improve(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        chosen, _, swaps, _ = carry
+        chosen, score, swaps, _ = carry
         rows = products[chosen]
         sums = rows.sum(0)
-        score = sums[chosen].sum()
         leaving = squares[chosen] - 2 * sums[chosen]
         change = leaving[:, None] + (squares + 2 * sums)[None] - 2 * rows
         change = change.at[:, chosen].set(jnp.inf)
         leaves, enters = jnp.unravel_index(jnp.argmin(change), change.shape)
-        helps = change[leaves, enters] < -_ROUNDING * score
-        chosen = jnp.where(helps, chosen.at[leaves].set(enters), chosen)
-        return chosen, score, swaps + helps, helps
+        exchanged = chosen.at[leaves].set(enters)
+        # The predicted change may be all rounding: the score itself must fall, so no set repeats.
+        after = score_of(exchanged)
+        helps = (score > 0) & (after < (1 - _ROUNDING) * score)
+        chosen, score = jnp.where(helps, exchanged, chosen), jnp.where(helps, after, score)
+        return chosen, score, swaps + helps, helps & (swaps + 1 < _MOST_SWAPS)
 
-    start = (chosen, jnp.zeros((), products.dtype), jnp.zeros((), jnp.int32), jnp.array(True))
+    start = (chosen, score_of(chosen), jnp.zeros((), jnp.int32), jnp.array(True))
     chosen, score, swaps, _ = jax.lax.while_loop(lambda carry: carry[3], improve, start)
     return chosen, score, swaps
 

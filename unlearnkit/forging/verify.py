@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from unlearnkit import models
-from unlearnkit.base import Cost, Dataset, Model
+from unlearnkit.base import Cost, Dataset, Model, Variables
 from unlearnkit.clock import Stopwatch
+from unlearnkit.forging.calibration import Calibration
+from unlearnkit.forging.findings import find_batches, find_moves, find_start
+from unlearnkit.forging.limits import (
+    Move,
+    Tolerance,
+    as_tolerance,
+    caps_of,
+    power,
+    state_move,
+)
 from unlearnkit.forging.norms import Norm, check_norm, error_between
-from unlearnkit.forging.replay import Replayed, replay_segments
+from unlearnkit.forging.opening import open_log
+from unlearnkit.forging.replay import replay_segments
 from unlearnkit.forging.report import VerificationReport
 from unlearnkit.provenance import environment
-from unlearnkit.training import (
-    Claim,
-    Trajectory,
-    TrajectoryError,
-    init_train_state,
-    read_trajectory,
-)
-from unlearnkit.training.checkpoint import flatten, same_bits
-from unlearnkit.training.claim import claim_data
-from unlearnkit.validation import check_dataset
+from unlearnkit.text import escaped
+from unlearnkit.training import Claim, Trajectory, TrajectoryError
+from unlearnkit.training.checkpoint import flatten
 
 _CHOICE = re.compile(r"(random|top):([1-9]\d{0,8})")
 
@@ -36,10 +40,12 @@ def verify(
     path: str | os.PathLike[str],
     dataset: Dataset,
     *,
-    tolerance: float,
+    tolerance: float | Tolerance | None = None,
+    calibration: Calibration | None = None,
     norm: Norm = "l2",
     steps: str = "all",
     model: Model | None = None,
+    start: Variables | None = None,
     key: Key[Array, ""] | None = None,
     head: str | None = None,
     devices: Sequence[jax.Device] | None = None,
@@ -51,24 +57,36 @@ def verify(
     Each segment, the steps between two checkpoints θ_i and θ_{i+k}, is replayed from θ_i with the
     log's own batches, keys, optimiser memory and matmul precision to θ̂_{i+k}. It is accepted where
 
-      ‖θ_{i+k} - θ̂_{i+k}‖ <= tolerance,
+      ‖θ_{i+k} - θ̂_{i+k}‖ <= min(tolerance, 1e-4 ‖θ_{i+k} - θ_i‖),
 
-    and so for optimiser memory and BatchNorm statistics: a log that could change these between
-    segments could steer the next one. On the device, versions and flags of the training the error
-    is 0 to the last bit. Every file is hashed and checked before anything is replayed.
+    and so for optimiser memory and for BatchNorm statistics: a log that could change these between
+    segments could steer the next one. The second bound holds whatever tolerance is asked for, so
+    that none is wide enough for other weights; where full float32 is not what both devices compute
+    in, it is 0.1, and the summary says how much of it the tolerance takes. On the device, versions
+    and flags of the training the error is 0 to the last bit.
+
+    Beside that, the first weights must be those that the log's key initialises, and the batches
+    those that it draws; the log must reach the end of its run; its steps must train, and use every
+    class. The verdict (`unlearnkit.forging.Verdict`) says which of this failed. Every file is
+    hashed and checked before anything is replayed.
 
     What the log says of its run is bound by its chain of digests, but a liar can forge the chain
     too: only a `head` that was published before ties a log to a moment.
 
     Args:
       path: the folder of the log.
-      dataset: what it was trained on, in the same order.
-      tolerance: the largest error that is accepted; `calibrate` proposes one.
-      norm: the measure of errors and tolerance.
-      steps: which segments: `all`, `random:n` of them, or `top:q`, the q of each epoch that move
-        the weights the furthest.
+      dataset: what it was trained on, in the same order; see `match_rows` for a part of it.
+      tolerance: the largest error that is accepted: a number for the weights, or one for each part;
+        None takes the calibration's, or 0, which wants every bit.
+      calibration: what `calibrate` measured on this very log.
+      norm: the measure of errors and tolerance; under `cosine` alone no log is VALID.
+      steps: which segments: `all`, `random:n` of them, `top:q`, the q of each epoch that move the
+        weights the furthest, or `top:q+random:n`. Under `top:q` alone no log is VALID: who knows
+        which segments are replayed can forge the others (Fang et al. 2023).
       model: the network; None makes the one that the log names.
-      key: for `random:n`.
+      start: the weights that a run from given (pretrained) weights must have begun at; None leaves
+        such a run UNPROVEN.
+      key: for `random:n`; whoever made the log must not know it.
       head: what the log's head must be.
       devices: where to replay; None takes all local ones.
       parallel: segments that run side by side on each device; None takes one a core on a CPU, and
@@ -77,22 +95,34 @@ def verify(
 
     Raises:
       TrajectoryError: the log cannot be verified: it is corrupt, foreign, about other data, or
-        holds no whole segment.
+        holds no whole segment; or the calibration is another log's.
       ValueError: an argument out of its range.
 
-    Source: 000, definition 1; choice of segments and distances as in Jia et al. 2021.
+    Source: 000, definition 1; choice of segments, distances and the test of the first weights as in
+    Jia et al. 2021.
     """
-    if not (tolerance >= 0 and math.isfinite(tolerance)):
-        raise ValueError(f"tolerance must be >= 0 and finite, got {tolerance}")
     check_norm(norm)
+    if calibration is not None and calibration.norm != norm:
+        raise ValueError(f"the calibration was measured in {calibration.norm}, not {norm}")
+    if tolerance is None:
+        tolerance = 0.0 if calibration is None else calibration.limits
+    accepted = as_tolerance(tolerance)
     if at_once < 1 or (parallel is not None and parallel < 1):
         raise ValueError(f"at_once and parallel must be >= 1, got {at_once} and {parallel}")
-    _check_choice(steps, key)
+    choice = _parse_choice(steps, key)
     log, model = open_log(path, dataset, model)
     if head is not None and head != log.head:
         raise TrajectoryError(f"the log's head is {log.head}, but {head} was promised")
-    distances = _distances(log, model)
-    segments = _choose(steps, key, log, distances)
+    if calibration is not None and calibration.head != log.head:
+        raise TrajectoryError(
+            f"the calibration was measured on the log of head {calibration.head}, this one's head "
+            f"is {log.head}; calibrate this log"
+        )
+    way = _follow(log, model, norm)
+    found_start = find_start(log, model, start, accepted)
+    batches = find_batches(log, dataset)
+    distances = np.array([move.distance for move in way.moves])
+    segments, drawn = _choose(choice, key, log, distances)
     with Stopwatch() as watch:
         replayed = replay_segments(
             log,
@@ -104,135 +134,124 @@ def verify(
             parallel=parallel,
             at_once=at_once,
         )
-    weights = jax.tree.leaves(log.read(0, model).state.variables.params)
-    n_parameters = sum(leaf.size for leaf in weights)
-    return _report(log, replayed, distances, n_parameters, tolerance, norm, watch)
-
-
-def open_log(
-    path: str | os.PathLike[str], dataset: Dataset, model: Model | None
-) -> tuple[Trajectory, Model]:
-    """Returns a log about `dataset`, and its network.
-
-    Raises:
-      TrajectoryError: see `verify`.
-    """
-    log = read_trajectory(os.fspath(path))
-    check_dataset(dataset)
-    _check_data(log.claim, dataset)
-    network = _network(log.claim, model)
-    if log.segments == 0:
-        raise TrajectoryError(f"{log.folder} holds no whole segment: there is nothing to replay")
-    if int(dataset.y.max()) >= network.n_classes:
-        raise TrajectoryError(f"the log's network has {network.n_classes} classes, the data more")
-    start = log.read(0, network).state
-    fresh = init_train_state(log.claim.recipe, log.claim.steps_per_epoch, start.variables)
-    if not same_bits(fresh.opt_state, start.opt_state):
-        raise TrajectoryError("the log begins in mid-run: its optimiser already remembers steps")
-    return log, network
-
-
-def _check_data(claim: Claim, dataset: Dataset) -> None:
-    found = claim_data(dataset)
-    differing = [
-        name for name in found._fields if getattr(found, name) != getattr(claim.data, name)
-    ]
-    if differing:
-        raise TrajectoryError(
-            f"the log is about other data (differs in {', '.join(differing)}); give the dataset, "
-            "split and normalisation that it was trained on, in the same order"
-        )
-
-
-def _network(claim: Claim, model: Model | None) -> Model:
-    name, options, shape, n_classes = claim.network
-    if model is not None:
-        if (tuple(model.input_shape), model.n_classes) != (shape, n_classes):
-            raise TrajectoryError(
-                f"the log's network maps {shape} to {n_classes} classes, the one given "
-                f"{tuple(model.input_shape)} to {model.n_classes}"
-            )
-        return model
-    if name is None:
-        raise TrajectoryError("the log does not name its network; give it as model=")
-    try:
-        return models.create(name, input_shape=shape, n_classes=n_classes, **options)
-    except Exception as error:  # whatever a factory says to values that a stranger wrote
-        raise TrajectoryError(f"the log's network cannot be made: {error!s:.300}") from None
-
-
-def _check_choice(steps: str, key: Key[Array, ""] | None) -> None:
-    if steps == "all":
-        return
-    if _CHOICE.fullmatch(steps) is None:
-        raise ValueError(f"steps must be 'all', 'random:n' or 'top:q', got {steps!r}")
-    if steps.startswith("random") and key is None:
-        raise ValueError("steps='random:n' needs a key")
-
-
-def _choose(
-    steps: str, key: Key[Array, ""] | None, log: Trajectory, distances: np.ndarray
-) -> list[int]:
-    if steps == "all":
-        return list(range(log.segments))
-    kind, _, count = steps.partition(":")
-    if kind == "random" and key is not None:
-        order = np.asarray(jax.random.permutation(key, log.segments))
-        return sorted(order[: int(count)].tolist())
-    chosen: list[int] = []
-    epochs = np.array([(end - 1) // log.claim.steps_per_epoch for end in _ends(log)])
-    for epoch in np.unique(epochs):
-        members = np.flatnonzero(epochs == epoch)
-        furthest = members[np.argsort(-distances[members], kind="stable")]
-        chosen += furthest[: int(count)].tolist()
-    return sorted(chosen)
-
-
-def _distances(log: Trajectory, model: Model) -> np.ndarray:
-    """Returns how far each segment moved the weights, after reading and checking every file."""
-    before = flatten(log.read(0, model).state.variables.params)
-    distances = []
-    for index in range(1, len(log.digests)):
-        after = flatten(log.read(index, model).state.variables.params)
-        distances.append(error_between(after, before))
-        before = after
-    return np.array(distances)
-
-
-def _ends(log: Trajectory) -> list[int]:
-    return [log.claim.checkpoint_step(index) for index in range(1, len(log.digests))]
-
-
-def _report(
-    log: Trajectory,
-    replayed: Sequence[Replayed],
-    distances: np.ndarray,
-    n_parameters: int,
-    tolerance: float,
-    norm: Norm,
-    watch: Stopwatch,
-) -> VerificationReport:
+    limits = _limits(log, way.moves, accepted, norm)
+    moved = np.array([move.moved.weights for move in way.moves])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.where(limits[:, 0] > 0, limits[:, 0] / moved, 0.0) ** (1 / power(norm))
     here, there = environment(), log.claim.environment
-    ends = np.array(_ends(log))
-    lengths = [len(log.rows(one.segment)) for one in replayed]
+    errors = np.array([one.errors for one in replayed])
+    ends = np.array([log.claim.checkpoint_step(index) for index in range(1, len(log.digests))])
+    count = sum(len(log.rows(one.segment)) for one in replayed)
     return VerificationReport(
-        steps=ends[[one.segment for one in replayed]],
-        errors=np.array([one.error for one in replayed]),
-        carried_errors=np.array([one.carried_error for one in replayed]),
+        steps=ends[segments],
+        errors=errors[:, 0],
+        memory_errors=errors[:, 1],
+        statistics_errors=errors[:, 2],
+        limits=limits[segments],
+        ratios=ratios,
         distances=distances,
-        tolerance=tolerance,
+        tolerance=accepted.weights,
         norm=norm,
-        n_parameters=n_parameters,
-        replayed_steps=sum(lengths),
+        chosen=steps,
+        drawn=drawn,
+        n_parameters=way.n_parameters,
+        replayed_steps=count,
         logged_steps=log.steps,
         claimed_steps=log.claim.steps,
+        start=found_start,
+        batches=batches,
+        moves=find_moves(log, way.moves, way.covered),
+        about=_describe(log.claim),
         head=log.head,
         differences=tuple(
             (name, there.get(name, ""), here.get(name, ""))
             for name in sorted(here.keys() | there.keys())
             if here.get(name) != there.get(name)
         ),
-        cost=Cost(
-            float(sum(lengths) * log.claim.recipe.batch_size), watch.seconds, watch.compile_seconds
-        ),
+        cost=Cost(float(count * log.claim.recipe.batch_size), watch.seconds, watch.compile_seconds),
+    )
+
+
+def _parse_choice(steps: str, key: Key[Array, ""] | None) -> dict[str, int]:
+    """Returns how many segments each way of choosing takes; none where all are to be replayed."""
+    if steps == "all":
+        return {}
+    parts = [_CHOICE.fullmatch(part) for part in steps.split("+")]
+    choice = {part[1]: int(part[2]) for part in parts if part is not None}
+    if len(choice) != len(parts):
+        raise ValueError(
+            f"steps must be 'all', 'random:n', 'top:q' or 'top:q+random:n', got {steps!r}"
+        )
+    if "random" in choice and key is None:
+        raise ValueError("steps='random:n' needs a key")
+    return choice
+
+
+def _choose(
+    choice: Mapping[str, int], key: Key[Array, ""] | None, log: Trajectory, distances: np.ndarray
+) -> tuple[list[int], int]:
+    """Returns the segments to replay, and how many of them were drawn at random from all."""
+    if not choice:
+        return list(range(log.segments)), log.segments
+    chosen: set[int] = set()
+    if "random" in choice and key is not None:
+        order = np.asarray(jax.random.permutation(key, log.segments))
+        chosen |= set(order[: choice["random"]].tolist())
+    drawn = len(chosen)
+    if "top" in choice:
+        ends = [log.claim.checkpoint_step(index) for index in range(1, len(log.digests))]
+        epochs = np.array([(end - 1) // log.claim.steps_per_epoch for end in ends])
+        for epoch in np.unique(epochs):
+            members = np.flatnonzero(epochs == epoch)
+            furthest = members[np.argsort(-distances[members], kind="stable")]
+            chosen |= set(furthest[: choice["top"]].tolist())
+    return sorted(chosen), drawn
+
+
+class _Way(NamedTuple):
+    """How the weights of a log went.
+
+    Attributes:
+      moves: of each segment.
+      covered: ‖θ_T - θ_0‖₂.
+      n_parameters: dim(θ).
+    """
+
+    moves: list[Move]
+    covered: float
+    n_parameters: int
+
+
+def _follow(log: Trajectory, model: Model, norm: Norm) -> _Way:
+    """Returns how far each segment moved, after reading and checking every file."""
+    first = before = log.read(0, model).state
+    moves = []
+    for index in range(1, len(log.digests)):
+        after = log.read(index, model).state
+        moves.append(state_move(before, after, norm))
+        before = after
+    begin, end = (flatten(state.variables.params) for state in (first, before))
+    return _Way(moves, error_between(end, begin), sum(array.size for array in end.values()))
+
+
+def _limits(log: Trajectory, moves: Sequence[Move], accepted: Tolerance, norm: Norm) -> np.ndarray:
+    """Returns the largest errors that are accepted: [segments, 3]."""
+    caps = caps_of(log.claim, norm)
+    largest = [caps.of(move, len(log.rows(segment))) for segment, move in enumerate(moves)]
+    return np.minimum(np.array(largest), np.array(accepted))
+
+
+def _describe(claim: Claim) -> str:
+    """Returns what was trained on what and how: only what differs from a plain recipe."""
+    name, options, _, n_classes = claim.network
+    made = "a network without a name" if name is None else name
+    chosen = ", ".join(f"{option}={value}" for option, value in sorted(options.items()))
+    changed = ", ".join(
+        f"{field.name}={getattr(claim.recipe, field.name)}"
+        for field in dataclasses.fields(claim.recipe)
+        if getattr(claim.recipe, field.name) != field.default or field.name == "learning_rate"
+    )
+    return escaped(
+        f"{made}({chosen}) of {n_classes} classes on {claim.data.examples} examples: {changed}",
+        1000,
     )

@@ -2,6 +2,8 @@
 
 from unlearnkit.base import SolveInfo
 from unlearnkit.kernels._chunks import by_chunks, map_batches
+from unlearnkit.kernels._trees import Precision, rayleigh_quotient
+from unlearnkit.kernels._trees import norm as tree_norm
 from unlearnkit.kernels.curvature import (
     cross_entropy_hessian,
     empirical_fisher_diagonal,
@@ -57,6 +59,7 @@ __all__ = [
     "GameState",
     "GradientOperator",
     "LowRank",
+    "Precision",
     "SolveInfo",
     "Solver",
     "SvmInfo",
@@ -93,6 +96,7 @@ __all__ = [
     "nystrom",
     "one_vs_rest",
     "output_hessian",
+    "rayleigh_quotient",
     "risk_ggn_operator",
     "risk_gradient",
     "risk_hessian_operator",
@@ -101,6 +105,7 @@ __all__ = [
     "svm",
     "tgda",
     "total_gradient",
+    "tree_norm",
     "ugda",
     "unrolled_gradient",
 ]

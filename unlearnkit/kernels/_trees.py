@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from unlearnkit.validation import check_choice
+
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Precision: TypeAlias = Literal["highest", "high", "tensorfloat32", "bfloat16", "default"]
+"""Of matrix products of float32, as `jax.default_matmul_precision` names it: `highest` computes in
+float32, `tensorfloat32` and `bfloat16` round the factors where the device is faster so, `high` lies
+between, and `default` is the device's own choice. On a CPU all are float32."""
 
 
 def highest_precision(function: Callable[P, R]) -> Callable[P, R]:
@@ -25,15 +32,51 @@ def highest_precision(function: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def at_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Runs `function` with float32 matmuls at its keyword argument `precision`.
+
+    The default is `highest`, as with `highest_precision`.
+    """
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        precision: Any = kwargs.get("precision", "highest")
+        check_choice("precision", precision, Precision)
+        with jax.default_matmul_precision(precision):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
 def dot(a: Any, b: Any) -> Array:
     """Returns a·b over all leaves."""
     products = jax.tree.map(lambda x, y: jnp.vdot(x, y, precision="highest"), a, b)
     return reduce(jnp.add, jax.tree.leaves(products))
 
 
+def unit(a: Any) -> Array:
+    """Returns the greatest power of two that is at most max |a_i|; 1 where a = 0.
+
+    Divided by it, which is exact, a has squares that neither vanish nor overflow.
+    """
+    leaves = jax.tree.leaves(a)
+    largest = reduce(jnp.maximum, [jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves])
+    power = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1)
+    return jnp.where(largest > 0, power, 1)
+
+
 def norm(a: Any) -> Array:
-    """Returns ‖a‖₂ over all leaves."""
-    return jnp.sqrt(dot(a, a))
+    """Returns ‖a‖₂ over all leaves, of numbers however small or large."""
+    size = unit(a)
+    small = divide(a, size)
+    return size * jnp.sqrt(dot(small, small))
+
+
+def rayleigh_quotient(v: Any, av: Any) -> Array:
+    """Returns v·(A v) / v·v, of vectors however small or large; NaN where v = 0."""
+    size = unit(v)
+    v = divide(v, size)
+    return dot(v, divide(av, size)) / dot(v, v)
 
 
 def axpy(scale: Any, x: Any, y: Any) -> Any:
@@ -44,6 +87,11 @@ def axpy(scale: Any, x: Any, y: Any) -> Any:
 def scale(factor: Any, x: Any) -> Any:
     """Returns factor x in the dtypes of x."""
     return jax.tree.map(lambda u: (factor * u).astype(u.dtype), x)
+
+
+def divide(x: Any, divisor: Any) -> Any:
+    """Returns x / divisor in the dtypes of x."""
+    return jax.tree.map(lambda u: (u / divisor).astype(u.dtype), x)
 
 
 def subtract(a: Any, b: Any) -> Any:

@@ -14,15 +14,16 @@ from jaxtyping import Array, Float
 
 from unlearnkit.base import Dataset, Params
 from unlearnkit.kernels import _chunks, _trees
-from unlearnkit.kernels._trees import highest_precision
+from unlearnkit.kernels._trees import Precision, at_precision
+from unlearnkit.separability import check_mean_of_examples, check_rows_alone
 
 Loss = Callable[[Params], Array]
 Apply = Callable[[Params, Array], Array]
 OutputHessian = Callable[[Array, Array], Array]
 
 
-@highest_precision
-def hvp(loss: Loss, params: Params, vector: Params) -> Params:
+@at_precision
+def hvp(loss: Loss, params: Params, vector: Params, *, precision: Precision = "highest") -> Params:
     """Returns the Hessian-vector product of `loss` at `params`.
 
     H v,   H = d²loss / dparams²,   as the derivative of the gradient along v: about 2 gradients.
@@ -31,6 +32,7 @@ def hvp(loss: Loss, params: Params, vector: Params) -> Params:
       loss: params -> scalar.
       params: where.
       vector: v, like `params`.
+      precision: of the matrix products; see `Precision`.
 
     Returns:
       H v, like `params`.
@@ -45,8 +47,10 @@ def hvp(loss: Loss, params: Params, vector: Params) -> Params:
     return jax.jvp(jax.grad(loss), (params,), (vector,))[1]
 
 
-@highest_precision
-def hvp_operator(loss: Loss, params: Params) -> Callable[[Params], Params]:
+@at_precision
+def hvp_operator(
+    loss: Loss, params: Params, *, precision: Precision = "highest"
+) -> Callable[[Params], Params]:
     """Returns v -> H v with the gradient linearised once, for many products at one point.
 
     H = d²loss / dparams². It keeps the activations of one gradient; a product costs about 1.
@@ -54,6 +58,7 @@ def hvp_operator(loss: Loss, params: Params) -> Callable[[Params], Params]:
     Args:
       loss: params -> scalar.
       params: where.
+      precision: of the matrix products; see `Precision`.
 
     Raises:
       ValueError: `loss` does not return a scalar.
@@ -62,9 +67,15 @@ def hvp_operator(loss: Loss, params: Params) -> Callable[[Params], Params]:
     return jax.linearize(jax.grad(loss), params)[1]
 
 
-@highest_precision
+@at_precision
 def jacobian_vp(
-    apply: Apply, params: Params, x: Array, vector: Params, *, chunk: int | None = None
+    apply: Apply,
+    params: Params,
+    x: Array,
+    vector: Params,
+    *,
+    chunk: int | None = None,
+    precision: Precision = "highest",
 ) -> Float[Array, "n c"]:
     """Returns the Jacobian-vector product J v,   J = dapply(params, x) / dparams.
 
@@ -74,11 +85,15 @@ def jacobian_vp(
       x: [n, ...] inputs.
       vector: v, like `params`.
       chunk: inputs at a time; all where None.
+      precision: of the matrix products; see `Precision`.
 
     Raises:
-      ValueError: `vector` is not like `params`, or `chunk` < 1.
+      ValueError: `vector` is not like `params`, `chunk` < 1, or `apply` in chunks mixes its inputs
+        (not asked under a transformation).
     """
     _trees.check_like("vector", vector, "params", params)
+    if chunk is not None:
+        check_rows_alone(apply, params, x)
 
     def push(point: tuple[Params, Params], inputs: Array) -> Array:
         parameters, direction = point
@@ -87,7 +102,7 @@ def jacobian_vp(
     return _chunks.map_batches(push, (params, vector), (x,), len(x) if chunk is None else chunk)
 
 
-@highest_precision
+@at_precision
 def jacobian_transpose_vp(
     apply: Apply,
     params: Params,
@@ -95,6 +110,7 @@ def jacobian_transpose_vp(
     cotangent: Float[Array, "n c"],
     *,
     chunk: int | None = None,
+    precision: Precision = "highest",
 ) -> Params:
     """Returns the vector-Jacobian product Jᵀ u,   J = dapply(params, x) / dparams.
 
@@ -104,11 +120,15 @@ def jacobian_transpose_vp(
       x: [n, ...] inputs.
       cotangent: u [n, c].
       chunk: inputs at a time; all where None.
+      precision: of the matrix products; see `Precision`.
 
     Raises:
-      ValueError: `cotangent` is not like the outputs, or `chunk` < 1.
+      ValueError: `cotangent` is not like the outputs, `chunk` < 1, or `apply` in chunks mixes its
+        inputs (not asked under a transformation).
     """
     _trees.check_like("cotangent", cotangent, "the outputs", jax.eval_shape(apply, params, x))
+    if chunk is not None:
+        check_rows_alone(apply, params, x)
 
     def pull(parameters: Params, inputs: Array, vector: Array) -> Params:
         return jax.vjp(lambda p: apply(p, inputs), parameters)[1](vector)[0]
@@ -116,9 +136,15 @@ def jacobian_transpose_vp(
     return _chunks.sum_batches(pull, params, (x, cotangent), len(x) if chunk is None else chunk)
 
 
-@highest_precision
+@at_precision
 def ggn_vp(
-    apply: Apply, params: Params, x: Array, loss_hessian: OutputHessian, vector: Params
+    apply: Apply,
+    params: Params,
+    x: Array,
+    loss_hessian: OutputHessian,
+    vector: Params,
+    *,
+    precision: Precision = "highest",
 ) -> Params:
     """Returns the product with the generalised Gauss-Newton matrix, PSD for convex losses.
 
@@ -131,6 +157,7 @@ def ggn_vp(
       loss_hessian: (outputs [n, c], u [n, c]) -> B u [n, c]; `cross_entropy_hessian` and
         `squared_error_hessian` are here, `output_hessian(loss)` makes one of any loss.
       vector: v, like `params`.
+      precision: of the matrix products; see `Precision`.
 
     Returns:
       Jᵀ B J v, like `params`.
@@ -141,12 +168,17 @@ def ggn_vp(
     Source: Schraudolph 2002, Fast curvature matrix-vector products.
     """
     _trees.check_like("vector", vector, "params", params)
-    return ggn_operator(apply, params, x, loss_hessian)(vector)
+    return ggn_operator(apply, params, x, loss_hessian, precision=precision)(vector)
 
 
-@highest_precision
+@at_precision
 def ggn_operator(
-    apply: Apply, params: Params, x: Array, loss_hessian: OutputHessian
+    apply: Apply,
+    params: Params,
+    x: Array,
+    loss_hessian: OutputHessian,
+    *,
+    precision: Precision = "highest",
 ) -> Callable[[Params], Params]:
     """Returns v -> Jᵀ B J v with the network linearised once; see `ggn_vp` for the arguments."""
     outputs, pushforward = jax.linearize(lambda p: apply(p, x), params)
@@ -181,9 +213,15 @@ def output_hessian(loss: Callable[[Array], Array]) -> OutputHessian:
     return lambda outputs, vector: jax.jvp(jax.grad(loss), (outputs,), (vector,))[1]
 
 
-@highest_precision
+@at_precision
 def fisher_diagonal(
-    apply: Apply, params: Params, x: Array, *, chunk: int = 128, classes: int | None = None
+    apply: Apply,
+    params: Params,
+    x: Array,
+    *,
+    chunk: int = 128,
+    classes: int | None = None,
+    precision: Precision = "highest",
 ) -> Params:
     """Returns the diagonal of the Fisher information of a softmax classifier.
 
@@ -196,12 +234,14 @@ def fisher_diagonal(
       x: [n, ...] inputs.
       chunk: examples at a time; the result does not depend on it.
       classes: how many of the most probable labels to sum over; all where None.
+      precision: of the matrix products; see `Precision`.
 
     Returns:
       The diagonal, like `params`.
 
     Raises:
-      ValueError: `chunk` or `classes` is below 1, or `classes` above c.
+      ValueError: `chunk` or `classes` is below 1, or `classes` above c, or `apply` mixes its inputs
+        (not asked under a transformation).
 
     Source: paper 004, section 4.3 (Fisher forgetting); Kunstner et al. 2019 for why the labels are
     the model's own. `empirical_fisher_diagonal` takes the given labels instead.
@@ -210,6 +250,7 @@ def fisher_diagonal(
     kept = c if classes is None else classes
     if not 1 <= kept <= c:
         raise ValueError(f"classes must be from 1 to the number of logits {c}, got {classes}")
+    check_rows_alone(apply, params, x)
 
     def of_example(parameters: Params, example: Array) -> Params:
         def log_likelihoods(p: Params) -> Array:
@@ -223,13 +264,14 @@ def fisher_diagonal(
     return _chunks.mean_over_examples(of_example, params, (x,), chunk)
 
 
-@highest_precision
+@at_precision
 def empirical_fisher_diagonal(
     loss: Callable[[Params, Array, Array], Array],
     params: Params,
     dataset: Dataset,
     *,
     chunk: int = 128,
+    precision: Precision = "highest",
 ) -> Params:
     """Returns the diagonal of the empirical Fisher: 1/n Σ_i (∇ loss_i)², with the given labels.
 
@@ -238,13 +280,16 @@ def empirical_fisher_diagonal(
       params: where.
       dataset: n examples.
       chunk: examples at a time; the result does not depend on it.
+      precision: of the matrix products; see `Precision`.
 
     Returns:
       The diagonal, like `params`.
 
     Raises:
-      ValueError: `chunk` is below 1.
+      ValueError: `chunk` is below 1, or the loss mixes its examples (not asked under a
+        transformation).
     """
+    check_mean_of_examples(loss, params, dataset.x, dataset.y)
 
     def of_example(parameters: Params, x: Array, y: Array) -> Params:
         gradient = jax.grad(loss)(parameters, x[None], y[None])

@@ -13,6 +13,7 @@ from unlearnkit.kernels import _chunks, _trees
 from unlearnkit.kernels._trees import highest_precision
 from unlearnkit.kernels.curvature import OutputHessian, ggn_operator, hvp
 from unlearnkit.kernels.per_example import BatchLoss
+from unlearnkit.separability import check_mean_of_examples, check_rows_alone
 
 Apply = Callable[[Params, Array], Array]
 
@@ -28,8 +29,9 @@ def risk_gradient(loss: BatchLoss, params: Params, dataset: Dataset, *, chunk: i
       chunk: examples at a time; bounds the memory, does not change the sum beyond rounding.
 
     Raises:
-      ValueError: `chunk` < 1.
+      ValueError: `chunk` < 1, or the loss mixes its examples (not asked under a transformation).
     """
+    check_mean_of_examples(loss, params, dataset.x, dataset.y)
     n = dataset.x.shape[0]
 
     def part(parameters: Params, x: Array, y: Array) -> Params:
@@ -45,6 +47,7 @@ def risk_hessian_operator(
 
     Args and Raises as `risk_gradient`.
     """
+    check_mean_of_examples(loss, params, dataset.x, dataset.y)
     n = dataset.x.shape[0]
 
     def part(point: Any, x: Array, y: Array) -> Params:
@@ -71,8 +74,9 @@ def risk_ggn_operator(
       chunk: inputs at a time.
 
     Raises:
-      ValueError: `chunk` < 1.
+      ValueError: `chunk` < 1, or `apply` mixes its inputs (not asked under a transformation).
     """
+    check_rows_alone(apply, params, x)
     n = x.shape[0]
 
     def part(point: Any, inputs: Array) -> Params:

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from unlearnkit.base import SolveInfo
 from unlearnkit.kernels import _trees
-from unlearnkit.kernels._trees import axpy, dot, highest_precision
+from unlearnkit.kernels._trees import axpy, divide, dot, highest_precision, rayleigh_quotient, unit
 from unlearnkit.kernels.solvers import (
     Operator,
     Progress,
@@ -18,6 +18,7 @@ from unlearnkit.kernels.solvers import (
     check,
     check_number,
     damped,
+    on_unit_scale,
     precision,
     solve_in_rounds,
 )
@@ -31,6 +32,7 @@ class _Cg(NamedTuple):
     rr: Array
     curvature: Array
     largest: Array
+    unit: Array
     steps: Array
     sound: Array
 
@@ -75,14 +77,13 @@ def cg(
 
     def step(state: _Cg) -> _Cg:
         ap = system(state.p)
-        pap = dot(state.p, ap)
-        curvature = pap / dot(state.p, state.p)
+        curvature = rayleigh_quotient(state.p, ap)
         largest = jnp.maximum(state.largest, jnp.abs(curvature))
         # Below this the sign of the curvature is rounding; an exactly singular direction ends here.
         sound = (curvature > eps * largest) & (state.rz > 0)
-        alpha = jnp.where(sound, state.rz / pap, 0)
+        alpha = jnp.where(sound, state.rz / dot(state.p, state.p) / curvature, 0)
         x, r = axpy(alpha, state.p, state.x), axpy(-alpha, ap, state.r)
-        z = precondition(r)
+        z = divide(precondition(r), state.unit)
         rz = dot(r, z)
         return _Cg(
             x=x,
@@ -92,6 +93,7 @@ def cg(
             rr=dot(r, r),
             curvature=jnp.fmin(state.curvature, curvature),
             largest=largest,
+            unit=state.unit,
             steps=state.steps + 1,
             sound=sound,
         )
@@ -99,6 +101,9 @@ def cg(
     def one_round(progress: Progress, wanted: Array) -> tuple[Vector, Array, Array, Array]:
         r = progress.r
         z = precondition(r)
+        # The iterates do not depend on the scale of M; that of p·p and r·M r would.
+        size = unit(z)
+        z = divide(z, size)
         start = _Cg(
             x=progress.x,
             r=r,
@@ -107,6 +112,7 @@ def cg(
             rr=dot(r, r),
             curvature=progress.curvature,
             largest=jnp.zeros((), dtype),
+            unit=size.astype(dtype),
             steps=progress.steps,
             sound=jnp.asarray(True),
         )
@@ -115,7 +121,10 @@ def cg(
         )
         return end.x, end.steps, end.curvature, end.sound
 
-    return solve_in_rounds(one_round, system, b, tol=tol, max_steps=max_steps)
+    def solve(b: Vector) -> tuple[Vector, SolveInfo]:
+        return solve_in_rounds(one_round, system, b, tol=tol, max_steps=max_steps)
+
+    return on_unit_scale(solve, b)
 
 
 class _Minres(NamedTuple):
@@ -236,7 +245,10 @@ def minres(
         end = jax.lax.while_loop(proceed, step, start)
         return end.x, end.steps, end.curvature, end.sound
 
-    return solve_in_rounds(one_round, system, b, tol=tol, max_steps=max_steps)
+    def solve(b: Vector) -> tuple[Vector, SolveInfo]:
+        return solve_in_rounds(one_round, system, b, tol=tol, max_steps=max_steps)
+
+    return on_unit_scale(solve, b)
 
 
 class _Cgnr(NamedTuple):
@@ -247,6 +259,7 @@ class _Cgnr(NamedTuple):
     ss: Array
     rr: Array
     curvature: Array
+    scale: Array
     steps: Array
     sound: Array
 
@@ -277,36 +290,53 @@ def cgnr(
     """
     check(b, tol, max_steps)
     system = damped(matvec, damping)
+    dtype, _ = precision(b)
 
     def step(state: _Cgnr) -> _Cgnr:
-        q = system(state.p)
+        q = divide(system(state.p), state.scale)
         qq = dot(q, q)
         sound = qq > 0
         alpha = jnp.where(sound, state.ss / jnp.where(sound, qq, 1), 0)
         r = axpy(-alpha, q, state.r)
-        s = system(r)
+        s = divide(system(r), state.scale)
         ss = dot(s, s)
         return _Cgnr(
-            x=axpy(alpha, state.p, state.x),
+            x=axpy(alpha / state.scale, state.p, state.x),
             r=r,
             s=s,
             p=axpy(ss / state.ss, state.p, s),
             ss=ss,
             rr=dot(r, r),
-            curvature=jnp.fmin(state.curvature, dot(state.p, q) / dot(state.p, state.p)),
+            curvature=jnp.fmin(state.curvature, state.scale * rayleigh_quotient(state.p, q)),
+            scale=state.scale,
             steps=state.steps + 1,
             sound=sound & (ss > 0),
         )
 
     def one_round(progress: Progress, wanted: Array) -> tuple[Vector, Array, Array, Array]:
         s = system(progress.r)
-        ss, rr = dot(s, s), progress.size**2
+        # In units of A its square neither vanishes nor overflows.
+        scale = unit(s) / unit(progress.r)
+        s = divide(s, scale)
+        ss = dot(s, s)
         start = _Cgnr(
-            progress.x, progress.r, s, s, ss, rr, progress.curvature, progress.steps, ss > 0
+            x=progress.x,
+            r=progress.r,
+            s=s,
+            p=s,
+            ss=ss,
+            rr=progress.size**2,
+            curvature=progress.curvature,
+            scale=scale.astype(dtype),
+            steps=progress.steps,
+            sound=ss > 0,
         )
         end = jax.lax.while_loop(
             lambda s: s.sound & (s.rr > wanted**2) & (s.steps < max_steps), step, start
         )
         return end.x, end.steps, end.curvature, end.sound
 
-    return solve_in_rounds(one_round, system, b, tol=tol, max_steps=max_steps)
+    def solve(b: Vector) -> tuple[Vector, SolveInfo]:
+        return solve_in_rounds(one_round, system, b, tol=tol, max_steps=max_steps)
+
+    return on_unit_scale(solve, b)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -12,8 +13,10 @@ from jaxtyping import Array, Float
 
 from unlearnkit.base import Params
 from unlearnkit.kernels import _chunks, _dense_layers, _trees
-from unlearnkit.kernels._trees import highest_precision
+from unlearnkit.kernels._trees import Precision, at_precision
 from unlearnkit.kernels.curvature import jacobian_transpose_vp, jacobian_vp
+from unlearnkit.memory import program_flops
+from unlearnkit.separability import check_rows_alone
 
 Apply = Callable[[Params, Array], Array]
 
@@ -23,7 +26,7 @@ HELD_BYTES = 2**30
 """Jacobians that are kept for the next row of blocks; where they are more, they are made anew."""
 
 
-@highest_precision
+@at_precision
 def empirical_ntk(
     apply: Apply,
     params: Params,
@@ -32,6 +35,7 @@ def empirical_ntk(
     *,
     method: str = "auto",
     chunk: int = 64,
+    precision: Precision = "highest",
 ) -> Float[Array, "n1 c n2 c"]:
     """Returns the empirical neural tangent kernel between two sets of inputs.
 
@@ -51,12 +55,14 @@ def empirical_ntk(
       method: `auto`, `jacobian`, `products` or `structured`.
       chunk: inputs a block. The Jacobians [n2, c, p] of all blocks, or their factors, are kept
         where they take 1 GiB at most; else two blocks are held, and made once for each pair.
+      precision: of the matrix products; see `Precision`.
 
     Returns:
       [n1, c, n2, c].
 
     Raises:
-      ValueError: `method` is none of these, `chunk` < 1, or `apply` does not return [n, c].
+      ValueError: `method` is none of these, `chunk` < 1, or `apply` does not return [n, c] or mixes
+        its inputs (not asked under a transformation).
 
     Source: Novak, Sohl-Dickstein and Schoenholz 2022, Fast finite width neural tangent kernel. Of
     its structured derivatives we take those of dense layers.
@@ -92,7 +98,8 @@ def empirical_ntk(
 def cheapest_method(apply: Apply, params: Params, x1: Array, x2: Array, *, chunk: int = 64) -> str:
     """Returns the method that needs the fewest floating-point operations.
 
-    Counted by XLA on one block of `chunk` by `chunk` inputs; see `empirical_ntk`.
+    Counted by XLA on one block of `chunk` by `chunk` inputs, see `empirical_ntk`; `jacobian` where
+    nothing can be counted.
     """
     shapes = [jax.ShapeDtypeStruct((min(chunk, len(x)), *x.shape[1:]), x.dtype) for x in (x1, x2)]
     abstract = jax.tree.map(
@@ -100,14 +107,20 @@ def cheapest_method(apply: Apply, params: Params, x1: Array, x2: Array, *, chunk
     )
     counts: dict[str, float] = {}
     for name in _METHODS:
-        analysis: Any = _block.lower(name, apply, abstract, *shapes).cost_analysis()
-        counts[name] = analysis["flops"]
+        count = program_flops(_block, name, apply, abstract, *shapes)
+        counts[name] = math.inf if count is None else count
     return min(counts, key=lambda name: counts[name])
 
 
-@highest_precision
+@at_precision
 def ntk_operator(
-    apply: Apply, params: Params, x: Array, *, damping: Any, chunk: int | None = None
+    apply: Apply,
+    params: Params,
+    x: Array,
+    *,
+    damping: Any,
+    chunk: int | None = None,
+    precision: Precision = "highest",
 ) -> Callable[[Float[Array, "n c"]], Float[Array, "n c"]]:
     """Returns v -> Θ v + damping v for the empirical NTK Θ = J Jᵀ of `x`, no kernel stored.
 
@@ -121,19 +134,21 @@ def ntk_operator(
       damping: λ, added to the diagonal.
       chunk: where None, the network is linearised once and its activations are kept; otherwise they
         are computed anew for `chunk` inputs at a time, and memory does not grow with n.
+      precision: of the matrix products; see `Precision`.
 
     Returns:
       The operator on [n, c], symmetric positive semi-definite where damping >= 0.
 
     Raises:
-      ValueError: `apply` does not return [n, c], or `chunk` < 1.
+      ValueError: `apply` does not return [n, c] or mixes its inputs (not asked under a
+        transformation), or `chunk` < 1.
 
     Source: paper 004, equation (10), whose kernel is of size (n c)².
     """
     _check_apply(apply, params, x)
     if chunk is not None:
         _trees.check_positive(chunk=chunk)
-        return _chunked_operator(apply, params, x, damping, chunk)
+        return _chunked_operator(apply, params, x, damping, chunk, precision)
     _, pushforward = jax.linearize(lambda p: apply(p, x), params)
     pullback = jax.linear_transpose(pushforward, params)
 
@@ -144,11 +159,12 @@ def ntk_operator(
 
 
 def _chunked_operator(
-    apply: Apply, params: Params, x: Array, damping: Any, chunk: int
+    apply: Apply, params: Params, x: Array, damping: Any, chunk: int, precision: Precision
 ) -> Callable[[Array], Array]:
     def product(vector: Array) -> Array:
-        direction = jacobian_transpose_vp(apply, params, x, vector, chunk=chunk)
-        return jacobian_vp(apply, params, x, direction, chunk=chunk) + damping * vector
+        settings: Any = {"chunk": chunk, "precision": precision}
+        direction = jacobian_transpose_vp(apply, params, x, vector, **settings)
+        return jacobian_vp(apply, params, x, direction, **settings) + damping * vector
 
     return product
 
@@ -163,7 +179,11 @@ def jacobian(apply: Apply, params: Params, x: Array, *, chunk: int | None = None
       params: where.
       x: [n, ...] inputs.
       chunk: inputs at a time; all where None.
+
+    Raises:
+      ValueError: `apply` mixes its inputs (not asked under a transformation).
     """
+    check_rows_alone(apply, params, x)
     of_example = jax.jacrev(lambda p, one: apply(p, one[None])[0])
     of_batch = jax.vmap(of_example, in_axes=(None, 0))
     return _chunks.map_batches(of_batch, params, (x,), len(x) if chunk is None else chunk)
@@ -240,3 +260,4 @@ def _check_apply(apply: Apply, params: Params, x: Array) -> None:
     shape = jax.eval_shape(apply, params, x[:1]).shape
     if len(shape) != 2 or shape[0] != 1:
         raise ValueError(f"apply must map x [n, ...] to [n, c], but 1 input gave {shape}")
+    check_rows_alone(apply, params, x)

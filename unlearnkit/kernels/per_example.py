@@ -1,4 +1,9 @@
-"""Per-example gradients: all (`gradient_bank`), by need (`GradientOperator`), and their Gram."""
+"""Per-example gradients: all (`gradient_bank`), by need (`GradientOperator`), and their Gram.
+
+A loss that mixes its examples, as BatchNorm in training mode does, has no such gradients and is
+refused, by a probe that needs values: under `jax.jit` and other transformations it is skipped, and
+`unlearnkit.separability.check_mean_of_examples` outside of them stands for it.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +21,7 @@ from jaxtyping import Array, Float
 from unlearnkit.base import Dataset, Params
 from unlearnkit.kernels import _chunks, _dense_layers, _trees
 from unlearnkit.kernels._trees import highest_precision
+from unlearnkit.separability import check_mean_of_examples
 
 BatchLoss: TypeAlias = Callable[[Params, Array, Array], Array]
 
@@ -45,7 +51,8 @@ def gradient_bank(
       [n, p]. Where it does not fit, see `GradientOperator`.
 
     Raises:
-      ValueError: `chunk` < 1, or the loss is not a scalar.
+      ValueError: `chunk` < 1, or the loss is not a scalar, or mixes its examples (not asked under
+        a transformation; see `unlearnkit.separability`).
     """
     _check(loss, params, dataset)
     chunk = _default_chunk(params) if chunk is None else chunk
@@ -74,12 +81,19 @@ class GradientOperator:
       params: where, p numbers.
       dataset: n examples.
       chunk: examples at a time.
+
+    Raises:
+      ValueError: the loss mixes its examples (not asked under a transformation).
     """
 
     loss: BatchLoss
     params: Params
     dataset: Dataset
     chunk: int = 128
+
+    def __post_init__(self) -> None:
+        if hasattr(self.dataset, "x"):  # not so where JAX rebuilds the pytree around other leaves
+            check_mean_of_examples(self.loss, self.params, self.dataset.x, self.dataset.y)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -273,3 +287,4 @@ def _check(loss: BatchLoss, params: Params, dataset: Dataset) -> None:
             f"{dataset.y.shape[0]}"
         )
     _trees.check_scalar("loss", loss, params, dataset.x[:1], dataset.y[:1])
+    check_mean_of_examples(loss, params, dataset.x, dataset.y)

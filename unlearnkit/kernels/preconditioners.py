@@ -21,6 +21,7 @@ from unlearnkit.kernels import _chunks, _trees
 from unlearnkit.kernels._trees import highest_precision
 from unlearnkit.kernels.ntk import jacobian
 from unlearnkit.kernels.solvers import Operator, Vector
+from unlearnkit.separability import check_rows_alone
 
 
 def jacobi(diagonal: Vector, *, damping: Any) -> Operator:
@@ -97,7 +98,9 @@ def nystrom(
     omega = jnp.linalg.qr(jax.random.normal(key, (flat.size, rank), flat.dtype))[0]
     columns = jax.lax.map(lambda v: ravel_pytree(matvec(unravel(v)))[0], omega.T).T
     # A trace of the identity keeps the small matrix positive definite in floating point.
-    nudge = jnp.sqrt(flat.size) * jnp.finfo(flat.dtype).eps * jnp.linalg.norm(columns)
+    limits = jnp.finfo(flat.dtype)
+    nudge = jnp.sqrt(flat.size) * limits.eps * _trees.norm(columns)
+    nudge = jnp.maximum(nudge, limits.tiny / limits.eps)  # where A is zero to the machine
     small = omega.T @ columns + nudge * jnp.eye(rank, dtype=flat.dtype)
     lower = jnp.linalg.cholesky((small + small.T) / 2)
     factor = jax.scipy.linalg.solve_triangular(
@@ -138,7 +141,8 @@ def sketched_ntk(
       chunk: inputs at a time; chunk c p numbers are held.
 
     Raises:
-      ValueError: `rank` or `chunk` < 1, or `damping` and `shift` leave the approximation singular.
+      ValueError: `rank` or `chunk` < 1, `damping` and `shift` leave the approximation singular, or
+        `apply` mixes its inputs (not asked under a transformation).
 
     Source: Clarkson and Woodruff 2013 (sparse embeddings); the projected Jacobians are the features
     of Park et al. 2023 (TRAK). Its use as a preconditioner is ours: see `benchmarks/ntk_solve.py`.
@@ -147,6 +151,7 @@ def sketched_ntk(
     shift = 10 * damping if shift is None else shift
     if not isinstance(shift, jax.core.Tracer) and not shift > 0:
         raise ValueError(f"shift must be > 0, got {shift}; give one where damping is 0")
+    check_rows_alone(apply, params, x)
     leaves = jax.tree.leaves(params)
     size, dtype = sum(leaf.size for leaf in leaves), jnp.result_type(*leaves)
     signs = jax.random.rademacher(key, (size,), dtype)

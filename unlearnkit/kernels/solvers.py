@@ -6,6 +6,10 @@ construction (Gauss-Newton, Fisher, Gram, NTK); `cgnr` is what published code do
 Hessians, at two products a step and the condition number squared. `neumann` and `lissa` are the
 influence literature's. None repairs anything: what happened is in the `SolveInfo`.
 
+The right-hand side is solved for in units of a power of two near its largest entry, so that the
+relative result does not depend on its scale: 1e-30 in float32 is as good as 1. Where the solution
+itself leaves the range of its dtype, the residual is infinite.
+
 The operator is traced into a loop: pass the arrays that it needs as arguments of the compiled
 function around the solve, or they become constants of it.
 """
@@ -60,6 +64,36 @@ class Progress(NamedTuple):
     steps: Array
     curvature: Array
     go: Array
+
+
+def on_unit_scale(
+    solve: Callable[[Vector], tuple[Vector, SolveInfo]], b: Vector
+) -> tuple[Vector, SolveInfo]:
+    """Returns the solution for b by `solve`, which gets b / s, s a power of two near max |b_i|.
+
+    Squares of what `solve` sees neither vanish nor overflow. x / s is multiplied by s, which is
+    exact unless x is out of range; its residual is then infinite, and 1 where b is nothing but
+    subnormal numbers, which the arithmetic takes for 0.
+    """
+    dtype, eps = precision(b)
+    unit = _trees.unit(b)
+    small, info = solve(_trees.divide(b, unit))
+    x = _trees.scale(unit, small)
+    back = _trees.subtract(_trees.divide(x, unit), small)
+    lost = norm(back) > eps * norm(small)
+    ignored = _has_bits(b) & (norm(b) == 0)
+    residual = jnp.where(ignored, 1, jnp.where(lost, jnp.inf, info.residual)).astype(dtype)
+    return x, info._replace(residual=residual, converged=info.converged & ~lost & ~ignored)
+
+
+def _has_bits(b: Vector) -> Array:
+    """Whether any number in b is other than +0 and -0, to the last bit."""
+
+    def of_leaf(leaf: Array) -> Array:
+        unsigned = jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
+        return jnp.any(jax.lax.bitcast_convert_type(leaf, unsigned) << 1 != 0)
+
+    return jnp.any(jnp.stack([of_leaf(jnp.asarray(leaf)) for leaf in jax.tree.leaves(b)]))
 
 
 def solve_in_rounds(

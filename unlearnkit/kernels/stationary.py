@@ -15,7 +15,7 @@ from jaxtyping import Array, Key
 
 from unlearnkit.base import SolveInfo
 from unlearnkit.kernels import _trees
-from unlearnkit.kernels._trees import axpy, dot, highest_precision
+from unlearnkit.kernels._trees import axpy, dot, highest_precision, rayleigh_quotient
 from unlearnkit.kernels.solvers import (
     MARGIN,
     Operator,
@@ -24,6 +24,7 @@ from unlearnkit.kernels.solvers import (
     check_number,
     damped,
     measure,
+    on_unit_scale,
     precision,
 )
 
@@ -60,23 +61,27 @@ def neumann(
     check_number("step_size", step_size)
     system = damped(matvec, damping)
     dtype, _ = precision(b)
-    rr0 = dot(b, b)
 
-    def proceed(state: tuple[Any, ...]) -> Array:
-        _, _, rr, _, step = state
-        # A series that has grown a millionfold diverges; NaN compares false and ends it as well.
-        return (rr > (MARGIN * tol) ** 2 * rr0) & (rr < 1e12 * rr0) & (step < max_steps)
+    def series(b: Vector) -> tuple[Vector, SolveInfo]:
+        rr0 = dot(b, b)
 
-    def body(state: tuple[Any, ...]) -> tuple[Any, ...]:
-        x, r, _, least, step = state
-        ar = system(r)
-        least = jnp.fmin(least, dot(r, ar) / dot(r, r))
-        x, r = axpy(step_size, r, x), axpy(-step_size, ar, r)
-        return x, r, dot(r, r), least, step + 1
+        def proceed(state: tuple[Any, ...]) -> Array:
+            _, _, rr, _, step = state
+            # A series that has grown a millionfold diverges; NaN compares false and ends it too.
+            return (rr > (MARGIN * tol) ** 2 * rr0) & (rr < 1e12 * rr0) & (step < max_steps)
 
-    start = (_trees.zeros_like(b), b, rr0, jnp.asarray(jnp.nan, dtype), jnp.asarray(0))
-    x, _, _, least, step = jax.lax.while_loop(proceed, body, start)
-    return x, measure(system, x, b, step, tol, least)
+        def body(state: tuple[Any, ...]) -> tuple[Any, ...]:
+            x, r, _, least, step = state
+            ar = system(r)
+            least = jnp.fmin(least, rayleigh_quotient(r, ar))
+            x, r = axpy(step_size, r, x), axpy(-step_size, ar, r)
+            return x, r, dot(r, r), least, step + 1
+
+        start = (_trees.zeros_like(b), b, rr0, jnp.asarray(jnp.nan, dtype), jnp.asarray(0))
+        x, _, _, least, step = jax.lax.while_loop(proceed, body, start)
+        return x, measure(system, x, b, step, tol, least)
+
+    return on_unit_scale(series, b)
 
 
 @highest_precision
@@ -121,17 +126,19 @@ def lissa(
     _trees.check_positive(repeats=repeats)
     check_number("step_size", step_size)
 
-    def run(run_key: Array) -> Vector:
-        def step(x: Vector, step_key: Array) -> tuple[Vector, None]:
-            ax = damped(lambda v: sampled_matvec(step_key, v), damping)(x)
-            return axpy(step_size, _trees.subtract(b, ax), x), None
+    def estimate(b: Vector) -> tuple[Vector, SolveInfo]:
+        def run(run_key: Array) -> Vector:
+            def step(x: Vector, step_key: Array) -> tuple[Vector, None]:
+                ax = damped(lambda v: sampled_matvec(step_key, v), damping)(x)
+                return axpy(step_size, _trees.subtract(b, ax), x), None
 
-        return jax.lax.scan(step, _trees.zeros_like(b), jax.random.split(run_key, depth))[0]
+            return jax.lax.scan(step, _trees.zeros_like(b), jax.random.split(run_key, depth))[0]
 
-    runs = jax.lax.map(run, jax.random.split(key, repeats))
-    x = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), runs)
-    system = damped(matvec, damping)
-    ax = system(x)
-    residual = _trees.norm(_trees.subtract(b, ax)) / jnp.where(dot(b, b) == 0, 1, _trees.norm(b))
-    steps = jnp.asarray(depth * repeats)
-    return x, SolveInfo(residual, steps, residual <= tol, dot(x, ax) / dot(x, x))
+        runs = jax.lax.map(run, jax.random.split(key, repeats))
+        x = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), runs)
+        ax, size = damped(matvec, damping)(x), _trees.norm(b)
+        residual = _trees.norm(_trees.subtract(b, ax)) / jnp.where(size == 0, 1, size)
+        steps = jnp.asarray(depth * repeats)
+        return x, SolveInfo(residual, steps, residual <= tol, rayleigh_quotient(x, ax))
+
+    return on_unit_scale(estimate, b)

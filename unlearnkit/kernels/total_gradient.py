@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from unlearnkit.base import SolveInfo
 from unlearnkit.kernels import _trees, krylov, solvers
-from unlearnkit.kernels._trees import highest_precision
+from unlearnkit.kernels._trees import Precision, at_precision
 
 Player = Any
 """A pytree of arrays: the leader's or the follower's variables."""
@@ -40,8 +40,10 @@ class Game(NamedTuple):
         return self.products(vector)[1]
 
 
-@highest_precision
-def linearise(follower_loss: PlayerLoss, leader: Player, follower: Player) -> Game:
+@at_precision
+def linearise(
+    follower_loss: PlayerLoss, leader: Player, follower: Player, *, precision: Precision = "highest"
+) -> Game:
     """Returns the follower's gradients at a point and its second-order products, linearised once.
 
     The derivative of (∇_x f, ∇_w f) along v in w is (∇_xw f v, ∇_ww f v): the Hessian products of
@@ -51,13 +53,14 @@ def linearise(follower_loss: PlayerLoss, leader: Player, follower: Player) -> Ga
       follower_loss: (leader, follower) -> scalar f.
       leader: x.
       follower: w.
+      precision: of the matrix products; see `Precision`.
     """
     gradients = jax.grad(follower_loss, argnums=(0, 1))
     (to_leader, to_follower), products = jax.linearize(lambda w: gradients(leader, w), follower)
     return Game(to_leader, to_follower, products)
 
 
-@highest_precision
+@at_precision
 def total_gradient(
     leader_loss: PlayerLoss,
     follower_loss: PlayerLoss,
@@ -68,6 +71,7 @@ def total_gradient(
     tol: Any,
     max_steps: int,
     solver: str | solvers.Solver = "minres",
+    precision: Precision = "highest",
 ) -> tuple[Player, SolveInfo]:
     """Returns the gradient of the leader's loss through the follower's best response.
 
@@ -83,6 +87,7 @@ def total_gradient(
       max_steps: the most steps of the solve.
       solver: `minres`; `cg`, for a convex f alone; `cgnr`, as published code does; or any `Solver`,
         as `partial(neumann, step_size=0.1)`.
+      precision: of the matrix products; see `Precision`.
 
     Returns:
       D_x l like `leader`, and how the solve ended.
@@ -96,7 +101,7 @@ def total_gradient(
     solve = get_solver(solver)
     _trees.check_scalar("leader_loss", leader_loss, leader, follower)
     _trees.check_scalar("follower_loss", follower_loss, leader, follower)
-    game = linearise(follower_loss, leader, follower)
+    game = linearise(follower_loss, leader, follower, precision=precision)
     settings = {"damping": damping, "tol": tol, "max_steps": max_steps}
     return through_response(game, leader_loss, leader, follower, solve, settings)
 

@@ -14,6 +14,7 @@ from unlearnkit.models.dense import logistic, mlp, nn_tgda
 from unlearnkit.models.layers import Conv, Images, Implementation, images
 from unlearnkit.models.lenet import lenet
 from unlearnkit.models.resnet import resnet18
+from unlearnkit.models.speedrun import speedrun
 from unlearnkit.models.vgg import vggmini
 
 MODELS: Mapping[str, Callable[..., Model]] = MappingProxyType(
@@ -28,6 +29,7 @@ MODELS: Mapping[str, Callable[..., Model]] = MappingProxyType(
         "allcnn": allcnn,
         "allcnn_small": allcnn_small,
         "resnet18": resnet18,
+        "speedrun": speedrun,
     }
 )
 """Name -> factory; each takes `input_shape`, `n_classes` and options of its own by keyword."""
@@ -78,5 +80,6 @@ __all__ = [
     "mlp",
     "nn_tgda",
     "resnet18",
+    "speedrun",
     "vggmini",
 ]

@@ -4,10 +4,12 @@ A network lifts its input with `images`, and from there every layer takes and re
 array together with the way in which it is laid out and convolved.
 
 - `xla`: [n, h, w, c] and `jax.lax.conv_general_dilated`; what accelerators want.
+- `bilinear`: [n, h, w, c] and the convolution of `unlearnkit.models.convolution`, whose derivatives
+  stay fast inside a loop on a CPU; what a CPU wants where layers have more than some 16 features.
 - `patches`: [c, h, w, n], batch last, and one matrix product over the stacked shifts of the input.
   On a CPU, XLA's convolution gradients are some 30 times slower inside a loop than outside
   (jax-ml/jax#12868), and an epoch is a loop; the batch as the innermost axis keeps every shift,
-  pool and activation a run over contiguous memory.
+  pool and activation a run over contiguous memory. What a CPU wants where layers are thin.
 
 Parameters have the same shapes under both, so that trained weights move between them.
 """
@@ -24,9 +26,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from unlearnkit.models import patches
+from unlearnkit.models import convolution, patches
 
-Implementation: TypeAlias = Literal["xla", "patches"]
+Implementation: TypeAlias = Literal["xla", "patches", "bilinear"]
 
 
 @jax.tree_util.register_dataclass
@@ -35,7 +37,7 @@ class Images:
     """A batch of images or feature maps, and how it is laid out.
 
     Attributes:
-      values: [n, h, w, c] for `xla`, [c, h, w, n] for `patches`.
+      values: [n, h, w, c]; for `patches` [c, h, w, n].
       implementation: how layers convolve it.
     """
 
@@ -151,9 +153,22 @@ class Conv(nn.Module):
         bias = (
             self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
         )
-        convolve = patches.convolve if x.implementation == "patches" else _convolve_xla
-        values = convolve(x.values, kernel, bias, stride=self.stride, padding=self.padding)
-        return dataclasses.replace(x, values=values)
+        return convolve(x, kernel, bias, stride=self.stride, padding=self.padding)
+
+
+def convolve(
+    x: Images,
+    kernel: Float[Array, "s s c o"],
+    bias: Float[Array, " o"] | None,
+    *,
+    stride: int,
+    padding: int,
+) -> Images:
+    """Returns the images cross-correlated with `kernel`, plus a bias; see `Conv`."""
+    function = _CONVOLUTIONS[x.implementation]
+    return dataclasses.replace(
+        x, values=function(x.values, kernel, bias, stride=stride, padding=padding)
+    )
 
 
 def _convolve_xla(
@@ -172,6 +187,25 @@ def _convolve_xla(
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     return y if bias is None else y + bias
+
+
+def _convolve_bilinear(
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "s s c o"],
+    bias: Float[Array, " o"] | None,
+    *,
+    stride: int,
+    padding: int,
+) -> Float[Array, "n i j o"]:
+    y = convolution.convolve(x, kernel, stride=stride, padding=padding)
+    return y if bias is None else y + bias
+
+
+_CONVOLUTIONS: dict[Implementation, Callable[..., Array]] = {
+    "xla": _convolve_xla,
+    "patches": patches.convolve,
+    "bilinear": _convolve_bilinear,
+}
 
 
 def max_pool(x: Images, size: int = 2) -> Images:
@@ -227,7 +261,7 @@ def global_average_pool(x: Images) -> Float[Array, "n c"]:
     return means.T if x.implementation == "patches" else means
 
 
-def batch_norm(x: Images, train: bool, *, name: str) -> Images:
+def batch_norm(x: Images, train: bool, *, name: str, use_scale: bool = True) -> Images:
     """Returns the images normalised channel by channel, then scaled and shifted.
 
     In training mode by the batch's mean and (biased) variance, which also move the running
@@ -238,8 +272,14 @@ def batch_norm(x: Images, train: bool, *, name: str) -> Images:
       x: feature maps.
       train: whether the batch's statistics are used.
       name: of the parameters in the calling module.
+      use_scale: whether channels are scaled; they are shifted always.
     """
     norm = nn.BatchNorm(
-        use_running_average=not train, axis=x.channel_axis, momentum=0.9, epsilon=1e-5, name=name
+        use_running_average=not train,
+        axis=x.channel_axis,
+        momentum=0.9,
+        epsilon=1e-5,
+        use_scale=use_scale,
+        name=name,
     )
     return x.map(norm)

@@ -15,6 +15,7 @@ from unlearnkit.poisoning.improved_min_max import ImprovedMinMax
 from unlearnkit.poisoning.influence import InfluenceAttack
 from unlearnkit.poisoning.kkt import KktAttack
 from unlearnkit.poisoning.label_flip import LabelFlip
+from unlearnkit.poisoning.lanes import attack_in_lanes
 from unlearnkit.poisoning.meta_poison import MetaPoison
 from unlearnkit.poisoning.min_max import MinMax
 from unlearnkit.poisoning.placing import (
@@ -82,6 +83,7 @@ __all__ = [
     "PoisonWarning",
     "Region",
     "TotalGradientAttack",
+    "attack_in_lanes",
     "create",
     "load_poisoned",
     "perturbation",

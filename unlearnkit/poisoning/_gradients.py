@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from unlearnkit.base import Dataset, Model, Params, Variables
-from unlearnkit.kernels import map_batches, risk_gradient
+from unlearnkit.kernels import map_batches, risk_gradient, tree_norm
 from unlearnkit.training import cross_entropy
 
 Judge = Callable[[Params], Float[Array, ""]]
@@ -78,9 +78,18 @@ def judge_gradient(
 
 def cosine_distance(gradient: Params, target: Params) -> Float[Array, ""]:
     """Returns 1 - <g, t> / (‖g‖ ‖t‖); 1 where either is 0."""
+    # The cosine does not depend on the lengths; near 1 no square vanishes or overflows.
+    gradient, target = (
+        optax.tree.scale(1 / jax.lax.stop_gradient(_positive(tree_norm(vector))), vector)
+        for vector in (gradient, target)
+    )
     sizes = []
     for vector in (gradient, target):
         square = optax.tree.vdot(vector, vector)
         # The root has no derivative at 0.
         sizes.append(jnp.sqrt(jnp.where(square > 0, square, jnp.inf)))
     return 1 - optax.tree.vdot(gradient, target) / sizes[0] / sizes[1]
+
+
+def _positive(size: Array) -> Array:
+    return jnp.where(size > 0, size, 1)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from unlearnkit.base import Dataset
+from unlearnkit.rows import check_rows
 
 
 def check_targets(
@@ -20,12 +21,8 @@ def check_targets(
     Raises:
       ValueError: either, or a class that is not one.
     """
-    rows, wanted = np.asarray(targets, int), adversarial_class
-    if len(rows) and (rows.min() < 0 or rows.max() >= validation.size):
-        raise ValueError(
-            f"targets must be rows of task.validation, 0 … {validation.size - 1}, got "
-            f"{rows.min()} … {rows.max()}"
-        )
+    wanted = adversarial_class
+    rows = check_rows(targets, validation.size, name="targets", of="task.validation")
     if wanted is None or not 0 <= wanted < n_classes:
         raise ValueError(f"adversarial_class must be in 0 … {n_classes - 1}, got {wanted}")
     already = rows[np.asarray(validation.y)[rows] == wanted]

@@ -17,6 +17,7 @@ from unlearnkit.poisoning._targets import check_targets, rows_of_class
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place, warn
+from unlearnkit.rows import check_rows
 from unlearnkit.training import DivergedError
 from unlearnkit.validation import (
     check_above,
@@ -137,11 +138,9 @@ class GradientMatching:
         """Returns the targets and the adversarial class, drawn where they are not given."""
         class_key, target_key = jax.random.split(key)
         y = np.asarray(validation.y)
-        given = np.asarray(self.targets, int)
+        given = check_rows(self.targets, len(y), name="targets", of="task.validation")
         wanted = self.adversarial_class
         if wanted is None:
-            if len(given) and (given.min() < 0 or given.max() >= len(y)):
-                check_targets(self.targets, 0, validation, n_classes)
             free = np.setdiff1d(np.arange(n_classes), y[given])
             if not len(free):
                 raise ValueError(f"the targets are of all {n_classes} classes; name fewer")

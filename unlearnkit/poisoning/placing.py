@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Poisoned, SolveInfo
 from unlearnkit.poisoning.bounds import Bounds
+from unlearnkit.rows import check_rows
 from unlearnkit.validation import check_choice
 
 Placement: TypeAlias = Literal["add", "perturb"]
@@ -73,8 +74,8 @@ def place(
     if placement == "add":
         both = clean._replace(x=jnp.concatenate([clean.x, x]), y=jnp.concatenate([clean.y, y]))
         return both, jnp.arange(n + m) >= n
-    rows = np.asarray(base)
-    if m and (rows[0] < 0 or np.any(np.diff(rows) <= 0)):
+    rows = np.asarray(check_rows(base, n, name="ascending base rows", of="the clean data"))
+    if np.any(np.diff(rows) <= 0):
         raise ValueError(
             "placement='perturb' needs ascending base rows, one of its own for each poison, "
             f"got {rows[:5].tolist()}…; sort them, or use placement='add'"
@@ -93,11 +94,12 @@ def perturbation(poisoned: Poisoned, clean: Dataset) -> Float[Array, "m ..."]:
       clean: the clean training set.
 
     Raises:
-      ValueError: a poison was made of no clean example.
+      ValueError: a poison was made of no clean example, or of another training set's.
     """
     base = poisoned.info.base
     if bool(jnp.any(base == FROM_SCRATCH)):
         raise ValueError("these poisons were made of no clean example: they have no perturbation")
+    base = check_rows(base, clean.size, name="base rows", of="the clean data")
     return poisoned.dataset.x[poisoned.is_poison] - clean.x[base]
 
 

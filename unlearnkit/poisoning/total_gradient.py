@@ -135,26 +135,51 @@ class TotalGradientAttack:
         check_task(task, model)
         check_variables(variables, model)
         clean = task.train
-        split_key, init_key, pretrain_key, game_key = jax.random.split(key, 4)
-        setup = self._set_up(split_key, clean, model, variables)
-        game = self._game(model, clean.size)
         history: dict[str, list[float]] = {}
         with Stopwatch() as watch:
-            theta, pretraining = self._pretrain(init_key, pretrain_key, game, clean, setup.board)
-            w = variables.params
-            clean_key, held_out_key, poison_key = jax.random.split(game_key, 3)
-            keys = (clean_key, held_out_key, poison_key)
+            start = self.begin(key, model, variables, clean)
+            theta, w = start.theta, variables.params
             for epoch in range(self.epochs):
                 theta, w, read = _game.play_epoch(
-                    theta, w, setup.board, keys, jnp.int32(epoch), game=game, sizes=setup.sizes
+                    theta,
+                    w,
+                    start.setup.board,
+                    start.keys,
+                    jnp.int32(epoch),
+                    game=start.game,
+                    sizes=start.setup.sizes,
                 )
                 for name, value in read.items():
                     history.setdefault(name, []).append(float(value))
-                _refuse_divergence(history, epoch)
-            x = _generate(theta, setup.region, clean.y[setup.base], setup.board.box, game.generator)
+                refuse_divergence(history, epoch)
+            x = start.generate(theta, clean)
+        return self.finish(start, clean, x, history, watch)
+
+    def begin(
+        self, key: Key[Array, ""], model: Model, variables: Variables, clean: Dataset
+    ) -> Start:
+        """Returns what the first round needs, the generator pretrained."""
+        split_key, init_key, pretrain_key, game_key = jax.random.split(key, 4)
+        setup = self._set_up(split_key, clean, model, variables)
+        game = self._game(model, clean.size)
+        theta, pretraining = self._pretrain(init_key, pretrain_key, game, clean, setup.board)
+        clean_key, held_out_key, poison_key = jax.random.split(game_key, 3)
+        keys = (clean_key, held_out_key, poison_key)
+        return Start(setup, game, theta, keys, pretraining)
+
+    def finish(
+        self,
+        start: Start,
+        clean: Dataset,
+        x: Float[Array, "m ..."],
+        history: dict[str, list[float]],
+        watch: Stopwatch,
+    ) -> Poisoned:
+        """Returns the poisoned training set after the last round."""
         _warn_unsolved(history)
+        setup = start.setup
         dataset, is_poison = place(clean, x, clean.y[setup.base], setup.base, self.placement)
-        examples = pretraining + self._count(history, setup, game)
+        examples = start.pretraining + self._count(history, setup, start.game)
         info = PoisonInfo(
             setup.base,
             self.bounds,
@@ -254,6 +279,31 @@ class _SetUp(NamedTuple):
     sizes: tuple[int, int, int]
 
 
+class Start(NamedTuple):
+    """The game before its first round.
+
+    Attributes:
+      setup: its board.
+      game: its rules.
+      theta: the generator's weights.
+      keys: of the order of examples.
+      pretraining: example-gradients that the generator took.
+    """
+
+    setup: _SetUp
+    game: Game
+    theta: Params
+    keys: _game.Keys
+    pretraining: float
+
+    def generate(self, theta: Params, clean: Dataset) -> Float[Array, "m ..."]:
+        """Returns all poisons that the generator makes."""
+        labels = clean.y[self.setup.base]
+        return _generate(
+            theta, self.setup.region, labels, self.setup.board.box, self.game.generator
+        )
+
+
 def _generate(
     theta: Params, region: Region, labels: Int[Array, " m"], box: Box, generator: Generator
 ) -> Float[Array, "m ..."]:
@@ -271,7 +321,8 @@ def _shallow(attack: TotalGradientAttack) -> dict[str, Any]:
     return {field.name: getattr(attack, field.name) for field in dataclasses.fields(attack)}
 
 
-def _refuse_divergence(history: dict[str, list[float]], epoch: int) -> None:
+def refuse_divergence(history: dict[str, list[float]], epoch: int) -> None:
+    """Refuses an epoch after which a loss is no longer finite."""
     wrong = [name for name, values in history.items() if not np.isfinite(values[-1])]
     if wrong:
         raise DivergedError(

@@ -1,5 +1,6 @@
 """From records to a folder, tables, figures and a page."""
 
+from unlearnkit.reporting.escaping import MISSING, markdown_cell, slug
 from unlearnkit.reporting.figures import (
     STYLE,
     gap_against_cost,
@@ -17,10 +18,19 @@ from unlearnkit.reporting.page import (
     table_section,
 )
 from unlearnkit.reporting.run_folder import RunFolder, RunFolderError, read_records, read_run
-from unlearnkit.reporting.table import COLUMNS, Column, rows, to_latex, to_markdown, to_rich
+from unlearnkit.reporting.table import (
+    COLUMNS,
+    Column,
+    present,
+    rows,
+    to_latex,
+    to_markdown,
+    to_rich,
+)
 
 __all__ = [
     "COLUMNS",
+    "MISSING",
     "STYLE",
     "Column",
     "RunFolder",
@@ -30,12 +40,15 @@ __all__ = [
     "gap_against_cost",
     "html_table",
     "loss_histograms",
+    "markdown_cell",
+    "present",
     "read_records",
     "read_run",
     "report_page",
     "roc_curves",
     "rows",
     "settings_section",
+    "slug",
     "table_section",
     "to_latex",
     "to_markdown",

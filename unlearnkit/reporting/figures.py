@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from unlearnkit.base import Record
+from unlearnkit.reporting.escaping import figure_label
 
 FORGET_COLOUR, TEST_COLOUR = "#c2410c", "#0e7490"
 BAND_COLOUR = "#e7e5e4"
@@ -43,10 +44,10 @@ def loss_histograms(records: Sequence[Record]) -> str:
         for axes, (name, group) in zip(grid, methods.items(), strict=False):
             for part, colour in (("forget", FORGET_COLOUR), ("test", TEST_COLOUR)):
                 losses = np.concatenate([record.curves[f"loss_{part}"] for record in group])
-                shown = np.clip(losses, edges[0], edges[-1])
-                weights = np.full(len(shown), 100 / len(shown))
+                shown = np.clip(losses[~np.isnan(losses)], edges[0], edges[-1])
+                weights = np.full(len(shown), 100 / len(losses))
                 axes.hist(shown, edges, weights=weights, color=colour, alpha=0.5, label=part)
-            axes.set(title=name, xscale="log")
+            axes.set(title=figure_label(name), xscale="log")
         for axes in grid[len(methods) :]:
             axes.set_visible(False)
         for axes in grid[::columns]:
@@ -70,7 +71,7 @@ def roc_curves(records: Sequence[Record], attack: str = "mia_loss_logistic") -> 
         for name, group in _by_method(records).items():
             curve = np.mean([_interpolate(record, attack, rates) for record in group], axis=0)
             for axes in (linear, logarithmic):
-                axes.plot(rates, curve, label=name, linewidth=1.4)
+                axes.plot(rates, curve, label=figure_label(name), linewidth=1.4)
         for axes in (linear, logarithmic):
             axes.plot(rates, rates, color="0.6", linewidth=0.8, linestyle="--")
             axes.set(xlabel="false positive rate", ylabel="true positive rate")
@@ -82,19 +83,26 @@ def roc_curves(records: Sequence[Record], attack: str = "mia_loss_logistic") -> 
 
 
 def gap_against_cost(records: Sequence[Record], reference: str = "retrain") -> str:
-    """Returns the average gap to Retrain against the cost as a share of Retrain's."""
-    methods = _by_method(records)
-    unit = np.mean([r.cost.example_gradients for r in methods.get(reference, [])] or [1.0])
+    """Returns the average gap to Retrain against the cost as a share of Retrain's.
+
+    Seeds whose gap or cost is not a finite number are left out.
+    """
+    known = [r for r in records if r.diverged is None and np.all(np.isfinite(_gap_and_cost(r)))]
+    methods = _by_method(known)
+    costs = [r.cost.example_gradients for r in methods.get(reference, [])]
+    unit = np.mean([cost for cost in costs if cost > 0] or [1.0])
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 3.0), layout="constrained")
         axes: Axes = figure.subplots()
         for name, group in methods.items():
             cost = 100 * np.mean([record.cost.example_gradients for record in group]) / unit
             gaps = [100 * record.metrics["average_gap"] for record in group]
-            axes.errorbar(cost, np.mean(gaps), np.std(gaps), fmt="o", capsize=3, label=name)
+            marks: Any = {"fmt": "o", "capsize": 3, "label": figure_label(name)}
+            axes.errorbar(cost, np.mean(gaps), np.std(gaps), **marks)
         axes.set_ylim(bottom=0)
         axes.set(xlabel="cost, % of Retrain's example-gradients", ylabel="gap to Retrain (points)")
-        axes.legend()
+        if methods:
+            axes.legend()
         return to_svg(figure)
 
 
@@ -142,6 +150,10 @@ def verification_errors(
         spread.set(xlabel="checkpoints", title="distribution")
         figure.legend(*by_step.get_legend_handles_labels(), loc="outside lower center", ncols=4)
         return to_svg(figure)
+
+
+def _gap_and_cost(record: Record) -> tuple[float, float]:
+    return record.metrics["average_gap"], record.cost.example_gradients
 
 
 def _by_method(records: Sequence[Record]) -> dict[str, list[Record]]:

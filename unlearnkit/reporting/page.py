@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unlearnkit.base import Record
+from unlearnkit.files import as_json
+from unlearnkit.reporting.escaping import MISSING, one_line
 from unlearnkit.reporting.figures import gap_against_cost, loss_histograms, roc_curves
-from unlearnkit.reporting.table import COLUMNS, Column, rows
+from unlearnkit.reporting.table import COLUMNS, Column, present, rows
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -80,7 +82,7 @@ def compose_page(sections: Sequence[str], *, title: str, lead: str) -> str:
       title: plain text.
       lead: HTML; what a reader must know first.
     """
-    heading = html.escape(title)
+    heading = _line(title)
     return (
         "<!doctype html>\n"
         f'<html lang="en"><head><meta charset="utf-8"><title>{heading}</title>'
@@ -92,27 +94,29 @@ def compose_page(sections: Sequence[str], *, title: str, lead: str) -> str:
 
 def settings_section(run: Mapping[str, Any]) -> str:
     """Returns settings and provenance as they are."""
-    settings = html.escape(json.dumps(run, indent=2))
+    settings = _text(json.dumps(as_json(run), indent=2, ensure_ascii=False))
     return f"<h2>Settings and provenance</h2><pre>{settings}</pre>"
 
 
 def table_section(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> str:
     """Returns the table of the records, and what its columns mean."""
-    titles = ["Method", *(column.title for column in columns)]
+    shown = present(records, columns)
+    titles = ["Method", *(column.title for column in shown)]
     legend = "".join(
-        f"<dt>{html.escape(column.title)}</dt><dd>{html.escape(column.explanation)}</dd>"
-        for column in columns
+        f"<dt>{_line(column.title)}</dt><dd>{_line(column.explanation)}</dd>" for column in shown
     )
-    return f"{html_table(titles, rows(records, columns))}<dl>{legend}</dl>"
+    body = rows(records, columns)
+    if any(MISSING in cell or "missing)" in cell for cells in body for cell in cells[1:]):
+        legend += f"<dt>{MISSING}</dt><dd>missing: not measured, or not a finite number</dd>"
+    return f"{html_table(titles, body)}<dl>{legend}</dl>"
 
 
 def html_table(head: Sequence[str], body: Sequence[Sequence[str]], *, prose: bool = False) -> str:
     """Returns a table of plain text; with `prose`, of sentences, which are wrapped."""
     kind = ' class="prose"' if prose else ""
-    titles = "".join(f"<th>{html.escape(title)}</th>" for title in head)
+    titles = "".join(f"<th>{_line(title)}</th>" for title in head)
     lines = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
-        for cells in body
+        "<tr>" + "".join(f"<td>{_line(cell)}</td>" for cell in cells) + "</tr>" for cells in body
     )
     return (
         f'<div class="scroll"><table{kind}><thead><tr>{titles}</tr></thead>'
@@ -122,7 +126,7 @@ def html_table(head: Sequence[str], body: Sequence[Sequence[str]], *, prose: boo
 
 def _problems(records: Sequence[Record]) -> str:
     lines = "".join(
-        f"<li>{html.escape(r.method)}, seed {r.seed}: {html.escape(r.diverged)}</li>"
+        f"<li>{_line(r.method)}, seed {r.seed}: {_line(r.diverged)}</li>"
         for r in records
         if r.diverged is not None
     )
@@ -131,7 +135,12 @@ def _problems(records: Sequence[Record]) -> str:
 
 def figure_section(title: str, svg: str, caption: str) -> str:
     """Returns one figure under its title, the caption in plain text."""
-    return (
-        f"<h2>{html.escape(title)}</h2><figure>{svg}"
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
+    return f"<h2>{_line(title)}</h2><figure>{svg}<figcaption>{_line(caption)}</figcaption></figure>"
+
+
+def _line(text: str) -> str:
+    return html.escape(one_line(text))
+
+
+def _text(text: str) -> str:
+    return "\n".join(_line(line) for line in text.split("\n"))

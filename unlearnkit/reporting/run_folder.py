@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from unlearnkit.base import Cost, Record
-from unlearnkit.files import write_json, write_text
+from unlearnkit.files import as_json, numbers_from_json, write_bytes, write_json, write_text
+from unlearnkit.reporting.escaping import slug
 
 _RUN, _METRICS, _CURVES = "run.json", "metrics.jsonl", "curves"
 
@@ -24,8 +27,10 @@ class RunFolder:
     """Writes a run as it goes, so that what is done is never lost.
 
     The folder holds `run.json` (settings and provenance), `metrics.jsonl` (one line a record),
-    `curves/` (one `.npz` a record), and the tables and pages made from these. When the disk fails
-    during the run, the first error is kept in `problem`, and what was written stays.
+    `curves/` (one `.npz` a record, called by the method's name where that is a plain one), and the
+    tables and pages made from these. A metric that is NaN is null there, an infinite one its name.
+    When the disk fails during the run, the first error is kept in `problem`, and what was written
+    stays.
     """
 
     def __init__(self, path: str | Path, run: Mapping[str, Any], *, overwrite: bool = False):
@@ -44,7 +49,7 @@ class RunFolder:
         _claim(self.path, overwrite=overwrite)
         try:
             (self.path / _CURVES).mkdir(parents=True, exist_ok=True)
-            write_json(self.path / _RUN, dict(run))
+            write_json(self.path / _RUN, as_json(run))
         except OSError as error:
             raise RunFolderError(
                 f"cannot write to {self.path}: {error}; choose another folder"
@@ -56,19 +61,28 @@ class RunFolder:
             "method": record.method,
             "seed": record.seed,
             "diverged": record.diverged,
-            "metrics": dict(record.metrics),
+            "metrics": record.metrics,
             "cost": record.cost._asdict(),
         }
+        content = _npz_content(record.curves)
         try:
             with (self.path / _METRICS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, allow_nan=False) + "\n")
-            curves: Any = {name: np.asarray(values) for name, values in record.curves.items()}
-            np.savez(self.path / _CURVES / f"{record.method}-{record.seed}.npz", **curves)
+                file.write(json.dumps(as_json(line), allow_nan=False) + "\n")
+            write_bytes(_curves_path(self.path, record.method, record.seed), content)
         except OSError as error:
             self.problem = self.problem or error
 
     def write(self, name: str, text: str) -> None:
-        """Writes a table or a page."""
+        """Writes a table or a page.
+
+        Raises:
+          ValueError: a name that leads out of the folder, or that the run itself has.
+        """
+        if Path(name).name != name or name in ("", ".", "..", _RUN, _METRICS, _CURVES):
+            raise ValueError(
+                f"a table or a page must have a plain file name other than {_RUN}, {_METRICS} and "
+                f"{_CURVES}, got {name!r}"
+            )
         try:
             write_text(self.path / name, text)
         except OSError as error:
@@ -88,18 +102,33 @@ def read_records(path: str | Path) -> list[Record]:
         if not text.endswith("\n"):
             break
         line = json.loads(text)
-        curves = folder / _CURVES / f"{line['method']}-{line['seed']}.npz"
+        curves = _curves_path(folder, line["method"], line["seed"])
         records.append(
             Record(
                 line["method"],
                 line["seed"],
-                line["metrics"],
-                Cost(**line["cost"]),
+                numbers_from_json(line["metrics"]),
+                Cost(**numbers_from_json(line["cost"])),
                 line["diverged"],
                 dict(np.load(curves, allow_pickle=False)) if curves.exists() else {},
             )
         )
     return records
+
+
+def _curves_path(folder: Path, method: str, seed: int) -> Path:
+    return folder / _CURVES / f"{slug(method)}-{int(seed)}.npz"
+
+
+def _npz_content(arrays: Mapping[str, Any]) -> bytes:
+    """Returns the content of a `.npz` file; `numpy.savez` has names of its own that it refuses."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, values in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.asarray(values), allow_pickle=False)
+            archive.writestr(f"{name}.npy", member.getvalue())
+    return content.getvalue()
 
 
 def _claim(path: Path, *, overwrite: bool) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from unlearnkit.base import Record
+from unlearnkit.reporting.escaping import (
+    MISSING,
+    latex_cell,
+    markdown_cell,
+    markdown_name,
+    one_line,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +29,8 @@ class Column:
       explanation: what it means, for the page's legend.
       spread: whether the standard deviation over the seeds is shown.
       brief: whether the terminal's table, which must be narrow, has it too.
+      needs: a metric without which the column is left out, as of records made before it was
+        measured; None asks for nothing.
     """
 
     title: str
@@ -32,10 +39,17 @@ class Column:
     explanation: str
     spread: bool = True
     brief: bool = True
+    needs: str | None = None
 
 
 def _metric(name: str, *, scale: float = 1.0) -> Callable[[Record], float]:
     return lambda record: scale * record.metrics[name]
+
+
+def _mia_reach(record: Record) -> float:
+    """Returns half the 95 % interval of the loss attack's accuracy over the examples."""
+    low, high = (record.metrics[f"mia_loss_logistic_accuracy_{end}"] for end in ("low", "high"))
+    return (high - low) / 2
 
 
 COLUMNS = (
@@ -47,6 +61,24 @@ COLUMNS = (
         _metric("mia_loss_logistic_accuracy", scale=100),
         1,
         "accuracy of the loss attack telling the forget set from the test set, % (50 is chance)",
+    ),
+    Column(
+        "MIA ±",
+        lambda record: 100 * _mia_reach(record),
+        1,
+        "half the 95 % interval of MIA over the examples, in one run, points",
+        spread=False,
+        brief=False,
+        needs="mia_loss_logistic_accuracy_low",
+    ),
+    Column(
+        "MIA splits",
+        _metric("mia_loss_logistic_accuracy_split_std", scale=100),
+        1,
+        "standard deviation of MIA over the attack's own random splits, points",
+        spread=False,
+        brief=False,
+        needs="mia_loss_logistic_accuracy_split_std",
     ),
     Column(
         "AUC*",
@@ -77,6 +109,23 @@ COLUMNS = (
         "points",
     ),
     Column(
+        "MIA-eff.",
+        _metric("optml_mia_efficacy", scale=100),
+        1,
+        "share of the forget set that an attack trained on retain against test calls non-member, % "
+        "(MIA-efficacy of published tables; their UA is 100 - Forget, RA is Retain, TA is Test)",
+        brief=False,
+        needs="optml_mia_efficacy",
+    ),
+    Column(
+        "Avg. gap",
+        _metric("optml_gap", scale=100),
+        2,
+        "the average gap of published tables: mean |difference| of UA, RA, TA and MIA-efficacy to "
+        "the reference, points",
+        needs="optml_gap",
+    ),
+    Column(
         "Gradients",
         lambda record: record.cost.example_gradients,
         0,
@@ -92,42 +141,67 @@ COLUMNS = (
 BRIEF_COLUMNS = tuple(column for column in COLUMNS if column.brief)
 
 
+def present(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> list[Column]:
+    """Returns the columns that every finished record can fill."""
+    finished = [record.metrics for record in records if record.diverged is None]
+    return [
+        column
+        for column in columns
+        if column.needs is None or all(column.needs in metrics for metrics in finished)
+    ]
+
+
 def rows(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> list[list[str]]:
     """Returns the cells of each method in order of appearance, its name first.
 
-    A method that diverged on a seed says so; its other seeds are averaged.
+    A method that diverged on a seed says so; its other seeds are averaged. So are the values that
+    are finite; a cell says how many are missing, and is a dash where all are. The columns are those
+    of `present`.
     """
+    columns = present(records, columns)
     methods = dict.fromkeys(record.method for record in records)
     return [_row(name, [r for r in records if r.method == name], columns) for name in methods]
 
 
 def to_rich(
     records: Sequence[Record], *, title: str, columns: Sequence[Column] = BRIEF_COLUMNS
-) -> RichTable:
-    """Returns the table for a terminal, with the columns that matter most."""
-    table = RichTable(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+) -> Any:
+    """Returns the `rich.table.Table` for a terminal, with the columns that matter most."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=escape(one_line(title)), title_justify="left", header_style="bold", box=SIMPLE_HEAD
+    )
     table.add_column("Method", no_wrap=True)
-    for column in columns:
+    for column in present(records, columns):
         table.add_column(column.title, justify="right", no_wrap=True)
     for name, *cells in rows(records, columns):
-        table.add_row(Text(name), *cells)
+        table.add_row(Text(one_line(name)), *cells)
     return table
 
 
 def to_markdown(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> str:
     """Returns the table in Markdown."""
-    head = ["Method", *(column.title for column in columns)]
-    rule = ["---", *("---:" for _ in columns)]
-    lines = [head, rule, *rows(records, columns)]
+    shown = present(records, columns)
+    head = ["Method", *(markdown_cell(column.title) for column in shown)]
+    rule = ["---", *("---:" for _ in shown)]
+    body = [
+        [markdown_name(name), *map(markdown_cell, cells)] for name, *cells in rows(records, columns)
+    ]
+    lines = [head, rule, *body]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 
 def to_latex(records: Sequence[Record]) -> str:
     """Returns the table as a LaTeX `tabular` (booktabs)."""
-    head = ["Method", *(column.title for column in COLUMNS)]
+    shown = present(records)
+    head = ["Method", *(column.title for column in shown)]
     body = [head, *rows(records)]
-    first, *rest = (" & ".join(_escape(cell) for cell in cells) + r" \\" for cells in body)
-    columns = "l" + "r" * len(COLUMNS)
+    first, *rest = (" & ".join(latex_cell(cell) for cell in cells) + r" \\" for cells in body)
+    columns = "l" + "r" * len(shown)
     return "\n".join(
         [
             rf"\begin{{tabular}}{{{columns}}}",
@@ -152,22 +226,12 @@ def _row(name: str, records: Sequence[Record], columns: Sequence[Column]) -> lis
 
 
 def _cell(column: Column, records: Sequence[Record]) -> str:
-    values = np.array([column.value(record) for record in records])
-    mean = f"{values.mean():,.{column.decimals}f}".replace(",", "\N{THIN SPACE}")
-    if not column.spread or len(values) < 2:
-        return mean
-    return f"{mean}±{values.std(ddof=1):.{column.decimals}f}"
-
-
-_LATEX = {
-    "%": r"\%",
-    "&": r"\&",
-    "_": r"\_",
-    "±": r"$\pm$",
-    "₁": r"$_1$",
-    "\N{THIN SPACE}": r"\,",
-}
-
-
-def _escape(cell: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in cell)
+    values = np.array([column.value(record) for record in records], float)
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return MISSING
+    shown = f"{finite.mean():,.{column.decimals}f}".replace(",", "\N{THIN SPACE}")
+    if column.spread and len(finite) > 1:
+        shown += f"±{finite.std(ddof=1):.{column.decimals}f}"
+    missing = len(values) - len(finite)
+    return f"{shown} ({missing} missing)" if missing else shown

@@ -7,14 +7,19 @@ from unlearnkit.training.checkpoint import (
     load_variables,
     save_variables,
 )
-from unlearnkit.training.claim import Claim, TrajectoryError
+from unlearnkit.training.claim import Claim, TrajectoryError, variables_sha256
 from unlearnkit.training.divergence import DivergedError
 from unlearnkit.training.features import penultimate
-from unlearnkit.training.fit import descend, fit, fit_many
+from unlearnkit.training.fit import Batching, descend, fit, fit_many
 from unlearnkit.training.inheritance import inherited, train_like
 from unlearnkit.training.logged_run import TrajectoryWriter
 from unlearnkit.training.predict import predict
-from unlearnkit.training.recipe import Recipe, learning_rate_schedule, make_optimizer
+from unlearnkit.training.recipe import (
+    Recipe,
+    learning_rate_schedule,
+    make_optimizer,
+    speedrun_recipe,
+)
 from unlearnkit.training.step import (
     CrossEntropy,
     Objective,
@@ -24,12 +29,14 @@ from unlearnkit.training.step import (
     init_train_state,
     run_epoch,
     train_epoch,
+    train_epochs,
     train_segment,
     train_step,
 )
 from unlearnkit.training.trajectory import Logged, Trajectory, read_trajectory
 
 __all__ = [
+    "Batching",
     "CheckpointError",
     "CheckpointWarning",
     "Claim",
@@ -58,8 +65,11 @@ __all__ = [
     "read_trajectory",
     "run_epoch",
     "save_variables",
+    "speedrun_recipe",
     "train_epoch",
+    "train_epochs",
     "train_like",
     "train_segment",
     "train_step",
+    "variables_sha256",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from unlearnkit.validation import named_leaves
 
 _FORMAT = "unlearnkit-checkpoint"
 _VERSION = 1
+_PROGRESS_VERSION = 2
 _SIDECAR = "checkpoint.json"
 
 
@@ -76,12 +78,14 @@ class Progress(NamedTuple):
       epoch: epochs that are done.
       history: per epoch, by name.
       seconds: run and compile seconds so far.
+      planned: epochs that the run was to have when it came here.
     """
 
     state: TrainState
     epoch: int
     history: dict[str, list[float]]
     seconds: tuple[float, float]
+    planned: int
 
 
 def save_progress(folder: Path, progress: Progress, run: Mapping[str, Any]) -> None:
@@ -94,10 +98,15 @@ def save_progress(folder: Path, progress: Progress, run: Mapping[str, Any]) -> N
     try:
         digest = save_arrays(path, flatten(progress.state))
         sidecar = {
-            **_header(path, digest),
+            **_header(path, digest, _PROGRESS_VERSION),
             "run": dict(run),
             "epoch": progress.epoch,
-            "history": progress.history,
+            "planned": progress.planned,
+            # JSON has no NaN and no infinity; their names read back as what they are.
+            "history": {
+                name: [value if math.isfinite(value) else str(value) for value in values]
+                for name, values in progress.history.items()
+            },
             "seconds": list(progress.seconds),
         }
         write_json(folder / _SIDECAR, sidecar)
@@ -128,19 +137,51 @@ def load_progress(folder: Path, like: TrainState, run: Mapping[str, Any]) -> Pro
     sidecar_path = folder / _SIDECAR
     if not sidecar_path.exists():
         return None
-    sidecar = _read_sidecar(sidecar_path)
-    differing = [name for name in run if sidecar.get("run", {}).get(name) != run[name]]
-    if differing:
+    sidecar = _read_sidecar(sidecar_path, _PROGRESS_VERSION)
+    theirs = sidecar.get("run")
+    if not isinstance(theirs, dict) or not isinstance(theirs.get("recipe"), dict):
+        raise CheckpointError(f"{sidecar_path} does not say which run it belongs to")
+    if differing := _differences(_without_epochs(run), _without_epochs(theirs)):
         raise CheckpointError(
             f"{folder} holds the checkpoint of another run (differs in {', '.join(differing)}); "
             "choose another folder, or remove this one"
         )
+    try:
+        epoch, planned = int(sidecar["epoch"]), int(sidecar["planned"])
+        history = {
+            name: [float(value) for value in values] for name, values in sidecar["history"].items()
+        }
+        run_seconds, compile_seconds = (float(value) for value in sidecar["seconds"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{sidecar_path} is malformed: {error!r:.100}") from None
     arrays = _load_arrays(folder / str(sidecar["file"]), sidecar)
     state = jax.tree.map(jnp.asarray, match_arrays(like, arrays, folder))
-    run_seconds, compile_seconds = sidecar["seconds"]
-    return Progress(
-        state, int(sidecar["epoch"]), sidecar["history"], (run_seconds, compile_seconds)
+    return Progress(state, epoch, history, (run_seconds, compile_seconds), planned)
+
+
+def _without_epochs(run: Mapping[str, Any]) -> dict[str, Any]:
+    recipe = {name: value for name, value in run["recipe"].items() if name != "epochs"}
+    return {**run, "recipe": recipe}
+
+
+def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Returns the dotted name of the first difference within each entry of two descriptions."""
+    found = (
+        _first_difference(mine.get(name), theirs.get(name), name)
+        for name in (*mine, *(name for name in theirs if name not in mine))
     )
+    return [name for name in found if name is not None]
+
+
+def _first_difference(mine: Any, theirs: Any, name: str) -> str | None:
+    if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+        if mine.keys() != theirs.keys():
+            return name
+        parts = (_first_difference(mine[part], theirs[part], f"{name}.{part}") for part in mine)
+        return next((part for part in parts if part is not None), None)
+    if isinstance(mine, list) and isinstance(theirs, list) and len(mine) == len(theirs) == 1:
+        return _first_difference(mine[0], theirs[0], name)
+    return None if json.dumps(mine) == json.dumps(theirs) else name
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -153,8 +194,8 @@ def _sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def _header(path: Path, digest: str) -> dict[str, Any]:
-    return {"format": _FORMAT, "version": _VERSION, "file": path.name, "sha256": digest}
+def _header(path: Path, digest: str, version: int = _VERSION) -> dict[str, Any]:
+    return {"format": _FORMAT, "version": version, "file": path.name, "sha256": digest}
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
@@ -180,7 +221,7 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _read_sidecar(path: Path) -> dict[str, Any]:
+def _read_sidecar(path: Path, version: int = _VERSION) -> dict[str, Any]:
     try:
         sidecar = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -189,9 +230,9 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not readable as JSON: {error}") from None
     if not isinstance(sidecar, dict) or sidecar.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is not an {_FORMAT} sidecar")
-    if sidecar.get("version") != _VERSION:
+    if sidecar.get("version") != version:
         raise CheckpointError(
-            f"{path} has format version {sidecar.get('version')}; this release reads {_VERSION}"
+            f"{path} has format version {sidecar.get('version')}; this release reads {version}"
         )
     name = sidecar.get("file")
     if not isinstance(name, str) or Path(name).name != name:

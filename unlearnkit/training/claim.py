@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,15 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from unlearnkit.base import Dataset, Model, Normalisation
+from unlearnkit.base import Dataset, Model, Normalisation, Variables
 from unlearnkit.files import sha256_of_array
 from unlearnkit.models import create
-from unlearnkit.training.checkpoint import CheckpointError
+from unlearnkit.text import escaped
+from unlearnkit.training.checkpoint import CheckpointError, flatten
 from unlearnkit.training.recipe import Recipe
 
 
 class TrajectoryError(CheckpointError):
-    """A log of training that is corrupt, foreign, of another version, or about other data."""
+    """A log of training that is corrupt, foreign, of another version, or about other data.
+
+    Its message may quote the log, and so is escaped and bounded.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(escaped(message, 2000))
 
 
 class NetworkClaim(NamedTuple):
@@ -35,6 +43,19 @@ class NetworkClaim(NamedTuple):
     options: Mapping[str, Any]
     input_shape: tuple[int, ...]
     n_classes: int
+
+
+class StartClaim(NamedTuple):
+    """The weights at which the run of a log began.
+
+    Attributes:
+      derived: whether the network was initialised with the first half of the log's key; otherwise
+        the weights were given (pretrained), and their digest is all that the log says of them.
+      sha256: `variables_sha256` of them.
+    """
+
+    derived: bool
+    sha256: str
 
 
 class DataClaim(NamedTuple):
@@ -62,24 +83,29 @@ class Claim(NamedTuple):
       recipe: how it trained.
       network: what it trained.
       key_impl: the generator of its key.
-      key_data: the key of `unlearnkit.training.fit`'s run, from whose halves the batch order, and
-        the augmentation, dropout and noise of each step, are drawn.
+      key_data: the key that `unlearnkit.training.fit` was given. One half initialises the network,
+        the other draws the batch order, and the augmentation, dropout and noise of each step.
+      start: where it began.
       every: steps between two checkpoints.
       matmul_precision: JAX's `jax_default_matmul_precision` while it trained.
       data: what it trained on.
       environment: device, versions and flags; see `unlearnkit.provenance.environment`.
       batches_sha256: the digest of the file of batch indices.
+      examples_sha256: the digest of the file of `example_digests`, from which a verifier who holds
+        more data finds the rows; not a part of what is verified.
     """
 
     recipe: Recipe
     network: NetworkClaim
     key_impl: str
     key_data: tuple[int, ...]
+    start: StartClaim
     every: int
     matmul_precision: str | None
     data: DataClaim
     environment: Mapping[str, str]
     batches_sha256: str
+    examples_sha256: str
 
     @property
     def steps_per_epoch(self) -> int:
@@ -92,10 +118,25 @@ class Claim(NamedTuple):
         return self.recipe.epochs * self.steps_per_epoch
 
     @property
+    def key(self) -> Key[Array, ""]:
+        """The key of the run."""
+        words = jnp.array(self.key_data, jnp.uint32)
+        return jax.random.wrap_key_data(words, impl=self.key_impl)
+
+    @property
+    def init_key(self) -> Key[Array, ""]:
+        """The key that initialises the network."""
+        return jax.random.split(self.key)[0]
+
+    @property
+    def order_key(self) -> Key[Array, ""]:
+        """The key that draws the batches of epoch e by `fold_in(key, e)`."""
+        return jax.random.split(jax.random.split(self.key)[1])[0]
+
+    @property
     def step_key(self) -> Key[Array, ""]:
         """The key from which step t draws by `fold_in(key, t)`."""
-        words = jnp.array(self.key_data, jnp.uint32)
-        return jax.random.split(jax.random.wrap_key_data(words, impl=self.key_impl))[1]
+        return jax.random.split(jax.random.split(self.key)[1])[1]
 
     def checkpoint_step(self, index: int) -> int:
         """Returns the step of checkpoint `index`."""
@@ -108,9 +149,11 @@ def claim_run(
     dataset: Dataset,
     recipe: Recipe,
     *,
+    start: StartClaim,
     every: int,
     environment: Mapping[str, str],
     batches_sha256: str,
+    examples_sha256: str,
 ) -> Claim:
     """Returns the claim of a run that is about to begin with `key`."""
     return Claim(
@@ -118,11 +161,13 @@ def claim_run(
         _claim_network(model),
         str(jax.random.key_impl(key)),
         tuple(np.asarray(jax.random.key_data(key)).tolist()),
+        start,
         every,
         jax.config.values["jax_default_matmul_precision"],
         claim_data(dataset),
         environment,
         batches_sha256,
+        examples_sha256,
     )
 
 
@@ -132,6 +177,25 @@ def claim_data(dataset: Dataset) -> DataClaim:
     return DataClaim(
         x.shape[0], x.shape[1:], sha256_of_array(x), sha256_of_array(y), dataset.normalisation
     )
+
+
+def example_digests(dataset: Dataset) -> np.ndarray:
+    """Returns the first 8 bytes of the SHA-256 of each example's input and label: [n] uint64."""
+    x, y = np.asarray(dataset.x), np.asarray(dataset.y, "<i8")
+    rows = np.ascontiguousarray(x).reshape(len(x), -1).view(np.uint8)
+    digests = [
+        hashlib.sha256(row.tobytes() + label.tobytes()).digest()[:8]
+        for row, label in zip(rows, y, strict=True)
+    ]
+    return np.frombuffer(b"".join(digests), "<u8")
+
+
+def variables_sha256(variables: Variables) -> str:
+    """Returns a SHA-256 over names, types, shapes and every byte of a network's variables."""
+    digest = hashlib.sha256()
+    for name, array in sorted(flatten(variables).items()):
+        digest.update(f"{name} {sha256_of_array(array)}\n".encode())
+    return digest.hexdigest()
 
 
 def _claim_network(model: Model) -> NetworkClaim:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +17,16 @@ from jaxtyping import Array, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo, Variables
 from unlearnkit.clock import Stopwatch
-from unlearnkit.training.checkpoint import Progress, fingerprint, load_progress, save_progress
+from unlearnkit.training.checkpoint import (
+    CheckpointError,
+    Progress,
+    load_progress,
+    save_progress,
+)
 from unlearnkit.training.divergence import refuse_divergence, refuse_infinite_weights
+from unlearnkit.training.identity import identify
 from unlearnkit.training.logged_run import descend_logged
-from unlearnkit.training.recipe import Recipe
+from unlearnkit.training.recipe import Recipe, learning_rate_schedule
 from unlearnkit.training.step import (
     CrossEntropy,
     Metrics,
@@ -30,6 +36,7 @@ from unlearnkit.training.step import (
     init_train_state,
     run_epoch,
     train_epoch,
+    train_epochs,
 )
 from unlearnkit.validation import check_compatible, check_dataset, check_variables
 
@@ -48,7 +55,9 @@ def fit(
     checkpoint_every: int = 1,
     trajectory: str | os.PathLike[str] | None = None,
     every: int = 100,
+    epochs_per_call: int = 1,
     on_epoch: OnEpoch | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Trained:
     """Returns a network trained on `dataset` by minimising the mean cross-entropy, or `objective`.
 
@@ -62,16 +71,27 @@ def fit(
       recipe: how to train.
       variables: where to start; None starts from a fresh initialisation.
       objective: what to descend; None takes `CrossEntropy(model, recipe)`.
-      checkpoint: a folder; the run resumes from what it holds, and writes its progress there.
+      checkpoint: a folder; the run resumes from what it holds, and writes its progress there. It
+        must be this run's: the same bits of the start, objective, network, recipe, data and key
+        (see `unlearnkit.training.identity`). More epochs than before may be asked for where the
+        learning rates so far do not depend on their number.
       checkpoint_every: epochs between two checkpoints.
       trajectory: a folder for a log from which others can verify the run, a proof of learning
-        (see `unlearnkit.forging.verify`); the run resumes from what it holds.
+        (see `unlearnkit.forging.verify`); the run resumes from what it holds. It tells a run from
+        a fresh initialisation, which others derive from the key again, from one from `variables`.
       every: steps between two checkpoints of that log, each one compiled call.
-      on_epoch: called after each epoch; with a trajectory, after the segment that ends it.
+      epochs_per_call: epochs of one compiled call, after which their metrics come to the host; more
+        than one pays on an accelerator where an epoch takes milliseconds. The bits are the same. A
+        number of epochs that is no multiple, of the run or between checkpoints, compiles again.
+      on_epoch: called after each epoch, of several at the end of their call; with a trajectory,
+        after the segment that ends it.
+      devices: take an equal share of each batch each, and average gradients, batch statistics and
+        metrics over the shares, in which each normalises its own; None takes the default device.
+        On a CPU, `JAX_NUM_CPU_DEVICES=2` makes two of it.
 
     Raises:
       ValueError: data or variables that do not fit the model, a batch larger than the data, or a
-        trajectory together with a checkpoint or an objective.
+        trajectory together with a checkpoint, an objective or several epochs a call.
       CheckpointError: the folder holds a corrupt checkpoint or log, or another run's.
       DivergedError: the loss is no longer finite.
     """
@@ -84,16 +104,36 @@ def fit(
             "a trajectory can be verified only of the cross-entropy, which its log can name; "
             "leave out the objective or the trajectory"
         )
+    if devices is not None and trajectory is not None:
+        raise ValueError(
+            "a trajectory is replayed on one device; leave out the devices or the trajectory"
+        )
+    mesh = _share_mesh(devices, recipe)
     if every < 1:
         raise ValueError(f"every must be >= 1 steps, got {every}")
+    if epochs_per_call < 1:
+        raise ValueError(f"epochs_per_call must be >= 1, got {epochs_per_call}")
+    if epochs_per_call > 1 and trajectory is not None:
+        raise ValueError(
+            "a call of a run with a trajectory is one segment of its log; choose every= in the "
+            "place of epochs_per_call"
+        )
     init_key, run_key = jax.random.split(key)
+    derived = variables is None
     if variables is None:
         variables = jax.jit(model.init)(init_key)
     check_variables(variables, model)
     if trajectory is not None:
-        log = Path(trajectory)
         return descend_logged(
-            run_key, model, dataset, recipe, variables, folder=log, every=every, on_epoch=on_epoch
+            key,
+            model,
+            dataset,
+            recipe,
+            variables,
+            derived=derived,
+            folder=Path(trajectory),
+            every=every,
+            on_epoch=on_epoch,
         )
     folder = None if checkpoint is None else Path(checkpoint)
     return descend(
@@ -104,7 +144,9 @@ def fit(
         variables,
         checkpoint=folder,
         checkpoint_every=checkpoint_every,
+        epochs_per_call=epochs_per_call,
         on_epoch=on_epoch,
+        mesh=mesh,
     )
 
 
@@ -118,7 +160,9 @@ def descend(
     context: Any = None,
     checkpoint: Path | None = None,
     checkpoint_every: int = 1,
+    epochs_per_call: int = 1,
     on_epoch: OnEpoch | None = None,
+    mesh: Mesh | None = None,
 ) -> Trained:
     """Returns the network after `recipe.epochs` epochs of descending `objective` from `variables`.
 
@@ -126,40 +170,54 @@ def descend(
     to the objective.
 
     Raises:
+      CheckpointError: the folder holds a corrupt checkpoint, or another run's.
       DivergedError: the loss is no longer finite.
     """
     steps = recipe.steps_per_epoch(dataset.size)
     order_key, step_key = jax.random.split(key)
     copied = jax.tree.map(jnp.array, variables)
-    progress = Progress(init_train_state(recipe, steps, copied), 0, {}, (0.0, 0.0))
+    fresh = init_train_state(recipe, steps, copied)
+    progress = Progress(fresh, 0, {}, (0.0, 0.0), recipe.epochs)
     run: Mapping[str, Any] = {}
     if checkpoint is not None:
         checkpoint.mkdir(parents=True, exist_ok=True)
-        run = _identify(key, objective, recipe, dataset, variables)
-        progress = load_progress(checkpoint, progress.state, run) or progress
-    state, done, history, seconds = progress
-    for epoch in range(done, recipe.epochs):
+        run = identify(key, objective, recipe, dataset, variables, context)
+        run["shares"] = 1 if mesh is None else mesh.size
+        found = load_progress(checkpoint, progress.state, run)
+        if found is not None:
+            _check_epochs(checkpoint, recipe, found, steps)
+            progress = found
+    state, done, history, seconds, _ = progress
+    settings: Any = {
+        "objective": objective, "recipe": recipe, "batch_size": recipe.batch_size, "mesh": mesh
+    }  # fmt: skip
+    while done < recipe.epochs:
+        epochs = min(epochs_per_call, recipe.epochs - done)
+        if checkpoint is not None:
+            epochs = min(epochs, checkpoint_every - done % checkpoint_every)
         with Stopwatch() as watch:
-            state, metrics = train_epoch(
-                state,
-                dataset,
-                order_key,
-                step_key,
-                context,
-                objective=objective,
-                recipe=recipe,
-                batch_size=recipe.batch_size,
-            )
-            measured = {name: float(value) for name, value in metrics.items()}
+            keys = (order_key, step_key)
+            if epochs == 1:
+                state, metrics = train_epoch(state, dataset, *keys, context, **settings)
+            else:
+                state, metrics = train_epochs(
+                    state, dataset, *keys, context, epochs=epochs, **settings
+                )
+            measured = {name: np.atleast_1d(value).tolist() for name, value in metrics.items()}
         seconds = (seconds[0] + watch.seconds, seconds[1] + watch.compile_seconds)
-        refuse_divergence(measured["loss"], epoch, recipe)
-        for name, value in measured.items():
-            history.setdefault(name, []).append(value)
-        done = epoch + 1
+        for epoch in range(epochs):
+            of_epoch = {name: values[epoch] for name, values in measured.items()}
+            refuse_divergence(of_epoch["loss"], done + epoch, recipe)
+            for name, value in of_epoch.items():
+                history.setdefault(name, []).append(value)
+        done += epochs
         if checkpoint is not None and (done % checkpoint_every == 0 or done == recipe.epochs):
-            save_progress(checkpoint, Progress(state, done, history, seconds), run)
+            reached = Progress(state, done, history, seconds, recipe.epochs)
+            save_progress(checkpoint, reached, run)
         if on_epoch is not None:
-            on_epoch(done, measured)
+            for epoch in range(epochs):
+                of_epoch = {name: values[epoch] for name, values in measured.items()}
+                on_epoch(done - epochs + epoch + 1, of_epoch)
     refuse_infinite_weights(state.variables, recipe)
     cost = Cost(float(recipe.epochs * steps * recipe.batch_size), *seconds)
     arrays = {name: jnp.asarray(values) for name, values in history.items()}
@@ -174,6 +232,7 @@ def fit_many(
     *,
     subsets: Int[Array, "seeds n"] | Int[np.ndarray, "seeds n"] | None = None,
     batching: Batching | None = None,
+    epochs_per_call: int = 1,
     on_epoch: OnEpoch | None = None,
 ) -> Trained:
     """Returns as many networks as keys, trained together; every array has a leading seed axis.
@@ -189,7 +248,9 @@ def fit_many(
       subsets: [seeds, n] the rows of `dataset` that each run sees; None gives all to each.
       batching: `vmap` runs all at once, `map` one after another inside one program; None takes
         what measures faster: `map` on CPU, `vmap` elsewhere.
-      on_epoch: called after each epoch with metrics of shape [seeds].
+      epochs_per_call: see `fit`.
+      on_epoch: called after each epoch, of several at the end of their call, with metrics of shape
+        [seeds].
 
     Raises:
       ValueError: data that do not fit the model, a batch larger than the data, or subsets out
@@ -200,6 +261,8 @@ def fit_many(
     n_seeds = keys.shape[0]
     if n_seeds == 0:
         raise ValueError("keys must hold at least one key, got none")
+    if epochs_per_call < 1:
+        raise ValueError(f"epochs_per_call must be >= 1, got {epochs_per_call}")
     rows = _check_subsets(subsets, n_seeds, dataset.size)
     steps = recipe.steps_per_epoch(rows.shape[1])
     batching = batching or ("map" if jax.default_backend() == "cpu" else "vmap")
@@ -209,6 +272,7 @@ def fit_many(
         init_keys, run_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         order_keys, step_keys = jax.vmap(jax.random.split, out_axes=1)(run_keys)
         state = _init_many(init_keys, model=model, recipe=recipe, steps_per_epoch=steps)
+        check_variables(jax.tree.map(lambda leaf: leaf[0], state.variables), model)
         mesh = _seed_mesh(n_seeds)
         if mesh is not None:
             shared, own = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in ((), ("seed",)))
@@ -216,8 +280,8 @@ def fit_many(
             state, rows, order_keys, step_keys = jax.device_put(
                 (state, rows, order_keys, step_keys), own
             )
-        for epoch in range(recipe.epochs):
-            state, metrics = _train_epoch_many(
+        for done in range(0, recipe.epochs, epochs_per_call):
+            state, metrics = _train_epochs_many(
                 state,
                 dataset,
                 rows,
@@ -227,13 +291,15 @@ def fit_many(
                 recipe=recipe,
                 batching=batching,
                 mesh=mesh,
+                epochs=min(epochs_per_call, recipe.epochs - done),
             )
-            losses = np.asarray(metrics["loss"])
-            refuse_divergence(losses, epoch, recipe)
-            for name, value in metrics.items():
-                history.setdefault(name, []).append(value)
-            if on_epoch is not None:
-                on_epoch(epoch + 1, metrics)
+            for epoch, losses in enumerate(np.asarray(metrics["loss"]).T, start=done):
+                refuse_divergence(losses, epoch, recipe)
+                of_epoch = {name: values[:, epoch - done] for name, values in metrics.items()}
+                for name, value in of_epoch.items():
+                    history.setdefault(name, []).append(value)
+                if on_epoch is not None:
+                    on_epoch(epoch + 1, of_epoch)
         jax.block_until_ready(state)
     refuse_infinite_weights(state.variables, recipe)
     stacked = {name: jnp.stack(values, axis=1) for name, values in history.items()}
@@ -252,10 +318,10 @@ def _init_many(
 
 @partial(
     jax.jit,
-    static_argnames=("objective", "recipe", "batching", "mesh"),
+    static_argnames=("objective", "recipe", "batching", "mesh", "epochs"),
     donate_argnames=("state",),
 )
-def _train_epoch_many(
+def _train_epochs_many(
     state: TrainState,
     dataset: Dataset,
     rows: Int[Array, "seeds n"],
@@ -266,7 +332,10 @@ def _train_epoch_many(
     recipe: Recipe,
     batching: Batching,
     mesh: Mesh | None,
+    epochs: int,
 ) -> tuple[TrainState, Metrics]:
+    """Returns the states after `epochs` epochs, and metrics [seeds, epochs]."""
+
     def one(
         dataset: Dataset,
         state: TrainState,
@@ -275,9 +344,16 @@ def _train_epoch_many(
         step_key: Key[Array, ""],
     ) -> tuple[TrainState, Metrics]:
         n = rows.shape[0]
-        epoch = state.step // (n // recipe.batch_size)
-        batches = rows[epoch_batches(order_key, epoch, n, recipe.batch_size)]
-        return run_epoch(objective, recipe, state, dataset, batches, step_key)
+
+        def one_epoch(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
+            epoch = state.step // (n // recipe.batch_size)
+            batches = rows[epoch_batches(order_key, epoch, n, recipe.batch_size)]
+            return run_epoch(objective, recipe, state, dataset, batches, step_key)
+
+        if epochs > 1:
+            return jax.lax.scan(one_epoch, state, length=epochs)
+        state, metrics = one_epoch(state, None)
+        return state, jax.tree.map(lambda value: value[None], metrics)
 
     def several(dataset: Dataset, *runs: Any) -> tuple[TrainState, Metrics]:
         if batching == "vmap":
@@ -295,11 +371,44 @@ def _train_epoch_many(
     return sharded(dataset, *runs)
 
 
+def _share_mesh(devices: Sequence[jax.Device] | None, recipe: Recipe) -> Mesh | None:
+    if devices is None:
+        return None
+    if not devices or recipe.batch_size % len(devices) != 0:
+        raise ValueError(
+            f"devices must divide batch_size={recipe.batch_size} evenly, got {len(devices)}; "
+            "choose another batch size or other devices"
+        )
+    return Mesh(np.array(devices), ("share",)) if len(devices) > 1 else None
+
+
 def _seed_mesh(n_seeds: int) -> Mesh | None:
     devices = jax.local_devices()
     if len(devices) == 1 or n_seeds % len(devices) != 0:
         return None
     return Mesh(np.array(devices), ("seed",))
+
+
+def _check_epochs(folder: Path, recipe: Recipe, found: Progress, steps: int) -> None:
+    """Refuses another number of epochs where the epochs that are done would have differed."""
+    if found.epoch > recipe.epochs:
+        raise CheckpointError(
+            f"{folder} holds {found.epoch} epochs of this run, more than the {recipe.epochs} that "
+            "are asked for; ask for as many, or choose another folder"
+        )
+    earlier = dataclasses.replace(recipe, epochs=found.planned)
+    taken = jnp.arange(found.epoch * steps)
+    then, now = (
+        np.broadcast_to(learning_rate_schedule(each, steps)(taken), taken.shape)
+        for each in (earlier, recipe)
+    )
+    if not np.array_equal(then, now):
+        raise CheckpointError(
+            f"{folder} holds {found.epoch} of {found.planned} epochs, and a run of {recipe.epochs} "
+            f"would have had other learning rates in them: schedule={recipe.schedule!r} with "
+            f"warmup_epochs={recipe.warmup_epochs:g} depends on the number of epochs; ask for "
+            f"{found.planned}, or choose another folder"
+        )
 
 
 def _check_data(dataset: Dataset, model: Model, recipe: Recipe) -> None:
@@ -326,26 +435,3 @@ def _check_subsets(subsets: Any, n_seeds: int, n: int) -> Int[Array, "seeds n"]:
             f"subsets must be in 0 … {n - 1}, got {int(rows.min())} … {int(rows.max())}"
         )
     return jnp.asarray(rows, dtype=jnp.int32)
-
-
-def _identify(
-    key: Key[Array, ""],
-    objective: Objective,
-    recipe: Recipe,
-    dataset: Dataset,
-    start: Variables,
-) -> dict[str, Any]:
-    """Returns what makes a run this run and no other, as JSON values."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(start)
-    shapes = [f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}" for path, leaf in leaves]
-    described = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in dataclasses.asdict(recipe).items()
-    }
-    return {
-        "objective": type(objective).__name__,
-        "recipe": described,
-        "key": np.asarray(jax.random.key_data(key)).tolist(),
-        "data": fingerprint(dataset),
-        "network": shapes,
-    }

@@ -26,7 +26,14 @@ from unlearnkit.files import write_bytes, write_json
 from unlearnkit.provenance import environment
 from unlearnkit.training import manifest
 from unlearnkit.training.checkpoint import CheckpointWarning, flatten, same_bits, save_arrays
-from unlearnkit.training.claim import Claim, TrajectoryError, claim_run
+from unlearnkit.training.claim import (
+    Claim,
+    StartClaim,
+    TrajectoryError,
+    claim_run,
+    example_digests,
+    variables_sha256,
+)
 from unlearnkit.training.divergence import (
     DivergedError,
     refuse_divergence,
@@ -80,11 +87,15 @@ def descend_logged(
     recipe: Recipe,
     variables: Variables,
     *,
+    derived: bool,
     folder: Path,
     every: int,
     on_epoch: OnEpoch | None = None,
 ) -> Trained:
     """Returns the network after the run of `recipe` from `variables`, and leaves its log.
+
+    `key` is the one that `fit` was given: its halves initialise the network and drive the run.
+    `derived` says that `variables` are what the first half initialises.
 
     A log that is there already is gone on with, if it is this run's; `seconds` then count from
     there. Each `every` steps are one compiled call, and the disk is written to while the next one
@@ -92,10 +103,17 @@ def descend_logged(
 
     Raises:
       TrajectoryError: the folder holds a corrupt log, or another run's.
+      ValueError: more checkpoints than a log holds.
       DivergedError: a value is no longer finite; the log ends before it.
     """
     per_epoch = recipe.steps_per_epoch(dataset.size)
-    order_key, step_key = jax.random.split(key)
+    steps = recipe.epochs * per_epoch
+    if steps >= every * (manifest.MOST_CHECKPOINTS - 1):
+        raise ValueError(
+            f"a log holds at most {manifest.MOST_CHECKPOINTS} checkpoints; choose every >= "
+            f"{steps // (manifest.MOST_CHECKPOINTS - 1) + 1} for {steps} steps"
+        )
+    order_key, step_key = jax.random.split(jax.random.split(key)[1])
     objective = CrossEntropy(model, recipe)
     history = _History(per_epoch, on_epoch)
     with Stopwatch() as watch:
@@ -104,18 +122,21 @@ def descend_logged(
                 order_key, epochs=recipe.epochs, n=dataset.size, batch_size=recipe.batch_size
             )
         )
-        contents = npy_content(batches)
+        contents = npy_content(batches, "<i4")
+        examples = npy_content(example_digests(dataset), "<u8")
         claim = claim_run(
             key,
             model,
             dataset,
             recipe,
+            start=StartClaim(derived, variables_sha256(variables)),
             every=every,
             environment=environment(),
             batches_sha256=hashlib.sha256(contents).hexdigest(),
+            examples_sha256=hashlib.sha256(examples).hexdigest(),
         )
         start = init_train_state(recipe, per_epoch, jax.tree.map(jnp.array, variables))
-        log, past = _open(folder, claim, contents, model, start)
+        log, past = _open(folder, claim, (contents, examples), model, start)
         for logged in past:
             history.add(logged.metrics)
         state = jax.tree.map(jnp.asarray, past[-1].state) if past else start
@@ -142,21 +163,22 @@ def descend_logged(
 
 
 def _open(
-    folder: Path, claim: Claim, batches: bytes, model: Model, start: TrainState
+    folder: Path, claim: Claim, arrays: tuple[bytes, bytes], model: Model, start: TrainState
 ) -> tuple[TrajectoryWriter, list[Logged]]:
     """Returns the log, begun or found, and the checkpoints that it holds but for the first."""
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".*.tmp"):
         left.unlink(missing_ok=True)
     if not (folder / manifest.MANIFEST).exists():
-        write_bytes(folder / manifest.BATCHES, batches)
+        for name, content in zip((manifest.BATCHES, manifest.EXAMPLES), arrays, strict=True):
+            write_bytes(folder / name, content)
         log = TrajectoryWriter(folder, claim)
         log.append(Logged(start, {name: jnp.zeros(0) for name in METRICS}))
         return log, []
     found = read_trajectory(folder)
     mine, theirs = manifest.encode(claim, ()), manifest.encode(found.claim, ())
-    differing = [name for name in mine if mine[name] != theirs[name]]
-    if not same_bits(found.read(0, model).state, start):
+    differing = [name for name in mine if mine[name] != theirs[name] and name != "head"]
+    if "start" not in differing and not same_bits(found.read(0, model).state, start):
         differing.append("start")
     if differing:
         raise TrajectoryError(
@@ -229,9 +251,9 @@ class _History:
         return {name: jnp.asarray(values) for name, values in self._epochs.items() if values}
 
 
-def npy_content(batches: np.ndarray) -> bytes:
-    """Returns the content of a `.npy` file of batch indices [steps, batch]."""
+def npy_content(array: np.ndarray, dtype: str) -> bytes:
+    """Returns the content of a `.npy` file."""
     content = io.BytesIO()
-    rows = np.ascontiguousarray(batches, "<i4")
+    rows = np.ascontiguousarray(array, dtype)
     np.lib.format.write_array(content, rows, version=(1, 0), allow_pickle=False)
     return content.getvalue()

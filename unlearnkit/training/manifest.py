@@ -1,12 +1,16 @@
 """The manifest of a log of training, and the chain that binds every file to it.
 
-    link_0 = SHA-256(header, checkpoint_0),   link_i = SHA-256(link_{i-1}, checkpoint_i)
+    link_0 = SHA-256(header),   link_{i+1} = SHA-256(link_i, checkpoint_i)
 
-The header holds the recipe, the network, the key, the data's digests, the environment and the
-digest of the batch order; a checkpoint is its step and the digest of its file. The last link, the
-log's *head*, therefore changes with any byte of any file: whoever publishes it has promised the
-whole log. A manifest is read by building from its values what this release would have written, and
-comparing: no field is missed, and no file has a name of the manifest's choosing.
+The header holds the recipe, the network, the key, the digest of the first weights, the data's
+digests, the environment and the digests of the batch order and of the examples' names; a checkpoint
+is its step, its file's name and its file's digest, of which the manifest keeps the last. The last
+link, the log's *head*, therefore changes with any byte of any file: whoever publishes it has
+promised the whole log. A manifest is read by building from its values what this release would have
+written, and comparing: no field is missed, and no file has a name of the manifest's choosing.
+
+Version 1 kept the half of the key that drives the run, so that nothing could be said of the weights
+at which it began. This release refuses such logs.
 """
 
 from __future__ import annotations
@@ -14,15 +18,25 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unlearnkit.base import Normalisation
-from unlearnkit.training.claim import Claim, DataClaim, NetworkClaim, TrajectoryError
+from unlearnkit.training.claim import (
+    Claim,
+    DataClaim,
+    NetworkClaim,
+    StartClaim,
+    TrajectoryError,
+)
 from unlearnkit.training.recipe import Recipe
 
-FORMAT, VERSION = "unlearnkit-trajectory", 1
-MANIFEST, BATCHES = "manifest.json", "batches.npy"
+FORMAT, VERSION = "unlearnkit-trajectory", 2
+MANIFEST, BATCHES, EXAMPLES = "manifest.json", "batches.npy", "examples.npy"
+MOST_CHECKPOINTS = 200_000
+_MOST_BRACKETS = 1000
+_NAME = re.compile(r"[A-Za-z0-9_]{1,50}")
 _LARGEST_FLOAT32 = 3.4028234663852886e38
 _MOST_STEPS = 2**31 - 1
 _KEY_WORDS = {"threefry2x32": 2, "rbg": 4, "unsafe_rbg": 4}
@@ -48,6 +62,7 @@ def encode(claim: Claim, digests: Sequence[str]) -> dict[str, Any]:
             "recipe": dataclasses.asdict(claim.recipe),
             "network": claim.network._asdict(),
             "key": {"impl": claim.key_impl, "data": claim.key_data},
+            "start": claim.start._asdict(),
             "every": claim.every,
             "steps": claim.steps,
             "matmul_precision": claim.matmul_precision,
@@ -57,20 +72,20 @@ def encode(claim: Claim, digests: Sequence[str]) -> dict[str, Any]:
             },
             "environment": dict(claim.environment),
             "batches": {"file": BATCHES, "sha256": claim.batches_sha256},
+            "examples": {"file": EXAMPLES, "sha256": claim.examples_sha256},
         }
     )
-    link, checkpoints = _digest(header), []
+    link = _digest(header)
     for index, digest in enumerate(digests):
         step = claim.checkpoint_step(index)
         entry = {"step": step, "file": state_file(step), "sha256": digest}
         link = _digest({"previous": link, **entry})
-        checkpoints.append({**entry, "link": link})
-    return {**header, "checkpoints": checkpoints}
+    return {**header, "checkpoints": list(digests), "head": link}
 
 
-def head(manifest: Mapping[str, Any]) -> str:
-    """Returns the last link of a manifest's chain."""
-    return manifest["checkpoints"][-1]["link"]
+def largest_size(checkpoints: int) -> int:
+    """Returns the bytes that a manifest may have beside so many checkpoints' files."""
+    return 2**16 + 100 * min(checkpoints, MOST_CHECKPOINTS)
 
 
 def decode(content: bytes) -> tuple[Claim, tuple[str, ...]]:
@@ -82,8 +97,8 @@ def decode(content: bytes) -> tuple[Claim, tuple[str, ...]]:
     manifest = _parse(content)
     try:
         claim = _read_claim(manifest)
-        digests = tuple(_sha256(entry["sha256"]) for entry in manifest["checkpoints"])
-        _check_bounds(claim, len(digests))
+        _check_bounds(claim, len(manifest["checkpoints"]))
+        digests = tuple(_sha256(digest) for digest in manifest["checkpoints"])
         odd = _first_odd(manifest, encode(claim, digests))
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise TrajectoryError(f"the manifest is malformed: {error!r:.300}") from None
@@ -95,6 +110,8 @@ def decode(content: bytes) -> tuple[Claim, tuple[str, ...]]:
 
 
 def _parse(content: bytes) -> dict[str, Any]:
+    if content.count(b"{") + content.count(b"[") > _MOST_BRACKETS:
+        raise TrajectoryError("the manifest is not readable as JSON: it holds too many objects")
     try:
         manifest = json.loads(content, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -102,9 +119,15 @@ def _parse(content: bytes) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise TrajectoryError(f"the manifest is not of the format {FORMAT}")
     if manifest.get("version") != VERSION:
+        remedy = (
+            ", which says where a run began; version 1 does not: train again, the same key gives "
+            "the same weights"
+            if manifest.get("version") == 1
+            else ""
+        )
         raise TrajectoryError(
             f"the log has format version {manifest.get('version')!r:.50}; "
-            f"this release reads {VERSION}"
+            f"this release reads {VERSION}{remedy}"
         )
     return manifest
 
@@ -126,12 +149,13 @@ def _read_claim(manifest: Mapping[str, Any]) -> Claim:
         Recipe(**_recipe_values(manifest["recipe"])),
         NetworkClaim(
             None if network["name"] is None else _text(network["name"]),
-            {str(k): _option(v) for k, v in network["options"].items()},
+            {_name(k): _option(v) for k, v in network["options"].items()},
             _integers(network["input_shape"]),
             _integer(network["n_classes"]),
         ),
         _text(key["impl"]),
         _integers(key["data"], most=2**32 - 1),
+        StartClaim(_boolean(manifest["start"]["derived"]), _sha256(manifest["start"]["sha256"])),
         _integer(manifest["every"]),
         manifest["matmul_precision"],
         DataClaim(
@@ -145,8 +169,9 @@ def _read_claim(manifest: Mapping[str, Any]) -> Claim:
                 tuple(_number(s) for s in normalisation["std"]),
             ),
         ),
-        {name: _text(value) for name, value in manifest["environment"].items()},
+        {_name(name): _text(value, 4096) for name, value in manifest["environment"].items()},
         _sha256(manifest["batches"]["sha256"]),
+        _sha256(manifest["examples"]["sha256"]),
     )
 
 
@@ -169,7 +194,7 @@ def _check_bounds(claim: Claim, checkpoints: int) -> None:
         len(claim.data.shape) != 3 or recipe.shift > max(claim.data.shape)
     ):
         raise ValueError("the augmentation does not suit the data")
-    most = -(-claim.steps // claim.every) + 1
+    most = min(-(-claim.steps // claim.every) + 1, MOST_CHECKPOINTS)
     if not 1 <= checkpoints <= most:
         raise ValueError(f"{checkpoints} checkpoints, where 1 to {most} belong")
 
@@ -195,19 +220,33 @@ def _recipe_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _option(value: Any) -> Any:
-    """Returns an option of a network: text, a number, or a short list of these."""
+    """Returns an option of a network: short text, a number, or a short list of these."""
+    if isinstance(value, str):
+        return _text(value)
     if isinstance(value, list):
         if len(value) > 64:
             raise ValueError("an option of the network has more than 64 values")
         return tuple(_option(item) for item in value)
-    if value is not None and not isinstance(value, str | bool | int | float):
+    if value is not None and not isinstance(value, bool | int | float):
         raise TypeError(f"an option of the network is {value!r:.50}")
     return value
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"not text: {value!r:.50}")
+def _text(value: Any, at_most: int = 200) -> str:
+    if not isinstance(value, str) or len(value) > at_most:
+        raise TypeError(f"not text of at most {at_most} characters: {value!r:.50}")
+    return value
+
+
+def _name(value: str) -> str:
+    if _NAME.fullmatch(value) is None:
+        raise ValueError(f"not a name: {value!r:.50}")
+    return value
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"neither true nor false: {value!r:.50}")
     return value
 
 
@@ -239,15 +278,12 @@ def _first_odd(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str | N
     """Returns what in a manifest is not as this release would have written it, or None."""
     if _canonical(found) == _canonical(expected):
         return None
-    names = sorted((found.keys() | expected.keys()) - {"checkpoints"})
-    for name in names:
+    for name in sorted((found.keys() | expected.keys()) - {"head"}):
         if _canonical(found.get(name)) != _canonical(expected.get(name)):
             return f"the manifest's {name!r:.50} is not what its other fields imply"
-    pairs = zip(found["checkpoints"], expected["checkpoints"], strict=True)
-    index = next(i for i, (a, b) in enumerate(pairs) if _canonical(a) != _canonical(b))
     return (
-        f"the chain of the manifest is broken at checkpoint {index}: a digest, a name or the "
-        "header was exchanged"
+        "the chain of the manifest does not end at its head: a digest or a value of the header was "
+        "exchanged"
     )
 
 

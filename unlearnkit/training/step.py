@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.adapters import freeze_state
@@ -131,6 +132,8 @@ def train_step(
     batch: Dataset,
     key: Key[Array, ""],
     context: Any = None,
+    *,
+    shares: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Returns the state after one step on `batch`, and the step's metrics.
 
@@ -144,12 +147,18 @@ def train_step(
       batch: the step's examples.
       key: the run's key; the step's own is `fold_in(key, state.step)`.
       context: passed on to the objective, as a teacher's weights.
+      shares: the mapped axis over which devices hold equal shares of the step's examples, whose
+        gradients, new states and metrics are averaged; None where `batch` is the whole step.
     """
     objective_key, noise_key = jax.random.split(jax.random.fold_in(key, state.step))
+    if shares is not None:
+        objective_key = jax.random.fold_in(objective_key, jax.lax.axis_index(shares))
     params = state.variables.params
     (_, (new_state, metrics)), gradient = jax.value_and_grad(objective, has_aux=True)(
         params, state.variables.state, batch, objective_key, context
     )
+    if shares is not None:
+        gradient, new_state, metrics = jax.lax.pmean((gradient, new_state, metrics), shares)
     if recipe.gradient_noise > 0:
         noise = optax.tree.random_like(noise_key, gradient)
         gradient = optax.tree.add_scale(gradient, recipe.gradient_noise, noise)
@@ -178,6 +187,7 @@ def run_epoch(
     context: Any = None,
     *,
     steps_per_epoch: int | None = None,
+    shares: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Returns the state after a step on each batch in turn, and the mean of the steps' metrics.
 
@@ -190,9 +200,12 @@ def run_epoch(
       key: the run's step key.
       context: passed on to the objective.
       steps_per_epoch: turns the recipe's epochs into steps; None where an epoch is these batches.
+      shares: see `train_step`.
     """
     steps = steps_per_epoch or batches.shape[0]
-    state, metrics = run_steps(objective, recipe, steps, state, dataset, batches, key, context)
+    state, metrics = run_steps(
+        objective, recipe, steps, state, dataset, batches, key, context, shares=shares
+    )
     return state, jax.tree.map(lambda m: m.mean(0), metrics)
 
 
@@ -205,6 +218,8 @@ def run_steps(
     batches: Int[Array, "steps batch"],
     key: Key[Array, ""],
     context: Any = None,
+    *,
+    shares: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Returns the state after a step on each batch in turn, and the metrics of each step.
 
@@ -213,12 +228,18 @@ def run_steps(
 
     def body(carry: TrainState, indices: Array) -> tuple[TrainState, Metrics]:
         batch = dataset.take(indices)
-        return train_step(objective, recipe, steps_per_epoch, carry, batch, key, context)
+        return train_step(
+            objective, recipe, steps_per_epoch, carry, batch, key, context, shares=shares
+        )
 
     return jax.lax.scan(body, state, batches)
 
 
-@partial(jax.jit, static_argnames=("objective", "recipe", "batch_size"), donate_argnames=("state",))
+@partial(
+    jax.jit,
+    static_argnames=("objective", "recipe", "batch_size", "mesh"),
+    donate_argnames=("state",),
+)
 def train_epoch(
     state: TrainState,
     dataset: Dataset,
@@ -229,14 +250,83 @@ def train_epoch(
     objective: Objective,
     recipe: Recipe,
     batch_size: int,
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Returns the state after one compiled epoch over a fresh permutation, and its mean metrics.
 
-    `state` is donated: its buffers are gone after the call.
+    `state` is donated: its buffers are gone after the call. With a `mesh` of one axis, its devices
+    take an equal share of every batch each.
     """
+    epoch = partial(_epoch, objective, recipe, batch_size, mesh)
+    return epoch(state, dataset, order_key, step_key, context)
+
+
+@partial(
+    jax.jit,
+    static_argnames=("objective", "recipe", "batch_size", "epochs", "mesh"),
+    donate_argnames=("state",),
+)
+def train_epochs(
+    state: TrainState,
+    dataset: Dataset,
+    order_key: Key[Array, ""],
+    step_key: Key[Array, ""],
+    context: Any = None,
+    *,
+    objective: Objective,
+    recipe: Recipe,
+    batch_size: int,
+    epochs: int,
+    mesh: Mesh | None = None,
+) -> tuple[TrainState, Metrics]:
+    """Returns the state after several epochs in one compiled call, and each epoch's mean metrics.
+
+    The same as `epochs` calls of `train_epoch`, without the way to the host between them. `state`
+    is donated.
+    """
+    epoch = partial(_epoch, objective, recipe, batch_size, mesh)
+
+    def one(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
+        return epoch(state, dataset, order_key, step_key, context)
+
+    return jax.lax.scan(one, state, length=epochs)
+
+
+def _epoch(
+    objective: Objective,
+    recipe: Recipe,
+    batch_size: int,
+    mesh: Mesh | None,
+    state: TrainState,
+    dataset: Dataset,
+    order_key: Key[Array, ""],
+    step_key: Key[Array, ""],
+    context: Any,
+) -> tuple[TrainState, Metrics]:
     epoch = state.step // (dataset.size // batch_size)
     batches = epoch_batches(order_key, epoch, dataset.size, batch_size)
-    return run_epoch(objective, recipe, state, dataset, batches, step_key, context)
+    if mesh is None:
+        return run_epoch(objective, recipe, state, dataset, batches, step_key, context)
+    (axis,) = mesh.axis_names
+
+    def share(
+        state: TrainState,
+        batches: Int[Array, "steps share"],
+        dataset: Dataset,
+        key: Key[Array, ""],
+        context: Any,
+    ) -> tuple[TrainState, Metrics]:
+        return run_epoch(objective, recipe, state, dataset, batches, key, context, shares=axis)
+
+    whole = PartitionSpec()
+    run = jax.shard_map(
+        share,
+        mesh=mesh,
+        in_specs=(whole, PartitionSpec(None, axis), whole, whole, whole),
+        out_specs=whole,
+        check_vma=False,
+    )
+    return run(state, batches, dataset, step_key, context)
 
 
 @partial(jax.jit, static_argnames=("objective", "recipe", "steps_per_epoch"))

@@ -1,9 +1,11 @@
 """Logs of training, proofs of learning, read with every byte checked before it is used.
 
 A log is a folder with `manifest.json` (see `unlearnkit.training.manifest`), `batches.npy` (the
-indices of all steps' examples, little-endian int32 [steps, batch]) and one safetensors file every
-`every` steps: weights, statistics, optimiser memory, and the metrics of the steps before it, which
-are there for a run to go on and no part of what is verified.
+indices of all steps' examples, little-endian int32 [steps, batch]), `examples.npy` (a digest of
+each example, little-endian uint64 [n], by which its rows are found in a larger set of data) and one
+safetensors file every `every` steps: weights, statistics, optimiser memory, and the metrics of the
+steps before it, which are there for a run to go on. Metrics and digests of examples are no part of
+what is verified.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,8 +35,8 @@ from unlearnkit.training.step import TrainState, init_train_state
 from unlearnkit.validation import named_leaves
 
 METRICS = ("accuracy", "loss")
-_LARGEST_MANIFEST = 2**26
-_LARGEST_BATCHES = 2**30
+_LARGEST_ARRAY = 2**30
+_ARRAYS = {"<i4": "int32 indices [steps, batch]", "<u8": "uint64 digests [n]"}
 _DTYPES = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -46,7 +50,8 @@ _DTYPES = {
     "BOOL": np.dtype(bool),
 }
 _NPY = re.compile(
-    rb"\{'descr': '<i4', 'fortran_order': False, 'shape': \((\d{1,10}), (\d{1,10})\), \} *\n"
+    rb"\{'descr': '(<i4|<u8)', 'fortran_order': False, "
+    rb"'shape': \((\d{1,10},|\d{1,10}, \d{1,10})\), \} *\n"
 )
 
 
@@ -71,12 +76,14 @@ class Trajectory:
       claim: what it says of its run.
       digests: the SHA-256 of each checkpoint's file.
       batches: [steps, batch] int32, rows of the data.
+      examples: [n] uint64, `unlearnkit.training.claim.example_digests` of the data.
     """
 
     folder: Path
     claim: Claim
     digests: tuple[str, ...]
     batches: np.ndarray
+    examples: np.ndarray
 
     @property
     def segments(self) -> int:
@@ -96,7 +103,8 @@ class Trajectory:
     @property
     def head(self) -> str:
         """The last link of the chain: it changes with any byte of the log."""
-        return manifest.head(manifest.encode(self.claim, self.digests))
+        head: str = manifest.encode(self.claim, self.digests)["head"]
+        return head
 
     def rows(self, segment: int) -> np.ndarray:
         """Returns the batches [steps, batch] between checkpoints `segment` and `segment + 1`."""
@@ -141,18 +149,19 @@ def read_trajectory(folder: str | Path) -> Trajectory:
       TrajectoryError: it is no log, or not what its manifest says it is.
     """
     folder = Path(folder)
-    claim, digests = manifest.decode(_read(folder / manifest.MANIFEST, _LARGEST_MANIFEST))
-    path = folder / manifest.BATCHES
-    content = _read(path, _LARGEST_BATCHES)
-    if hashlib.sha256(content).hexdigest() != claim.batches_sha256:
-        raise TrajectoryError(f"{path} is corrupt or was exchanged: its SHA-256 differs")
-    batches = _parse_npy(content, (claim.steps, claim.recipe.batch_size), path)
+    files = itertools.islice(folder.glob("state-*.safetensors"), manifest.MOST_CHECKPOINTS)
+    at_most = manifest.largest_size(sum(1 for _ in files))
+    claim, digests = manifest.decode(_read(folder / manifest.MANIFEST, at_most))
+    shape = (claim.steps, claim.recipe.batch_size)
+    batches = _read_npy(folder / manifest.BATCHES, claim.batches_sha256, "<i4", shape)
     if batches.size and (batches.min() < 0 or batches.max() >= claim.data.examples):
         raise TrajectoryError(
-            f"{path} holds the indices {batches.min()} … {batches.max()}, but the data have "
-            f"{claim.data.examples} examples"
+            f"{folder / manifest.BATCHES} holds the indices {batches.min()} … {batches.max()}, but "
+            f"the data have {claim.data.examples} examples"
         )
-    return Trajectory(folder, claim, digests, batches)
+    n = (claim.data.examples,)
+    examples = _read_npy(folder / manifest.EXAMPLES, claim.examples_sha256, "<u8", n)
+    return Trajectory(folder, claim, digests, batches, examples)
 
 
 @functools.lru_cache(maxsize=64)
@@ -181,20 +190,24 @@ def _read(path: Path, at_most: int) -> bytes:
         raise TrajectoryError(f"{path} cannot be read: {error}") from None
 
 
-def _parse_npy(content: bytes, shape: tuple[int, int], path: Path) -> np.ndarray:
+def _read_npy(path: Path, sha256: str, descr: str, shape: tuple[int, ...]) -> np.ndarray:
     """Returns the array of a `.npy`; nothing in it is evaluated, numpy's reader is not asked."""
+    content = _read(path, _LARGEST_ARRAY)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise TrajectoryError(f"{path} is corrupt or was exchanged: its SHA-256 differs")
     length = int.from_bytes(content[8:10], "little")
     header, data = content[10 : 10 + length], content[10 + length :]
     described = _NPY.fullmatch(header)
-    if content[:8] != b"\x93NUMPY\x01\x00" or described is None:
-        raise TrajectoryError(f"{path} is no .npy of little-endian int32 [steps, batch]")
-    found = (int(described[1]), int(described[2]))
-    if found != shape or len(data) != 4 * shape[0] * shape[1]:
+    dtype, what = np.dtype(descr), _ARRAYS[descr]
+    if content[:8] != b"\x93NUMPY\x01\x00" or described is None or described[1] != descr.encode():
+        raise TrajectoryError(f"{path} is no .npy of little-endian {what}")
+    found = tuple(int(side) for side in described[2].split(b",") if side)
+    if found != shape or len(data) != dtype.itemsize * math.prod(shape):
         raise TrajectoryError(
-            f"{path} holds {len(data)} bytes for {list(found)} indices, the manifest says "
+            f"{path} holds {len(data)} bytes for {list(found)} {what}, the manifest says "
             f"{list(shape)}"
         )
-    return np.frombuffer(data, "<i4").reshape(shape)
+    return np.frombuffer(data, dtype).reshape(shape)
 
 
 def _parse_safetensors(content: bytes, path: Path) -> dict[str, np.ndarray]:

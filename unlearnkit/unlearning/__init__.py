@@ -26,7 +26,7 @@ from unlearnkit.unlearning.ntk_scrub import NtkScrub
 from unlearnkit.unlearning.random_label import RandomLabel
 from unlearnkit.unlearning.retrain import Retrain
 from unlearnkit.unlearning.salun import SalUn
-from unlearnkit.unlearning.scrub import Scrub
+from unlearnkit.unlearning.scrub import SCRUB_REFERENCES, Scrub
 from unlearnkit.unlearning.stackelberg import AuditorWarning, StackelbergUnlearn
 from unlearnkit.validation import check_known
 
@@ -66,6 +66,7 @@ def create(name: str, **hyperparameters: Any) -> Unlearner:
 
 __all__ = [
     "AUDITORS",
+    "SCRUB_REFERENCES",
     "UNLEARNERS",
     "AuditorWarning",
     "BoundaryExpand",

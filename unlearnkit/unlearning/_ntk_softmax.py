@@ -80,8 +80,8 @@ def newton_cg(
         of_loss = pull(weights * (jax.nn.softmax(outputs) - targets))
         of_decay = optax.tree.scale(decay, displacement)
         total = optax.tree.add(of_loss, of_decay)
-        size = optax.tree.norm(of_loss) + optax.tree.norm(of_decay)
-        return total, optax.tree.norm(total) / jnp.where(size > 0, size, 1)
+        size = kernels.tree_norm(of_loss) + kernels.tree_norm(of_decay)
+        return total, kernels.tree_norm(total) / jnp.where(size > 0, size, 1)
 
     def value(outputs: Array, displacement: Params) -> Array:
         losses = jax.nn.logsumexp(outputs, axis=1) - jnp.sum(targets * outputs, axis=1)

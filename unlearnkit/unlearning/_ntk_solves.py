@@ -20,15 +20,15 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Key
 
 from unlearnkit import kernels
 from unlearnkit.base import Dataset, Model, Params, SolveInfo, Variables
+from unlearnkit.kernels import Precision
 from unlearnkit.training import predict
 from unlearnkit.unlearning._ntk_softmax import newton_cg
 from unlearnkit.unlearning._one_shot import at_state
-from unlearnkit.validation import check_above, check_at_least, check_known
+from unlearnkit.validation import check_above, check_at_least, check_choice, check_known
 
 LossName = Literal["l2", "softmax"]
 ImplementationName = Literal["matrix_free", "dense", "blocks"]
@@ -51,6 +51,8 @@ class NtkSettings:
       rank: of the preconditioner `sketched_ntk`, which holds n c rank numbers; 0 for none (l2).
       chunk: examples at a time in products; memory does not grow with the data.
       jacobian_chunk: examples at a time whose Jacobians are held, c p numbers each.
+      precision: of the products with the Jacobian; below `highest` an accelerator is faster, and
+        the residual that can be reached grows.
     """
 
     loss: LossName = "softmax"
@@ -62,10 +64,12 @@ class NtkSettings:
     rank: int = 2048
     chunk: int = 100
     jacobian_chunk: int = 8
+    precision: Precision = "highest"
 
     def __post_init__(self) -> None:
         check_known("loss", self.loss, get_args(LossName))
         check_known("implementation", self.implementation, get_args(ImplementationName))
+        check_choice("precision", self.precision, Precision)
         if self.loss == "softmax" and self.implementation != "matrix_free":
             raise ValueError(
                 f"implementation={self.implementation!r} is a closed form of the L2 loss; "
@@ -117,13 +121,16 @@ class _Network(NamedTuple):
     params: Params
     x: Array
     chunk: int
+    precision: Precision
 
     def push(self, vector: Params) -> Float[Array, "n c"]:
-        return kernels.jacobian_vp(self.apply, self.params, self.x, vector, chunk=self.chunk)
+        return kernels.jacobian_vp(
+            self.apply, self.params, self.x, vector, chunk=self.chunk, precision=self.precision
+        )
 
     def pull(self, cotangent: Float[Array, "n c"]) -> Params:
         return kernels.jacobian_transpose_vp(
-            self.apply, self.params, self.x, cotangent, chunk=self.chunk
+            self.apply, self.params, self.x, cotangent, chunk=self.chunk, precision=self.precision
         )
 
 
@@ -163,7 +170,8 @@ def ntk_shift(
       train: the retain set, then the forget set.
       n_retain: N_r.
     """
-    network = _Network(at_state(model, point.state), point.params, train.x, settings.chunk)
+    apply = at_state(model, point.state)
+    network = _Network(apply, point.params, train.x, settings.chunk, settings.precision)
     outputs = predict(model, point, train.x, chunk=settings.chunk)
     targets = jax.nn.one_hot(train.y, outputs.shape[1], dtype=outputs.dtype)
     with jax.default_matmul_precision("highest"):
@@ -193,9 +201,8 @@ def trapezium_scale(shift: Params, error: Params) -> Float[Array, ""]:
     Source: 004, section 4 (the supplementary's trick), in the form of its public code: its two
     cases, ‖δ‖ + 2 sin(arccos c - π/2)‖e‖ for c < 0 and ‖δ‖ + 2 c ‖e‖ else, are this one.
     """
-    overlap = jnp.abs(optax.tree.vdot(shift, error))
-    square = optax.tree.vdot(shift, shift)
-    return 1 + 2 * overlap / jnp.where(square > 0, square, 1)
+    ratio = 2 * jnp.abs(kernels.rayleigh_quotient(shift, error))
+    return 1 + jnp.where(kernels.tree_norm(shift) == 0, 0, ratio)
 
 
 def _displacement(
@@ -210,8 +217,8 @@ def _displacement(
 def _matrix_free(
     key: Any, network: _Network, settings: NtkSettings, errors: Array, ridges: _Ridges, m: int
 ) -> _Duals:
-    apply, params, x, chunk = network
-    theta = kernels.ntk_operator(apply, params, x, damping=0.0, chunk=chunk)
+    apply, params, x, chunk, precision = network
+    theta = kernels.ntk_operator(apply, params, x, damping=0.0, chunk=chunk, precision=precision)
     kept = jnp.arange(len(errors))[:, None] < m
     for_all, for_retain = _preconditioners(key, network, settings, kept, errors, ridges)
     options: Any = {"tol": settings.tol, "max_steps": settings.max_steps}
@@ -239,7 +246,7 @@ def _preconditioners(
     """Returns those of Θ + ρ and of Θ_rr + ρ_r, from one sketch of all Jacobians."""
     if not settings.preconditioned:
         return None, None
-    apply, params, x, _ = network
+    apply, params, x, *_ = network
     sketch = kernels.sketched_ntk(
         key,
         apply,
@@ -297,7 +304,7 @@ _IMPLEMENTATIONS: dict[str, Callable[..., _Duals]] = {
 
 
 def _dense_kernel(network: _Network, settings: NtkSettings) -> Float[Array, "nc nc"]:
-    apply, params, x, _ = network
+    apply, params, x, *_ = network
     leaves = jax.tree.leaves(kernels.jacobian(apply, params, x, chunk=settings.jacobian_chunk))
     n, c = leaves[0].shape[:2]
     rows = jnp.concatenate([leaf.reshape(n * c, -1) for leaf in leaves], axis=1)
@@ -311,8 +318,8 @@ def _solve_dense(matrix: Array, b: Array, ridge: Any, tol: float) -> tuple[Array
 
 
 def _measure(matrix: Array, x: Array, b: Array, ridge: Any, tol: float) -> SolveInfo:
-    size = jnp.linalg.norm(b)
-    left = jnp.linalg.norm(b - matrix @ x - ridge * x)
+    size = kernels.tree_norm(b)
+    left = kernels.tree_norm(b - matrix @ x - ridge * x)
     residual = left / jnp.where(size > 0, size, 1)
     nothing = jnp.asarray(jnp.nan, b.dtype)
     return SolveInfo(residual, jnp.asarray(1), residual <= tol, nothing)

@@ -36,9 +36,10 @@ class NtkScrub(NtkSettings):
       scale: s; a number, 1 being exact where the network is linear; or `trapezium`, see
         `trapezium_scale`, made for SGD that went elsewhere than the linearised network. It needs c,
         and is 3 wherever the linearisation predicts the trained weights exactly.
-      noise: α of the Fisher noise at h(w), on the retain set; 0 adds none.
-      loss, implementation, weight_decay, tol, max_steps, newton_steps, rank, chunk, jacobian_chunk:
-        see `NtkSettings`. λ and the loss are those of the fine-tuning.
+      noise: α of the Fisher noise at h(w), on the retain set; 0 adds none. The scrubbed weights of
+        a forgotten class stay its mean; the public code draws them anew, see `FisherForgetting`.
+      loss, implementation, weight_decay, tol, max_steps, newton_steps, rank, chunk, jacobian_chunk,
+        precision: see `NtkSettings`. λ and the loss are those of the fine-tuning.
 
     Source: 004, Proposition 2 and equations (10), (11). The printed (10) has two signs wrong, as
     h(w) = w + P J_fᵀ M V with V = (Y_f - f₀) + Θ_rfᵀ Θ_rr⁻¹ (Y_r - f₀): the correct ones are

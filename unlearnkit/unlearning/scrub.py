@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -69,13 +71,14 @@ class Scrub(TwoSetSettings):
       step_factor: see `milestones`.
       rewind: whether to return the best epoch's network in the place of the last's.
 
+    The forget batch decides how many ascent steps a pass has. The default is that of the retain
+    set, `batch_size`; `SCRUB_REFERENCES` has the reference's own settings, batches included.
+
     Source: Kurmanji et al. 2023; defaults of 001, Table 5 (learning rate 5e-4, 10 epochs, T = 4,
     milestones 3, 5, 9) and section 6.1 (momentum 0.9, weight decay 5e-4). 001 does not name α and
     γ: 0.001 and 0.99 are those of the large-scale reference (T = 4, `max_epochs` 2 of 3). Its
     β = 0.1 has no counterpart there but the factor of the learning rate. 002, A.2.6 has γ = 0.99,
-    α = 0.999, β = 0.001. The small-scale reference has Adam at 5e-4 with weight decay 0.1, batches
-    of 32 and 64 (forget), γ = 1, α = 0.5, T = 2, `max_epochs` 3 of 10, milestones 5, 8, 9; against
-    membership inference γ = 1, α = 0.5, T = 4, `max_epochs` 3 of 5.
+    α = 0.999, β = 0.001. The reference's other settings are in `SCRUB_REFERENCES`.
     """
 
     learning_rate: float = 5e-4
@@ -171,6 +174,36 @@ class Scrub(TwoSetSettings):
             m * retain_steps + min(m, self.max_epochs) * forget_steps for m in self.milestones
         )
         return dataclasses.replace(self.recipe(), milestones=milestones)
+
+
+SCRUB_REFERENCES: Mapping[str, Scrub] = MappingProxyType(
+    {
+        "small_scale": Scrub(
+            epochs=10,
+            batch_size=32,
+            forget_batch_size=64,
+            max_epochs=3,
+            alpha=0.5,
+            gamma=1.0,
+            temperature=2.0,
+            optimizer="adam",
+            weight_decay=0.1,
+            milestones=(5, 8, 9),
+        ),
+        "large_scale": Scrub(epochs=3, batch_size=256, forget_batch_size=512, max_epochs=2),
+        "large_scale_named": Scrub(epochs=3, batch_size=128, forget_batch_size=32, max_epochs=2),
+        "membership": Scrub(
+            epochs=5, batch_size=32, forget_batch_size=16, max_epochs=3, alpha=0.5, gamma=1.0
+        ),
+    }
+)
+"""The settings of the reference's notebooks (Kurmanji et al. 2023, meghdadk/SCRUB), by name.
+
+`small_scale` and `large_scale` are the notebooks of these names as they run, `membership` that
+against membership inference. `large_scale_named` is the large-scale one with the batches that it
+names (`sgda_batch_size` 128, `del_batch_size` 32) and does not use: its loops run on loaders of 256
+and 512, and so take a sixteenth of the ascent steps.
+"""
 
 
 class _Teaching(NamedTuple):

@@ -1,0 +1,332 @@
+"""Bugs to plant, one at a time, each of which a test must find.
+
+    python -m tests.planted_bugs              # all of them, some minutes an entry at worst
+    python -m tests.planted_bugs warm_up ...  # some of them, by name
+    python -m tests.planted_bugs --list
+
+Each entry names a symbol, what is replaced within its source, and the tests that must fail then.
+The runner works on a copy of the tree. It says `caught` where a test fails and `SURVIVED` where
+all pass; `broken` says that the tests could not even be run, which finds nothing. It ends with 1
+where an entry is not caught. `test_planted_bugs.py` keeps the entries in step with the sources.
+"""
+
+import argparse
+import ast
+import dataclasses
+import importlib
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LIMIT_SECONDS = 900
+_OUTCOMES = {0: "SURVIVED", 1: "caught"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Bug:
+    """One wrong line.
+
+    Attributes:
+      name: what is wrong.
+      symbol: `module:qualified.name`, without the package's name; a function, method or class.
+      old: what is replaced, once in the symbol's source.
+      new: by what.
+      tests: files or tests, of which at least one must fail.
+    """
+
+    name: str
+    symbol: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def _bug(name: str, symbol: str, old: str, new: str, *tests: str) -> Bug:
+    return Bug(name, symbol, old, new, tuple(f"tests/{test}" for test in tests))
+
+
+BUGS = (
+    # Training
+    _bug("augmentation_is_left_out", "training.step:CrossEntropy.__call__",
+         "augment(augment_key, batch, self.recipe)", "batch.x", "training/test_step.py"),
+    _bug("every_step_draws_alike", "training.step:train_step",
+         "jax.random.fold_in(key, state.step)", "key", "training/test_step.py"),
+    _bug("augmentation_and_dropout_share_a_key", "training.step:CrossEntropy.__call__",
+         "= jax.random.split(key)", "= (key, key)", "training/test_step.py"),
+    _bug("noise_is_drawn_as_variance", "training.step:train_step",
+         "gradient, recipe.gradient_noise, noise", "gradient, recipe.gradient_noise**2, noise",
+         "training/test_step.py"),
+    _bug("black_is_the_mean_colour", "training.step:augment",
+         "batch.normalisation.apply(jnp.zeros(1))", "jnp.zeros(1)", "training/test_step.py"),
+    _bug("mirrors_are_left_out", "training.augmentation:flip_images",
+         "x[:, :, ::-1]", "x", "training/test_step.py"),
+    _bug("all_images_shift_alike", "training.augmentation:shift_images",
+         "jax.random.randint(key, (2, n), 0, 2 * by + 1)",
+         "jnp.broadcast_to(jax.random.randint(key, (2, 1), 0, 2 * by + 1), (2, n))",
+         "training/test_step.py"),
+    _bug("adam_has_no_weight_decay", "training.recipe:make_optimizer",
+         'recipe.optimizer != "adamw"', 'recipe.optimizer == "sgd"', "training/test_fit.py"),
+    _bug("decay_toward_the_start_is_toward_zero", "training.recipe:decay_toward_start",
+         "weight_decay * (w - w0)", "weight_decay * w", "training/test_fit.py"),
+    _bug("clipping_is_left_out", "training.recipe:make_optimizer",
+         "recipe.clip_norm is not None", "False", "training/test_fit.py"),
+    _bug("warm_up_is_left_out", "training.recipe:learning_rate_schedule",
+         "if warmup == 0:", "if True:", "training/test_recipe.py"),
+    _bug("milestones_wait_for_the_warm_up", "training.recipe:learning_rate_schedule",
+         "m * steps_per_epoch - warmup", "m * steps_per_epoch", "training/test_recipe.py"),
+    _bug("the_cosine_ends_late", "training.recipe:learning_rate_schedule",
+         "cosine_decay_schedule(peak, max(total - warmup, 1))",
+         "cosine_decay_schedule(peak, total)", "training/test_recipe.py"),
+    _bug("every_epoch_has_one_order", "training.step:epoch_batches",
+         "jax.random.fold_in(key, epoch)", "key", "training/test_fit.py"),
+    _bug("smoothing_takes_the_label_away", "training.step:cross_entropy",
+         "(1 - smoothing) * losses + smoothing * uniform", "losses + smoothing * uniform",
+         "training/test_fit.py"),
+    _bug("the_start_is_not_what_was_given", "training.fit:fit",
+         "if variables is None:", "if True:", "training/test_fit.py"),
+    _bug("many_runs_see_one_subset", "training.fit:fit_many",
+         "rows = _check_subsets(subsets, n_seeds, dataset.size)",
+         "rows = _check_subsets(subsets, n_seeds, dataset.size)[:1].repeat(n_seeds, 0)",
+         "training/test_fit.py"),
+    # Studies
+    _bug("references_see_the_forget_set", "study:compare",
+         "split.retain for split in splits",
+         "np.concatenate([split.retain, split.forget]) for split in splits",
+         "study/test_study_fairness.py"),
+    _bug("methods_start_from_the_reference", "study:compare",
+         "method(method_key, model, original, task", "method(method_key, model, reference, task",
+         "study/test_study_fairness.py"),
+    _bug("the_reference_is_audited_on_other_folds", "study:compare",
+         "audit_reference(audit_key, model, reference, task)",
+         "audit_reference(jax.random.fold_in(audit_key, 1), model, reference, task)",
+         "study/test_study_fairness.py"),
+    _bug("references_have_the_originals_keys", "study:compare",
+         "jnp.stack(reference_keys)", "jnp.stack(original_keys)", "study/test_study_fairness.py"),
+    _bug("the_victim_has_the_attack_s_key", "poison_effects:corrupt",
+         "fit(train_key, ", "fit(attack_key, ", "study/test_poison_keys.py"),
+    _bug("retrain_has_the_victim_s_key", "poison_effects:corrupt",
+         "(retrain_key, model, trained, question)", "(train_key, model, trained, question)",
+         "study/test_poison_keys.py"),
+    _bug("attacks_share_a_key", "poison_study:poison_and_unlearn",
+         "jax.random.fold_in(attacks_key, index)", "attacks_key", "study/test_poison_keys.py"),
+    _bug("the_victim_trains_on_clean_data", "poison_effects:corrupt",
+         "model, poisoned.dataset, recipe)", "model, task.train, recipe)",
+         "study/test_poison_study.py", "auditing/test_poison_effects.py"),
+    _bug("the_poisons_are_not_the_forget_set", "poison_effects:poisoned_task",
+         "(~is_poison, is_poison)", "(is_poison, ~is_poison)", "study/test_poison_study.py"),
+    # Auditing
+    _bug("the_classifier_sees_its_test_fold", "auditing.membership:MembershipInference"
+         "._cross_validate", "fit(x[train], y[train])", "fit(x, y)", "auditing/test_membership.py"),
+    _bug("the_false_positive_rate_exceeds_its_target", "auditing.scores:tpr_at_fpr",
+         "min(allowed, len(others) - 1)", "min(allowed + 1, len(others) - 1)",
+         "auditing/test_scores.py"),
+    _bug("relearning_leaves_out_what_was_retained", "auditing.relearn:RelearnTime.__call__",
+         "task.train,", "task.forget,", "auditing/test_relearn.py"),
+    _bug("lira_compares_with_one_side_twice", "auditing.lira:lira_scores",
+         "~shadows.is_in", "shadows.is_in", "auditing/test_lira.py"),
+    _bug("the_largest_margin_has_no_bin", "auditing.klom:_histograms",
+         "np.minimum((bins * scaled).astype(int), bins - 1)", "(bins * scaled).astype(int)",
+         "auditing/test_ensembles.py"),
+    _bug("the_interval_is_one_sided", "auditing.intervals:clopper_pearson",
+         "(1 - confidence) / 2", "1 - confidence", "auditing/test_intervals.py"),
+    _bug("a_standard_error_is_a_deviation", "auditing.intervals:mean_and_error",
+         " / np.sqrt(sample.size)", "", "auditing/test_intervals.py", "auditing/test_ensembles.py"),
+    _bug("the_gap_keeps_its_sign", "auditing.evaluate:average_gap",
+         "abs(metrics[name] - reference[name])", "(metrics[name] - reference[name])",
+         "auditing/test_evaluate.py"),
+    _bug("the_threshold_calls_most_a_member", "auditing.threshold:best_threshold",
+         "quality == quality.max())[-1]", "quality == quality.max())[0]",
+         "auditing/test_threshold.py"),
+    # Unlearning
+    _bug("scrub_has_one_batch_order", "unlearning.scrub:_ScrubEpoch.__call__",
+         "jax.random.fold_in(key, epoch)", "key",
+         "unlearning/test_batch_order.py"),
+    _bug("neg_grad_plus_has_one_batch_order", "unlearning.neg_grad_plus:_ZippedEpoch.__call__",
+         "jax.random.fold_in(key, epoch)", "key",
+         "unlearning/test_batch_order.py"),
+    _bug("relabelling_has_one_batch_order", "unlearning.random_label:_RelabelledEpoch.__call__",
+         "jax.random.fold_in(key, epoch)", "key", "unlearning/test_batch_order.py"),
+    _bug("l1_sparse_has_one_batch_order", "unlearning.l1_sparse:_SparseEpoch.__call__",
+         "jax.random.fold_in(key, epoch)", "key", "unlearning/test_batch_order.py"),
+    _bug("newton_converges_by_decree", "unlearning._ntk_softmax:newton_cg",
+         "end.residual <= settings.tol", "end.newton >= 0", "unlearning/test_ntk_scrub.py",
+         "unlearning/test_ntk_softmax.py"),
+    _bug("distillation_forgets_its_temperature", "unlearning.scrub:distillation_loss",
+         "temperature**2 * ", "", "unlearning/test_scrub.py"),
+    _bug("the_teacher_learns_from_the_student", "unlearning.scrub:distillation_loss",
+         "jnp.exp(log_p) * (log_p - log_q)", "jnp.exp(log_q) * (log_q - log_p)",
+         "unlearning/test_scrub.py"),
+    _bug("ascent_descends", "unlearning.gradient_ascent:GradientAscent.__call__",
+         "sign=-1.0", "sign=1.0", "unlearning/test_effect.py::test_ends_nearer_to_retrain_than_the"
+         "_original_is[gradient_ascent]"),
+    _bug("fine_tuning_sees_the_forget_set", "unlearning.fine_tune:FineTune.__call__",
+         "task.retain, self.recipe()", "task.train, self.recipe()",
+         "unlearning/test_matrix.py::test_counts_its_cost_and_keeps_its_history"),
+    _bug("neg_grad_plus_weighs_the_wrong_way", "unlearning.neg_grad_plus:_Difference.__call__",
+         "self.beta * retain - (1 - self.beta) * forget",
+         "(1 - self.beta) * retain - self.beta * forget", "unlearning/test_neg_grad_plus.py"),
+    _bug("boundary_shrink_moves_to_its_own_class", "unlearning.boundary_shrink:"
+         "nearest_wrong_classes", "jnp.where(own, -jnp.inf, logits)", "logits",
+         "unlearning/test_boundary.py"),
+    _bug("boundary_shrink_steps_down_the_loss", "unlearning.boundary_shrink:fgsm",
+         "- step * jnp.sign", "+ step * jnp.sign", "unlearning/test_boundary.py"),
+    _bug("the_l1_penalty_never_fades", "unlearning.l1_sparse:_SparseEpoch.__call__",
+         " * (1 - epoch / self.recipe.epochs)", "", "unlearning/test_l1_sparse.py"),
+    _bug("salun_takes_the_smallest", "unlearning.salun:saliency_mask",
+         "jnp.argsort(-sizes)", "jnp.argsort(sizes)", "unlearning/test_random_label.py"),
+    _bug("influence_goes_the_other_way", "unlearning.influence:_difference",
+         "share * (f - r)", "share * (r - f)", "unlearning/test_influence.py"),
+    _bug("newton_scrub_climbs", "unlearning.newton_scrub:_newton_step",
+         "lambda w, d: w - d, params, step", "lambda w, d: w + d, params, step",
+         "unlearning/test_newton_scrub.py"),
+    _bug("fisher_noise_has_its_variance_as_deviation", "unlearning.fisher_forgetting:"
+         "gaussian_around", "jnp.sqrt(v) * z", "v * z", "unlearning/test_fisher_forgetting.py"),
+    # Poisoning
+    _bug("placed_poisons_have_the_weights_of_added_ones",
+         "poisoning.total_gradient:TotalGradientAttack._game",
+         "(1 - m / n, m / n)", "(n / (n + m), m / (n + m))", "poisoning/test_total_gradient.py"),
+    _bug("the_ball_is_in_units_of_the_network", "poisoning.bounds:Bounds.region",
+         "            std,\n", "            std * 0 + 1,\n", "poisoning/test_frame.py",
+         "poisoning/test_gradients.py"),
+    _bug("poisons_keep_their_labels", "poisoning.placing:place",
+         "y=clean.y.at[base].set(y)", "y=clean.y", "poisoning/test_frame.py",
+         "poisoning/test_label_flip.py"),
+    _bug("the_runner_up_is_the_label", "poisoning.label_flip:flip_by_logits",
+         "jnp.argmax(jnp.where(own, -jnp.inf, logits), axis=1)", "jnp.argmax(logits, axis=1)",
+         "poisoning/test_label_flip.py"),
+    _bug("matching_descends_the_wrong_way", "poisoning._matching:step_all",
+         "jnp.sign(slopes)", "-jnp.sign(slopes)", "poisoning/test_gradient_matching.py"),
+    _bug("canceling_adds_up", "poisoning._canceling:Canceling.residual",
+         "clean + balance.share * poison", "clean - balance.share * poison",
+         "poisoning/test_gradient_canceling.py"),
+    _bug("the_kept_noise_is_not_the_noise", "poisoning.gaussian_poison:GaussianPoison.__call__",
+         '"noise": noise,', '"noise": -noise,', "poisoning/test_gaussian_poison.py"),
+    # Forging
+    _bug("forging_takes_the_worst", "forging.greedy:GreedyForger.search",
+         "jnp.argmin(scores)", "jnp.argmax(scores)", "forging/test_greedy.py"),
+    _bug("exchanges_ignore_the_cross_term", "forging.swap:_exchange_one",
+         " - 2 * rows", "", "forging/test_swap.py"),
+    _bug("the_replay_judges_the_start", "forging.replay:_replay_share",
+         "read(segment + 1), norm", "read(segment), norm", "forging/test_verify.py"),
+    _bug("counters_need_not_agree", "forging.norms:error_between",
+         "return math.inf", "return 0.0", "forging/test_norms.py"),
+    _bug("the_norm_is_not_squared", "forging.norms:_distance",
+         "d * d", "abs(d)", "forging/test_norms.py"),
+    # Defences
+    _bug("defences_drop_the_least_suspicious", "defences._dropping:highest",
+         "np.argsort(-scores", "np.argsort(scores", "defences/test_gradient_filters.py"),
+    _bug("sever_does_not_centre", "defences.sever:_spread_product",
+         "weights * (u - weights @ u / weights.sum())", "weights * u",
+         "defences/test_gradient_filters.py"),
+    _bug("neighbours_agree_with_themselves", "defences.deep_knn:DeepKnn.__call__",
+         "kneighbors(return_distance=False)", "kneighbors(h, return_distance=False)",
+         "defences/test_feature_filters.py"),
+    # Kernels
+    _bug("chunks_weigh_alike", "kernels.empirical_risk:risk_gradient",
+         "x.shape[0] / n, jax.grad", "1.0 / n, jax.grad", "kernels/test_empirical_risk.py"),
+    _bug("cg_leaves_out_the_damping", "kernels.krylov:cg",
+         "damped(matvec, damping)", "damped(matvec, 0 * damping)", "kernels/test_solvers.py"),
+    _bug("products_along_the_wrong_weights", "kernels.per_example:GradientOperator.rmatvec",
+         "u @ _losses", "jnp.abs(u) @ _losses", "kernels/test_per_example.py"),
+    # Data
+    _bug("validation_is_the_test_set", "data.splits:Split.task",
+         'self.validation_from == "train" else test)', 'self.validation_from == "test" else test)',
+         "data/test_splits.py"),
+)  # fmt: skip
+
+
+def locate(symbol: str) -> tuple[Path, str]:
+    """Returns the file, relative to the tree, and the qualified name of where a symbol is defined.
+
+    A symbol that moved to another file is found where the named module imports it from there.
+    """
+    module_name, _, qualified = symbol.partition(":")
+    found = module = importlib.import_module(f"unlearnkit.{module_name}")
+    for part in qualified.split("."):
+        found = inspect.getattr_static(found, part)
+    found = inspect.unwrap(getattr(found, "__func__", found))
+    source = sys.modules[getattr(found, "__module__", module.__name__)]
+    return Path(source.__file__).resolve().relative_to(ROOT), found.__qualname__
+
+
+def plant(text: str, qualified: str, bug: Bug) -> str:
+    """Returns the text of a file with the bug in it.
+
+    Raises:
+      LookupError: no such symbol in the text, or `old` does not stand in it exactly once.
+    """
+    nodes: Sequence[ast.AST] = ast.parse(text).body
+    node = None
+    for part in qualified.split("."):
+        matching = [n for n in nodes if getattr(n, "name", None) == part]
+        if not matching:
+            raise LookupError(f"{bug.name}: no {qualified} in its file")
+        node = matching[-1]
+        nodes = node.body
+    lines = text.splitlines(keepends=True)
+    start, end = node.lineno - 1, node.end_lineno
+    source = "".join(lines[start:end])
+    if (count := source.count(bug.old)) != 1:
+        raise LookupError(f"{bug.name}: {bug.old!r} stands {count} times in {bug.symbol}, not once")
+    return "".join([*lines[:start], source.replace(bug.old, bug.new), *lines[end:]])
+
+
+def run(bug: Bug, tree: Path) -> tuple[str, str]:
+    """Returns how the bug's tests end in `tree`, which is left as it was, and what pytest said."""
+    path, qualified = locate(bug.symbol)
+    file = tree / path
+    sound = file.read_text(encoding="utf-8")
+    file.write_text(plant(sound, qualified, bug), encoding="utf-8")
+    tests = [test for test in bug.tests if (tree / test.partition("::")[0]).exists()]
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-x", *tests]
+    try:
+        ended = subprocess.run(
+            command, cwd=tree, capture_output=True, text=True, timeout=LIMIT_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return "caught", f"no end after {LIMIT_SECONDS} s"
+    finally:
+        file.write_text(sound, encoding="utf-8")
+    lines = ended.stdout.splitlines()
+    told = [line for line in lines if line.startswith(("FAILED", "ERROR"))] or lines[-1:]
+    return _OUTCOMES.get(ended.returncode, "broken"), " ".join(told)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the named bugs, or all, and returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", help="bugs by name; all where there are none")
+    parser.add_argument("--list", action="store_true", help="print the names and end")
+    options = parser.parse_args(arguments)
+    known = {bug.name: bug for bug in BUGS}
+    if unknown := [name for name in options.names if name not in known]:
+        parser.error(f"unknown bugs {unknown}; --list prints the known ones")
+    chosen = [known[name] for name in options.names] or list(BUGS)
+    if options.list:
+        print("\n".join(bug.name for bug in chosen))
+        return 0
+    sys.path.insert(0, str(ROOT / "tests" / "support"))
+    from compilation_cache import folder
+
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder()  # not one in the copy
+    left = []
+    with tempfile.TemporaryDirectory() as temporary:
+        tree = Path(temporary) / "tree"
+        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*_cache", ".git", "runs"))
+        for bug in chosen:
+            outcome, told = run(bug, tree)
+            print(f"{outcome:8s} {bug.name}: {told[:200]}", flush=True)
+            if outcome != "caught":
+                left.append(bug.name)
+    print(f"{len(chosen) - len(left)} of {len(chosen)} caught", *left)
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -122,7 +122,8 @@ BUGS = (
          "(~is_poison, is_poison)", "(is_poison, ~is_poison)", "study/test_poison_study.py"),
     # Auditing
     _bug("the_classifier_sees_its_test_fold", "auditing.membership:MembershipInference"
-         "._cross_validate", "fit(x[train], y[train])", "fit(x, y)", "auditing/test_membership.py"),
+         "._cross_validate", "self._classifier(seed), x[train], y[train]",
+         "self._classifier(seed), x, y", "auditing/test_membership.py"),
     _bug("the_false_positive_rate_exceeds_its_target", "auditing.scores:tpr_at_fpr",
          "min(allowed, len(others) - 1)", "min(allowed + 1, len(others) - 1)",
          "auditing/test_scores.py"),
@@ -166,7 +167,7 @@ BUGS = (
          "sign=-1.0", "sign=1.0", "unlearning/test_effect.py::test_ends_nearer_to_retrain_than_the"
          "_original_is[gradient_ascent]"),
     _bug("fine_tuning_sees_the_forget_set", "unlearning.fine_tune:FineTune.__call__",
-         "task.retain, self.recipe()", "task.train, self.recipe()",
+         "variables, task.retain, self", "variables, task.train, self",
          "unlearning/test_matrix.py::test_counts_its_cost_and_keeps_its_history"),
     _bug("neg_grad_plus_weighs_the_wrong_way", "unlearning.neg_grad_plus:_Difference.__call__",
          "self.beta * retain - (1 - self.beta) * forget",

@@ -45,16 +45,8 @@ class Setting:
     must: float
 
 
-# So short a run does not fit its images yet: it learns more from them as they are, and from more
-# and smaller steps.
-BRIEF = dataclasses.replace(
-    speedrun_recipe(epochs=3, batch_size=250),
-    augmentation="none",
-    learning_rate=0.16,
-    other_learning_rate=0.2,
-)
 SETTINGS = {
-    "two": Setting((64, 128), BRIEF, 2.0, 0.80),
+    "two": Setting((48, 96), speedrun_recipe(), 2.0, 0.80),
     "ten": Setting((64, 256), speedrun_recipe(epochs=8), 10.0, 0.88),
 }
 

@@ -132,7 +132,7 @@ class Recipe:
         return n // self.batch_size
 
 
-def speedrun_recipe(*, epochs: int = 3, batch_size: int = 400) -> Recipe:
+def speedrun_recipe(*, epochs: int = 5, batch_size: int = 400) -> Recipe:
     """Returns how `models.speedrun` is trained on CIFAR-10: Muon, rates falling linearly by step.
 
     Args:
@@ -145,11 +145,11 @@ def speedrun_recipe(*, epochs: int = 3, batch_size: int = 400) -> Recipe:
         epochs=epochs,
         batch_size=batch_size,
         optimizer="muon",
-        learning_rate=0.2,
-        other_learning_rate=0.25,
+        learning_rate=0.24,
+        other_learning_rate=0.3,
         momentum=0.6,
         schedule="linear",
-        label_smoothing=0.2,
+        label_smoothing=0.1,
         augmentation="shift_flip",
         shift=2,
     )

@@ -133,7 +133,10 @@ def _load(config: SgUnlearn, setting: Setting) -> _Data:
     )
     description = describe(setting.dataset, **where)
     model = models.create(
-        setting.model, input_shape=description.input_shape, n_classes=description.n_classes
+        setting.model,
+        input_shape=description.input_shape,
+        n_classes=description.n_classes,
+        **setting.options,
     )
     n = train.size if setting.train is None else setting.train
     order = jax.random.permutation(jax.random.key(0), train.size)

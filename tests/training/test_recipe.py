@@ -100,7 +100,6 @@ def test_the_speed_run_is_a_recipe_like_any_other():
     assert (recipe.epochs, recipe.batch_size, recipe.optimizer) == (7, 100, "muon")
     smooth = speedrun_recipe(epochs=7, batch_size=100, optimizer="sgd")
     assert smooth.optimizer == "sgd"
-    assert smooth.other_learning_rate is None
     alike = ("epochs", "batch_size", "schedule", "augmentation", "shift", "label_smoothing")
     assert all(getattr(smooth, name) == getattr(recipe, name) for name in alike)
     with pytest.raises(ValueError, match="muon or sgd, got 'adam'"):

@@ -133,7 +133,7 @@ class Recipe:
 
 
 def speedrun_recipe(
-    *, epochs: int = 5, batch_size: int = 400, optimizer: Literal["muon", "sgd"] = "muon"
+    *, epochs: int = 5, batch_size: int = 400, optimizer: OptimizerName = "muon"
 ) -> Recipe:
     """Returns how `models.speedrun` is trained on CIFAR-10, with rates falling linearly by step.
 

@@ -22,8 +22,8 @@ class BoundaryExpand(SgdSettings):
 
     min over (w, u, b) of the mean over forget of CE([f_w(x), u·φ_w(x) + b], c),   c = n_classes
 
-    with φ the input of the last layer; the result is w alone. BatchNorm in training mode (batches
-    under 8: evaluation mode).
+    with φ the input of the last layer, and no b where that has no bias; the result is w alone.
+    BatchNorm in training mode (batches under 8: evaluation mode).
 
     Attributes:
       epochs: passes over the forget set; each uses every example, see `SgdSettings` for the rest.
@@ -69,20 +69,20 @@ class BoundaryExpand(SgdSettings):
 
 
 def linear_output(model: Model, variables: Variables) -> Path:
-    """Returns where the last layer's kernel [d, c] and bias [c] stand in the parameters.
+    """Returns where the last layer's kernel [d, c] and bias [c], if any, stand in the parameters.
 
     Raises:
-      ValueError: the last layer is not such a pair.
+      ValueError: the last layer is not linear.
     """
     layer = model.layers[-1] if model.layers else ()
     found: Any = _at(variables.params, layer[0]) if len(layer) == 1 else None
-    if isinstance(found, dict) and found.keys() == {"kernel", "bias"}:
-        kernel, bias = found["kernel"].shape, found["bias"].shape
-        if len(kernel) == 2 and kernel[1:] == bias == (model.n_classes,):
+    if isinstance(found, dict) and {"kernel"} <= found.keys() <= {"kernel", "bias"}:
+        kernel, *bias = (found[name].shape for name in ("kernel", "bias") if name in found)
+        if len(kernel) == 2 and all(shape == kernel[1:] for shape in [(model.n_classes,), *bias]):
             return layer[0]
     shapes = jax.tree.map(jnp.shape, found) if found is not None else layer
     raise ValueError(
-        f"Boundary Expand needs a last layer of kernel [d, {model.n_classes}] and bias "
+        f"Boundary Expand needs a last layer of kernel [d, {model.n_classes}] and, at most, bias "
         f"[{model.n_classes}], got {shapes}; name its parameters so, or choose Boundary Shrink"
     )
 

@@ -11,7 +11,7 @@ what it needs is not here."""
 
 DETERMINISTIC = ("--xla_gpu_deterministic_ops=true",)
 """XLA flags under which the same program gives the same bits on a GPU."""
-SLACK, REHEARSAL_SLACK = 1.6, 5.0
+SLACK, REHEARSAL_SLACK = 1.6, 10.0
 """How many times its estimate a job, or its rehearsal, may take before the watchdog ends it."""
 
 

@@ -64,7 +64,7 @@ def _name(context: Context) -> str:
 def _network(context: Context) -> Model:
     """Returns ResNet-18; in a rehearsal a network that compiles at once."""
     if context.rehearse:
-        return models.create("mlp", input_shape=(32, 32, 3), n_classes=10, hidden=(8, 8, 8))
+        return models.create("mlp", input_shape=(32, 32, 3), n_classes=10, hidden=(32, 32, 32))
     return make_resnet18(context)
 
 

@@ -1,8 +1,9 @@
-"""Makes the packages that a usual CUDA image lacks impossible to import, in every process.
+"""Hides the packages that a usual CUDA image lacks, in every process: they are not found.
 
-flax itself needs rich, so that it is refused to this project's modules alone.
+flax itself needs rich, so that it is hidden from this project's modules alone.
 """
 
+import importlib.machinery
 import sys
 from pathlib import Path
 
@@ -20,14 +21,15 @@ MISSING = (
 ROOT = str(Path(__file__).resolve().parents[3])
 
 
-class Refuse:
-    """Finds nothing, and refuses what is missing."""
+class BareImage(importlib.machinery.PathFinder):
+    """Finds what the usual finder does, but for what is missing."""
 
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        package = name.partition(".")[0]
+    @classmethod
+    def find_spec(cls, fullname, path=None, target=None):
+        package = fullname.partition(".")[0]
         if package in MISSING or (package == "rich" and asked_by_the_project()):
-            raise ModuleNotFoundError(f"No module named {name!r} in a usual image", name=name)
+            return None
+        return super().find_spec(fullname, path, target)
 
 
 def asked_by_the_project():
@@ -38,4 +40,5 @@ def asked_by_the_project():
     return file.startswith(ROOT) and "site-packages" not in file
 
 
-sys.meta_path.insert(0, Refuse)
+usual = importlib.machinery.PathFinder
+sys.meta_path[sys.meta_path.index(usual)] = BareImage

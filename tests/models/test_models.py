@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -153,7 +154,9 @@ def test_gradients_of_implementations_agree(name):
 def test_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match=r"'lanet'; known models: logistic, mlp, .*resnet18"):
         create("lanet", input_shape=MNIST, n_classes=10)
-    with pytest.raises(ValueError, match="no option depth; its options: implementation, width"):
+    with pytest.raises(
+        ValueError, match="no option depth; its options: implementation, rematerialise, width"
+    ):
         create("resnet18", input_shape=CIFAR, n_classes=10, depth=3)
     with pytest.raises(ValueError, match="its options: none"):
         create("logistic", input_shape=CIFAR, n_classes=10, width=3)
@@ -198,3 +201,23 @@ def test_mlp_with_its_activations_is_its_formula():
     expected = h @ np.asarray(params["classifier"]["kernel"])
     variables = model.init(jax.random.key(0))
     np.testing.assert_allclose(model.apply(variables, x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_rematerialised_blocks_have_the_same_weights_and_gradients():
+    x = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
+    gradients, programs = [], []
+    for rematerialise in (False, True):
+        model = create(
+            "resnet18", input_shape=DIGITS, n_classes=3, width=4, rematerialise=rematerialise
+        )
+        variables = model.init(jax.random.key(1))
+
+        def loss(params, model=model, state=variables.state):
+            logits, moved = model.apply_train(Variables(params, state), x, jax.random.key(2))
+            return jnp.sum(logits**2), moved
+
+        gradient = jax.grad(loss, has_aux=True)
+        programs.append(str(jax.make_jaxpr(gradient)(variables.params)))
+        gradients.append((variables, jax.jit(gradient)(variables.params)))
+    assert [program.count("remat") for program in programs] == [0, 8]  # a block each
+    chex.assert_trees_all_close(*gradients, rtol=1e-4, atol=1e-5)

@@ -59,16 +59,20 @@ class ResNet18(nn.Module):
     n_classes: int
     width: int
     implementation: Implementation | None
+    rematerialise: bool
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool = False) -> Float[Array, "n k"]:
+        block_type = _BasicBlock
+        if self.rematerialise:
+            block_type = nn.remat(_BasicBlock, static_argnums=(2,))  # `train`
         maps = images(x, self.implementation)
         maps = _ConvNorm(self.width, 3, name="stem")(maps, train).map(nn.relu)
         for stage in range(4):
             for block in range(2):
                 stride = 2 if stage and not block else 1
                 name = f"stage{stage + 1}_block{block + 1}"
-                maps = _BasicBlock(self.width * 2**stage, stride, name=name)(maps, train)
+                maps = block_type(self.width * 2**stage, stride, name=name)(maps, train)
         return nn.Dense(self.n_classes, name="classifier")(global_average_pool(maps))
 
 
@@ -78,6 +82,7 @@ def resnet18(
     n_classes: int,
     width: int = 64,
     implementation: str | None = None,
+    rematerialise: bool = False,
 ) -> Model:
     """Returns ResNet-18 with the 3x3 CIFAR stem: 11,173,962 parameters on 32x32x3 with ten classes.
 
@@ -86,6 +91,8 @@ def resnet18(
       n_classes: the number of logits.
       width: channels of the first stage, doubled by each of the three that follow.
       implementation: of the convolutions, `xla` or `patches`; None for the backend's default.
+      rematerialise: whether a gradient keeps the inputs of blocks alone and computes what lies
+        within them again: less memory on an accelerator, for more time. XLA undoes it on a CPU.
 
     Raises:
       ValueError: the input is no image or too small, or the width is not positive.
@@ -95,5 +102,5 @@ def resnet18(
     check_image_shape("resnet18", input_shape, smallest=8)
     if width < 1:
         raise ValueError(f"width must be >= 1, got {width}")
-    network = ResNet18(n_classes, width, check_implementation(implementation))
+    network = ResNet18(n_classes, width, check_implementation(implementation), rematerialise)
     return from_linen(network, input_shape=input_shape)

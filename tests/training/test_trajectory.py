@@ -1,6 +1,8 @@
+import dataclasses
 import hashlib
 import json
 import os
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from safetensors.numpy import load_file
 from unlearnkit import models
 from unlearnkit.base import Dataset, Model
 from unlearnkit.files import read_regular_file
+from unlearnkit.forging import verify
 from unlearnkit.training import (
     CheckpointWarning,
     CrossEntropy,
@@ -20,6 +23,7 @@ from unlearnkit.training import (
     TrajectoryError,
     epoch_batches,
     fit,
+    logged_run,
     read_trajectory,
 )
 
@@ -183,10 +187,90 @@ def test_a_network_that_no_name_makes_is_logged_without_one(tmp_path, dataset):
     assert read_trajectory(tmp_path / "posing").claim.network.name is None
 
 
+def own_network(activation=jax.nn.relu, scale=(1.0, 1.0, 1.0)):
+    """A network that no name makes, and that closes over an array."""
+    held = jnp.array(scale)
+    return Model.from_functions(
+        lambda key: {"w": jax.random.normal(key, (4, 3))},
+        lambda p, x: activation(x @ p["w"]) * held,
+        input_shape=(4,),
+    )
+
+
+@pytest.mark.parametrize(
+    "other", [own_network(jnp.tanh), own_network(scale=(1.0, 1.0, np.nextafter(1, 2, dtype="f4")))]
+)
+def test_a_log_is_gone_on_with_by_its_own_network_alone(tmp_path, dataset, other):
+    run = {"trajectory": tmp_path / "log", "every": EVERY}
+    fit(KEY, own_network(), dataset, RECIPE, **run)
+    before = folder_bytes(tmp_path / "log")
+    with pytest.raises(TrajectoryError, match=r"another run \(differs in network.computation\)"):
+        fit(KEY, other, dataset, RECIPE, **run)
+    fit(KEY, own_network(), dataset, RECIPE, **run)
+    assert folder_bytes(tmp_path / "log") == before
+
+
+def test_another_version_of_jax_is_said_when_going_on_and_does_not_matter_to_a_reader(
+    tmp_path, dataset
+):
+    fit(KEY, own_network(), dataset, RECIPE, trajectory=tmp_path, every=EVERY)
+    network = json.loads((tmp_path / "network.json").read_text())
+    (tmp_path / "network.json").write_text(json.dumps({**network, "jax": "0.1", "computation": ""}))
+    with pytest.raises(TrajectoryError, match="begun under JAX 0.1"):
+        fit(KEY, own_network(), dataset, RECIPE, trajectory=tmp_path, every=EVERY)
+    assert verify(tmp_path, dataset, model=own_network()).valid
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "[" * 60_000])
+def test_a_spoilt_description_of_the_network_is_refused(tmp_path, model, dataset, content):
+    fit(KEY, model, dataset, RECIPE, trajectory=tmp_path, every=EVERY)
+    (tmp_path / "network.json").write_text(content)
+    with pytest.raises(TrajectoryError, match=r"network\.json"):
+        fit(KEY, model, dataset, RECIPE, trajectory=tmp_path, every=EVERY)
+
+
+def test_a_log_without_a_description_of_its_network_is_gone_on_with(tmp_path, model, dataset):
+    fit(KEY, model, dataset, RECIPE, trajectory=tmp_path, every=EVERY)
+    (tmp_path / "network.json").unlink()
+    fit(KEY, model, dataset, RECIPE, trajectory=tmp_path, every=EVERY)
+
+
+def test_a_long_log_s_manifest_is_written_seldom_and_never_lags_far(
+    tmp_path, model, dataset, monkeypatch
+):
+    recipe = dataclasses.replace(RECIPE, epochs=50)
+    names, write, save = [], logged_run.write_json, logged_run.save_arrays
+    whole, killed, cut = (tmp_path / name for name in ("whole", "killed", "cut"))
+
+    def counted(path, value):
+        names.append(path.name)
+        write(path, value)
+
+    def copying(path, arrays):
+        if path == whole / "state-0000000200.safetensors":
+            shutil.copytree(whole, killed)  # what a kill leaves
+        return save(path, arrays)
+
+    def stop(epoch, _):
+        if epoch == 40:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(logged_run, "write_json", counted)
+    monkeypatch.setattr(logged_run, "save_arrays", copying)
+    fit(KEY, model, dataset, recipe, trajectory=whole, every=1)
+    assert read_trajectory(whole).complete
+    assert names.count("manifest.json") < 150
+    assert 193 <= read_trajectory(killed).steps < 199  # of 200 checkpoints 1/32 may be unnamed
+    with pytest.raises(KeyboardInterrupt):
+        fit(KEY, model, dataset, recipe, trajectory=cut, every=1, on_epoch=stop)
+    assert read_trajectory(cut).steps == len(list(cut.glob("state-*"))) - 1
+    for folder in (killed, cut):
+        fit(KEY, model, dataset, recipe, trajectory=folder, every=1)
+        assert folder_bytes(folder) == folder_bytes(whole)
+
+
 def test_a_full_disk_ends_the_log_not_the_run(tmp_path, model, dataset, monkeypatch):
     plain = fit(KEY, model, dataset, RECIPE, trajectory=tmp_path / "whole", every=EVERY)
-    from unlearnkit.training import logged_run
-
     write = logged_run.save_arrays
 
     def full(path, arrays):

@@ -141,7 +141,7 @@ def load_progress(folder: Path, like: TrainState, run: Mapping[str, Any]) -> Pro
     theirs = sidecar.get("run")
     if not isinstance(theirs, dict) or not isinstance(theirs.get("recipe"), dict):
         raise CheckpointError(f"{sidecar_path} does not say which run it belongs to")
-    if differing := _differences(_without_epochs(run), _without_epochs(theirs)):
+    if differing := differences(_without_epochs(run), _without_epochs(theirs)):
         raise CheckpointError(
             f"{folder} holds the checkpoint of another run (differs in {', '.join(differing)}); "
             "choose another folder, or remove this one"
@@ -164,7 +164,7 @@ def _without_epochs(run: Mapping[str, Any]) -> dict[str, Any]:
     return {**run, "recipe": recipe}
 
 
-def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Returns the dotted name of the first difference within each entry of two descriptions."""
     found = (
         _first_difference(mine.get(name), theirs.get(name), name)

@@ -50,7 +50,7 @@ def identify(
       start: the weights at which it begins.
       context: what is passed on to the objective.
     """
-    batch = jax.eval_shape(lambda: jax.tree.map(lambda a: a[: recipe.batch_size], dataset))
+    batch = _batch_shapes(recipe, dataset)
     reader = _Reader(recipe)
     described = reader.read(objective)
     if reader.opaque or not _is_ours(type(objective)):
@@ -66,6 +66,11 @@ def identify(
         "context": digest(context),
         "matmul_precision": jax.config.values["jax_default_matmul_precision"],
     }
+
+
+def identify_network(model: Model, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    """Returns what identifies a network: its name and options, or what it computes on a batch."""
+    return _network(model, _batch_shapes(recipe, dataset))
 
 
 def digest(tree: Any) -> str:
@@ -97,6 +102,10 @@ def digest_traced(traced: jex.ClosedJaxpr) -> str:
     out.
     """
     return hashlib.sha256("\n".join(_Printer().closed(traced)).encode()).hexdigest()
+
+
+def _batch_shapes(recipe: Recipe, dataset: Dataset) -> Any:
+    return jax.eval_shape(lambda: jax.tree.map(lambda a: a[: recipe.batch_size], dataset))
 
 
 def _network(model: Model, batch: Dataset) -> dict[str, Any]:

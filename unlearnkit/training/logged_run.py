@@ -1,16 +1,22 @@
 """Training runs that leave a log, written as they go.
 
-The manifest is replaced, atomically, only when the file that it newly names is on the disk: a
-process killed at any moment leaves a log that is whole up to its last checkpoint, and the run goes
-on from there to the same bits.
+The manifest is replaced, atomically, only when the files that it newly names are on the disk: a
+process killed at any moment leaves a log that is whole up to the last checkpoint named, and the run
+goes on from there to the same bits. A manifest names all checkpoints, so that one for each of them
+would cost the square of their number; a long log's is replaced when it grew by 1/32, and when the
+run ends, well or not. A killed run thus repeats 1/32 of its steps at most.
+
+Beside the log lies what its network computes, `network.json`: a run goes on with its own network
+alone. It is no part of what is verified, as its text depends on JAX's version.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,10 +28,16 @@ from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo, Variables
 from unlearnkit.clock import Stopwatch
-from unlearnkit.files import write_bytes, write_json
+from unlearnkit.files import read_regular_file, write_bytes, write_json
 from unlearnkit.provenance import environment
 from unlearnkit.training import manifest
-from unlearnkit.training.checkpoint import CheckpointWarning, flatten, same_bits, save_arrays
+from unlearnkit.training.checkpoint import (
+    CheckpointWarning,
+    differences,
+    flatten,
+    same_bits,
+    save_arrays,
+)
 from unlearnkit.training.claim import (
     Claim,
     StartClaim,
@@ -39,6 +51,7 @@ from unlearnkit.training.divergence import (
     refuse_divergence,
     refuse_infinite_weights,
 )
+from unlearnkit.training.identity import identify_network
 from unlearnkit.training.recipe import Recipe
 from unlearnkit.training.step import (
     CrossEntropy,
@@ -48,6 +61,9 @@ from unlearnkit.training.step import (
     train_segment,
 )
 from unlearnkit.training.trajectory import METRICS, Logged, first_not_finite, read_trajectory
+
+_LAG = 32
+_NETWORK = "network.json"
 
 
 class TrajectoryWriter:
@@ -62,9 +78,10 @@ class TrajectoryWriter:
     def __init__(self, folder: Path, claim: Claim, digests: Sequence[str] = ()):
         """Goes on behind the checkpoints `digests`; the batches are in the folder already."""
         self.folder, self.claim, self.digests = folder, claim, list(digests)
+        self._named = len(self.digests)
 
     def append(self, logged: Logged) -> None:
-        """Writes the next checkpoint, then the manifest that names it.
+        """Writes the next checkpoint, and the manifest where it lags by 1/32 or the run is over.
 
         Raises:
           DivergedError: a value is not finite; nothing is written.
@@ -77,7 +94,14 @@ class TrajectoryWriter:
                 f"learning_rate={self.claim.recipe.learning_rate:g}, or set clip_norm"
             )
         self.digests.append(save_arrays(self.folder / manifest.state_file(step), arrays))
-        write_json(self.folder / manifest.MANIFEST, manifest.encode(self.claim, self.digests))
+        if len(self.digests) - self._named > self._named // _LAG or step == self.claim.steps:
+            self.name_all()
+
+    def name_all(self) -> None:
+        """Writes the manifest, unless it names every checkpoint already."""
+        if self._named < len(self.digests):
+            write_json(self.folder / manifest.MANIFEST, manifest.encode(self.claim, self.digests))
+            self._named = len(self.digests)
 
 
 def descend_logged(
@@ -136,7 +160,8 @@ def descend_logged(
             examples_sha256=hashlib.sha256(examples).hexdigest(),
         )
         start = init_train_state(recipe, per_epoch, jax.tree.map(jnp.array, variables))
-        log, past = _open(folder, claim, (contents, examples), model, start)
+        network = identify_network(model, recipe, dataset)
+        log, past = _open(folder, claim, (contents, examples), model, start, network)
         for logged in past:
             history.add(logged.metrics)
         state = jax.tree.map(jnp.asarray, past[-1].state) if past else start
@@ -163,7 +188,12 @@ def descend_logged(
 
 
 def _open(
-    folder: Path, claim: Claim, arrays: tuple[bytes, bytes], model: Model, start: TrainState
+    folder: Path,
+    claim: Claim,
+    arrays: tuple[bytes, bytes],
+    model: Model,
+    start: TrainState,
+    network: Mapping[str, Any],
 ) -> tuple[TrajectoryWriter, list[Logged]]:
     """Returns the log, begun or found, and the checkpoints that it holds but for the first."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -172,6 +202,7 @@ def _open(
     if not (folder / manifest.MANIFEST).exists():
         for name, content in zip((manifest.BATCHES, manifest.EXAMPLES), arrays, strict=True):
             write_bytes(folder / name, content)
+        write_json(folder / _NETWORK, network)
         log = TrajectoryWriter(folder, claim)
         log.append(Logged(start, {name: jnp.zeros(0) for name in METRICS}))
         return log, []
@@ -180,6 +211,8 @@ def _open(
     differing = [name for name in mine if mine[name] != theirs[name] and name != "head"]
     if "start" not in differing and not same_bits(found.read(0, model).state, start):
         differing.append("start")
+    if "network" not in differing:
+        differing += _network_differences(folder / _NETWORK, network)
     if differing:
         raise TrajectoryError(
             f"{folder} holds the log of another run (differs in {', '.join(differing)}); "
@@ -187,6 +220,25 @@ def _open(
         )
     past = [found.read(index, model) for index in range(1, len(found.digests))]
     return TrajectoryWriter(folder, claim, found.digests), past
+
+
+def _network_differences(path: Path, network: Mapping[str, Any]) -> list[str]:
+    """Returns what of a log's network is another; nothing is known of a log without the file."""
+    if not path.exists():
+        return []
+    try:
+        theirs = json.loads(read_regular_file(path, at_most=2**16))
+    except (OSError, ValueError, RecursionError) as error:
+        raise TrajectoryError(f"{path} cannot be read: {error!s:.300}") from None
+    if not isinstance(theirs, dict):
+        raise TrajectoryError(f"{path} does not say what the log's network computes")
+    then, now = theirs.get("jax"), network.get("jax")
+    if then is not None and now is not None and then != now:
+        raise TrajectoryError(
+            f"the log in {path.parent} was begun under JAX {then}, this is {now}: whether its "
+            f"network is this one cannot be told; go on under JAX {then}, or choose another folder"
+        )
+    return differences({"network": network}, {"network": theirs})
 
 
 class _Background:
@@ -206,6 +258,7 @@ class _Background:
             self._settle()
         finally:
             self._pool.shutdown()
+            self._attempt(self._log.name_all)
 
     def append(self, logged: Logged) -> None:
         self._settle()
@@ -214,17 +267,22 @@ class _Background:
 
     def _settle(self) -> None:
         pending, self._pending = self._pending, None
+        if pending is not None:
+            self._attempt(pending.result)
+
+    def _attempt(self, write: Callable[[], None]) -> None:
         try:
-            if pending is not None:
-                pending.result()
+            write()
         except OSError as error:
+            if self._failed:
+                return
             self._failed = True
             warnings.warn(
                 f"the log in {self._log.folder} ends before step "
                 f"{self._log.claim.checkpoint_step(len(self._log.digests))} ({error}); "
                 "training goes on without it",
                 CheckpointWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
 

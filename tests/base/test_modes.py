@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from unlearnkit.base import Dataset, Model
+from unlearnkit.base import Dataset, Model, Variables
+from unlearnkit.modes import Traced, trace_call
 from unlearnkit.training import Recipe, fit
 
 SHAPE = (4,)
@@ -82,6 +83,19 @@ SIGNATURES = {
     "training by default": ("train=True", "train"),
     "training by default in kwargs": ("**kwargs", "kwargs.get('training', True)"),
 }
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_what_a_loop_draws_is_seen(train):
+    def call(variables, x, key):
+        def step(x, _):
+            kept = jax.random.bernoulli(key, 0.5, x.shape) if train else 2.0
+            return x * kept, None
+
+        return jax.lax.scan(step, x, None, length=2)[0], variables.state
+
+    shapes = Variables({}, {"mean": jax.ShapeDtypeStruct((4,), jnp.float32)})
+    assert trace_call(call, shapes, SHAPE) == Traced(draws=train, moves=False)
 
 
 @pytest.mark.parametrize("kind", ["linen", "nnx"])

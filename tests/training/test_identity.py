@@ -194,6 +194,34 @@ def test_a_nested_function_s_constants_count():
     assert one != other
 
 
+@pytest.mark.parametrize("number", [2.0, np.nextafter(np.float32(3), np.float32(4)).item()])
+def test_numbers_written_into_a_computation_count(number):
+    def network_times(factor):
+        return Model.from_functions(init, lambda p, x: factor * (x @ p["w"]), input_shape=(4,))
+
+    base = network_of_only(network_times(3.0))
+    assert base == network_of_only(network_times(3.0))
+    assert base != network_of_only(network_times(number))
+
+
+def test_a_user_s_objective_of_plain_fields_is_what_it_computes():
+    def edited(computes):
+        @dataclasses.dataclass(frozen=True)
+        class Own(Weighted):
+            def __call__(self, params, state, batch, key, context=None):
+                loss, aux = super().__call__(params, state, batch, key)
+                return computes(loss), aux
+
+        return Own(NETWORK)
+
+    one, same, other = (
+        described(edited(f))["objective"] for f in (jnp.sqrt, lambda x: jnp.sqrt(x), jnp.sin)
+    )
+    assert one == same
+    assert one["is"] == other["is"]
+    assert one != other
+
+
 def test_all_fields_of_a_user_s_objective_count():
     base = described(Weighted(NETWORK))["objective"]
     assert base == described(Weighted(network()))["objective"]

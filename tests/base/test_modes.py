@@ -273,6 +273,18 @@ def test_evaluation_that_draws_is_refused(kind):
         adapt(kind, define(kind, "learn=True", "True"))
 
 
+def test_evaluation_that_draws_and_moves_nothing_is_refused():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.dense, self.dropout = nnx.Linear(4, 3, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x, learn=True):
+            return self.dropout(self.dense(x), deterministic=False)
+
+    with pytest.raises(ValueError, match="draws random numbers in its evaluation call"):
+        Model.from_nnx(Net, input_shape=SHAPE)
+
+
 class Noisy(nn.Module):
     asks: bool = False
 

@@ -254,10 +254,11 @@ def test_context_is_part_of_a_run(tmp_path):
 
 def test_keys_of_the_same_words_and_another_generator_are_told_apart():
     words = jax.random.key_data(jax.random.key(1, impl="rbg"))
-    keys = (jax.random.wrap_key_data(words, impl=impl) for impl in ("rbg", "unsafe_rbg"))
+    keys = [jax.random.wrap_key_data(words, impl=impl) for impl in ("rbg", "unsafe_rbg")]
     objective = CrossEntropy(NETWORK, RECIPE)
     one, other = (identify(key, objective, RECIPE, DATA, START, None)["key"] for key in keys)
     assert one != other
+    assert digest(keys[0]) != digest(keys[1])  # as what an objective is given may hold them
 
 
 def test_the_precision_of_products_counts():

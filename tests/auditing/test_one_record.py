@@ -21,6 +21,7 @@ from unlearnkit.auditing import (
     klom,
     score_attack,
 )
+from unlearnkit.auditing._one_member import attack_one
 from unlearnkit.training import Recipe
 
 KEY = jax.random.key(0)
@@ -81,6 +82,23 @@ def test_one_record_that_stands_out_is_told_and_one_that_does_not_is_not():
         for _ in range(60)
     ]
     assert stats.kstest(found, "uniform").pvalue > 0.01
+
+
+def test_each_example_is_learned_against_all_the_others_and_as_often_as_they_are():
+    learned = []
+
+    class Classifier:
+        def fit(self, x, y):
+            learned.append((x[y == 1].ravel().tolist(), sorted(x[y == 0].ravel().tolist())))
+            return self
+
+        def decision_function(self, x):
+            return x[:, 0]
+
+    attack_one(Classifier, np.array([[7.0]]), np.array([[1.0], [2.0], [3.0]]), 0)
+    expected = [([7.0] * 3, [1.0, 2.0, 3.0]), ([1.0] * 3, [2.0, 3.0, 7.0])]
+    expected += [([2.0] * 3, [1.0, 3.0, 7.0]), ([3.0] * 3, [1.0, 2.0, 7.0])]
+    assert sorted(learned) == sorted(expected)
 
 
 def test_an_auc_of_one_member_is_its_rank_and_its_error_the_largest():

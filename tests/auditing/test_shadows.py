@@ -6,7 +6,7 @@ import pytest
 
 from unlearnkit.auditing import Lira, margins, train_shadows
 from unlearnkit.base import concatenate
-from unlearnkit.training import fit, predict
+from unlearnkit.training import Recipe, fit, predict
 from unlearnkit.unlearning import FineTune, Retrain
 
 KEY = jax.random.key(11)
@@ -74,8 +74,11 @@ def test_a_forget_set_larger_than_the_test_set_stays_whole(mlp, task, recipe):
 
     @dataclasses.dataclass(frozen=True)
     class Spy:
+        train_like: Recipe | None = None
+
         def __call__(self, key, model, variables, task, *, on_epoch=None):
             seen.append(task)
+            assert self.train_like == short
             return FineTune(epochs=1, batch_size=32)(key, model, variables, task)
 
     small = task._replace(test=task.test.take(np.arange(10)))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from unlearnkit.base import Dataset, Model
+from unlearnkit.base import Dataset, Model, Variables
+from unlearnkit.modes import Traced, trace_call
 from unlearnkit.training import Recipe, fit
 
 SHAPE = (4,)
@@ -82,6 +83,19 @@ SIGNATURES = {
     "training by default": ("train=True", "train"),
     "training by default in kwargs": ("**kwargs", "kwargs.get('training', True)"),
 }
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_what_a_loop_draws_is_seen(train):
+    def call(variables, x, key):
+        def step(x, _):
+            kept = jax.random.bernoulli(key, 0.5, x.shape) if train else 2.0
+            return x * kept, None
+
+        return jax.lax.scan(step, x, None, length=2)[0], variables.state
+
+    shapes = Variables({}, {"mean": jax.ShapeDtypeStruct((4,), jnp.float32)})
+    assert trace_call(call, shapes, SHAPE) == Traced(draws=train, moves=False)
 
 
 @pytest.mark.parametrize("kind", ["linen", "nnx"])
@@ -257,6 +271,18 @@ def test_an_argument_that_is_not_there_is_refused(kind, mode):
 def test_evaluation_that_draws_is_refused(kind):
     with pytest.raises(ValueError, match=r"evaluation call.*mode='name'"):
         adapt(kind, define(kind, "learn=True", "True"))
+
+
+def test_evaluation_that_draws_and_moves_nothing_is_refused():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.dense, self.dropout = nnx.Linear(4, 3, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x, learn=True):
+            return self.dropout(self.dense(x), deterministic=False)
+
+    with pytest.raises(ValueError, match="draws random numbers in its evaluation call"):
+        Model.from_nnx(Net, input_shape=SHAPE)
 
 
 class Noisy(nn.Module):

@@ -64,6 +64,11 @@ class TestRange:
         with pytest.warns(InputWarning, match="where 0 to 1 is expected"):
             check_dataset(Dataset(x, jnp.asarray(self.y)))
 
+    def test_bytes_below_zero_are_named_too(self):
+        x = jnp.asarray(self.pixels - 255)  # as inverted or centred ones are
+        with pytest.warns(InputWarning, match="x of dataset holds values from -255 to"):
+            check_dataset(Dataset(x, jnp.asarray(self.y)))
+
     @pytest.mark.parametrize(
         "dataset",
         [

@@ -174,6 +174,9 @@ def test_a_network_and_rows_of_one_s_own(tmp_path, monkeypatch, capsys):
         np.save(tmp_path / "rows.npy", kept)
         assert cli.run([*arguments, f"--rows={tmp_path / 'rows.npy'}"]) == code
     assert "rows must be integers in 0 …" in capsys.readouterr().err
+    np.save(tmp_path / "rows.npy", np.append(rows, train.size))  # one past the end
+    assert cli.run([*arguments, f"--rows={tmp_path / 'rows.npy'}"]) == 2
+    assert f"rows must be integers in 0 … {train.size - 1}" in capsys.readouterr().err
 
 
 def test_pretrained_weights_are_given_as_a_file(log, tmp_path, capsys):

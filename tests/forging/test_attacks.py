@@ -20,6 +20,7 @@ from unlearnkit.forging import (
     verify,
 )
 from unlearnkit.forging.calibration import Band
+from unlearnkit.forging.findings import find_moves
 from unlearnkit.forging.limits import Caps, Move, caps_of
 from unlearnkit.training import Recipe, TrajectoryError, fit, logged_run, read_trajectory
 from unlearnkit.training.step import all_batches
@@ -67,6 +68,18 @@ def test_stolen_weights_that_stand_still_are_no_training(tmp_path, mlp, victim, 
     known = verify(tmp_path, kept, start=victim)
     assert known.verdict is Verdict.UNPROVEN
     assert known.gaps == ("most of the logged steps hardly train",)
+
+
+def test_a_step_is_slow_beside_the_largest_rate_of_the_run(point_log):
+    log = read_trajectory(point_log)
+    recipe = dataclasses.replace(
+        log.claim.recipe, schedule="step", milestones=(1,), step_factor=1e5
+    )
+    rising = dataclasses.replace(log, claim=log.claim._replace(recipe=recipe))
+    parts = Tolerance(1.0, 1.0, 1.0)
+    move = Move(1.0, parts, parts, 1.0)
+    assert find_moves(rising, [move] * 3, 1.0).slow.tolist() == [0, 1, 2, 3, 4]
+    assert find_moves(log, [move] * 3, 1.0).slow.size == 0
 
 
 def test_stolen_weights_that_pose_as_a_fresh_start_are_found(tmp_path, mlp, victim, kept):

@@ -106,6 +106,8 @@ class TestEveryScale:
     @example(0.0, 30.0)
     @example(15.0, -18.0)
     @example(-15.0, 18.0)
+    @example(-25.0, -25.0)
+    @example(25.0, 25.0)
     @given(st.floats(-15, 15), st.floats(-30, 30))
     def test_x_is_right_and_the_residual_is_that_of_x(self, name, log_a, log_b):
         if abs(log_b - log_a) > 34:  # x itself is then near the end of float32
@@ -160,6 +162,16 @@ def test_the_scale_is_taken_over_all_leaves():
     np.testing.assert_allclose(x["small"], 5e-25, rtol=1e-5)
     np.testing.assert_allclose(x["large"], 5e-22, rtol=1e-5)
     assert info.converged
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_largest_leaf_sets_the_scale_wherever_it_stands(order):
+    b = [jnp.full(2, 1e-30), jnp.full(3, 1e-8)][::order]
+    x, info = cg(lambda v: [2 * leaf for leaf in v], b, damping=0.0, tol=1e-5, max_steps=9)
+    for found, leaf in zip(x, b, strict=True):
+        np.testing.assert_allclose(found, leaf / 2, rtol=1e-5)
+    assert info.converged
+    np.testing.assert_allclose(tree_norm(b), np.sqrt(3) * 1e-8, rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", [1e-35, 1e-20, 1.0, 1e20, 1e35])

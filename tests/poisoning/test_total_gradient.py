@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from unlearnkit import kernels, models
 from unlearnkit.base import UNIT, Dataset, Variables
+from unlearnkit.clock import Stopwatch
 from unlearnkit.poisoning import (
     Bounds,
     Budget,
@@ -404,7 +405,7 @@ def test_refuses_what_the_data_cannot_give(problems):
         dataclasses.replace(ATTACK, architecture="autoencoder")(KEY, *problems["binary"])
 
 
-def test_lanes_are_each_the_attack_alone(problems):
+def test_lanes_are_each_the_attack_alone(problems, monkeypatch):
     model, variables, task = problems["binary"]
     attack = dataclasses.replace(
         ATTACK, epochs=2, damping=0.3, pretrain=dataclasses.replace(SHORT, epochs=2)
@@ -426,5 +427,16 @@ def test_lanes_are_each_the_attack_alone(problems):
             if name != "solve_steps":
                 np.testing.assert_allclose(lane.info.history[name], values, rtol=1e-2, atol=1e-3)
     assert not np.allclose(lanes[0].dataset.x, lanes[1].dataset.x)
+
+    class Eight(Stopwatch):
+        """A stopwatch that says 8 s, 6 s of them compiling, whatever passed."""
+
+        def __exit__(self, *_):
+            super().__exit__(*_)
+            self.seconds, self.compile_seconds = 2.0, 6.0
+
+    monkeypatch.setattr("unlearnkit.poisoning.lanes.Stopwatch", Eight)
+    costs = [lane.info.cost for lane in attack_in_lanes(attack, keys, model, networks, task)]
+    assert [(cost.seconds, cost.compile_seconds) for cost in costs] == [(1.0, 3.0)] * 2
     with pytest.raises(ValueError, match=r"as many lanes as keys \(3"):
         attack_in_lanes(attack, jax.random.split(KEY, 3), model, networks, task)

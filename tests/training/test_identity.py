@@ -194,6 +194,34 @@ def test_a_nested_function_s_constants_count():
     assert one != other
 
 
+@pytest.mark.parametrize("number", [2.0, np.nextafter(np.float32(3), np.float32(4)).item()])
+def test_numbers_written_into_a_computation_count(number):
+    def network_times(factor):
+        return Model.from_functions(init, lambda p, x: factor * (x @ p["w"]), input_shape=(4,))
+
+    base = network_of_only(network_times(3.0))
+    assert base == network_of_only(network_times(3.0))
+    assert base != network_of_only(network_times(number))
+
+
+def test_a_user_s_objective_of_plain_fields_is_what_it_computes():
+    def edited(computes):
+        @dataclasses.dataclass(frozen=True)
+        class Own(Weighted):
+            def __call__(self, params, state, batch, key, context=None):
+                loss, aux = super().__call__(params, state, batch, key)
+                return computes(loss), aux
+
+        return Own(NETWORK)
+
+    one, same, other = (
+        described(edited(f))["objective"] for f in (jnp.sqrt, lambda x: jnp.sqrt(x), jnp.sin)
+    )
+    assert one == same
+    assert one["is"] == other["is"]
+    assert one != other
+
+
 def test_all_fields_of_a_user_s_objective_count():
     base = described(Weighted(NETWORK))["objective"]
     assert base == described(Weighted(network()))["objective"]
@@ -226,10 +254,11 @@ def test_context_is_part_of_a_run(tmp_path):
 
 def test_keys_of_the_same_words_and_another_generator_are_told_apart():
     words = jax.random.key_data(jax.random.key(1, impl="rbg"))
-    keys = (jax.random.wrap_key_data(words, impl=impl) for impl in ("rbg", "unsafe_rbg"))
+    keys = [jax.random.wrap_key_data(words, impl=impl) for impl in ("rbg", "unsafe_rbg")]
     objective = CrossEntropy(NETWORK, RECIPE)
     one, other = (identify(key, objective, RECIPE, DATA, START, None)["key"] for key in keys)
     assert one != other
+    assert digest(keys[0]) != digest(keys[1])  # as what an objective is given may hold them
 
 
 def test_the_precision_of_products_counts():

@@ -117,7 +117,21 @@ def test_different_names_have_different_slugs_on_every_disk(one, other):
 
 
 def test_names_that_look_alike_have_slugs_of_their_own():
-    alike = ["a b", "a/b", "a-b", "A-b", "a_b", "a b ", "ä", "ö", "", " ", "x" * 81, "x" * 82]
+    alike = [
+        "a b",
+        "A b",
+        "a/b",
+        "a-b",
+        "A-b",
+        "a_b",
+        "a b ",
+        "ä",
+        "ö",
+        "",
+        " ",
+        "x" * 81,
+        "x" * 82,
+    ]
     assert len({slug(name).lower() for name in alike}) == len(alike)
     assert slug("gradient_ascent-0.5") == "gradient_ascent-0.5"
     assert slug(slug("a b")) != slug("a b")

@@ -1,0 +1,67 @@
+"""The test suite's own time: from a clean clone without compiled programs, and again with them.
+
+`python -m benchmarks suite` clones the last commit and runs its suite twice with this Python: some
+forty minutes on two cores, which must be quiet.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.frame import Row, Timing
+
+ROOT = Path(__file__).resolve().parents[1]
+GOALS = {"without compiled programs": 12.0, "again, with what the first run compiled": 8.0}
+"""Minutes that each run is meant to take at most."""
+
+
+def run() -> list[Row]:
+    """Returns a row a run.
+
+    Raises:
+      RuntimeError: a test failed.
+      subprocess.CalledProcessError: the repository cannot be cloned.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder) / "clone"
+        subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+        return [_time(clone, state, goal) for state, goal in GOALS.items()]
+
+
+def _time(clone: Path, state: str, goal: float) -> Row:
+    started = time.perf_counter()
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest"],
+        cwd=clone,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(clone),
+            "JAX_COMPILATION_CACHE_DIR": str(clone / ".programs"),
+        },
+        capture_output=True,
+        text=True,
+    )
+    seconds = time.perf_counter() - started
+    told = closing_line(finished.stdout)
+    if finished.returncode:
+        raise RuntimeError(f"the suite failed: {told or finished.stderr[-400:]}")
+    return Row(
+        "the test suite (minutes)",
+        f"a clean clone, {state}",
+        Timing(seconds, seconds, 1),
+        value=seconds / 60,
+        goal=goal,
+        lower_is_better=True,
+        accuracy=told,
+    )
+
+
+def closing_line(output: str) -> str:
+    """Returns pytest's last line without its rules, "" of no output."""
+    lines = output.strip().splitlines()
+    return lines[-1].strip("= ") if lines else ""

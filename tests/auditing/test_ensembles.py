@@ -85,9 +85,9 @@ def brute_epsilon(unlearned, retrained, delta):
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.05]))
 def test_epsilon_is_the_best_of_all_thresholds(seed, delta):
     generator = np.random.default_rng(seed)
-    one, other = (generator.integers(0, 9, (generator.integers(2, 12), 2)) + 0.0 for _ in range(2))
+    one, other = (generator.integers(0, 9, (generator.integers(2, 12), 6)) + 0.0 for _ in range(2))
     found = example_epsilons(one, other, delta=delta)
-    expected = [brute_epsilon(one[:, i], other[:, i], delta) for i in range(2)]
+    expected = [brute_epsilon(one[:, i], other[:, i], delta) for i in range(6)]
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 

@@ -55,6 +55,15 @@ def test_answers_with_an_interval_as_wide_as_one_record_is_little(name, mlp, ori
         assert high - low >= (0.975 / 2 if rate == "accuracy" else 0.975) - 1e-9
 
 
+def test_lira_ranks_one_record_among_some_twenty(mlp, one):
+    attack, _ = AUDITS["lira"]
+    candidates, is_member, shadows = attack.train(KEY, mlp, one)
+    assert candidates.size == len(is_member) == 20  # even: two shadows halve them
+    assert np.flatnonzero(is_member).tolist() == [0]
+    np.testing.assert_array_equal(candidates.x[0], one.forget.x[0])
+    np.testing.assert_array_equal(np.sum(shadows.is_in, axis=0), 2)  # of four
+
+
 def test_evaluate_measures_one_record_against_a_reference(mlp, original, retrained, one):
     metrics = evaluate(KEY, mlp, original, one, reference=retrained).metrics
     assert all(np.isfinite(value) for value in metrics.values())

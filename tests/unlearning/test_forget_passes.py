@@ -146,6 +146,15 @@ def test_defaults_fit_and_say_how(method, n, adapted):
         assert not any(jax.tree.leaves(kept))
 
 
+def test_each_pass_has_the_statistics_that_its_own_batches_allow():
+    task = normed.TASK._replace(forget=normed.TASK.retain)
+    retain, forget, adapted = Scrub(batch_size=4, forget_batch_size=8).fitted_pair(
+        normed.trained(), task
+    )
+    assert (retain.frozen_state, forget.frozen_state) == (True, False)
+    assert adapted == {"statistics": "running"}
+
+
 @pytest.mark.parametrize("name", list(UNLEARNERS))
 def test_every_method_forgets_five_records_at_its_defaults(name):
     start = normed.trained()

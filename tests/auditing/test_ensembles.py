@@ -117,7 +117,7 @@ def test_normals_have_the_epsilon_of_their_trade_off():
 
 
 def test_the_final_score_pays_for_lost_utility():
-    assert challenge_score(0.5, retain=(0.9, 1.0), test=(0.4, 0.8)) == pytest.approx(0.225)
+    assert challenge_score(0.5, retain=(0.9, 0.75), test=(0.4, 0.8)) == pytest.approx(0.3)
     with pytest.raises(ValueError, match="retrained accuracies must be > 0"):
         challenge_score(0.5, retain=(0.9, 0.0), test=(0.4, 0.8))
 

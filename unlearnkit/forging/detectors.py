@@ -64,13 +64,12 @@ def scalar_multiples(
     Source: 000, proposition 1 and the remark below it.
     """
     x, a = _unit_rows(batch), _unit_rows(accused)
-    zero = np.linalg.norm(x, axis=1) == 0
-    # sin² = ‖x - (x·a) a‖² does not cancel where the angle is small.
+    # sin² = ‖x - (x·a) a‖² does not cancel where the angle is small; of x = 0 it is 0.
     cosine = x @ a.T
     sine = np.stack(
         [((x - np.outer(c, row)) ** 2).sum(1) for c, row in zip(cosine.T, a, strict=True)]
     )
-    return (1 - np.sqrt(np.maximum(1 - sine.T, 0)) <= slack) | zero[:, None]
+    return 1 - np.sqrt(np.maximum(1 - sine.T, 0)) <= slack
 
 
 def near_duplicates(

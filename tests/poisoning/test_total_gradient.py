@@ -408,14 +408,18 @@ def test_refuses_what_the_data_cannot_give(problems):
 
 def test_each_lane_has_the_running_statistics_of_its_network():
     keys = jax.random.split(jax.random.key(8), 2)
-    attack = dataclasses.replace(ATTACK, batch_size=16, damping=0.3)
-    one = normed.trained()
-    two = one._replace(state=jax.tree.map(lambda leaf: 3 * leaf + 0.5, one.state))
+    attack = dataclasses.replace(
+        ATTACK, batch_size=16, damping=0.3, cold_start=True, attacker_rate=1.0
+    )
+    one = normed.LINEN.init(jax.random.key(7))
+    two = one._replace(state=jax.tree.map(lambda leaf: leaf - 0.6, one.state))
     networks = jax.tree.map(lambda *leaves: jnp.stack(leaves), one, two)
     lanes = attack_in_lanes(attack, keys, normed.LINEN, networks, normed.TASK)
     for key, network, lane in zip(keys, (one, two), lanes, strict=True):
         alone = attack(key, normed.LINEN, network, normed.TASK)
         np.testing.assert_allclose(lane.dataset.x, alone.dataset.x, rtol=1e-3, atol=1e-4)
+    swapped = attack(keys[1], normed.LINEN, one, normed.TASK)
+    assert np.abs(lanes[1].dataset.x - swapped.dataset.x).max() > 0.01
 
 
 def test_lanes_are_each_the_attack_alone(problems, monkeypatch):

@@ -2,8 +2,8 @@
 
 Command:   python -m experiments.sg_unlearn --scale cpu --data-dir DIR
            python -m experiments.sg_unlearn --scale cpu --part page     (the page from results)
-Time:      smoke: about two minutes, of compilation. cpu: CIFAR-10's tables take 6 minutes each on
-           one core and its figures 7, MNIST's class-wise ones 8. paper: an accelerator.
+Time:      smoke: about two minutes, of compilation. cpu: MNIST's class-wise tables take 8 minutes
+           on one core; CIFAR-10's, on the speed-run network, are slower. paper: an accelerator.
 Expected:  SG lowers MIA accuracy, KS and Wasserstein distance toward Retrain against FT, at some
            cost of test accuracy; the page says of each claim whether it holds.
 """
@@ -208,7 +208,7 @@ def _describe(
             "seed": config.seed,
             **{
                 name: getattr(setting, name)
-                for name in ("dataset", "model", "forget", "train", "label")
+                for name in ("dataset", "model", "options", "forget", "train", "label")
             },
             "seeds": setting.traces if part == "ablation" else setting.seeds,
         },

@@ -47,7 +47,7 @@ def _time(clone: Path, state: str, goal: float) -> Row:
         text=True,
     )
     seconds = time.perf_counter() - started
-    told = closing_line(finished.stdout)
+    told = finished.stdout.strip().rpartition("\n")[2]
     if finished.returncode:
         raise RuntimeError(f"the suite failed: {told or finished.stderr[-400:]}")
     return Row(
@@ -59,9 +59,3 @@ def _time(clone: Path, state: str, goal: float) -> Row:
         lower_is_better=True,
         accuracy=told,
     )
-
-
-def closing_line(output: str) -> str:
-    """Returns pytest's last line without its rules, "" of no output."""
-    lines = output.strip().splitlines()
-    return lines[-1].strip("= ") if lines else ""

@@ -70,7 +70,8 @@ def allcnn(
       input_shape: (height, width, channels), at least 4x4.
       n_classes: the number of logits.
       width: channels of the first three convolutions; the others have twice as many.
-      implementation: of the convolutions, `xla` or `patches`; None for the backend's default.
+      implementation: of the convolutions, `xla`, `bilinear` or `patches`; None for the backend's
+        default.
 
     Raises:
       ValueError: the input is no image or too small, or the width is not positive.

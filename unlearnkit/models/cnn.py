@@ -62,7 +62,8 @@ def cnn_mnist(
     Args:
       input_shape: (height, width, channels), at least 4x4.
       n_classes: the number of logits.
-      implementation: of the convolutions, `xla` or `patches`; None for the backend's default.
+      implementation: of the convolutions, `xla`, `bilinear` or `patches`; None for the backend's
+        default.
 
     Raises:
       ValueError: the input is no image or too small.
@@ -87,7 +88,8 @@ def cnn_cifar(
     Args:
       input_shape: (height, width, channels), at least 16x16.
       n_classes: the number of logits.
-      implementation: of the convolutions, `xla` or `patches`; None for the backend's default.
+      implementation: of the convolutions, `xla`, `bilinear` or `patches`; None for the backend's
+        default.
 
     Raises:
       ValueError: the input is no image or too small.

@@ -50,7 +50,8 @@ def lenet(
     Args:
       input_shape: (height, width, channels), at least 12x12.
       n_classes: the number of logits.
-      implementation: of the convolutions, `xla` or `patches`; None for the backend's default.
+      implementation: of the convolutions, `xla`, `bilinear` or `patches`; None for the backend's
+        default.
 
     Raises:
       ValueError: the input is no image or too small.

@@ -90,7 +90,8 @@ def resnet18(
       input_shape: (height, width, channels), at least 8x8.
       n_classes: the number of logits.
       width: channels of the first stage, doubled by each of the three that follow.
-      implementation: of the convolutions, `xla` or `patches`; None for the backend's default.
+      implementation: of the convolutions, `xla`, `bilinear` or `patches`; None for the backend's
+        default.
       rematerialise: whether a gradient keeps the inputs of blocks alone and computes what lies
         within them again: less memory on an accelerator, for more time. XLA undoes it on a CPU.
 

@@ -52,7 +52,8 @@ def vggmini(
     Args:
       input_shape: (height, width, channels), at least 8x8.
       n_classes: the number of logits.
-      implementation: of the convolutions, `xla` or `patches`; None for the backend's default.
+      implementation: of the convolutions, `xla`, `bilinear` or `patches`; None for the backend's
+        default.
 
     Raises:
       ValueError: the input is no image or too small.

@@ -21,8 +21,8 @@ from typing import Any
 
 import jax
 
-from unlearnkit.files import as_json
-from unlearnkit.provenance import provenance
+from unlearnkit.io.files import as_json
+from unlearnkit.io.provenance import provenance
 from unlearnkit.reporting import markdown_cell
 
 RESULTS = Path(__file__).parent / "results"

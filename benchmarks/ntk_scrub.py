@@ -26,7 +26,7 @@ from unlearnkit.base import Dataset, Model, Task, Unlearned, Variables
 from unlearnkit.data import load
 from unlearnkit.training import Recipe, fit
 from unlearnkit.unlearning import NtkScrub
-from unlearnkit.unlearning._ntk_solves import ntk_shift
+from unlearnkit.unlearning.ntk_scrub.solves import ntk_shift
 
 KEY = jax.random.key(0)
 METHOD = NtkScrub(loss="l2", weight_decay=0.1, noise=0.0, tol=1e-3, chunk=50, jacobian_chunk=4)

@@ -30,7 +30,7 @@ from unlearnkit.poisoning import (
     PoisonWarning,
     TotalGradientAttack,
 )
-from unlearnkit.poisoning._game import Board, Game
+from unlearnkit.poisoning.total_gradient.game import Board, Game
 from unlearnkit.training import Recipe, fit
 
 EXAMPLES = int(os.environ.get("UNLEARNKIT_EXAMPLES", "60000"))

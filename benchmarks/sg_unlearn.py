@@ -19,11 +19,11 @@ from benchmarks.training import DATA
 from unlearnkit.auditing import MembershipInference, accuracy
 from unlearnkit.base import Model, Task, Unlearned, Unlearner, Variables
 from unlearnkit.data import RandomForget, load, make_task
-from unlearnkit.models import create
+from unlearnkit.models import create, from_functions
 from unlearnkit.training import CrossEntropy, Recipe, fit, init_train_state, predict, train_epoch
 from unlearnkit.unlearning import AUDITORS, FineTune, Retrain, StackelbergUnlearn
-from unlearnkit.unlearning._auditing_set import Pool, make_pool
-from unlearnkit.unlearning._stackelberg_game import Game, answer_auditor
+from unlearnkit.unlearning.stackelberg.auditing_set import Pool, make_pool
+from unlearnkit.unlearning.stackelberg.game import Game, answer_auditor
 
 EXAMPLES = int(os.environ.get("UNLEARNKIT_EXAMPLES", "60000"))
 KEY = jax.random.key(0)
@@ -62,7 +62,7 @@ def _step_rows(problem: Problem) -> list[Row]:
     outputs = pool._replace(
         dataset=pool.dataset._replace(x=predict(model, variables, pool.dataset.x))
     )
-    shift = Model.from_functions(_no_shift, _shift, input_shape=(10,))
+    shift = from_functions(_no_shift, _shift, input_shape=(10,))
     calls: dict[str, Callable[[], Any]] = {"pass": passes}
     for name in AUDITORS:
         feature = "margin" if name == "quantile" else "loss"

@@ -28,8 +28,8 @@ from benchmarks.frame import (
     time_on_cpu_devices,
 )
 from unlearnkit.base import Dataset, Model
+from unlearnkit.costs import program_flops
 from unlearnkit.data import load
-from unlearnkit.memory import program_flops
 from unlearnkit.models import create
 from unlearnkit.training import (
     CrossEntropy,

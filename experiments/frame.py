@@ -11,10 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
-from unlearnkit.base import Cost, Record
-from unlearnkit.files import as_json, numbers_from_json, write_json, write_text
+from unlearnkit.base import (
+    Cost,
+)
+from unlearnkit.io.files import as_json, numbers_from_json, write_json, write_text
 from unlearnkit.reporting import RunFolderError, to_markdown
-from unlearnkit.study import OnStage
+from unlearnkit.studies import OnStage, Record
 from unlearnkit.training import DivergedError, TrajectoryError
 
 if TYPE_CHECKING:

@@ -28,12 +28,14 @@ from experiments.frame import (
     tell_mistake,
 )
 from unlearnkit import models
-from unlearnkit.base import Record, Unlearner
+from unlearnkit.base import (
+    Unlearner,
+)
 from unlearnkit.data import describe, load, parse_forget
-from unlearnkit.provenance import provenance
+from unlearnkit.io.provenance import provenance
 from unlearnkit.reporting import RunFolder, report_page, to_latex, to_markdown
 from unlearnkit.reporting import to_rich as rich_table
-from unlearnkit.study import compare
+from unlearnkit.studies import Record, compare
 from unlearnkit.training import Recipe
 from unlearnkit.unlearning import FineTune, GradientAscent, NoisyDescent, Retrain
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import tyro
 
 from experiments.frame import load_result
-from unlearnkit.files import write_text
+from unlearnkit.io.files import write_text
 from unlearnkit.reporting import to_markdown
 
 ROOT = Path(__file__).parents[1]

@@ -160,7 +160,7 @@ class Model(NamedTuple):
     """A network as pure functions.
 
     Equal models hash alike, so a model may be a static argument of `jax.jit`: build the callables
-    once, or make them hashable values as `from_linen` does, and nothing is compiled twice.
+    once, or make them hashable values as `models.from_linen` does, and nothing is compiled twice.
 
     Attributes:
       init: key -> Variables, a fresh initialisation.
@@ -182,43 +182,6 @@ class Model(NamedTuple):
     input_shape: tuple[int, ...]
     n_classes: int
     origin: tuple[str, tuple[tuple[str, Any], ...]] | None = None
-
-    @staticmethod
-    def from_linen(
-        module: Any,
-        *,
-        input_shape: tuple[int, ...],
-        mode: str | Mapping[str, bool] | None = None,
-        rngs: Sequence[str] = (),
-    ) -> Model:
-        """Returns the model of a `flax.linen` module; see `unlearnkit.adapters.from_linen`."""
-        from unlearnkit import adapters
-
-        return adapters.from_linen(module, input_shape=input_shape, mode=mode, rngs=rngs)
-
-    @staticmethod
-    def from_nnx(
-        build: Callable[..., Any],
-        *,
-        input_shape: tuple[int, ...],
-        mode: str | Mapping[str, bool] | None = None,
-    ) -> Model:
-        """Returns the model of a `flax.nnx` module; see `unlearnkit.adapters.from_nnx`."""
-        from unlearnkit import adapters
-
-        return adapters.from_nnx(build, input_shape=input_shape, mode=mode)
-
-    @staticmethod
-    def from_functions(
-        init: Callable[[Key[Array, ""]], Params],
-        apply: Callable[[Params, Array], Float[Array, "n c"]],
-        *,
-        input_shape: tuple[int, ...],
-    ) -> Model:
-        """Returns the model of two functions; see `unlearnkit.adapters.from_functions`."""
-        from unlearnkit import adapters
-
-        return adapters.from_functions(init, apply, input_shape=input_shape)
 
 
 class SolveInfo(NamedTuple):
@@ -363,26 +326,6 @@ class Audited(NamedTuple):
     """
 
     metrics: Mapping[str, float]
-    curves: Mapping[str, Any] = {}
-
-
-class Record(NamedTuple):
-    """One method on one seed.
-
-    Attributes:
-      method: its name in the study.
-      seed: which repetition.
-      metrics: what `evaluate` measured; empty where the method diverged.
-      cost: what unlearning took.
-      diverged: why there is no result, or None.
-      curves: arrays for plots.
-    """
-
-    method: str
-    seed: int
-    metrics: Mapping[str, float]
-    cost: Cost
-    diverged: str | None = None
     curves: Mapping[str, Any] = {}
 
 

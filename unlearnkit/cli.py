@@ -25,10 +25,10 @@ import tyro
 from unlearnkit import data
 from unlearnkit.base import Dataset, Model
 from unlearnkit.data.indices import as_indices, read_indices
-from unlearnkit.files import write_json, write_text
 from unlearnkit.forging import Calibration, Norm, Verdict, calibrate, match_rows, verify
+from unlearnkit.io.files import write_json, write_text
+from unlearnkit.io.text import escaped
 from unlearnkit.reporting import verification_errors
-from unlearnkit.text import escaped
 from unlearnkit.training import load_variables, read_trajectory
 
 EXIT_CODES = {

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.accelerator.job import Job, Outcome
-from unlearnkit.files import write_json
+from unlearnkit.io.files import write_json
 
 MOST_FILES = 8
 

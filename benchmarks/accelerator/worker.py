@@ -112,7 +112,7 @@ def describe_device() -> dict[str, Any]:
 def _provenance() -> dict[str, Any] | None:
     if "jax" not in sys.modules:
         return None
-    from unlearnkit.provenance import provenance
+    from unlearnkit.io.provenance import provenance
 
     return {**provenance("torch"), "xla_flags": os.environ.get("XLA_FLAGS", "")}
 

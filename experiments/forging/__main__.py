@@ -50,9 +50,9 @@ from experiments.frame import (
 from unlearnkit import models
 from unlearnkit.base import Dataset, Model
 from unlearnkit.data import describe, load
-from unlearnkit.files import write_json, write_text
 from unlearnkit.forging import verify
-from unlearnkit.provenance import environment, provenance
+from unlearnkit.io.files import write_json, write_text
+from unlearnkit.io.provenance import environment, provenance
 from unlearnkit.training import read_trajectory
 
 Part = Literal["all", "logs", "reproduce", "page"]

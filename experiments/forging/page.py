@@ -16,8 +16,8 @@ from experiments.forging.figures import LABELS
 from experiments.forging.forgetting import LITERATURE, MODELS
 from experiments.forging.settings import settings
 from experiments.frame import Scale
-from unlearnkit.files import write_text
 from unlearnkit.forging import convert_error
+from unlearnkit.io.files import write_text
 from unlearnkit.reporting import compose_page, figure_section, html_table, settings_section
 
 Table = tuple[list[str], list[list[str]]]

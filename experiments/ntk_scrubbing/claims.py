@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.claims import Claim, judge_difference
-from unlearnkit.base import Record
+from unlearnkit.studies import Record
 
 ORIGINAL, RETRAIN, FISHER, NTK = "original", "retrain", "fisher", "ntk_fisher"
 BASELINES = ("fine_tune", FISHER)

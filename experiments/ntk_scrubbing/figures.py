@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.ntk_scrubbing.measure import RETRAIN
-from unlearnkit.base import Record
 from unlearnkit.reporting import STYLE, Column, to_svg
+from unlearnkit.studies import Record
 
 BLUE, ORANGE, RED, GREEN, GREY = "#1d4ed8", "#ea580c", "#b91c1c", "#16a34a", "#78716c"
 SETS = {"forget": RED, "retain": BLUE, "test": GREY}

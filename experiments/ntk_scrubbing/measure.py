@@ -26,8 +26,16 @@ from unlearnkit.auditing import (
     sample_leakage,
     scrubbing_path,
 )
-from unlearnkit.base import Cost, Dataset, Model, Params, Record, Task, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.base import (
+    Cost,
+    Dataset,
+    Model,
+    Params,
+    Task,
+    Variables,
+)
+from unlearnkit.costs import Stopwatch
+from unlearnkit.studies import Record
 from unlearnkit.training import CrossEntropy, Recipe, init_train_state, predict, train_epoch
 from unlearnkit.unlearning import NtkScrub
 from unlearnkit.unlearning.fisher_forgetting import fisher_noise_variance, gaussian_around

@@ -29,9 +29,8 @@ from experiments.ntk_scrubbing.setting import (
     pretrained,
     read,
 )
-from unlearnkit.base import Record
-from unlearnkit.files import write_text
-from unlearnkit.provenance import provenance
+from unlearnkit.io.files import write_text
+from unlearnkit.io.provenance import provenance
 from unlearnkit.reporting import (
     Column,
     compose_page,
@@ -41,6 +40,7 @@ from unlearnkit.reporting import (
     to_markdown,
     to_rich,
 )
+from unlearnkit.studies import Record
 
 
 def _metric(name: str, scale: float = 1.0) -> Any:

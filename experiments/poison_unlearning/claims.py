@@ -12,8 +12,11 @@ from scipy import stats
 from experiments.claims import Claim, Verdict, interval, judge_difference
 from experiments.poison_unlearning.least_squares import WEIGHINGS
 from unlearnkit.auditing import clopper_pearson
-from unlearnkit.poison_study import RETRAIN, PoisonRecord
-from unlearnkit.study import ORIGINAL
+from unlearnkit.studies import (
+    ORIGINAL,
+    RETRAIN,
+    PoisonRecord,
+)
 
 FPR = 0.01
 EFFECTS: dict[str, tuple[str, int]] = {

@@ -20,9 +20,12 @@ from experiments.poison_unlearning.claims import (
     largest_budget,
 )
 from experiments.poison_unlearning.shift import SHARES
-from unlearnkit.poison_study import RETRAIN, PoisonRecord
 from unlearnkit.reporting import STYLE, to_svg
-from unlearnkit.study import ORIGINAL
+from unlearnkit.studies import (
+    ORIGINAL,
+    RETRAIN,
+    PoisonRecord,
+)
 
 BLUE, ORANGE, RED, GREEN, GREY = "#1d4ed8", "#ea580c", "#b91c1c", "#16a34a", "#78716c"
 NAMES = {

@@ -13,10 +13,17 @@ from jaxtyping import Array, Key
 
 from experiments.poison_unlearning.pictures import Shown, show
 from experiments.poison_unlearning.setting import Data, Poison, Setting
-from unlearnkit.base import Cost, Poisoned, Record
-from unlearnkit.files import as_json, numbers_from_json, write_json
-from unlearnkit.poison_study import PoisonRecord, poison_and_unlearn
-from unlearnkit.study import OnStage
+from unlearnkit.base import (
+    Cost,
+    Poisoned,
+)
+from unlearnkit.io.files import as_json, numbers_from_json, write_json
+from unlearnkit.studies import (
+    OnStage,
+    PoisonRecord,
+    Record,
+    poison_and_unlearn,
+)
 
 KEPT = "gaussian_statistic"
 """The curve that is kept of the networks before unlearning and after Retrain, which are drawn."""

@@ -13,8 +13,7 @@ from experiments.frame import Scale
 from experiments.poison_unlearning import claims, figures
 from experiments.poison_unlearning.grid import as_rows, load_grid, over_budget
 from experiments.poison_unlearning.setting import POISONS, choose_settings
-from unlearnkit.files import write_text
-from unlearnkit.poison_study import PoisonRecord
+from unlearnkit.io.files import write_text
 from unlearnkit.reporting import (
     Column,
     compose_page,
@@ -23,6 +22,7 @@ from unlearnkit.reporting import (
     table_section,
     to_markdown,
 )
+from unlearnkit.studies import PoisonRecord
 
 SYNTHETIC = "synthetic"
 """Stands for the dataset of Figure 5, which is drawn."""

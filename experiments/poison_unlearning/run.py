@@ -39,10 +39,10 @@ from experiments.poison_unlearning.setting import (
     some,
 )
 from experiments.poison_unlearning.shift import study_shift
-from unlearnkit.files import as_json, write_json, write_text
+from unlearnkit.io.files import as_json, write_json, write_text
+from unlearnkit.io.provenance import provenance
 from unlearnkit.poisoning import PoisonWarning
-from unlearnkit.provenance import provenance
-from unlearnkit.study import OnStage
+from unlearnkit.studies import OnStage
 from unlearnkit.training import fit
 
 Part = Literal["all", "gaussian", "targeted", "indiscriminate", "shift", "updates", "page"]

@@ -14,7 +14,6 @@ from experiments.poison_unlearning.least_squares import LeastSquares
 from unlearnkit import models
 from unlearnkit.base import Attack, Dataset, Model, Unlearner
 from unlearnkit.data import describe, load
-from unlearnkit.poison_study import BUDGETS
 from unlearnkit.poisoning import (
     Bounds,
     Budget,
@@ -23,6 +22,7 @@ from unlearnkit.poisoning import (
     GradientMatching,
     GradPC,
 )
+from unlearnkit.studies import BUDGETS
 from unlearnkit.training import Recipe
 from unlearnkit.unlearning import (
     CatastrophicLastLayers,

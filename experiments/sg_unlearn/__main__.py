@@ -38,10 +38,10 @@ from experiments.sg_unlearn.settings import Setting, settings
 from unlearnkit import models
 from unlearnkit.base import Dataset, Model
 from unlearnkit.data import describe, load
-from unlearnkit.files import as_json, write_json, write_text
-from unlearnkit.provenance import provenance
+from unlearnkit.io.files import as_json, write_json, write_text
+from unlearnkit.io.provenance import provenance
 from unlearnkit.reporting import loss_histograms
-from unlearnkit.study import OnStage
+from unlearnkit.studies import OnStage
 from unlearnkit.validation import check_at_least
 
 Part = Literal["all", "random", "class", "ablation", "page"]

@@ -9,8 +9,7 @@ import numpy as np
 from experiments.claims import Claim, Verdict, interval, judge_difference
 from experiments.sg_unlearn.paper import NAMES, TABLES, PaperTable
 from experiments.sg_unlearn.runs import Ablation
-from unlearnkit.base import Record
-from unlearnkit.study import ORIGINAL
+from unlearnkit.studies import ORIGINAL, Record
 
 LABELS = {
     "accuracy_retain": "retain accuracy",

@@ -19,8 +19,7 @@ from experiments.sg_unlearn.claims import (
 )
 from experiments.sg_unlearn.paper import METRICS, MISPRINTED, NAMES, PaperTable
 from experiments.sg_unlearn.runs import Ablation
-from unlearnkit.base import Record
-from unlearnkit.files import write_text
+from unlearnkit.io.files import write_text
 from unlearnkit.reporting import (
     Column,
     compose_page,
@@ -30,6 +29,7 @@ from unlearnkit.reporting import (
     settings_section,
     to_markdown,
 )
+from unlearnkit.studies import Record
 
 LEAD = (
     "Mean ± standard deviation over the seeds. The membership attack is a logistic regression on "

@@ -13,10 +13,17 @@ from jaxtyping import Array, Key
 
 from experiments.sg_unlearn.settings import ALPHAS, Setting
 from unlearnkit.auditing import MembershipInference, evaluate
-from unlearnkit.base import Dataset, Model, OnEpoch, Record, Task, Unlearned, Unlearner, Variables
+from unlearnkit.base import (
+    Dataset,
+    Model,
+    OnEpoch,
+    Task,
+    Unlearned,
+    Unlearner,
+    Variables,
+)
 from unlearnkit.data import ClassForget, ForgetRequest, RandomForget, choose_split
-from unlearnkit.selection import Trial, grid, sweep
-from unlearnkit.study import OnStage, compare
+from unlearnkit.studies import OnStage, Record, Trial, compare, grid, sweep
 from unlearnkit.training import fit, fit_many
 
 Kind = Literal["random", "class"]

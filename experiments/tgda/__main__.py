@@ -44,9 +44,9 @@ from experiments.tgda.page import (
 )
 from experiments.tgda.runs import attack_all, load_data
 from experiments.tgda.settings import Target, targets
-from unlearnkit.base import Record
-from unlearnkit.files import write_text
-from unlearnkit.provenance import provenance
+from unlearnkit.io.files import write_text
+from unlearnkit.io.provenance import provenance
+from unlearnkit.studies import Record
 from unlearnkit.validation import check_at_least, check_known
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from experiments.claims import Claim, judge_difference
 from experiments.tgda.paper import NETWORKS, quote, title
 from experiments.tgda.settings import LONG, Target
-from unlearnkit.base import Record
+from unlearnkit.studies import Record
 
 EPSILON = 0.03
 """Of every attack whose name says no other."""

@@ -13,8 +13,8 @@ from experiments.claims import interval
 from experiments.tgda.claims import Runs
 from experiments.tgda.paper import title
 from experiments.tgda.runs import Sample
-from unlearnkit.base import Record
 from unlearnkit.reporting import STYLE, to_svg
+from unlearnkit.studies import Record
 
 COLOURS = {
     "tgda": "#c2410c",

@@ -26,8 +26,7 @@ from experiments.tgda.paper import (
     title,
 )
 from experiments.tgda.settings import Target
-from unlearnkit.base import Record
-from unlearnkit.files import write_text
+from unlearnkit.io.files import write_text
 from unlearnkit.reporting import (
     Column,
     compose_page,
@@ -36,6 +35,7 @@ from unlearnkit.reporting import (
     rows,
     settings_section,
 )
+from unlearnkit.studies import Record
 
 LEAD = (
     "Mean ± standard deviation over the seeds. A drop is the accuracy of a network trained from "

@@ -22,7 +22,6 @@ from unlearnkit.base import (
     Defence,
     Model,
     Poisoned,
-    Record,
     RobustTrainer,
     Task,
     Variables,
@@ -30,7 +29,7 @@ from unlearnkit.base import (
 from unlearnkit.data import load
 from unlearnkit.defences import DefenceWarning, score_defence
 from unlearnkit.poisoning import FROM_SCRATCH, PoisonWarning
-from unlearnkit.study import OnStage
+from unlearnkit.studies import OnStage, Record
 from unlearnkit.training import DivergedError, fit
 
 CLEAN, TGDA = "clean", "tgda"

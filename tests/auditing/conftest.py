@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import pytest
 
 from unlearnkit import models
-from unlearnkit.base import Dataset, Model, Task
+from unlearnkit.base import Dataset, Task
+from unlearnkit.models import from_functions
 from unlearnkit.training import Recipe, fit
 
 RECIPE = Recipe(epochs=20, batch_size=32, learning_rate=0.05)
@@ -25,7 +26,7 @@ def recipe():
 @pytest.fixture(scope="session")
 def linear():
     """Logits x W of five inputs and three classes."""
-    return Model.from_functions(
+    return from_functions(
         lambda key: {"w": jax.random.normal(key, (5, 3))},
         lambda params, x: x @ params["w"],
         input_shape=(5,),

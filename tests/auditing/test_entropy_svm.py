@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from unlearnkit.auditing import EntropySvm
-from unlearnkit.base import Dataset, Model, Task
+from unlearnkit.base import Dataset, Task
+from unlearnkit.models import from_functions
 
 KEY = jax.random.key(0)
-IDENTITY = Model.from_functions(lambda key: {}, lambda params, x: x, input_shape=(3,))
+IDENTITY = from_functions(lambda key: {}, lambda params, x: x, input_shape=(3,))
 
 
 def sure(n, seed=0):
@@ -67,7 +68,7 @@ def test_the_limit_bounds_what_it_trains_on():
 
 
 def test_outputs_that_are_not_finite_are_refused():
-    model = Model.from_functions(lambda key: {}, lambda params, x: x / 0.0, input_shape=(3,))
+    model = from_functions(lambda key: {}, lambda params, x: x / 0.0, input_shape=(3,))
     task = Task(sure(6), sure(2), unsure(5), unsure(5))
     with pytest.raises(ValueError, match="outputs on retain must be finite"):
         EntropySvm()(KEY, model, model.init(KEY), task)

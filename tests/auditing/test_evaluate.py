@@ -14,7 +14,8 @@ from unlearnkit.auditing import (
     prediction_agreement,
 )
 from unlearnkit.auditing.evaluate import GAP_METRICS
-from unlearnkit.base import Dataset, Model, Task, Variables
+from unlearnkit.base import Dataset, Task, Variables
+from unlearnkit.models import from_functions
 from unlearnkit.training import DivergedError
 from unlearnkit.validation import InputWarning
 
@@ -23,7 +24,7 @@ KEY = jax.random.key(0)
 
 @pytest.fixture(scope="module")
 def model():
-    return Model.from_functions(
+    return from_functions(
         lambda key: {"w": jax.random.normal(key, (5, 3))},
         lambda params, x: x @ params["w"],
         input_shape=(5,),

@@ -17,7 +17,8 @@ from unlearnkit.auditing import (
     sample_leakage,
     white_box_information,
 )
-from unlearnkit.base import Dataset, Model, Task, Variables
+from unlearnkit.base import Dataset, Task, Variables
+from unlearnkit.models import from_functions
 
 KEY = jax.random.key(0)
 
@@ -74,7 +75,7 @@ def curved():
         one, two = jax.random.split(key)
         return {"a": jax.random.normal(one, (5, 4)), "b": jax.random.normal(two, (4, 3))}
 
-    return Model.from_functions(init, lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"], input_shape=(5,))
+    return from_functions(init, lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"], input_shape=(5,))
 
 
 def queries(n, seed=3, d=5):

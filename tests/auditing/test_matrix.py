@@ -16,7 +16,8 @@ from unlearnkit.auditing import (
     RelearnTime,
     ThresholdAttack,
 )
-from unlearnkit.base import Audit, Audited, Model, Variables
+from unlearnkit.base import Audit, Audited, Variables
+from unlearnkit.models import from_functions
 from unlearnkit.training import DivergedError, Recipe, fit, fit_many
 
 KEY = jax.random.key(2)
@@ -181,7 +182,7 @@ def test_is_a_value_that_prints_and_hashes(name):
 
 
 def test_a_network_that_diverged_is_refused(name, task, original):
-    model = Model.from_functions(
+    model = from_functions(
         lambda key: {"w": jnp.ones((6, 3))},
         lambda params, x: x @ params["w"] * jnp.nan,
         input_shape=(6,),

@@ -27,7 +27,8 @@ from unlearnkit.auditing import (
     query_margins,
     read_lira_folder,
 )
-from unlearnkit.base import Cost, Dataset, Model, Task, Variables
+from unlearnkit.base import Cost, Dataset, Task, Variables
+from unlearnkit.models import from_functions
 
 KEY = jax.random.key(0)
 INPUTS = json.loads((Path(__file__).parent / "published_inputs.json").read_text(encoding="utf-8"))
@@ -94,7 +95,7 @@ def test_ensembles_that_the_challenge_cannot_score_are_refused(unchecked_types):
         challenge_forgetting_quality(same, other)
 
 
-IDENTITY = Model.from_functions(
+IDENTITY = from_functions(
     lambda key: {"scale": jnp.ones(1)},
     lambda params, x: x * params["scale"],
     input_shape=(3,),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from unlearnkit.auditing import Lira, Queries, margins
-from unlearnkit.base import Dataset, Model, Task
+from unlearnkit.base import Dataset, Task
+from unlearnkit.models import from_functions
 from unlearnkit.training import Recipe
 
 KEY = jax.random.key(4)
@@ -40,7 +41,7 @@ def test_views_are_shifted_with_reflected_borders_and_mirrored():
 
 
 def test_shadows_and_network_are_asked_the_same_queries():
-    model = Model.from_functions(
+    model = from_functions(
         lambda key: {"w": 0.1 * jax.random.normal(key, (12, 3))},
         lambda params, x: x.reshape(len(x), -1) @ params["w"],
         input_shape=(3, 4, 1),

@@ -8,11 +8,12 @@ from scipy import stats
 
 from unlearnkit.auditing import PopulationAttack, QuantileAttack, ThresholdAttack, p_values
 from unlearnkit.auditing.threshold import best_threshold, membership_scores
-from unlearnkit.base import Dataset, Model, Task
+from unlearnkit.base import Dataset, Task
 from unlearnkit.kernels import MEMBER_SIGNS
+from unlearnkit.models import from_functions
 
 KEY = jax.random.key(0)
-IDENTITY = Model.from_functions(lambda key: {}, lambda params, x: x, input_shape=(3,))
+IDENTITY = from_functions(lambda key: {}, lambda params, x: x, input_shape=(3,))
 NOTHING = IDENTITY.init(KEY)
 
 
@@ -154,7 +155,7 @@ def spread_by_class(params, x):
 
 def test_quantiles_follow_the_example():
     """The spread of the margin depends on the class: one threshold cannot hold both levels."""
-    model = Model.from_functions(lambda key: {}, spread_by_class, input_shape=(3,))
+    model = from_functions(lambda key: {}, spread_by_class, input_shape=(3,))
 
     def part(seed, gap):
         loud = jnp.arange(3000) % 2
@@ -174,7 +175,7 @@ def test_quantiles_follow_the_example():
 
 @pytest.mark.parametrize("attack", [ThresholdAttack(), PopulationAttack(), QuantileAttack()])
 def test_outputs_that_are_not_finite_are_refused(attack):
-    model = Model.from_functions(lambda key: {}, lambda params, x: x + jnp.nan, input_shape=(3,))
+    model = from_functions(lambda key: {}, lambda params, x: x + jnp.nan, input_shape=(3,))
     with pytest.raises(ValueError, match="must be finite, got nan at index 0"):
         attack(KEY, model, model.init(KEY), normal_task(200))
 

@@ -7,7 +7,7 @@ import pytest
 from spoilt_logs import edit, reseal
 
 from unlearnkit import cli, data, models
-from unlearnkit.base import Model
+from unlearnkit.models import from_functions
 from unlearnkit.training import Recipe, fit, save_variables
 
 STATE = "state-0000000010.safetensors"
@@ -22,7 +22,7 @@ def own_network(input_shape, n_classes):
     def apply(params, x):
         return x.reshape(len(x), -1) @ params["w"]
 
-    return Model.from_functions(init, apply, input_shape=input_shape)
+    return from_functions(init, apply, input_shape=input_shape)
 
 
 def own_number():

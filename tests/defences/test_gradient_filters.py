@@ -9,8 +9,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from unlearnkit import models
-from unlearnkit.base import Dataset, Model, Variables
+from unlearnkit.base import Dataset, Variables
 from unlearnkit.defences import DefenceWarning, InfluenceFilter, LossFilter, Sever
+from unlearnkit.models import from_functions
 from unlearnkit.training import DivergedError, Recipe, fit
 
 KEY = jax.random.key(3)
@@ -237,7 +238,7 @@ def test_bad_settings_are_refused(build, message, unchecked_types):
 )
 def test_tiny_gradients_are_ranked_as_others_are(method):
     """Their products are below float32; the ranking of a confident network must not be by index."""
-    model = Model.from_functions(
+    model = from_functions(
         lambda key: {"w": jnp.zeros((5, 3))}, lambda params, x: x @ params["w"], input_shape=(5,)
     )
     x = jax.random.normal(jax.random.key(2), (20, 5)) * jnp.linspace(1, 3, 20)[:, None]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from unlearnkit import models
-from unlearnkit.base import Dataset, Model, Normalisation
+from unlearnkit.base import Dataset, Normalisation
 from unlearnkit.defences import MaxUp
 from unlearnkit.defences.max_up import WorstCopy
+from unlearnkit.models import from_linen
 from unlearnkit.training import CrossEntropy, Recipe, fit
 from unlearnkit.validation import named_leaves
 
@@ -39,7 +40,7 @@ def plain_model():
 )
 def test_the_gradient_is_that_of_the_largest_loss_of_each_example(augmentation, smoothing, name):
     dropout = name == "dropout"
-    model = Model.from_linen(Dropping(), input_shape=(4, 4, 1)) if dropout else plain_model()
+    model = from_linen(Dropping(), input_shape=(4, 4, 1)) if dropout else plain_model()
     variables, batch = model.init(jax.random.key(0)), draw()
     method = MaxUp(copies=3, augmentation=augmentation, noise_std=0.3, shift=1)
     recipe = Recipe(label_smoothing=smoothing)

@@ -6,7 +6,10 @@ import pytest
 from experiments.frame import load_result
 from experiments.ntk_scrubbing.claims import judge
 from experiments.ntk_scrubbing.run import NtkScrubbing, main
-from unlearnkit.base import Cost, Record
+from unlearnkit.base import (
+    Cost,
+)
+from unlearnkit.studies import Record
 
 
 @pytest.fixture(scope="module")

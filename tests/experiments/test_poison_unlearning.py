@@ -23,9 +23,12 @@ from experiments.poison_unlearning.setting import POISONS
 from experiments.poison_unlearning.shift import RIDGE, solve, standard_features
 from unlearnkit import models
 from unlearnkit.base import Cost, Dataset, Normalisation, Task
-from unlearnkit.poison_study import RETRAIN, PoisonRecord
 from unlearnkit.poisoning import Budget, GaussianPoison
-from unlearnkit.study import ORIGINAL
+from unlearnkit.studies import (
+    ORIGINAL,
+    RETRAIN,
+    PoisonRecord,
+)
 
 KEY = jax.random.key(0)
 

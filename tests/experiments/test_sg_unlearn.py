@@ -16,8 +16,10 @@ from experiments.sg_unlearn.claims import (
 from experiments.sg_unlearn.paper import MISPRINTED, NAMES, TABLES
 from experiments.sg_unlearn.runs import WATCHED, Ablation, average
 from experiments.sg_unlearn.settings import ALPHAS, settings
-from unlearnkit.base import Cost, Record
-from unlearnkit.selection import Trial
+from unlearnkit.base import (
+    Cost,
+)
+from unlearnkit.studies import Record, Trial
 from unlearnkit.unlearning import UNLEARNERS
 
 

@@ -13,9 +13,14 @@ from experiments.tgda.figures import MAGNIFIED, epsilon_figure, montage
 from experiments.tgda.paper import CLEAN, MISPRINTED, TABLES, quote, title
 from experiments.tgda.runs import Sample, attack_all, load_data
 from experiments.tgda.settings import VARIANTS, targets
-from unlearnkit.base import Cost, Defended, Record, UnlearnInfo
+from unlearnkit.base import (
+    Cost,
+    Defended,
+    UnlearnInfo,
+)
 from unlearnkit.models import MODELS
 from unlearnkit.poisoning import LabelFlip, PoisonSvm, TotalGradientAttack
+from unlearnkit.studies import Record
 from unlearnkit.training import Recipe, fit
 
 

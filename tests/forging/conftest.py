@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 from unlearnkit import models
-from unlearnkit.base import Dataset, Model
+from unlearnkit.base import Dataset
+from unlearnkit.models import from_linen
 from unlearnkit.training import Recipe, fit
 
 FULL_RECIPE = Recipe(
@@ -45,12 +46,12 @@ def full_recipe():
 
 @pytest.fixture(scope="session")
 def dropping():
-    return Model.from_linen(Normed(dropout=0.3), input_shape=(5, 5, 2))
+    return from_linen(Normed(dropout=0.3), input_shape=(5, 5, 2))
 
 
 @pytest.fixture(scope="session")
 def normed():
-    return Model.from_linen(Normed(), input_shape=(5, 5, 2))
+    return from_linen(Normed(), input_shape=(5, 5, 2))
 
 
 @pytest.fixture(scope="session")

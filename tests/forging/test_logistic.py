@@ -6,9 +6,10 @@ from forging_oracles import ALLOWED, RATE, VARIABLES, error_of, step_of
 from softmax_regression import MODEL, draw
 
 from unlearnkit import models
-from unlearnkit.base import Dataset, Model, Normalisation
+from unlearnkit.base import Dataset, Normalisation
 from unlearnkit.forging import GridLogisticForger, LogisticForger, SwapForger, honest_step
 from unlearnkit.forging.logistic_grid import best_changes, on_grid, pose, residual
+from unlearnkit.models import from_functions
 
 KEY = jax.random.key(3)
 WIDE = models.create("logistic", input_shape=(12,), n_classes=3)
@@ -40,7 +41,7 @@ def test_a_forged_batch_takes_the_step_exactly(b, toward):
 
 
 def test_it_needs_no_intercept():
-    model = Model.from_functions(plain_init, plain_apply, input_shape=(4,))
+    model = from_functions(plain_init, plain_apply, input_shape=(4,))
     variables = model.init(jax.random.key(0))
     step = honest_step(model, variables, draw(8, 20), RATE)
     forged = LogisticForger()(KEY, model, step, ALLOWED)
@@ -49,7 +50,7 @@ def test_it_needs_no_intercept():
 
 def test_a_forged_example_is_a_multiple_of_the_true_one():
     """Proposition 1: with b = 1 there is no other."""
-    model = Model.from_functions(plain_init, plain_apply, input_shape=(4,))
+    model = from_functions(plain_init, plain_apply, input_shape=(4,))
     step = honest_step(model, model.init(jax.random.key(0)), draw(8, 1), RATE)
     forged = LogisticForger()(KEY, model, step, ALLOWED)
     ratios = np.asarray(forged.batch.x[0] / draw(8, 1).x[0])
@@ -92,7 +93,7 @@ def test_other_networks_are_refused():
     for forger in (LogisticForger(), GridLogisticForger()):
         with pytest.raises(ValueError, match="needs logits = W"):
             forger(KEY, mlp, step, ALLOWED)
-    squared = Model.from_functions(plain_init, squared_apply, input_shape=(4,))
+    squared = from_functions(plain_init, squared_apply, input_shape=(4,))
     step = honest_step(squared, squared.init(KEY), ALLOWED, RATE)
     with pytest.raises(ValueError, match="needs logits = W"):
         LogisticForger()(KEY, squared, step, ALLOWED)

@@ -12,7 +12,8 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from unlearnkit.base import Dataset, Model
+from unlearnkit.base import Dataset
+from unlearnkit.models import from_linen
 
 
 class Logistic(nn.Module):
@@ -90,7 +91,7 @@ MODULES = {"logistic": Logistic, "mlp": Mlp, "lenet": LeNet, "batch_norm": Batch
 
 @functools.cache
 def make_problem(name, *, n=7, dtype=jnp.float64):
-    model = Model.from_linen(MODULES[name](), input_shape=(4, 4, 1))
+    model = from_linen(MODULES[name](), input_shape=(4, 4, 1))
     x = jax.random.normal(jax.random.key(1), (n, 4, 4, 1), dtype)
     y = jax.random.randint(jax.random.key(2), (n,), 0, 3)
     variables = jax.jit(model.init)(jax.random.key(3))

@@ -8,9 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from unlearnkit import kernels, separability
+from unlearnkit import kernels
 from unlearnkit.base import Dataset
-from unlearnkit.separability import check_mean_of_examples, check_rows_alone
+from unlearnkit.validation import separability
+from unlearnkit.validation.separability import check_mean_of_examples, check_rows_alone
 
 PARAMS = {
     "w": jax.random.normal(jax.random.key(0), (4, 5)),

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unlearnkit.adapters import freeze_state
-from unlearnkit.base import Model
+from unlearnkit.models import freeze_state, from_linen
 from unlearnkit.models.layers import (
     Conv,
     average_pool,
@@ -136,7 +135,7 @@ class Normalised(nn.Module):
 @pytest.mark.parametrize("how", ["xla", "patches", "bilinear"])
 def test_batch_norm_moves_in_training_mode_alone(how):
     x = 3 + jax.random.normal(jax.random.key(1), (6, 5, 5, 1))
-    model = Model.from_linen(Normalised(how), input_shape=x.shape[1:])
+    model = from_linen(Normalised(how), input_shape=x.shape[1:])
     variables = model.init(jax.random.key(0))
     conv = jax.lax.conv(x.transpose(0, 3, 1, 2), _oihw(variables), (1, 1), "VALID")
     mean, variance = conv.mean((0, 2, 3)), conv.var((0, 2, 3))

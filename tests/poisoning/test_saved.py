@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from unlearnkit.base import Cost, Dataset, Normalisation, Poisoned
-from unlearnkit.files import sha256_of_file
+from unlearnkit.io.files import sha256_of_file
 from unlearnkit.poisoning import Bounds, PoisonFileError, PoisonInfo, load_poisoned, save_poisoned
 from unlearnkit.poisoning.placing import place
 

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from unlearnkit import kernels, models
 from unlearnkit.base import UNIT, Dataset, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import Stopwatch
 from unlearnkit.poisoning import (
     Bounds,
     Budget,
@@ -21,10 +21,10 @@ from unlearnkit.poisoning import (
     attack_in_lanes,
     perturbation,
 )
-from unlearnkit.poisoning._game import Board, Game, deal, play_epoch
-from unlearnkit.poisoning._generator import Box, make_generator
 from unlearnkit.poisoning.placing import place
-from unlearnkit.poisoning.total_gradient import _warn_unsolved
+from unlearnkit.poisoning.total_gradient.attack import _warn_unsolved
+from unlearnkit.poisoning.total_gradient.game import Board, Game, deal, play_epoch
+from unlearnkit.poisoning.total_gradient.generator import Box, make_generator
 from unlearnkit.training import Recipe
 
 KEY = jax.random.key(0)
@@ -351,7 +351,7 @@ def test_a_transposed_convolution_is_the_transpose_of_a_convolution():
     """<conv(x), y> = <x, up(y)> with the kernel turned and its channels exchanged."""
     from unlearnkit.models import Conv, images
     from unlearnkit.models.layers import to_nhwc
-    from unlearnkit.poisoning._generator import _spread
+    from unlearnkit.poisoning.total_gradient.generator import _spread
 
     x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
     y = jax.random.normal(jax.random.key(2), (2, 4, 4, 5))
@@ -452,7 +452,7 @@ def test_lanes_are_each_the_attack_alone(problems, monkeypatch):
             super().__exit__(*_)
             self.seconds, self.compile_seconds = 2.0, 6.0
 
-    monkeypatch.setattr("unlearnkit.poisoning.lanes.Stopwatch", Eight)
+    monkeypatch.setattr("unlearnkit.poisoning.total_gradient.lanes.Stopwatch", Eight)
     costs = [lane.info.cost for lane in attack_in_lanes(attack, keys, model, networks, task)]
     assert [(cost.seconds, cost.compile_seconds) for cost in costs] == [(1.0, 3.0)] * 2
     with pytest.raises(ValueError, match=r"as many lanes as keys \(3"):

@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from unlearnkit.base import Cost, Record
-from unlearnkit.files import as_json, numbers_from_json
+from unlearnkit.base import (
+    Cost,
+)
+from unlearnkit.io.files import as_json, numbers_from_json
 from unlearnkit.reporting import (
     RunFolder,
     figure_section,
@@ -32,6 +34,7 @@ from unlearnkit.reporting import (
     to_rich,
 )
 from unlearnkit.reporting.escaping import latex_cell, markdown_name, slug
+from unlearnkit.studies import Record
 
 RUN = {"experiment": "test"}
 DASH = "\N{EN DASH}"

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from unlearnkit.base import Cost, Record
+from unlearnkit.base import (
+    Cost,
+)
 from unlearnkit.reporting import (
     COLUMNS,
     RunFolder,
@@ -27,6 +29,7 @@ from unlearnkit.reporting import (
     to_rich,
     verification_errors,
 )
+from unlearnkit.studies import Record
 
 RUN = {"experiment": "test", "settings": {"seeds": 2}}
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from unlearnkit.base import Dataset, Model
+from unlearnkit.base import Dataset
+from unlearnkit.models import from_functions
 from unlearnkit.training import Recipe, fit, save_variables
 
 EXAMPLES = {"checkpoint": 2000, "trajectory": 320}
@@ -36,7 +37,7 @@ def main(kind: str, folder: str, output: str) -> None:
     n = EXAMPLES[kind]
     x = jax.random.normal(jax.random.key(0), (n, 64))
     dataset = Dataset(x, jax.random.randint(jax.random.key(1), (n,), 0, 10))
-    model = Model.from_functions(init, apply, input_shape=(64,))
+    model = from_functions(init, apply, input_shape=(64,))
     written = {"checkpoint": folder} if kind == "checkpoint" else {"trajectory": folder, "every": 4}
     print("ready", flush=True)
     trained = fit(

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from unlearnkit.base import Dataset, Model, Task, Variables
+from unlearnkit.base import Dataset, Task, Variables
+from unlearnkit.models import from_linen, from_nnx
 
 
 class Linen(nn.Module):
@@ -35,8 +36,8 @@ def build(rngs):
     return Nnx(rngs)
 
 
-LINEN = Model.from_linen(Linen(), input_shape=(4,))
-NNX = Model.from_nnx(build, input_shape=(4,))
+LINEN = from_linen(Linen(), input_shape=(4,))
+NNX = from_nnx(build, input_shape=(4,))
 
 
 def draw(seed, n):

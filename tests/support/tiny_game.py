@@ -5,10 +5,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from unlearnkit.base import Dataset, Model, Task, Variables
+from unlearnkit.base import Dataset, Task, Variables
+from unlearnkit.models import from_functions
 from unlearnkit.unlearning import AUDITORS, StackelbergUnlearn
-from unlearnkit.unlearning._auditing_set import make_pool
-from unlearnkit.unlearning._stackelberg_game import Game, answer_auditor, auditor_cost
+from unlearnkit.unlearning.stackelberg.auditing_set import make_pool
+from unlearnkit.unlearning.stackelberg.game import Game, answer_auditor, auditor_cost
 
 KEY = jax.random.key(7)
 
@@ -28,7 +29,7 @@ def apply(params, x):
 
 answer = jax.jit(answer_auditor, static_argnames=("model", "game"))
 cost_of = jax.jit(auditor_cost, static_argnames=("model", "game"))
-MODEL = Model.from_functions(init, apply, input_shape=(4,))
+MODEL = from_functions(init, apply, input_shape=(4,))
 
 
 def examples(seed, n):

@@ -13,6 +13,7 @@ import pytest  # noqa: E402
 
 from unlearnkit import models  # noqa: E402
 from unlearnkit.base import Dataset, Model, Params  # noqa: E402
+from unlearnkit.models import from_functions  # noqa: E402
 from unlearnkit.training import CheckpointError, Recipe, fit, fit_many  # noqa: E402
 
 
@@ -73,9 +74,7 @@ def share_batches_of_one_image_repeated() -> None:
         jax.debug.callback(lambda rows: seen.append(np.asarray(rows)), x)
         return x.reshape(x.shape[0], -1) @ params["w"]
 
-    model = Model.from_functions(
-        lambda key: {"w": jnp.zeros((256, 3))}, apply, input_shape=(16, 16, 1)
-    )
+    model = from_functions(lambda key: {"w": jnp.zeros((256, 3))}, apply, input_shape=(16, 16, 1))
     image = jax.random.normal(jax.random.key(3), (16, 16, 1))
     dataset = Dataset(jnp.stack([image] * 8), jnp.arange(8, dtype=jnp.int32) % 3)
     recipe = Recipe(epochs=1, batch_size=8, augmentation="shift", shift=4)

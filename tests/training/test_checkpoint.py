@@ -7,7 +7,8 @@ import killing
 import numpy as np
 import pytest
 
-from unlearnkit.base import Dataset, Model, Variables
+from unlearnkit.base import Dataset, Variables
+from unlearnkit.models import from_functions
 from unlearnkit.training import (
     CheckpointError,
     CheckpointWarning,
@@ -28,7 +29,7 @@ VARIABLES = Variables(
 
 @pytest.fixture
 def model():
-    return Model.from_functions(
+    return from_functions(
         lambda key: {"w": 0.1 * jax.random.normal(key, (4, 3))},
         lambda params, x: x @ params["w"],
         input_shape=(4,),
@@ -108,7 +109,7 @@ def test_another_run_s_checkpoint_is_refused(tmp_path, model, dataset, differs):
     if differs == "data":
         dataset = dataset._replace(y=dataset.y.at[0].set((dataset.y[0] + 1) % 3))
     if differs == "network":
-        model = Model.from_functions(
+        model = from_functions(
             lambda key: {"v": jnp.zeros((4, 3))}, lambda p, x: x @ p["v"], input_shape=(4,)
         )
     with pytest.raises(CheckpointError, match=f"another run .differs in {differs}"):

@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 from unlearnkit import models
-from unlearnkit.base import Model, Variables
+from unlearnkit.base import Variables
+from unlearnkit.models import from_functions, from_linen, from_nnx
 from unlearnkit.training import penultimate
 
 
@@ -73,7 +74,7 @@ def test_a_convolution_before_an_average_pool_is_averaged():
 
 
 def test_square_kernels_of_nnx_in_evaluation_mode():
-    model = Model.from_nnx(build, input_shape=(4,))
+    model = from_nnx(build, input_shape=(4,))
     variables = model.init(jax.random.key(0))
     variables = variables._replace(state=jax.tree.map(lambda s: s + 0.3, variables.state))
     x = draw((4,))
@@ -93,7 +94,7 @@ def test_a_users_functions_with_rows_for_logits(as_dict):
         first, last = params.values() if as_dict else params
         return jnp.tanh(x @ first.T) @ last.T
 
-    model = Model.from_functions(init, apply, input_shape=(4,))
+    model = from_functions(init, apply, input_shape=(4,))
     variables = model.init(jax.random.key(0))
     x = draw((4,))
     first = jax.tree.leaves(variables.params)[0]
@@ -115,7 +116,7 @@ def test_the_chunk_does_not_matter(chunk):
 
 
 def test_logits_that_share_their_weights_are_refused():
-    model = Model.from_linen(Shared(), input_shape=(4,))
+    model = from_linen(Shared(), input_shape=(4,))
     with pytest.raises(ValueError, match="no weights that belong to one logit each"):
         penultimate(model, model.init(jax.random.key(0)), draw((4,)))
 

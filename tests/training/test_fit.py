@@ -9,7 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from unlearnkit.base import Dataset, Model, Normalisation, Variables
+from unlearnkit.base import Dataset, Normalisation, Variables
+from unlearnkit.models import from_functions
 from unlearnkit.training import DivergedError, Recipe, epoch_batches, fit, fit_many, train_epoch
 from unlearnkit.training.fit import descend
 from unlearnkit.training.step import CrossEntropy
@@ -33,7 +34,7 @@ def apply(params, x):
 
 @pytest.fixture
 def model():
-    return Model.from_functions(init, apply, input_shape=(4,))
+    return from_functions(init, apply, input_shape=(4,))
 
 
 @pytest.fixture
@@ -193,7 +194,7 @@ def test_cost_counts_example_gradients_and_history_is_per_epoch(model, dataset):
 def test_second_run_compiles_nothing(model, dataset):
     fit(KEY, model, dataset, RECIPE)
     before = train_epoch._cache_size()
-    fit(jax.random.key(8), Model.from_functions(init, apply, input_shape=(4,)), dataset, RECIPE)
+    fit(jax.random.key(8), from_functions(init, apply, input_shape=(4,)), dataset, RECIPE)
     assert train_epoch._cache_size() == before
 
 
@@ -204,7 +205,7 @@ def test_second_run_of_many_traces_nothing(dataset):
         traces.append(key)
         return init(key)
 
-    model = Model.from_functions(counted, apply, input_shape=(4,))
+    model = from_functions(counted, apply, input_shape=(4,))
     keys = jax.random.split(KEY, 3)
     fit_many(keys, model, dataset, RECIPE)
     before = len(traces)

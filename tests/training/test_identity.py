@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from unlearnkit import models
-from unlearnkit.adapters import freeze_state
 from unlearnkit.base import Dataset, Model, Normalisation, Variables
+from unlearnkit.models import freeze_state, from_functions
 from unlearnkit.training import CheckpointError, CrossEntropy, Recipe, fit
 from unlearnkit.training.fit import descend
 from unlearnkit.training.identity import digest, identify
@@ -29,7 +29,7 @@ def init(key):
 
 def network(activation=jax.nn.relu, scale=ONES, as_array=jnp.array):
     held = as_array(scale)
-    return Model.from_functions(init, lambda p, x: activation(x @ p["w"]) * held, input_shape=(4,))
+    return from_functions(init, lambda p, x: activation(x @ p["w"]) * held, input_shape=(4,))
 
 
 def with_rule(scale):
@@ -41,7 +41,7 @@ def with_rule(scale):
         return z
 
     straight.defvjp(lambda z: (z, None), lambda _, g: (g * held,))
-    return Model.from_functions(init, lambda p, x: straight(x @ p["w"]), input_shape=(4,))
+    return from_functions(init, lambda p, x: straight(x @ p["w"]), input_shape=(4,))
 
 
 def created(**options):
@@ -187,7 +187,7 @@ def test_a_nested_function_s_constants_count():
     def jitted(scale):
         held = jnp.array(scale)
         inner = jax.jit(lambda z: jax.lax.scan(lambda c, _: (c * held, None), z, None, length=2)[0])
-        return Model.from_functions(init, lambda p, x: inner(x @ p["w"]), input_shape=(4,))
+        return from_functions(init, lambda p, x: inner(x @ p["w"]), input_shape=(4,))
 
     one, same, other = (network_of_only(jitted(s)) for s in (ONES, ONES, (1.0, 1.0, 2.0)))
     assert one == same
@@ -197,7 +197,7 @@ def test_a_nested_function_s_constants_count():
 @pytest.mark.parametrize("number", [2.0, np.nextafter(np.float32(3), np.float32(4)).item()])
 def test_numbers_written_into_a_computation_count(number):
     def network_times(factor):
-        return Model.from_functions(init, lambda p, x: factor * (x @ p["w"]), input_shape=(4,))
+        return from_functions(init, lambda p, x: factor * (x @ p["w"]), input_shape=(4,))
 
     base = network_of_only(network_times(3.0))
     assert base == network_of_only(network_times(3.0))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from unlearnkit.base import Dataset, Model, Normalisation, Variables
+from unlearnkit.base import Dataset, Normalisation, Variables
+from unlearnkit.models import from_functions
 from unlearnkit.training import (
     CrossEntropy,
     Recipe,
@@ -38,7 +39,7 @@ class Spied:
                 self.keys.append(key)
             return x.reshape(len(x), -1) @ variables.params["w"], {}
 
-        self.model = Model.from_functions(
+        self.model = from_functions(
             lambda key: {"w": jnp.zeros((n, 3))},
             lambda params, x: x.reshape(len(x), -1) @ params["w"],
             input_shape=SHAPE,

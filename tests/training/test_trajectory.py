@@ -12,9 +12,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from unlearnkit import models
-from unlearnkit.base import Dataset, Model
-from unlearnkit.files import read_regular_file
+from unlearnkit.base import Dataset
 from unlearnkit.forging import verify
+from unlearnkit.io.files import read_regular_file
+from unlearnkit.models import from_functions
 from unlearnkit.training import (
     CheckpointWarning,
     CrossEntropy,
@@ -176,7 +177,7 @@ def test_another_run_s_log_is_refused(tmp_path, model, dataset, differs):
 
 
 def test_a_network_that_no_name_makes_is_logged_without_one(tmp_path, dataset):
-    own = Model.from_functions(
+    own = from_functions(
         lambda key: {"w": jax.random.normal(key, (4, 3))}, lambda p, x: x @ p["w"], input_shape=(4,)
     )
     fit(KEY, own, dataset, RECIPE, trajectory=tmp_path / "own")
@@ -190,7 +191,7 @@ def test_a_network_that_no_name_makes_is_logged_without_one(tmp_path, dataset):
 def own_network(activation=jax.nn.relu, scale=(1.0, 1.0, 1.0)):
     """A network that no name makes, and that closes over an array."""
     held = jnp.array(scale)
-    return Model.from_functions(
+    return from_functions(
         lambda key: {"w": jax.random.normal(key, (4, 3))},
         lambda p, x: activation(x @ p["w"]) * held,
         input_shape=(4,),

@@ -8,7 +8,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from unlearnkit import models
-from unlearnkit.base import Dataset, Model, Task, Variables
+from unlearnkit.base import Dataset, Task, Variables
+from unlearnkit.models import from_linen
 
 
 class Small(nn.Module):
@@ -45,7 +46,7 @@ def make_task():
 def make_model():
     def make(name="logistic", shape=(2, 2, 1), **options):
         if name == "batch_norm":
-            model = Model.from_linen(Small(), input_shape=shape)
+            model = from_linen(Small(), input_shape=shape)
         else:
             model = models.create(name, input_shape=shape, n_classes=3, **options)
         variables = jax.jit(model.init)(jax.random.key(11))

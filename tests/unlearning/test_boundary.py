@@ -7,7 +7,8 @@ import pytest
 import softmax_regression as sr
 
 from unlearnkit import models
-from unlearnkit.base import Dataset, Model, Normalisation, Variables
+from unlearnkit.base import Dataset, Normalisation, Variables
+from unlearnkit.models import from_functions, from_linen
 from unlearnkit.unlearning import BoundaryExpand, BoundaryShrink
 from unlearnkit.unlearning.boundary_expand import expand, linear_output
 from unlearnkit.unlearning.boundary_shrink import fgsm, nearest_wrong_classes
@@ -64,7 +65,7 @@ def line_apply(params, x):
 
 def test_the_label_is_the_nearest_class_but_the_own_even_out_of_reach():
     # Class 2 below -0.5, class 1 between, class 0 above 0.5.
-    model = Model.from_functions(line_init, line_apply, input_shape=(1,))
+    model = from_functions(line_init, line_apply, input_shape=(1,))
     x = jnp.array([[0.52], [-0.52], [0.1], [-0.1], [4.0]])
     data = Dataset(x, jnp.array([0, 2, 1, 1, 0], jnp.int32))
     labels = nearest_wrong_classes(
@@ -101,7 +102,7 @@ def test_a_last_layer_without_a_bias_is_expanded_too():
     def init(key):
         return {"line": {"kernel": jax.random.normal(key, (*sr.MODEL.input_shape, 3))}}
 
-    model = Model.from_functions(
+    model = from_functions(
         init, lambda params, x: x @ params["line"]["kernel"], input_shape=sr.MODEL.input_shape
     )
     start = Variables(init(jax.random.key(7)))
@@ -159,7 +160,7 @@ class NormedLast(nn.Module):
 
 
 def test_a_last_layer_that_is_not_linear_is_refused():
-    model = Model.from_linen(NormedLast(), input_shape=(4,))
+    model = from_linen(NormedLast(), input_shape=(4,))
     wanted = r"needs a last layer of kernel \[d, 3\] and, at most, bias \[3\]"
     with pytest.raises(ValueError, match=wanted):
         BoundaryExpand(batch_size=5)(KEY, model, model.init(KEY), TASK)
@@ -174,7 +175,7 @@ def weird_apply(params, x):
 
 
 def test_a_last_layer_of_other_names_is_refused_with_a_remedy():
-    model = Model.from_functions(weird_init, weird_apply, input_shape=(4,))
+    model = from_functions(weird_init, weird_apply, input_shape=(4,))
     with pytest.raises(ValueError, match="name its parameters so, or choose Boundary Shrink"):
         BoundaryExpand(batch_size=5)(KEY, model, model.init(KEY), TASK)
 

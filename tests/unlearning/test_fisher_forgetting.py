@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from unlearnkit.base import Model, Variables
+from unlearnkit.base import Variables
+from unlearnkit.models import from_functions
 from unlearnkit.unlearning import FisherForgetting
 from unlearnkit.unlearning.fisher_forgetting import (
     fisher_noise_variance,
@@ -116,7 +117,7 @@ def test_a_class_of_which_examples_stay_is_no_forgotten_class(make_task):
 def test_weights_in_a_list_have_a_last_layer_too():
     """A pytree without names is one layer, and so the last."""
     init = lambda key: [jnp.ones((4, 3)), jnp.zeros(3)]  # noqa: E731
-    model = Model.from_functions(init, lambda p, x: x @ p[0] + p[1], input_shape=(4,))
+    model = from_functions(init, lambda p, x: x @ p[0] + p[1], input_shape=(4,))
     variance = fisher_noise_variance(model, Variables(init(None)), jnp.zeros((5, 4)), alpha=1.0)
     np.testing.assert_allclose(variance[0], 1e3)
 

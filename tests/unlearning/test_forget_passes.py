@@ -24,8 +24,8 @@ from unlearnkit.unlearning import (
     create,
     scrub,
 )
-from unlearnkit.unlearning._auditing_set import draw, make_pool
 from unlearnkit.unlearning._passes import _ForgetPass, _WholeEpoch, whole_batches
+from unlearnkit.unlearning.stackelberg.auditing_set import draw, make_pool
 
 KEY = jax.random.key(0)
 

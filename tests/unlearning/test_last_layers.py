@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import softmax_regression as sr
 
-from unlearnkit.base import Dataset, Model, Variables
+from unlearnkit.base import Dataset, Variables
+from unlearnkit.models import from_functions
 from unlearnkit.training import CrossEntropy
 from unlearnkit.unlearning import CatastrophicLastLayers, ExactLastLayers, FineTune
 from unlearnkit.unlearning._last_layers import _LastLayers, select_last_layers
@@ -89,7 +90,7 @@ def function_apply(params, x):
 
 
 def test_a_model_of_one_layer_without_names_has_one_last_layer():
-    model = Model.from_functions(function_init, function_apply, input_shape=(4,))
+    model = from_functions(function_init, function_apply, input_shape=(4,))
     start = Variables(function_init(jax.random.key(3)))
     method = CatastrophicLastLayers(epochs=1, batch_size=8, k=1)
     unlearned = method(KEY, model, start, sr.TASK).variables
@@ -106,7 +107,7 @@ def nested_init(key):
 
 
 def test_a_layer_inside_another_ones_dict_is_told_apart():
-    model = Model.from_functions(nested_init, nested_apply, input_shape=(4,))
+    model = from_functions(nested_init, nested_apply, input_shape=(4,))
     start = Variables(nested_init(KEY))
     method = CatastrophicLastLayers(epochs=1, batch_size=8, learning_rate=0.1, k=1)
     body = method(KEY, model, start, sr.TASK).variables.params["body"]

@@ -13,8 +13,8 @@ from unlearnkit import unlearning
 from unlearnkit.base import Dataset, Variables
 from unlearnkit.training import Recipe, fit
 from unlearnkit.unlearning import NtkScrub, SolveWarning
-from unlearnkit.unlearning._ntk_solves import ntk_shift, trapezium_scale
 from unlearnkit.unlearning.fisher_forgetting import fisher_noise_variance
+from unlearnkit.unlearning.ntk_scrub.solves import ntk_shift, trapezium_scale
 
 KEY = jax.random.key(3)
 L2 = NtkScrub(loss="l2", weight_decay=0.1, tol=5e-6, noise=0.0, rank=8, chunk=5, jacobian_chunk=3)

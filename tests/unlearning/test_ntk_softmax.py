@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unlearnkit.unlearning._ntk_softmax import newton_cg
+from unlearnkit.unlearning.ntk_scrub.softmax import newton_cg
 
 N, D, C, DECAY = 12, 4, 3, 1e-2
 X = jax.random.normal(jax.random.key(0), (N, D))

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from unlearnkit import models, unlearning
-from unlearnkit.base import Dataset, Model, Task, Unlearned, UnlearnInfo, Variables
+from unlearnkit.base import Dataset, Task, Unlearned, UnlearnInfo, Variables
+from unlearnkit.models import from_linen
 from unlearnkit.training import Recipe, fit_many
 
 RETAIN = 1024
@@ -39,7 +40,7 @@ class Normed(nn.Module):
 
 NETWORKS = {
     "mlp": models.create("mlp", input_shape=(40,), n_classes=3, hidden=(64,)),
-    "batch_norm": Model.from_linen(Normed(), input_shape=(40,)),
+    "batch_norm": from_linen(Normed(), input_shape=(40,)),
 }
 STRANGE = {"mlp": 1.0, "batch_norm": 0.125}
 """How far the record is from an example of another label, so that a network can learn both."""

@@ -12,8 +12,8 @@ from unlearnkit.base import Dataset, Task, Variables
 from unlearnkit.kernels import SvmStatus
 from unlearnkit.training import DivergedError, Recipe, fit
 from unlearnkit.unlearning import AuditorWarning, FineTune, MlpAuditor, StackelbergUnlearn
-from unlearnkit.unlearning._auditing_set import draw, make_pool
-from unlearnkit.unlearning._stackelberg_game import play_epoch
+from unlearnkit.unlearning.stackelberg.auditing_set import draw, make_pool
+from unlearnkit.unlearning.stackelberg.game import play_epoch
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0])

@@ -13,8 +13,8 @@ from tiny_game import KEY, MODEL, answer, apply, cost_of, init, make_game, make_
 
 from unlearnkit.base import Variables
 from unlearnkit.unlearning import AUDITORS
-from unlearnkit.unlearning._auditing_set import draw
-from unlearnkit.unlearning._stackelberg_game import audit_fold, auditor_cost
+from unlearnkit.unlearning.stackelberg.auditing_set import draw
+from unlearnkit.unlearning.stackelberg.game import audit_fold, auditor_cost
 
 
 def feature_for(name):

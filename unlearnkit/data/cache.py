@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from unlearnkit.data.source import Pixels, Progress, Source
-from unlearnkit.files import atomic_path, sha256_of_array, write_json
+from unlearnkit.io.files import atomic_path, sha256_of_array, write_json
 
 _VERSION = 1
 _log = logging.getLogger(__name__)

@@ -13,11 +13,10 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
 from unlearnkit.base import Cost, Dataset, Defended, Model, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import FORWARD, Stopwatch
 from unlearnkit.defences._dropping import check_input, finish
 from unlearnkit.defences._features import Features, activations
 from unlearnkit.validation import check_at_least
-from unlearnkit.work import FORWARD
 
 RANK_TOLERANCE = 1e-6
 """Spread, relative to the largest, below which a component of float32 activations is rounding."""

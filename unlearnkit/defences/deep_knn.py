@@ -9,11 +9,10 @@ from jaxtyping import Array, Key
 from sklearn.neighbors import NearestNeighbors
 
 from unlearnkit.base import Cost, Dataset, Defended, Model, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import FORWARD, Stopwatch
 from unlearnkit.defences._dropping import check_input, finish
 from unlearnkit.defences._features import Features, activations
 from unlearnkit.validation import check_at_least
-from unlearnkit.work import FORWARD
 
 
 @dataclasses.dataclass(frozen=True)

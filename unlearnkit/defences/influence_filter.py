@@ -16,7 +16,7 @@ from jaxtyping import Array, Key
 
 from unlearnkit import kernels
 from unlearnkit.base import Cost, Dataset, Defended, Model, Params, SolveInfo, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import BACKWARD, JVP, VJP, Stopwatch
 from unlearnkit.defences._dropping import (
     DefenceWarning,
     DropSettings,
@@ -27,10 +27,9 @@ from unlearnkit.defences._dropping import (
 from unlearnkit.kernels.preconditioners import LowRank
 from unlearnkit.training import cross_entropy
 from unlearnkit.validation import check_above, check_at_least, check_known
-from unlearnkit.work import BACKWARD, PULL, PUSH
 
 TargetName = Literal["self", "objective"]
-PRODUCT = PUSH + BACKWARD
+PRODUCT = JVP + BACKWARD
 """Example-gradients of a product with the Gauss-Newton matrix."""
 
 
@@ -102,11 +101,11 @@ class InfluenceFilter(DropSettings):
                     ]
                 )
                 history["least_curvature"] = self._check(low_rank, rank)
-                work = rank * PRODUCT + PULL
+                work = rank * PRODUCT + VJP
             else:
                 *found, info = _objective_influence(model, variables, dataset, self)
                 scores, solves["influence"] = _unscaled(*found), info
-                work = PULL + (int(info.steps) + 1) * PRODUCT + PUSH
+                work = VJP + (int(info.steps) + 1) * PRODUCT + JVP
         for info in solves.values():
             warn_unconverged("the influence", info, "allow more max_steps, or raise damping or tol")
         cost = Cost(dataset.size * work, watch.seconds, watch.compile_seconds)

@@ -8,11 +8,10 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Dataset, Defended, Model, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import FORWARD, Stopwatch
 from unlearnkit.defences._dropping import DropSettings, check_input, finish
 from unlearnkit.kernels import cross_entropy_losses
 from unlearnkit.training import predict
-from unlearnkit.work import FORWARD
 
 
 @dataclasses.dataclass(frozen=True)

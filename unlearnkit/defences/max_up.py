@@ -11,10 +11,10 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Dataset, Model, OnEpoch, Params, State, Trained, Variables
+from unlearnkit.costs import FORWARD
 from unlearnkit.training import CrossEntropy, Recipe, fit
 from unlearnkit.training.step import Metrics, augment, forward_train
 from unlearnkit.validation import check_at_least, check_known
-from unlearnkit.work import FORWARD
 
 AugmentationName = Literal["noise", "shift", "shift_flip"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Cost, Dataset, Defended, Model, SolveInfo, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import JVP, VJP, Stopwatch
 from unlearnkit.defences._dropping import (
     DropSettings,
     check_input,
@@ -21,13 +21,12 @@ from unlearnkit.defences._dropping import (
     refuse_lost_classes,
     warn_unconverged,
 )
-from unlearnkit.defences._leading import leading
+from unlearnkit.defences._spread import spread_scores
 from unlearnkit.kernels import GradientOperator, tree_norm
 from unlearnkit.training import Recipe, cross_entropy, fit
 from unlearnkit.validation import check_above, check_at_least
-from unlearnkit.work import PULL, PUSH
 
-PRODUCT = PULL + PUSH
+PRODUCT = VJP + JVP
 """Example-gradients of a product with G and one with its transpose."""
 
 
@@ -135,8 +134,8 @@ def _outliers(
         image, size = _spread_product(model, variables, group, weights, vector, chunk=method.chunk)
         return np.asarray(image, np.float64) * float(size)
 
-    found = leading(key, product, size, tol=method.tol, max_steps=method.max_steps)
-    return found.scores[: len(rows)], found.info
+    scores, info = spread_scores(key, product, size, tol=method.tol, max_steps=method.max_steps)
+    return scores[: len(rows)], info
 
 
 @partial(jax.jit, static_argnames=("model", "chunk"))

@@ -9,12 +9,11 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Dataset, Defended, Model, SolveInfo, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import FORWARD, Stopwatch
 from unlearnkit.defences._dropping import DropSettings, check_input, finish, warn_unconverged
 from unlearnkit.defences._features import Features, activations
-from unlearnkit.defences._leading import leading
+from unlearnkit.defences._spread import spread_scores
 from unlearnkit.validation import check_above, check_at_least
-from unlearnkit.work import FORWARD
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +67,10 @@ class SpectralSignature(DropSettings):
 
     def _score(self, key: Key[Array, ""], h: np.ndarray) -> tuple[np.ndarray, SolveInfo]:
         centred = (h - h.mean(axis=0)).astype(np.float64)
-        found = leading(
+        return spread_scores(
             key,
             lambda u: centred @ (u @ centred),
             len(h),
             tol=self.tol,
             max_steps=self.max_steps,
         )
-        return found.scores, found.info

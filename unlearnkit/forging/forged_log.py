@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Key
 
 from unlearnkit.base import Dataset, Forger, Model
-from unlearnkit.files import write_bytes, write_json
 from unlearnkit.forging.opening import open_log
 from unlearnkit.forging.steps import honest_step
+from unlearnkit.io.files import write_bytes, write_json
 from unlearnkit.rows import check_rows
 from unlearnkit.training import (
     CrossEntropy,

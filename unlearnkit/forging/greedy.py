@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Forged, Model
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import Stopwatch
 from unlearnkit.forging.steps import Step, check_forgeable, difference_products, step_error
 from unlearnkit.validation import check_at_least
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Cost, Dataset, Forged, Model, SoftDataset, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import Stopwatch
 from unlearnkit.forging.steps import Step, check_forgeable, step_error
 from unlearnkit.validation import check_choice
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Forged, Forger, Model
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import Stopwatch
 from unlearnkit.forging.descent import adam
 from unlearnkit.forging.logistic import read_affine, read_gradient
 from unlearnkit.forging.optimise import LEVELS, BatchSearch, Target

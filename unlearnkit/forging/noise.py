@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Cost, Dataset, Forged, Forger, Model, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import Stopwatch
 from unlearnkit.forging.descent import adam
 from unlearnkit.forging.optimise import GRADIENT_OF_DISTANCE, Target, gradient_error
 from unlearnkit.forging.steps import BatchLoss, Step, check_forgeable, check_stateless, step_error

@@ -22,7 +22,7 @@ from unlearnkit.base import (
     Params,
     SoftDataset,
 )
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import Stopwatch
 from unlearnkit.forging.descent import adam
 from unlearnkit.forging.steps import BatchLoss, Step, check_forgeable, step_error
 from unlearnkit.validation import check_at_least, check_choice

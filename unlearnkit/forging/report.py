@@ -12,7 +12,7 @@ from unlearnkit.base import Cost
 from unlearnkit.forging.findings import BatchFinding, MoveFinding, StartFinding
 from unlearnkit.forging.limits import LARGEST_RATIO
 from unlearnkit.forging.norms import Norm
-from unlearnkit.text import escaped
+from unlearnkit.io.text import escaped
 
 
 class Verdict(enum.StrEnum):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Forged, Model
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import Stopwatch
 from unlearnkit.forging.greedy import GreedyForger, as_errors, draw_points
 from unlearnkit.forging.steps import Step, difference_products, step_error
 from unlearnkit.validation import check_at_least

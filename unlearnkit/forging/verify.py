@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Dataset, Model, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import Stopwatch
 from unlearnkit.forging.calibration import Calibration
 from unlearnkit.forging.findings import find_batches, find_moves, find_start
 from unlearnkit.forging.limits import (
@@ -28,8 +28,8 @@ from unlearnkit.forging.norms import Norm, check_norm, error_between
 from unlearnkit.forging.opening import open_log
 from unlearnkit.forging.replay import replay_segments
 from unlearnkit.forging.report import VerificationReport
-from unlearnkit.provenance import environment
-from unlearnkit.text import escaped
+from unlearnkit.io.provenance import environment
+from unlearnkit.io.text import escaped
 from unlearnkit.training import Claim, Trajectory, TrajectoryError
 from unlearnkit.training.checkpoint import flatten
 

@@ -48,6 +48,7 @@ from unlearnkit.kernels.solvers import Solver
 from unlearnkit.kernels.stationary import lissa, neumann
 from unlearnkit.kernels.svm import logistic_regression, one_vs_rest, svm
 from unlearnkit.kernels.svm_solution import SvmInfo, SvmSolution, SvmStatus
+from unlearnkit.kernels.top_eigenvector import TopEigenvector, top_eigenvector
 from unlearnkit.kernels.total_gradient import total_gradient
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "SvmInfo",
     "SvmSolution",
     "SvmStatus",
+    "TopEigenvector",
     "by_chunks",
     "cg",
     "cgnr",
@@ -104,6 +106,7 @@ __all__ = [
     "squared_error_hessian",
     "svm",
     "tgda",
+    "top_eigenvector",
     "total_gradient",
     "tree_norm",
     "ugda",

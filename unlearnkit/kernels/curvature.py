@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from unlearnkit.base import Dataset, Params
 from unlearnkit.kernels import _chunks, _trees
 from unlearnkit.kernels._trees import Precision, at_precision
-from unlearnkit.separability import check_mean_of_examples, check_rows_alone
+from unlearnkit.validation.separability import check_mean_of_examples, check_rows_alone
 
 Loss = Callable[[Params], Array]
 Apply = Callable[[Params, Array], Array]

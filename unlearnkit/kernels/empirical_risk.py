@@ -13,7 +13,7 @@ from unlearnkit.kernels import _chunks, _trees
 from unlearnkit.kernels._trees import highest_precision
 from unlearnkit.kernels.curvature import OutputHessian, ggn_operator, hvp
 from unlearnkit.kernels.per_example import BatchLoss
-from unlearnkit.separability import check_mean_of_examples, check_rows_alone
+from unlearnkit.validation.separability import check_mean_of_examples, check_rows_alone
 
 Apply = Callable[[Params, Array], Array]
 

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from unlearnkit.base import Params
+from unlearnkit.costs import program_flops
 from unlearnkit.kernels import _chunks, _dense_layers, _trees
 from unlearnkit.kernels._trees import Precision, at_precision
 from unlearnkit.kernels.curvature import jacobian_transpose_vp, jacobian_vp
-from unlearnkit.memory import program_flops
-from unlearnkit.separability import check_rows_alone
+from unlearnkit.validation.separability import check_rows_alone
 
 Apply = Callable[[Params, Array], Array]
 

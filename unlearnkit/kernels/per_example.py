@@ -2,7 +2,7 @@
 
 A loss that mixes its examples, as BatchNorm in training mode does, has no such gradients and is
 refused, by a probe that needs values: under `jax.jit` and other transformations it is skipped, and
-`unlearnkit.separability.check_mean_of_examples` outside of them stands for it.
+`unlearnkit.validation.separability.check_mean_of_examples` outside of them stands for it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from unlearnkit.base import Dataset, Params
 from unlearnkit.kernels import _chunks, _dense_layers, _trees
 from unlearnkit.kernels._trees import highest_precision
-from unlearnkit.separability import check_mean_of_examples
+from unlearnkit.validation.separability import check_mean_of_examples
 
 BatchLoss: TypeAlias = Callable[[Params, Array, Array], Array]
 
@@ -52,7 +52,7 @@ def gradient_bank(
 
     Raises:
       ValueError: `chunk` < 1, or the loss is not a scalar, or mixes its examples (not asked under
-        a transformation; see `unlearnkit.separability`).
+        a transformation; see `unlearnkit.validation.separability`).
     """
     _check(loss, params, dataset)
     chunk = _default_chunk(params) if chunk is None else chunk

@@ -21,7 +21,7 @@ from unlearnkit.kernels import _chunks, _trees
 from unlearnkit.kernels._trees import highest_precision
 from unlearnkit.kernels.ntk import jacobian
 from unlearnkit.kernels.solvers import Operator, Vector
-from unlearnkit.separability import check_rows_alone
+from unlearnkit.validation.separability import check_rows_alone
 
 
 def jacobi(diagonal: Vector, *, damping: Any) -> Operator:

@@ -1,4 +1,4 @@
-"""Networks by name."""
+"""Networks by name, and models of modules and functions of your own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from unlearnkit.base import Model
+from unlearnkit.models.adapters import freeze_state, from_functions, from_linen, from_nnx
 from unlearnkit.models.allcnn import allcnn, allcnn_small
 from unlearnkit.models.cnn import cnn_cifar, cnn_mnist
 from unlearnkit.models.dense import logistic, mlp, nn_tgda
@@ -74,6 +75,10 @@ __all__ = [
     "cnn_cifar",
     "cnn_mnist",
     "create",
+    "freeze_state",
+    "from_functions",
+    "from_linen",
+    "from_nnx",
     "images",
     "lenet",
     "logistic",

@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from unlearnkit.adapters import from_linen
 from unlearnkit.base import Model
+from unlearnkit.models.adapters import from_linen
 
 ACTIVATIONS = {
     "relu": nn.relu,

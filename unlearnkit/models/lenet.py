@@ -5,8 +5,8 @@ from __future__ import annotations
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from unlearnkit.adapters import from_linen
 from unlearnkit.base import Model
+from unlearnkit.models.adapters import from_linen
 from unlearnkit.models.layers import (
     Conv,
     Implementation,

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from unlearnkit.adapters import from_linen
 from unlearnkit.base import Model
+from unlearnkit.models.adapters import from_linen
 from unlearnkit.models.layers import (
     Conv,
     Images,

@@ -15,7 +15,6 @@ from unlearnkit.poisoning.improved_min_max import ImprovedMinMax
 from unlearnkit.poisoning.influence import InfluenceAttack
 from unlearnkit.poisoning.kkt import KktAttack
 from unlearnkit.poisoning.label_flip import LabelFlip
-from unlearnkit.poisoning.lanes import attack_in_lanes
 from unlearnkit.poisoning.meta_poison import MetaPoison
 from unlearnkit.poisoning.min_max import MinMax
 from unlearnkit.poisoning.placing import (
@@ -27,7 +26,7 @@ from unlearnkit.poisoning.placing import (
 )
 from unlearnkit.poisoning.poison_svm import PoisonSvm
 from unlearnkit.poisoning.saved import PoisonFileError, load_poisoned, save_poisoned
-from unlearnkit.poisoning.total_gradient import TotalGradientAttack
+from unlearnkit.poisoning.total_gradient import TotalGradientAttack, attack_in_lanes
 from unlearnkit.validation import check_known
 
 ATTACKS: dict[str, type[Attack]] = {

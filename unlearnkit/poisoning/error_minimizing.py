@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Model, Poisoned, Task, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import FORWARD, Stopwatch
 from unlearnkit.poisoning._noise import Noise, Rules, Scope, take_turn
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
@@ -23,7 +23,6 @@ from unlearnkit.validation import (
     check_task,
     check_variables,
 )
-from unlearnkit.work import FORWARD
 
 _NETWORK = Recipe(epochs=30, batch_size=128, learning_rate=0.025)
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Model, Params, Poisoned, Task, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import Stopwatch
 from unlearnkit.poisoning import _canceling
 from unlearnkit.poisoning._canceling import Balance, Canceling
 from unlearnkit.poisoning._gradients import mean_gradient

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import Stopwatch
 from unlearnkit.poisoning._gradients import mean_gradient
 from unlearnkit.poisoning._matching import Match, Matching, judge_all, signed_adam, step_all
 from unlearnkit.poisoning._targets import check_targets, rows_of_class

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Model, Poisoned, Task, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import Stopwatch
 from unlearnkit.poisoning import _convex
 from unlearnkit.poisoning._split import check_share, hold_out
 from unlearnkit.poisoning.bounds import Bounds

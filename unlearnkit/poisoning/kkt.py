@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import Stopwatch
 from unlearnkit.kernels import svm
 from unlearnkit.poisoning import _convex
 from unlearnkit.poisoning._feasible import Ball, HalfSpace, furthest_within

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import FORWARD, Stopwatch
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import (
@@ -22,7 +22,6 @@ from unlearnkit.poisoning.placing import (
 )
 from unlearnkit.training import predict
 from unlearnkit.validation import check_choice, check_task, check_variables
-from unlearnkit.work import FORWARD
 
 Rule = Literal["random", "mirror", "runner_up", "adversarial"]
 

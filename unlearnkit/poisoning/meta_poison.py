@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import Stopwatch
 from unlearnkit.poisoning._split import check_share, hold_out
 from unlearnkit.poisoning._targets import check_targets, rows_of_class
 from unlearnkit.poisoning._unrolled import Scene, Unrolling, craft, make_surrogates

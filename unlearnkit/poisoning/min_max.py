@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import Stopwatch
 from unlearnkit.poisoning._feasible import Ball
 from unlearnkit.poisoning._saddle import Arena, Saddle, play
 from unlearnkit.poisoning.bounds import Bounds, check_limits

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from unlearnkit.base import Cost, Dataset, Poisoned
-from unlearnkit.files import atomic_path, sha256_of_file, write_json
+from unlearnkit.io.files import atomic_path, sha256_of_file, write_json
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.placing import FROM_SCRATCH, Placement, PoisonInfo, place
 from unlearnkit.training import fingerprint

@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from unlearnkit.base import Cost, Record
-from unlearnkit.files import as_json, numbers_from_json, write_bytes, write_json, write_text
+from unlearnkit.base import (
+    Cost,
+)
+from unlearnkit.io.files import as_json, numbers_from_json, write_bytes, write_json, write_text
 from unlearnkit.reporting.escaping import slug
+from unlearnkit.studies.records import Record
 
 _RUN, _METRICS, _CURVES = "run.json", "metrics.jsonl", "curves"
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from unlearnkit.base import Record
 from unlearnkit.reporting.escaping import (
     MISSING,
     latex_cell,
@@ -16,6 +15,7 @@ from unlearnkit.reporting.escaping import (
     markdown_name,
     one_line,
 )
+from unlearnkit.studies.records import Record
 
 
 @dataclasses.dataclass(frozen=True)

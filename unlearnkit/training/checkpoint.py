@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from unlearnkit.base import Dataset, Variables
-from unlearnkit.files import sha256_of_array, sha256_of_file, write_bytes, write_json
+from unlearnkit.io.files import sha256_of_array, sha256_of_file, write_bytes, write_json
 from unlearnkit.training.step import TrainState
 from unlearnkit.validation import named_leaves
 

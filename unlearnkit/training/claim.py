@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Dataset, Model, Normalisation, Variables
-from unlearnkit.files import sha256_of_array
+from unlearnkit.io.files import sha256_of_array
+from unlearnkit.io.text import escaped
 from unlearnkit.models import create
-from unlearnkit.text import escaped
 from unlearnkit.training.checkpoint import CheckpointError, flatten
 from unlearnkit.training.recipe import Recipe
 
@@ -89,7 +89,7 @@ class Claim(NamedTuple):
       every: steps between two checkpoints.
       matmul_precision: JAX's `jax_default_matmul_precision` while it trained.
       data: what it trained on.
-      environment: device, versions and flags; see `unlearnkit.provenance.environment`.
+      environment: device, versions and flags; see `unlearnkit.io.provenance.environment`.
       batches_sha256: the digest of the file of batch indices.
       examples_sha256: the digest of the file of `example_digests`, from which a verifier who holds
         more data finds the rows; not a part of what is verified.

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Dataset, Model, Variables
-from unlearnkit.files import sha256_of_array
+from unlearnkit.io.files import sha256_of_array
 from unlearnkit.models import MODELS, create
 from unlearnkit.training.checkpoint import fingerprint
 from unlearnkit.training.recipe import Recipe

@@ -27,9 +27,9 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo, Variables
-from unlearnkit.clock import Stopwatch
-from unlearnkit.files import read_regular_file, write_bytes, write_json
-from unlearnkit.provenance import environment
+from unlearnkit.costs import Stopwatch
+from unlearnkit.io.files import read_regular_file, write_bytes, write_json
+from unlearnkit.io.provenance import environment
 from unlearnkit.training import manifest
 from unlearnkit.training.checkpoint import (
     CheckpointWarning,

@@ -13,8 +13,8 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
-from unlearnkit.adapters import freeze_state
 from unlearnkit.base import Dataset, Model, Params, State, Variables
+from unlearnkit.models.adapters import freeze_state
 from unlearnkit.training.augmentation import flip_images, shift_images
 from unlearnkit.training.recipe import Recipe, make_optimizer
 

@@ -26,7 +26,7 @@ import numpy as np
 import safetensors
 
 from unlearnkit.base import Model
-from unlearnkit.files import read_regular_file
+from unlearnkit.io.files import read_regular_file
 from unlearnkit.training import manifest
 from unlearnkit.training.checkpoint import CheckpointError, match_arrays
 from unlearnkit.training.claim import Claim, TrajectoryError

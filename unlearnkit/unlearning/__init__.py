@@ -4,12 +4,6 @@ from typing import Any
 
 from unlearnkit.base import Unlearner
 from unlearnkit.unlearning._one_shot import SolveWarning
-from unlearnkit.unlearning.auditors import (
-    AUDITORS,
-    LinearAuditor,
-    MlpAuditor,
-    QuantileAuditor,
-)
 from unlearnkit.unlearning.boundary_expand import BoundaryExpand
 from unlearnkit.unlearning.boundary_shrink import BoundaryShrink
 from unlearnkit.unlearning.catastrophic_last_layers import CatastrophicLastLayers
@@ -27,7 +21,14 @@ from unlearnkit.unlearning.random_label import RandomLabel
 from unlearnkit.unlearning.retrain import Retrain
 from unlearnkit.unlearning.salun import SalUn
 from unlearnkit.unlearning.scrub import SCRUB_REFERENCES, Scrub
-from unlearnkit.unlearning.stackelberg import AuditorWarning, StackelbergUnlearn
+from unlearnkit.unlearning.stackelberg import (
+    AUDITORS,
+    AuditorWarning,
+    LinearAuditor,
+    MlpAuditor,
+    QuantileAuditor,
+    StackelbergUnlearn,
+)
 from unlearnkit.validation import check_known
 
 UNLEARNERS: dict[str, type[Unlearner]] = {

@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, Int
 
 from unlearnkit import kernels
 from unlearnkit.base import Dataset, Model, Params, SolveInfo, Variables
+from unlearnkit.costs import BACKWARD, HVP, JVP
 from unlearnkit.training import cross_entropy
 from unlearnkit.unlearning._one_shot import at_state
 from unlearnkit.validation import check_above, check_at_least, check_known
-from unlearnkit.work import BACKWARD, HVP, PUSH
 
 LossName = Literal["softmax", "l2"]
 CurvatureName = Literal["ggn", "hessian"]
@@ -58,7 +58,7 @@ class CurvatureSettings:
     @property
     def product_cost(self) -> float:
         """Example-gradients of one product with the curvature, an example."""
-        return PUSH + BACKWARD if self.curvature == "ggn" else HVP
+        return JVP + BACKWARD if self.curvature == "ggn" else HVP
 
     def solve_cost(self, info: SolveInfo, examples: int) -> float:
         """Returns the example-gradients of a solve: a product a step, and one at its end."""

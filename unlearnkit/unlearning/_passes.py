@@ -21,7 +21,7 @@ from unlearnkit.base import (
     UnlearnInfo,
     Variables,
 )
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import Stopwatch
 from unlearnkit.training import (
     CrossEntropy,
     Objective,

@@ -10,7 +10,7 @@ import jax
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Unlearned, UnlearnInfo, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import Stopwatch
 from unlearnkit.training import CrossEntropy, Recipe, descend, inherited
 
 DEFAULT_BATCH = 128

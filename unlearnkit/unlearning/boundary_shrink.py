@@ -10,12 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Dataset, Model, Normalisation, OnEpoch, Task, Unlearned, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import FORWARD, Stopwatch
 from unlearnkit.kernels import map_batches, margins
 from unlearnkit.unlearning._passes import descend_on_forget
 from unlearnkit.unlearning._sgd import SgdSettings, with_preparation
 from unlearnkit.validation import check_above, check_task, check_variables
-from unlearnkit.work import FORWARD
 
 Box = tuple[float, float]
 

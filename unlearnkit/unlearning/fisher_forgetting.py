@@ -14,10 +14,9 @@ from jaxtyping import Array, Float, Key
 
 from unlearnkit import kernels
 from unlearnkit.base import Cost, Model, OnEpoch, Params, Task, Unlearned, Variables
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import BACKWARD, FORWARD, Stopwatch
 from unlearnkit.unlearning._one_shot import at_state, finish
 from unlearnkit.validation import check_at_least, check_task, check_variables
-from unlearnkit.work import BACKWARD, FORWARD
 
 FISHER_OFFSET = 1e-8
 LARGEST_INVERSE, LARGEST_INVERSE_LAST_LAYER = 1e3, 1e2

@@ -22,7 +22,7 @@ from unlearnkit.base import (
     Unlearned,
     Variables,
 )
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import Stopwatch
 from unlearnkit.unlearning._curvature import CurvatureSettings
 from unlearnkit.unlearning._one_shot import finish
 from unlearnkit.validation import (

@@ -21,7 +21,7 @@ from unlearnkit.base import (
     Unlearned,
     Variables,
 )
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import Stopwatch
 from unlearnkit.kernels import risk_gradient
 from unlearnkit.training import CrossEntropy, Objective, cross_entropy
 from unlearnkit.training.step import Metrics

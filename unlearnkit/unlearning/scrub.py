@@ -21,7 +21,7 @@ from unlearnkit.base import (
     Unlearned,
     Variables,
 )
-from unlearnkit.clock import Stopwatch
+from unlearnkit.costs import FORWARD, Stopwatch
 from unlearnkit.training import (
     Objective,
     Recipe,
@@ -43,7 +43,6 @@ from unlearnkit.unlearning._passes import (
 from unlearnkit.unlearning._rewind import Rewind
 from unlearnkit.unlearning._sgd import with_preparation
 from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
-from unlearnkit.work import FORWARD
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,8 @@ from benchmarks import ntk_scrub as benchmark
 from benchmarks.accelerator.context import Context
 from benchmarks.frame import Row
 from unlearnkit.base import Model
+from unlearnkit.costs import largest_batch
 from unlearnkit.kernels import Precision
-from unlearnkit.memory import largest_batch
 from unlearnkit.unlearning import NtkScrub
 
 GIGABYTES = 20.0

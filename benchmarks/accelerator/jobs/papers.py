@@ -20,9 +20,8 @@ from unlearnkit import models
 from unlearnkit.auditing import accuracy
 from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables, concatenate
 from unlearnkit.data import RandomForget
-from unlearnkit.poison_study import poison_and_unlearn
 from unlearnkit.poisoning import PoisonWarning, TotalGradientAttack, attack_in_lanes
-from unlearnkit.study import compare
+from unlearnkit.studies import compare, poison_and_unlearn
 from unlearnkit.training import fit_many
 
 AT_ONCE = 6

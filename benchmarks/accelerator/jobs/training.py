@@ -19,7 +19,7 @@ from benchmarks.frame import Row, Timing, compare
 from unlearnkit import models
 from unlearnkit.auditing import accuracy
 from unlearnkit.base import Dataset, Model
-from unlearnkit.memory import program_flops
+from unlearnkit.costs import program_flops
 from unlearnkit.training import (
     CrossEntropy,
     Recipe,

@@ -1,0 +1,433 @@
+"""Makes a `Model` of a flax module or of two functions.
+
+The callables are frozen values that compare by the module they hold, so that two models of equal
+modules are equal and share one compilation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.errors import InvalidRngError, ModifyScopeVariableError
+from jaxtyping import Array, Key
+
+from unlearnkit.base import Model, Params, Path, State, Variables
+from unlearnkit.models.modes import Calls, Mode, arguments, choose_mode, trace_call
+
+
+def from_linen(
+    module: nn.Module,
+    *,
+    input_shape: tuple[int, ...],
+    mode: str | Mapping[str, bool] | None = None,
+    rngs: Sequence[str] = (),
+) -> Model:
+    """Returns the model of a `flax.linen` module.
+
+    Arguments of the module's `__call__` that are called `train`, `training`, `is_training`,
+    `deterministic` or `use_running_average`, or that it takes by these names from its `**kwargs`,
+    say whether it trains. The collection `params` becomes `Variables.params`, all others become
+    `Variables.state`. In training, every random-number stream that the module asks for has a key,
+    and `dropout` one of its own.
+
+    Args:
+      module: maps x [n, *input_shape] to logits [n, c].
+      input_shape: the shape of one example.
+      mode: the argument that says whether the module trains, where it is called otherwise; or the
+        arguments of the training call, as `{"inference": False}`, which evaluation gives the
+        opposite of, and `{}` for a module that is the same in training: a mode that is stated so is
+        taken at its word.
+      rngs: streams that the module uses only where `has_rng` says that they are there.
+
+    Raises:
+      ValueError: the module does not map to [n, c]; it has dropout or batch statistics that its
+        training call leaves as they are in evaluation; its evaluation draws random numbers.
+    """
+    held = _Held(module)
+
+    def calls(mode: Mode) -> Calls:
+        seen: set[type] = set()
+        with nn.intercept_methods(partial(_note, seen)):
+            shapes = jax.eval_shape(_LinenInit(held, input_shape, mode), jax.random.key(0))
+            train = _LinenApplyTrain(held, mode, tuple(rngs))
+            trace_call(train, shapes, input_shape)
+        normalises = nn.BatchNorm in seen or "batch_stats" in shapes.state
+        return Calls(shapes, train, None, nn.Dropout in seen, normalises)
+
+    try:
+        found = choose_mode(type(module).__call__, mode, calls, input_shape)
+        return _assemble(
+            _LinenInit(held, input_shape, found),
+            _LinenApply(held, found),
+            _LinenApplyTrain(held, found, tuple(rngs)),
+            input_shape,
+        )
+    except (InvalidRngError, ModifyScopeVariableError) as error:
+        raise ValueError(
+            "the module draws random numbers, or moves its statistics, in its evaluation call, "
+            "which must be a function of weights and inputs alone; name the argument that says "
+            f"whether it trains as mode='name' ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def from_nnx(
+    build: Callable[[nnx.Rngs], nnx.Module],
+    *,
+    input_shape: tuple[int, ...],
+    mode: str | Mapping[str, bool] | None = None,
+) -> Model:
+    """Returns the model of a `flax.nnx` module.
+
+    `nnx.Param` becomes `Variables.params`; every other variable but random-number state becomes
+    `Variables.state`. Training and evaluation use `module.train()` and `module.eval()`, and the
+    arguments of `__call__` that `from_linen` recognises too.
+
+    Args:
+      build: makes the module from `nnx.Rngs`, as `lambda rngs: Net(rngs=rngs)`. Pass the same
+        function each time to share compilations.
+      input_shape: the shape of one example.
+      mode: see `from_linen`.
+
+    Raises:
+      ValueError: see `from_linen`.
+    """
+    held = _Held(build)
+    parts: list[Any] = []
+
+    def built(key: Key[Array, ""]) -> Variables:
+        module = build(nnx.Rngs(key))
+        parts[:] = [module, *(part for _, part in nnx.iter_graph(module))]
+        return _NnxInit(held)(key)
+
+    shapes = jax.eval_shape(built, jax.random.key(0))
+    drops = any(isinstance(part, nnx.Dropout) and part.rate > 0 for part in parts)
+    normalises = any(isinstance(part, nnx.BatchStat) for part in parts)
+
+    def calls(mode: Mode) -> Calls:
+        train, evaluate = (partial(_call_nnx, held, mode, train) for train in (True, False))
+        return Calls(shapes, train, evaluate, drops, normalises)
+
+    found = choose_mode(type(parts[0]).__call__, mode, calls, input_shape)
+    return _assemble(
+        _NnxInit(held), _NnxApply(held, found), _NnxApplyTrain(held, found), input_shape
+    )
+
+
+def from_functions(
+    init: Callable[[Key[Array, ""]], Params],
+    apply: Callable[[Params, Array], Array],
+    *,
+    input_shape: tuple[int, ...],
+) -> Model:
+    """Returns the model of two functions of a user's own, without state.
+
+    Args:
+      init: key -> params. Nested dicts name the layers, in the order in which they were built; any
+        other pytree is one layer.
+      apply: (params, x [n, *input_shape]) -> logits [n, c].
+      input_shape: the shape of one example.
+
+    Raises:
+      ValueError: `apply` does not map to [n, c].
+    """
+    held = _Held(apply)
+    return _assemble(
+        _FunctionInit(_Held(init)), _FunctionApply(held), _FunctionApplyTrain(held), input_shape
+    )
+
+
+def freeze_state(model: Model) -> Model:
+    """Returns `model` with training mode replaced by evaluation mode.
+
+    BatchNorm then uses and keeps its running statistics, and dropout is off.
+    """
+    return model._replace(apply_train=_Frozen(model.apply))
+
+
+@runtime_checkable
+class _Init(Protocol):
+    def __call__(self, key: Key[Array, ""]) -> Variables: ...
+
+    def ordered(self, key: Key[Array, ""], order: list[Path]) -> Variables:
+        """Initialises, and appends the paths of all subtrees in the order of their definition."""
+
+
+def _assemble(
+    init: _Init, apply: Callable[..., Any], apply_train: Callable[..., Any], shape: tuple[int, ...]
+) -> Model:
+    order: list[Path] = []
+    shapes = jax.eval_shape(lambda key: init.ordered(key, order), jax.random.key(0))
+    layers = _group_layers(shapes.params, order)
+    return Model(init, apply, apply_train, layers, shape, _n_classes(apply, shapes, shape))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Held:
+    """What a user gave, so that it can be part of a static argument of `jax.jit`.
+
+    It compares by value where it can be hashed. A module with a list or an array among its
+    attributes cannot, and compares by identity: only the very same object shares a compilation.
+    """
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Held):
+            return NotImplemented
+        if self.value is other.value:
+            return True
+        return _hashes(self.value) and _hashes(other.value) and bool(self.value == other.value)
+
+    def __hash__(self) -> int:
+        return hash(self.value) if _hashes(self.value) else id(self.value)
+
+
+def _hashes(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class _Frozen:
+    apply: Callable[[Variables, Array], Array]
+
+    def __call__(self, variables: Variables, x: Array, key: Any) -> tuple[Array, State]:
+        return self.apply(variables, x), variables.state
+
+
+@dataclasses.dataclass(frozen=True)
+class _LinenInit:
+    held: _Held
+    input_shape: tuple[int, ...]
+    mode: Mode
+
+    def __call__(self, key: Key[Array, ""]) -> Variables:
+        return self.ordered(key, [])
+
+    def ordered(self, key: Key[Array, ""], order: list[Path]) -> Variables:
+        x = jnp.zeros((1, *self.input_shape))
+        variables = self.held.value.init(key, x, **arguments(self.mode, train=False))
+        order.extend(_subtrees(variables.get("params", {})))
+        return _split_collections(variables)
+
+
+@dataclasses.dataclass(frozen=True)
+class _LinenApply:
+    held: _Held
+    mode: Mode
+
+    def __call__(self, variables: Variables, x: Array) -> Array:
+        evaluation = arguments(self.mode, train=False)
+        return self.held.value.apply(_collections(variables), x, **evaluation)
+
+
+@dataclasses.dataclass(frozen=True)
+class _LinenApplyTrain:
+    held: _Held
+    mode: Mode
+    rngs: tuple[str, ...]
+
+    def __call__(self, variables: Variables, x: Array, key: Key[Array, ""]) -> tuple[Array, State]:
+        training = arguments(self.mode, train=True)
+        collections, rngs = _collections(variables), _streams(key, self.rngs)
+        module = self.held.value
+        if not variables.state:
+            return module.apply(collections, x, rngs=rngs, **training), variables.state
+        return module.apply(collections, x, rngs=rngs, mutable=list(variables.state), **training)
+
+
+def _streams(key: Key[Array, ""], named: tuple[str, ...]) -> dict[str, Key[Array, ""]]:
+    """Returns the keys of a training call; flax serves a stream without one from `params`."""
+    others = ("params", *(name for name in named if name != "dropout"))
+    return {
+        "dropout": key,
+        **{name: jax.random.fold_in(key, index) for index, name in enumerate(others)},
+    }
+
+
+def _note(seen: set[type], call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    """Runs a method of a module, and notes which layers with a training mode are there."""
+    module = context.module
+    if isinstance(module, nn.BatchNorm) or (isinstance(module, nn.Dropout) and module.rate > 0):
+        seen.add(nn.BatchNorm if isinstance(module, nn.BatchNorm) else nn.Dropout)
+    return call(*args, **kwargs)
+
+
+def _collections(variables: Variables) -> dict[str, Any]:
+    return {"params": variables.params, **variables.state}
+
+
+def _split_collections(variables: Mapping[str, Any]) -> Variables:
+    state = {name: value for name, value in variables.items() if name != "params"}
+    return Variables(variables.get("params", {}), state)
+
+
+@dataclasses.dataclass(frozen=True)
+class _NnxInit:
+    held: _Held
+
+    def __call__(self, key: Key[Array, ""]) -> Variables:
+        return self.ordered(key, [])
+
+    def ordered(self, key: Key[Array, ""], order: list[Path]) -> Variables:
+        module = self.held.value(nnx.Rngs(key))
+        _, params, _, state = _split(module)
+        pure = _pure_dict(params)
+        present = set(_subtrees(pure))
+        order.extend(path for path in _definition_order(module) if path in present)
+        return Variables(pure, _pure_dict(state))
+
+
+@dataclasses.dataclass(frozen=True)
+class _NnxApply:
+    held: _Held
+    mode: Mode
+
+    def __call__(self, variables: Variables, x: Array) -> Array:
+        return _call_nnx(self.held, self.mode, False, variables, x, jax.random.key(0))[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _NnxApplyTrain:
+    held: _Held
+    mode: Mode
+
+    def __call__(self, variables: Variables, x: Array, key: Key[Array, ""]) -> tuple[Array, State]:
+        return _call_nnx(self.held, self.mode, True, variables, x, key)
+
+
+def _call_nnx(
+    held: _Held, mode: Mode, train: bool, variables: Variables, x: Array, key: Key[Array, ""]
+) -> tuple[Array, State]:
+    module = _nnx_module(held.value, variables, key)
+    if train:
+        module.train()
+    else:
+        module.eval()
+    logits = module(x, **arguments(mode, train=train))
+    return logits, _pure_dict(_split(module)[3])
+
+
+def _nnx_module(build: Callable[..., Any], variables: Variables, key: Key[Array, ""]) -> Any:
+    """Rebuilds the module inside the trace; the arrays of the build are dead code to XLA."""
+    graph, params, rngs, state = _split(build(nnx.Rngs(key)))
+    nnx.replace_by_pure_dict(params, variables.params)
+    nnx.replace_by_pure_dict(state, variables.state)
+    return nnx.merge(graph, params, rngs, state)
+
+
+def _split(module: nnx.Module) -> tuple[Any, Any, Any, Any]:
+    """Returns the graph, the parameters, the random-number state and all other state."""
+    return nnx.split(module, nnx.Param, nnx.RngState, ...)  # type: ignore[return-value]
+
+
+def _pure_dict(state: Any) -> dict[str, Any]:
+    """Returns nested dicts with string keys; list positions, which nnx keys by int, included."""
+    return _string_keys(nnx.to_pure_dict(state))
+
+
+def _string_keys(tree: Any) -> Any:
+    if not isinstance(tree, Mapping):
+        return tree
+    return {str(name): _string_keys(value) for name, value in tree.items()}
+
+
+def _definition_order(module: Any) -> list[Path]:
+    """Lists the paths of all submodules in the order in which their attributes were set."""
+    paths: list[Path] = []
+
+    def visit(node: Any, path: Path) -> None:
+        paths.append(path)
+        if isinstance(node, nnx.Module):
+            children: Iterable[tuple[Any, Any]] = vars(node).items()
+        elif isinstance(node, (list, tuple)):
+            children = enumerate(node)
+        elif isinstance(node, dict):
+            children = node.items()
+        else:
+            return
+        for name, child in children:
+            if isinstance(child, (nnx.Module, list, tuple, dict)):
+                visit(child, (*path, str(name)))
+
+    visit(module, ())
+    return paths
+
+
+@dataclasses.dataclass(frozen=True)
+class _FunctionInit:
+    held: _Held
+
+    def __call__(self, key: Key[Array, ""]) -> Variables:
+        return Variables(self.held.value(key))
+
+    def ordered(self, key: Key[Array, ""], order: list[Path]) -> Variables:
+        params = self.held.value(key)
+        order.extend(_subtrees(params))
+        return Variables(params)
+
+
+@dataclasses.dataclass(frozen=True)
+class _FunctionApply:
+    held: _Held
+
+    def __call__(self, variables: Variables, x: Array) -> Array:
+        return self.held.value(variables.params, x)
+
+
+@dataclasses.dataclass(frozen=True)
+class _FunctionApplyTrain:
+    held: _Held
+
+    def __call__(self, variables: Variables, x: Array, key: Key[Array, ""]) -> tuple[Array, State]:
+        return self.held.value(variables.params, x), variables.state
+
+
+def _subtrees(params: Params, path: Path = ()) -> list[Path]:
+    """Lists the paths of the dicts in `params` that hold arrays directly, in insertion order."""
+    if not isinstance(params, Mapping):
+        return [()]
+    nested = [name for name, value in params.items() if isinstance(value, Mapping)]
+    own = [path] if len(nested) < len(params) else []
+    return own + [deep for name in nested for deep in _subtrees(params[name], (*path, name))]
+
+
+def _group_layers(params: Params, order: list[Path]) -> tuple[tuple[Path, ...], ...]:
+    """Groups subtrees into layers: one that holds a weight matrix or kernel begins a new layer."""
+    groups: list[list[Path]] = []
+    for path in order:
+        if not groups or _has_kernel(params, path):
+            groups.append([])
+        groups[-1].append(path)
+    return tuple(tuple(group) for group in groups)
+
+
+def _has_kernel(params: Params, path: Path) -> bool:
+    subtree = params
+    for name in path:
+        subtree = subtree[name]
+    own = subtree.values() if isinstance(subtree, Mapping) else jax.tree.leaves(subtree)
+    return any(getattr(leaf, "ndim", 0) >= 2 for leaf in own)
+
+
+def _n_classes(
+    apply: Callable[[Variables, Array], Array], shapes: Variables, input_shape: tuple[int, ...]
+) -> int:
+    x = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
+    logits = jax.eval_shape(apply, shapes, x)
+    if not hasattr(logits, "shape") or len(logits.shape) != 2 or logits.shape[0] != 2:
+        raise ValueError(
+            f"a model must map x [n, {', '.join(map(str, input_shape))}] to logits [n, c], "
+            f"but 2 examples gave {getattr(logits, 'shape', type(logits).__name__)}"
+        )
+    return int(logits.shape[1])

@@ -1,0 +1,347 @@
+"""Poisons by total gradient descent ascent (TGDA)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from unlearnkit.base import Cost, Dataset, Model, Params, Poisoned, Task, Variables
+from unlearnkit.costs import Stopwatch
+from unlearnkit.poisoning._split import check_share, hold_out
+from unlearnkit.poisoning.bounds import Bounds, Region
+from unlearnkit.poisoning.budget import Budget
+from unlearnkit.poisoning.placing import Placement, PoisonInfo, place, warn
+from unlearnkit.poisoning.total_gradient.game import (
+    Board,
+    Game,
+    Keys,
+    Side,
+    SolverName,
+    generate,
+    play_epoch,
+)
+from unlearnkit.poisoning.total_gradient.generator import (
+    Architecture,
+    Box,
+    Generator,
+    Reconstruction,
+    make_generator,
+)
+from unlearnkit.training import DivergedError, Recipe, descend
+from unlearnkit.validation import (
+    check_above,
+    check_at_least,
+    check_choice,
+    check_task,
+    check_variables,
+)
+
+_PRETRAINING = Recipe(epochs=100, batch_size=1000, optimizer="adam", learning_rate=1e-3)
+_UNSOLVED = 0.9
+"""A mean relative residual above this is no solution: x = 0 leaves 1."""
+_CHUNK = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class TotalGradientAttack:
+    """Trains a network that makes the poisons, against a defender who trains on them.
+
+    max_θ ℓ(w*(θ)),  w*(θ) = argmin_w f(θ, w):   θ <- θ + α D_θ ℓ (m steps),  D_θ ℓ = ∇_θ ℓ -
+    ∇_θw f (∇_ww f + damping I)⁻¹ ∇_w ℓ;   w <- w - β ∇_w f (n steps)
+
+    with f the cross-entropy of clean and poisoned examples in the proportion in which the defender
+    gets them, and ℓ that of clean examples held out from f. The poisons L_θ(x, y) keep the labels
+    of the examples they are made of. The defender's BatchNorm statistics stay as they are. A round
+    is one batch of each part, and an epoch of rounds is one compiled program.
+
+    Attributes:
+      budget: how many poisons; time does not depend on it.
+      bounds: within which they lie; the tanh of the generator keeps to the box.
+      placement: `add`; `perturb` with `zero_sum=True` and ε = 1 is the unlearnable form.
+      solver: `tgda`, `fr` (follow the ridge: the follower also moves along its response), `gdn`
+        (a Newton step of the follower after each of the leader's), `ugda` (gradient through
+        `unroll_steps` steps of the follower, no solve).
+      leads: `attacker`; or `defender`, who takes n total gradient steps on f before the attacker
+        takes m on ℓ(w - β ∇_w f(θ, w)).
+      zero_sum: the attacker ascends f in the place of ℓ.
+      cold_start: the defender starts each round's n steps at its trained weights.
+      epochs: passes over the clean training set.
+      batch_size: clean examples of a round, of both parts.
+      attacker_steps: m.
+      attacker_rate: α.
+      defender_steps: n.
+      defender_rate: β.
+      held_out: the attacker's share of the clean training set, in (0, 1).
+      architecture: of the generator, `mlp` or `autoencoder`.
+      hidden: widths of the hidden layers of `mlp`.
+      pretrain: how the generator learns to reconstruct; 0 epochs for none.
+      unroll_steps: k of `ugda`.
+      damping: added to the diagonal of the Hessian.
+      tol: wanted relative residual of a solve.
+      max_solve_steps: the most steps of a solve.
+
+    Source: paper 003, Algorithm 1, sections 4.2 and 5.1, equations (15) to (17), (41), (42) and
+    appendix C. We solve by MINRES where the paper's code has CG on the squared Hessian, keep the
+    held-out part out of the defender's batches where that code trains on it, give labels one-hot,
+    and pretrain the generator by Adam where the paper says gradient descent. The paper does not
+    say what an attacker that follows responds to: see `leads`. Its cold start prints
+    w <- w_pre - β ∇f for each of the n steps; we restart once a round.
+    """
+
+    budget: Budget = Budget()  # noqa: RUF009 (frozen, and so safe to share)
+    bounds: Bounds = Bounds()  # noqa: RUF009
+    placement: Placement = "add"
+    solver: SolverName = "tgda"
+    leads: Side = "attacker"
+    zero_sum: bool = False
+    cold_start: bool = False
+    epochs: int = 200
+    batch_size: int = 1000
+    attacker_steps: int = 1
+    attacker_rate: float = 0.01
+    defender_steps: int = 20
+    defender_rate: float = 0.1
+    held_out: float = 0.3
+    architecture: Architecture = "mlp"
+    hidden: tuple[int, ...] = (784, 784)
+    pretrain: Recipe = _PRETRAINING
+    unroll_steps: int = 20
+    damping: float = 1e-2
+    tol: float = 0.1
+    max_solve_steps: int = 16
+
+    def __post_init__(self) -> None:
+        check_choice("placement", self.placement, Placement)
+        check_choice("solver", self.solver, SolverName)
+        check_choice("leads", self.leads, Side)
+        check_choice("architecture", self.architecture, Architecture)
+        check_share(self.held_out)
+        if self.cold_start and self.leads == "defender":
+            raise ValueError("cold_start needs leads='attacker': a leader has no response to redo")
+        check_at_least(self, 1, "epochs", "attacker_steps", "unroll_steps", "max_solve_steps")
+        check_at_least(self, 2, "batch_size")
+        check_at_least(self, 0 if self.leads == "attacker" else 1, "defender_steps")
+        check_above(self, 0, "attacker_rate", "defender_rate", "tol")
+        check_at_least(self, 0, "damping")
+
+    def __call__(
+        self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
+    ) -> Poisoned:
+        """Returns the poisoned training set; the defender starts at `variables`.
+
+        Raises:
+          ValueError: a task or variables that do not fit the model, a batch larger than the data,
+            or bounds that exclude a training image.
+          DivergedError: a loss or a weight is no longer finite.
+        """
+        check_task(task, model)
+        check_variables(variables, model)
+        clean = task.train
+        history: dict[str, list[float]] = {}
+        with Stopwatch() as watch:
+            start = self.begin(key, model, variables, clean)
+            theta, w = start.theta, variables.params
+            for epoch in range(self.epochs):
+                theta, w, read = play_epoch(
+                    theta,
+                    w,
+                    start.setup.board,
+                    start.keys,
+                    jnp.int32(epoch),
+                    game=start.game,
+                    sizes=start.setup.sizes,
+                )
+                for name, value in read.items():
+                    history.setdefault(name, []).append(float(value))
+                refuse_divergence(history, epoch)
+            x = start.generate(theta, clean)
+        return self.finish(start, clean, x, history, watch)
+
+    def begin(
+        self, key: Key[Array, ""], model: Model, variables: Variables, clean: Dataset
+    ) -> Start:
+        """Returns what the first round needs, the generator pretrained."""
+        split_key, init_key, pretrain_key, game_key = jax.random.split(key, 4)
+        setup = self._set_up(split_key, clean, model, variables)
+        game = self._game(model, clean.size)
+        theta, pretraining = self._pretrain(init_key, pretrain_key, game, clean, setup.board)
+        clean_key, held_out_key, poison_key = jax.random.split(game_key, 3)
+        keys = (clean_key, held_out_key, poison_key)
+        return Start(setup, game, theta, keys, pretraining)
+
+    def finish(
+        self,
+        start: Start,
+        clean: Dataset,
+        x: Float[Array, "m ..."],
+        history: dict[str, list[float]],
+        watch: Stopwatch,
+    ) -> Poisoned:
+        """Returns the poisoned training set after the last round."""
+        _warn_unsolved(history)
+        setup = start.setup
+        dataset, is_poison = place(clean, x, clean.y[setup.base], setup.base, self.placement)
+        examples = start.pretraining + self._count(history, setup, start.game)
+        info = PoisonInfo(
+            setup.base,
+            self.bounds,
+            {name: jnp.asarray(values) for name, values in history.items()},
+            Cost(examples, watch.seconds, watch.compile_seconds),
+        )
+        return Poisoned(dataset, is_poison, info)
+
+    def _set_up(
+        self, key: Key[Array, ""], clean: Dataset, model: Model, variables: Variables
+    ) -> _SetUp:
+        """Returns the parts of the clean set, and the examples that the poisons are made of.
+
+        They are drawn from the defender's part as long as it lasts.
+        """
+        n = clean.size
+        if self.batch_size > n:
+            raise ValueError(
+                f"batch_size={self.batch_size} is larger than the training set ({n} examples); "
+                f"choose batch_size <= {n}"
+            )
+        m = self.budget.of(n)
+        ours, theirs = hold_out(key, n, self.held_out)
+        order = np.concatenate([ours, theirs])
+        base = jnp.asarray(np.sort(order[:m]), jnp.int32)
+        region = self.bounds.region(clean.x[base], clean.normalisation)
+        rows = order[: min(m, len(ours))]
+        board = Board(
+            clean=clean.take(ours),
+            held_out=clean.take(theirs),
+            region=region._replace(base=clean.x[rows]),
+            labels=clean.y[rows],
+            box=Box(region.low, region.high),
+            state=variables.state,
+            start=variables.params,
+        )
+        v = min(max(round(self.held_out * self.batch_size), 1), len(theirs), self.batch_size - 1)
+        b = min(self.batch_size - v, len(ours))
+        sizes = (b, v, min(len(rows), max(1, round(m / n * b))))
+        return _SetUp(board, region, base, sizes)
+
+    def _game(self, model: Model, n: int) -> Game:
+        m = self.budget.of(n)
+        weights = (n / (n + m), m / (n + m)) if self.placement == "add" else (1 - m / n, m / n)
+        generator = make_generator(
+            self.architecture,
+            tuple(model.input_shape),
+            model.n_classes,
+            hidden=self.hidden,
+            in_box=self.bounds.box is not None,
+        )
+        named = {field.name for field in dataclasses.fields(Game)}
+        shared = {k: v for k, v in _shallow(self).items() if k in named}
+        return Game(model, generator, *weights, **shared)
+
+    def _pretrain(
+        self,
+        init_key: Key[Array, ""],
+        key: Key[Array, ""],
+        game: Game,
+        clean: Dataset,
+        board: Board,
+    ) -> tuple[Params, float]:
+        fresh = jax.jit(game.generator.network.init)(init_key)
+        if self.pretrain.epochs == 0:
+            return fresh.params, 0.0
+        objective = Reconstruction(game.generator)
+        trained = descend(key, objective, self.pretrain, clean, fresh, context=board.box)
+        return trained.variables.params, trained.info.cost.example_gradients
+
+    def _count(self, history: dict[str, list[float]], setup: _SetUp, game: Game) -> float:
+        """Returns the example-gradients of the game; a poison passes through two networks."""
+        b, v, p = setup.sizes
+        board = setup.board
+        rounds = self.epochs * min(board.clean.size // b, board.held_out.size // v)
+        batch = b * (game.clean_weight > 0) + 2 * p
+        attacks = self.leads == "attacker"
+        leads, follows = self.attacker_steps, self.defender_steps
+        if not attacks:
+            leads, follows = follows, leads
+        # One step of the side that follows; the attacker's goes through a step of the defender.
+        response = batch if attacks or self.zero_sum else 3 * batch + v
+        if self.solver == "ugda":
+            return rounds * (leads * (3 * self.unroll_steps * response + v) + follows * response)
+        solves = 1 if self.solver == "tgda" else 2
+        steps = sum(history["solve_steps"]) / self.epochs  # of a round, all solves
+        products = steps + leads * (2 * solves)  # each solve: its residual, and one cross product
+        return rounds * ((2 * products + leads) * response + leads * v + follows * response)
+
+
+class _SetUp(NamedTuple):
+    """The board of the game; region and base rows of all poisons; batch sizes of a round."""
+
+    board: Board
+    region: Region
+    base: Int[Array, " m"]
+    sizes: tuple[int, int, int]
+
+
+class Start(NamedTuple):
+    """The game before its first round.
+
+    Attributes:
+      setup: its board.
+      game: its rules.
+      theta: the generator's weights.
+      keys: of the order of examples.
+      pretraining: example-gradients that the generator took.
+    """
+
+    setup: _SetUp
+    game: Game
+    theta: Params
+    keys: Keys
+    pretraining: float
+
+    def generate(self, theta: Params, clean: Dataset) -> Float[Array, "m ..."]:
+        """Returns all poisons that the generator makes."""
+        labels = clean.y[self.setup.base]
+        return _generate(
+            theta, self.setup.region, labels, self.setup.board.box, self.game.generator
+        )
+
+
+def _generate(
+    theta: Params, region: Region, labels: Int[Array, " m"], box: Box, generator: Generator
+) -> Float[Array, "m ..."]:
+    """Returns all poisons, chunk by chunk."""
+    m = labels.shape[0]
+    chunks = [np.arange(start, min(start + _CHUNK, m)) for start in range(0, m, _CHUNK)]
+    parts = [
+        generate(theta, region.take(rows), labels[rows], box, generator=generator)
+        for rows in chunks
+    ]
+    return jax.block_until_ready(jnp.concatenate(parts))
+
+
+def _shallow(attack: TotalGradientAttack) -> dict[str, Any]:
+    return {field.name: getattr(attack, field.name) for field in dataclasses.fields(attack)}
+
+
+def refuse_divergence(history: dict[str, list[float]], epoch: int) -> None:
+    """Refuses an epoch after which a loss is no longer finite."""
+    wrong = [name for name, values in history.items() if not np.isfinite(values[-1])]
+    if wrong:
+        raise DivergedError(
+            f"the game diverged in epoch {epoch + 1}: {', '.join(wrong)} not finite; lower "
+            "attacker_rate or defender_rate, or raise damping"
+        )
+
+
+def _warn_unsolved(history: dict[str, list[float]]) -> None:
+    residual = history.get("residual", [0.0])[-1]
+    if residual > _UNSOLVED:
+        warn(
+            f"the solves of the last epoch ended at a relative residual of {residual:.2f}: the "
+            "total gradient is little more than the direct one; raise damping or max_solve_steps"
+        )

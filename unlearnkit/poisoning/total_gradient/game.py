@@ -1,0 +1,279 @@
+"""The compiled part of the total gradient attack: rounds of a game between two networks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from unlearnkit.base import Dataset, Model, Params, State, Variables
+from unlearnkit.kernels import (
+    GameInfo,
+    GameSolver,
+    follow_the_ridge,
+    gradient_descent_newton,
+    tgda,
+    ugda,
+)
+from unlearnkit.poisoning.bounds import Region
+from unlearnkit.poisoning.total_gradient.generator import Box, Generator
+from unlearnkit.training import cross_entropy, epoch_batches
+
+SolverName: TypeAlias = Literal["tgda", "fr", "gdn", "ugda"]
+Side: TypeAlias = Literal["attacker", "defender"]
+
+
+Keys: TypeAlias = tuple[Key[Array, ""], Key[Array, ""], Key[Array, ""]]
+"""For the order of clean, held-out and poisoned examples."""
+
+
+class Board(NamedTuple):
+    """What the game is played on.
+
+    Attributes:
+      clean: the defender's part of the clean training set.
+      held_out: the attacker's part, disjoint from it.
+      region: [m] where the poisons of the game may lie, with the images they are made of.
+      labels: [m] of the poisons.
+      box: range of the generator.
+      state: of the defender's network, frozen.
+      start: the defender's trained weights, for a cold start.
+    """
+
+    clean: Dataset
+    held_out: Dataset
+    region: Region
+    labels: Int[Array, " m"]
+    box: Box
+    state: State
+    start: Params
+
+
+class Moves(NamedTuple):
+    """The rows of each round: [rounds, batch] of clean, held-out and poisoned examples."""
+
+    clean: Int[Array, "rounds b"]
+    held_out: Int[Array, "rounds v"]
+    poison: Int[Array, "rounds p"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Game:
+    """The rules: both players' losses, and how a round goes. Hashable, for `jax.jit`.
+
+    f(θ, w) = a CE(clean, w) + b CE(L_θ(base), w),   ℓ(w) = CE(held out, w), or f where zero-sum.
+
+    Attributes:
+      model: the defender's network.
+      generator: the attacker's.
+      clean_weight: a.
+      poison_weight: b.
+      zero_sum: whether the attacker ascends f itself.
+      solver: of the leader's step.
+      leads: who moves first, anticipating the other.
+      attacker_steps: m.
+      defender_steps: n.
+      attacker_rate: α.
+      defender_rate: β.
+      cold_start: whether the defender starts each round at its trained weights.
+      unroll_steps: k of `ugda`.
+      damping: of the Hessian.
+      tol: wanted relative residual.
+      max_solve_steps: the most steps of a solve.
+    """
+
+    model: Model
+    generator: Generator
+    clean_weight: float
+    poison_weight: float
+    zero_sum: bool
+    solver: SolverName
+    leads: Side
+    attacker_steps: int
+    defender_steps: int
+    attacker_rate: float
+    defender_rate: float
+    cold_start: bool
+    unroll_steps: int
+    damping: float
+    tol: float
+    max_solve_steps: int
+
+    def defender_loss(self, theta: Params, w: Params, board: Board) -> Float[Array, ""]:
+        """Returns f, the training loss on clean and poisoned examples in their true proportion."""
+        poisons = self.generate(theta, board)
+        loss = self.poison_weight * self._cross_entropy(w, poisons, board.labels, board)
+        if self.clean_weight == 0:
+            return loss
+        return loss + self.clean_weight * self._cross_entropy(w, *board.clean[:2], board)
+
+    def attacker_loss(self, theta: Params, w: Params, board: Board) -> Float[Array, ""]:
+        """Returns ℓ, which the attacker ascends."""
+        if self.zero_sum:
+            return self.defender_loss(theta, w, board)
+        return self._cross_entropy(w, *board.held_out[:2], board)
+
+    def generate(self, theta: Params, board: Board) -> Float[Array, "m ..."]:
+        """Returns the poisons, within their bounds."""
+        poisons = self.generator(theta, board.region.base, board.labels, board.box)
+        return board.region.project(poisons)
+
+    def step_of_leader(self) -> GameSolver:
+        """Returns the solver whose follower moves only where its rule says so, as along the ridge.
+
+        The attacker leads: its ℓ against the defender's f. The defender leads: -f against -ℓ after
+        one step of the defender. At fixed weights ℓ does not depend on the poisons, so that
+        an attacker who answers w itself has nothing to choose.
+        """
+        if self.leads == "attacker":
+            return self._solver(self.attacker_loss, self.defender_loss, self.attacker_rate)
+
+        def outer(w: Params, theta: Params, board: Board) -> Array:
+            return -self.defender_loss(theta, w, board)
+
+        def inner(w: Params, theta: Params, board: Board) -> Array:
+            return -self.anticipated(theta, w, board)
+
+        return self._solver(outer, inner, self.defender_rate)
+
+    def anticipated(self, theta: Params, w: Params, board: Board) -> Float[Array, ""]:
+        """Returns ℓ(w - β ∇_w f(θ, w)), or f where zero-sum."""
+        if self.zero_sum:
+            return self.defender_loss(theta, w, board)
+        return self.attacker_loss(theta, self._descended(theta, w, board), board)
+
+    def _descended(self, theta: Params, w: Params, board: Board) -> Params:
+        slope = jax.grad(self.defender_loss, argnums=1)(theta, w, board)
+        return jax.tree.map(lambda v, g: v - self.defender_rate * g, w, slope)
+
+    def _ascended(self, theta: Params, w: Params, board: Board) -> Params:
+        slope = jax.grad(self.anticipated)(theta, w, board)
+        return jax.tree.map(lambda v, g: v + self.attacker_rate * g, theta, slope)
+
+    def _solver(self, outer: Callable, inner: Callable, rate: float) -> GameSolver:
+        ascend, stay = optax.sgd(rate), optax.set_to_zero()
+        settings: dict[str, Any] = {
+            "damping": self.damping,
+            "tol": self.tol,
+            "max_steps": self.max_solve_steps,
+        }
+        if self.solver == "tgda":
+            return tgda(outer, inner, ascend, stay, **settings)
+        if self.solver == "fr":
+            return follow_the_ridge(outer, inner, ascend, stay, **settings)
+        if self.solver == "gdn":
+            return gradient_descent_newton(outer, inner, ascend, **settings)
+        follower_rate = self.defender_rate if self.leads == "attacker" else self.attacker_rate
+        return ugda(
+            outer,
+            inner,
+            ascend,
+            stay,
+            unroll_steps=self.unroll_steps,
+            unroll_rate=follower_rate,
+        )
+
+    def _cross_entropy(
+        self, w: Params, x: Array, y: Int[Array, " n"], board: Board
+    ) -> Float[Array, ""]:
+        return cross_entropy(self.model.apply(Variables(w, board.state), x), y)
+
+    def play_round(
+        self, theta: Params, w: Params, board: Board
+    ) -> tuple[Params, Params, dict[str, Array]]:
+        """Returns both players after a round: first the leader's steps, then the follower's."""
+        solver, attacks = self.step_of_leader(), self.leads == "attacker"
+        leader, follower = (theta, w) if attacks else (w, theta)
+        n_leader, n_follower = self.attacker_steps, self.defender_steps
+        if not attacks:
+            n_leader, n_follower = n_follower, n_leader
+        state, infos = jax.lax.scan(
+            lambda s, _: solver.step(s, board), solver.init(leader, follower), length=n_leader
+        )
+        theta, w = (state.leader, state.follower) if attacks else (state.follower, state.leader)
+        if attacks and self.cold_start:
+            w = board.start
+        if attacks:
+            w, _ = jax.lax.scan(
+                lambda v, _: (self._descended(theta, v, board), None), w, length=n_follower
+            )
+        else:
+            theta, _ = jax.lax.scan(
+                lambda t, _: (self._ascended(t, w, board), None), theta, length=n_follower
+            )
+        return theta, w, self._read(infos)
+
+    def _read(self, infos: GameInfo) -> dict[str, Array]:
+        """Returns what is kept of the leader's steps of a round."""
+        attacker, defender = infos.leader_loss[0], infos.follower_loss[0]
+        if self.leads == "defender":
+            attacker, defender = -defender, -attacker
+        read = {
+            "attacker_loss": attacker,
+            "defender_loss": defender,
+            "gradient_norm": infos.leader_gradient_norm.mean(),
+        }
+        if infos.solves:
+            first = infos.solves[0]
+            steps = jnp.stack([solve.steps.sum() for solve in infos.solves]).sum()
+            read |= {"residual": first.residual.mean(), "solve_steps": steps.astype(jnp.float32)}
+        return read
+
+
+def deal(keys: Keys, epoch: Array | int, board: Board, sizes: tuple[int, int, int]) -> Moves:
+    """Returns the rows of each round of an epoch: fresh permutations, cut into batches.
+
+    There are as many rounds as whole batches of both parts of the clean data; poisons begin anew
+    where they run out.
+    """
+    held = (board.clean.size, board.held_out.size, board.labels.shape[0])
+    parts = [epoch_batches(k, epoch, n, size) for k, n, size in zip(keys, held, sizes, strict=True)]
+    rounds = min(parts[0].shape[0], parts[1].shape[0])
+    again = jnp.arange(rounds) % parts[2].shape[0]
+    return Moves(parts[0][:rounds], parts[1][:rounds], parts[2][again])
+
+
+@partial(jax.jit, static_argnames=("game", "sizes"))
+def play_epoch(
+    theta: Params,
+    w: Params,
+    board: Board,
+    keys: Keys,
+    epoch: Int[Array, ""],
+    *,
+    game: Game,
+    sizes: tuple[int, int, int],
+) -> tuple[Params, Params, dict[str, Array]]:
+    """Returns both players after one compiled epoch of rounds, and its history, averaged."""
+
+    def body(players: tuple[Params, Params], rows: Moves) -> tuple[tuple[Params, Params], dict]:
+        dealt = board._replace(
+            clean=board.clean.take(rows.clean),
+            held_out=board.held_out.take(rows.held_out),
+            region=board.region.take(rows.poison),
+            labels=board.labels[rows.poison],
+        )
+        theta, w, read = game.play_round(*players, dealt)
+        return (theta, w), read
+
+    (theta, w), history = jax.lax.scan(body, (theta, w), deal(keys, epoch, board, sizes))
+    return theta, w, jax.tree.map(lambda values: values.mean(0), history)
+
+
+@partial(jax.jit, static_argnames="generator")
+def generate(
+    theta: Params,
+    region: Region,
+    labels: Int[Array, " m"],
+    box: Box,
+    *,
+    generator: Generator,
+) -> Float[Array, "m ..."]:
+    """Returns poisons, within their bounds."""
+    return region.project(generator(theta, region.base, labels, box))

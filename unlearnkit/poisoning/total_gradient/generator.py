@@ -1,0 +1,140 @@
+"""The leader of paper 003: a network that turns an image and its label into a poison."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, TypeAlias
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from unlearnkit.base import Dataset, Model, Params, State, Variables
+from unlearnkit.models import Conv, Images, images, mlp
+from unlearnkit.models.adapters import from_linen
+from unlearnkit.models.layers import flatten
+
+Architecture: TypeAlias = Literal["mlp", "autoencoder"]
+
+_WIDTHS = (12, 24, 48)
+
+
+class Box(NamedTuple):
+    """The range of a generated value, in the units of the network; infinite for no range."""
+
+    low: Array
+    high: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Generator:
+    """Poisons as a function of images and labels.
+
+    L_θ(x, y) = low + (high - low) (tanh(net_θ([x; onehot(y)])) + 1) / 2,   or net_θ without a box.
+
+    Attributes:
+      network: [n, d + c] -> [n, d].
+      n_classes: c.
+      in_box: whether there is one.
+    """
+
+    network: Model
+    n_classes: int
+    in_box: bool
+
+    def __call__(
+        self, params: Params, x: Float[Array, "n ..."], y: Int[Array, " n"], box: Box
+    ) -> Float[Array, "n ..."]:
+        """Returns poisons in the shape of `x`."""
+        label = jax.nn.one_hot(y, self.n_classes, dtype=x.dtype)
+        inputs = jnp.concatenate([x.reshape(x.shape[0], -1), label], axis=1)
+        raw = self.network.apply(Variables(params), inputs).reshape(x.shape)
+        if not self.in_box:
+            return raw
+        return box.low + (box.high - box.low) * (jnp.tanh(raw) + 1) / 2
+
+
+def make_generator(
+    architecture: Architecture,
+    input_shape: tuple[int, ...],
+    n_classes: int,
+    *,
+    hidden: tuple[int, ...],
+    in_box: bool,
+) -> Generator:
+    """Returns the generator for examples of one shape. Equal calls return equal generators.
+
+    Args:
+      architecture: `mlp`, or `autoencoder` of three convolutions and three transposed ones.
+      input_shape: the shape of one example.
+      n_classes: the number of classes.
+      hidden: widths of the hidden layers of `mlp`.
+      in_box: whether poisons lie in a box.
+
+    Raises:
+      ValueError: `autoencoder` for what is no image with sides divisible by 8.
+
+    Source: paper 003, section 5.1; layer sizes of its public code, which gives the label as the raw
+    integer: one-hot is the form that does not order the classes.
+    """
+    d = math.prod(input_shape)
+    if architecture == "mlp":
+        network = mlp(
+            input_shape=(d + n_classes,), n_classes=d, hidden=hidden, activation="leaky_relu"
+        )
+        return Generator(network, n_classes, in_box)
+    if len(input_shape) != 3 or input_shape[0] % 8 or input_shape[1] % 8:
+        raise ValueError(
+            f"architecture='autoencoder' needs images with sides divisible by 8, got "
+            f"{input_shape}; choose architecture='mlp'"
+        )
+    module = Autoencoder(input_shape, n_classes)
+    return Generator(from_linen(module, input_shape=(d + n_classes,)), n_classes, in_box)
+
+
+class Autoencoder(nn.Module):
+    """Three convolutions 4x4 of stride 2, three transposed ones back; the label as channels."""
+
+    input_shape: tuple[int, ...]
+    n_classes: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n k"]) -> Float[Array, "n d"]:
+        height, width, channels = self.input_shape
+        n, d = x.shape[0], height * width * channels
+        label = jnp.broadcast_to(x[:, None, None, d:], (n, height, width, self.n_classes))
+        image = x[:, :d].reshape(n, height, width, channels)
+        maps = images(jnp.concatenate([image, label], axis=-1), None)
+        for i, features in enumerate(_WIDTHS, start=1):
+            maps = Conv(features, 4, stride=2, padding=1, name=f"down{i}")(maps).map(nn.relu)
+        for i, features in enumerate((*_WIDTHS[-2::-1], channels), start=1):
+            maps = Conv(features, 4, padding=2, name=f"up{i}")(_spread(maps))
+            maps = maps.map(nn.relu) if i < len(_WIDTHS) else maps
+        return flatten(maps)
+
+
+def _spread(maps: Images) -> Images:
+    """Returns the maps with a zero between neighbours: a convolution then is a transposed one."""
+    before, height, width, after = maps.values.shape
+    wide = jnp.zeros((before, 2 * height - 1, 2 * width - 1, after), maps.values.dtype)
+    return dataclasses.replace(maps, values=wide.at[:, ::2, ::2].set(maps.values))
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstruction:
+    """The mean squared error of generated against given images, for pretraining.
+
+    L = mean (L_θ(x, y) - x)²
+    """
+
+    generator: Generator
+
+    def __call__(
+        self, params: Params, state: State, batch: Dataset, key: Key[Array, ""], context: Box
+    ) -> tuple[Float[Array, ""], tuple[State, Mapping[str, Array]]]:
+        """Returns the loss of a batch; the box is the context."""
+        loss = jnp.mean((self.generator(params, batch.x, batch.y, context) - batch.x) ** 2)
+        return loss, (state, {"loss": loss})

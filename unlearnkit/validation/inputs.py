@@ -1,0 +1,297 @@
+"""Refuses bad data before anything is traced: the value, the rule and the remedy in each message.
+
+The checks run on concrete arrays, numpy's or JAX's, where they live: an array on an accelerator is
+reduced there and only the verdict comes back.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Collection
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unlearnkit.base import Dataset, Model, Task, Variables
+from unlearnkit.validation.separability import check_logits, check_rows_alone
+from unlearnkit.validation.shared_rows import count_shared, range_of
+
+FAR = 12.0
+"""Pixels are in [0, 1]; standardised ones of a wrong name, and images with strong noise on them,
+stay below this; bytes, and the 0 to 16 of raw digits, do not."""
+SIDE = 4
+"""Of the smallest image that is recognised flattened."""
+SHARED = 0.01
+"""The share of test examples that are training examples from which it is said. The exact copies
+across the two parts of MNIST, CIFAR-10, CIFAR-100 and the like are fewer."""
+
+
+class InputWarning(UserWarning):
+    """An input that is accepted, since somebody may mean it, but is more likely a mistake."""
+
+
+def check_at_least(settings: Any, least: float, *names: str) -> None:
+    """Returns nothing; refuses attributes of `settings` that are below `least`, or NaN."""
+    for name in names:
+        value = getattr(settings, name)
+        if not value >= least:
+            raise ValueError(f"{name} must be >= {least:g}, got {value}")
+
+
+def check_above(settings: Any, bound: float, *names: str) -> None:
+    """Returns nothing; refuses attributes of `settings` that are not above `bound`."""
+    for name in names:
+        value = getattr(settings, name)
+        if not value > bound:
+            raise ValueError(f"{name} must be > {bound:g}, got {value}")
+
+
+def check_known(kind: str, value: Any, known: Collection[str]) -> None:
+    """Returns nothing; refuses a `value` that is none of the known ones."""
+    if value not in known:
+        raise ValueError(f"unknown {kind} {value!r}; known: {', '.join(known)}")
+
+
+def check_choice(name: str, value: Any, alternatives: Any) -> None:
+    """Returns nothing; refuses a `value` that is none of the `alternatives`, a `Literal`."""
+    known = get_args(alternatives)
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+
+def check_labels(y: Any, *, name: str = "dataset", n_classes: int | None = None) -> None:
+    """Returns nothing; refuses labels that are not class indices.
+
+    Args:
+      y: [n] labels.
+      name: what the message calls the data.
+      n_classes: labels must be smaller; None asks only for >= 0.
+
+    Raises:
+      TypeError: labels that are not integers (integral floats and booleans too).
+      ValueError: not one label an example, or a label outside its range.
+    """
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        raise TypeError(
+            f"labels of {name} must be integers, got {y.dtype}; "
+            "convert class indices with y.astype(numpy.int32)"
+        )
+    if y.ndim != 1:
+        raise ValueError(
+            f"labels of {name} must have shape [n], got {list(y.shape)}; "
+            "one-hot labels convert with y.argmax(axis=-1), columns with y.reshape(-1)"
+        )
+    if y.shape[0] == 0:
+        return
+    least, most = int(y.min()), int(y.max())
+    if least < 0:
+        raise ValueError(
+            f"labels of {name} must be >= 0, got {least} at index {int(y.argmin())}; "
+            "remove the examples without a label"
+        )
+    if n_classes is not None and most >= n_classes:
+        raise ValueError(
+            f"labels of {name} must be < {n_classes}, the number of classes, "
+            f"got {most} at index {int(y.argmax())}; "
+            "number the classes from 0 or build the model with more of them"
+        )
+
+
+def check_finite(x: Any, *, name: str = "dataset") -> None:
+    """Returns nothing; refuses NaN and infinity in `x`, saying where the first one stands.
+
+    Args:
+      x: an array of any shape.
+      name: what the message calls the data.
+
+    Raises:
+      ValueError: a value that is not finite.
+    """
+    on_device = isinstance(x, jax.Array)
+    finite = jnp.isfinite(x) if on_device else np.isfinite(x)
+    if bool(finite.all()):
+        return
+    where = np.argwhere(~np.asarray(finite))
+    first = tuple(int(i) for i in where[0])
+    raise ValueError(
+        f"x of {name} must be finite, got {float(x[first])} at index {first} "
+        f"({len(where)} such values); remove or repair these examples"
+    )
+
+
+def all_finite(tree: Any) -> bool:
+    """Whether no array of a pytree, of numpy or JAX, holds NaN or infinity."""
+    return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(tree))
+
+
+def check_dataset(dataset: Dataset, *, name: str = "dataset") -> None:
+    """Returns nothing; refuses a dataset that nothing can be trained on or measured with.
+
+    Args:
+      dataset: x [n, ...] and y [n], of numpy or JAX.
+      name: what the message calls it, as `forget`.
+
+    Raises:
+      TypeError: x is not floating point or y not integer.
+      ValueError: no examples, lengths that differ, labels below 0, NaN or infinity.
+
+    Warns:
+      InputWarning: pixels far outside of [0, 1] under the normalisation, as 0 … 255.
+    """
+    x, y = dataset.x, dataset.y
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"x of {name} must be floating point, got {x.dtype}; "
+            "divide uint8 pixels by 255 and apply the dataset's normalisation"
+        )
+    check_labels(y, name=name)
+    if x.ndim < 2 or x.shape[0] != y.shape[0]:
+        raise ValueError(
+            f"x of {name} must be [n, ...] with one example a label, "
+            f"got x {list(x.shape)} and y {list(y.shape)}"
+        )
+    if x.size == 0:
+        raise ValueError(f"{name} must hold at least one example, got x {list(x.shape)}")
+    check_finite(x, name=name)
+    _warn_of_range(dataset, name)
+
+
+def _warn_of_range(dataset: Dataset, name: str) -> None:
+    x, normalisation = dataset.x, dataset.normalisation
+    low, high, whole = range_of(x)
+    ends = [
+        value * std + mean
+        for value in (low, high)
+        for mean, std in zip(normalisation.mean, normalisation.std, strict=True)
+    ]
+    # Features without a shape, as ages or incomes, may be anything; many in whole numbers of
+    # 0 … 255 are flattened pixels.
+    images = x.ndim > 2 and max(map(abs, ends)) > FAR
+    bytes_in_rows = x.ndim == 2 and x.shape[1] >= SIDE**2 and whole and max(ends) > FAR
+    if images or bytes_in_rows:
+        warnings.warn(
+            f"x of {name} holds values from {low:g} to {high:g}, which the normalisation "
+            f"{normalisation.name!r} takes for pixels from {min(ends):g} to {max(ends):g}, where "
+            "0 to 1 is expected; divide pixels of 0 … 255 by 255, or give the Dataset the "
+            "normalisation of these units, as Normalisation('bytes', (0.0,), (1 / 255,))",
+            InputWarning,
+            stacklevel=3,
+        )
+
+
+def check_held_out(train: Collection[Dataset], test: Dataset, *, name: str = "test") -> None:
+    """Returns nothing; warns of held-out examples that are among the training examples.
+
+    An audit that compares what was trained on with what was not compares a thing with itself there.
+    Rows are compared by a hash of their inputs to the last bit; a percent and less is not told.
+
+    Args:
+      train: the parts of the training set.
+      test: the held-out examples.
+      name: what the message calls them.
+
+    Warns:
+      InputWarning: more than 1 % of the smaller of the two sets is in both.
+    """
+    shared, of = count_shared([test.x], [part.x for part in train])
+    if shared > SHARED * of:
+        warnings.warn(
+            f"{shared} of {of} examples are in both the {name} set and the training set "
+            f"({test.size} and {sum(part.size for part in train)} examples): what is measured on "
+            f"them is not measured on unseen data; remove the copies, or hold out other examples",
+            InputWarning,
+            stacklevel=3,
+        )
+
+
+def check_compatible(dataset: Dataset, model: Model, *, name: str = "dataset") -> None:
+    """Returns nothing; refuses data whose shape or labels the model cannot take.
+
+    Args:
+      dataset: x [n, *model.input_shape] and y [n] < model.n_classes.
+      model: the network.
+      name: what the message calls the data.
+
+    Raises:
+      ValueError: another shape of an example, or a label that has no logit.
+    """
+    shape = tuple(dataset.x.shape[1:])
+    if shape != tuple(model.input_shape):
+        raise ValueError(
+            f"an example of {name} has shape {shape}, but the model takes "
+            f"{tuple(model.input_shape)}; build the model with input_shape={shape}"
+        )
+    check_labels(dataset.y, name=name, n_classes=model.n_classes)
+
+
+def check_task(task: Task, model: Model) -> None:
+    """Returns nothing; refuses a task with a bad part, or one that the model cannot take.
+
+    Args:
+      task: all four parts hold at least one example, normalised alike.
+      model: the network.
+
+    Raises:
+      TypeError: see `check_dataset`.
+      ValueError: see `check_dataset` and `check_compatible`; parts normalised differently.
+    """
+    for name, part in task._asdict().items():
+        check_dataset(part, name=name)
+        check_compatible(part, model, name=name)
+        if part.normalisation != task.retain.normalisation:
+            raise ValueError(
+                f"{name} is normalised as {part.normalisation}, but retain as "
+                f"{task.retain.normalisation}; load both with one normalisation"
+            )
+
+
+def check_variables(variables: Variables, model: Model) -> None:
+    """Returns nothing; refuses weights of another network.
+
+    Args:
+      variables: of the structure and shapes of `model.init`.
+      model: the network.
+
+    Raises:
+      ValueError: an array that is missing, extra or of another shape, by its name; a network whose
+        output at an input depends on the other inputs of its batch, or is made of probabilities
+        (asked once a model on inputs made up for it, not of models of this library).
+    """
+    expected, found = _init_shapes(model), _named_shapes(variables)
+    wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+    if wrong:
+        first = wrong[0]
+        raise ValueError(
+            f"variables do not fit the model: {first} is {found.get(first, 'missing')}, "
+            f"the model has {expected.get(first, 'none')} ({len(wrong)} arrays differ); "
+            "use variables that this model was trained to"
+        )
+    if model.origin is None:
+        inputs = _made_up_inputs(tuple(model.input_shape))
+        check_rows_alone(model.apply, variables, inputs, what="the model in evaluation mode")
+        check_logits(model.apply, variables, inputs)
+
+
+@functools.lru_cache(maxsize=16)
+def _made_up_inputs(shape: tuple[int, ...]) -> np.ndarray:
+    """Returns three inputs of different size; whole numbers too, as tokens are."""
+    drawn = np.random.default_rng(0).uniform(0, 1, (3, *shape))
+    return (drawn * np.array([1.0, 3.0, 9.0]).reshape(3, *(1,) * len(shape))).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=64)
+def _init_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    return _named_shapes(jax.eval_shape(model.init, jax.random.key(0)))
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Returns the leaves of a pytree by their path, as `params/conv/kernel`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _named_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(leaf.shape) for name, leaf in named_leaves(tree).items()}

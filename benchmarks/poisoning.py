@@ -30,7 +30,7 @@ from unlearnkit.poisoning import (
     PoisonWarning,
     TotalGradientAttack,
 )
-from unlearnkit.poisoning.total_gradient.game import Board, Game
+from unlearnkit.poisoning.total_gradient.game import Game, GameData
 from unlearnkit.training import Recipe, fit
 
 EXAMPLES = int(os.environ.get("UNLEARNKIT_EXAMPLES", "60000"))
@@ -67,7 +67,7 @@ def round_row(task: Task, source: str) -> Row:
     model = create("mlp", hidden=(784, 784), **SHAPE)  # the peer's network: ReLU
     variables = fit(KEY, model, task.train, RECIPE).variables
     attack = TotalGradientAttack(pretrain=Recipe(epochs=0))
-    theta, board, game = deal_round(attack, model, variables, task)
+    theta, data, game = make_round(attack, model, variables, task)
     weights = torch_models.mlp_params(_layers(variables.params))
     leader = torch_models.mlp_params(_layers(theta))
 
@@ -75,7 +75,7 @@ def round_row(task: Task, source: str) -> Row:
         return torch_models.tensor(x), torch_models.tensor(np.asarray(y, np.int64))
 
     batch = torch_game.Batch(
-        pair(*board.clean[:2]), pair(*board.held_out[:2]), pair(board.region.base, board.labels)
+        pair(*data.clean[:2]), pair(*data.held_out[:2]), pair(data.region.base, data.labels)
     )
     rates = torch_game.Rates(
         game.attacker_rate, game.defender_rate, game.defender_steps, game.damping, STEPS
@@ -89,10 +89,10 @@ def round_row(task: Task, source: str) -> Row:
     moved, trained, residual = theirs()
     game = dataclasses.replace(game, tol=residual, max_solve_steps=200)
     start = variables.params
-    own_theta, own_w, read = play(theta, start, board, game=game)
+    own_theta, own_w, read = play(theta, start, data, game=game)
     timings = compare(
         {
-            "ours": lambda: play(theta, start, board, game=game),
+            "ours": lambda: play(theta, start, data, game=game),
             "torch": lambda: theirs()[2],
         }
     )
@@ -114,28 +114,28 @@ def round_row(task: Task, source: str) -> Row:
     )
 
 
-def deal_round(
+def make_round(
     attack: TotalGradientAttack, model: Model, variables: Variables, task: Task
-) -> tuple[Any, Board, Game]:
+) -> tuple[Any, GameData, Game]:
     """Returns the leader's weights, the examples of one round, and the rules."""
     clean = task.train
     setup = attack._set_up(KEY, clean, model, variables)
-    game, board = attack._game(model, clean.size), setup.board
+    game, data = attack._game(model, clean.size), setup.data
     theta = jax.jit(game.generator.network.init)(KEY).params
     b, v, p = (jnp.arange(size) for size in setup.sizes)
-    dealt = board._replace(
-        clean=board.clean.take(b),
-        held_out=board.held_out.take(v),
-        region=board.region.take(p),
-        labels=board.labels[p],
+    batch = data._replace(
+        clean=data.clean.take(b),
+        held_out=data.held_out.take(v),
+        region=data.region.take(p),
+        labels=data.labels[p],
     )
-    return theta, dealt, game
+    return theta, batch, game
 
 
 @partial(jax.jit, static_argnames="game")
-def play(theta: Any, w: Any, board: Board, *, game: Game) -> Any:
+def play(theta: Any, w: Any, data: GameData, *, game: Game) -> Any:
     """Returns both networks after a round, and what it read."""
-    return game.play_round(theta, w, board)
+    return game.play_round(theta, w, data)
 
 
 def _layers(params: Any) -> list[Any]:

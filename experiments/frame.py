@@ -28,7 +28,7 @@ Scale = Literal["smoke", "cpu", "paper"]
 """smoke: seconds, in the tests. cpu: minutes on two cores. paper: the paper's own, accelerator."""
 
 
-MISTAKES = (
+USER_ERRORS = (
     ValueError, TypeError, ImportError, OSError, RunFolderError, DivergedError, TrajectoryError
 )  # fmt: skip
 """What is told without a traceback: bad options, missing data, runs that diverge."""
@@ -43,8 +43,8 @@ def make_console() -> Console:
     return console if console.width >= _TABLE_WIDTH else Console(width=_TABLE_WIDTH)
 
 
-def tell_mistake(console: Console, error: Exception) -> int:
-    """Prints what is wrong, for one of `MISTAKES`; returns the exit code."""
+def report_error(console: Console, error: Exception) -> int:
+    """Prints what is wrong, for one of `USER_ERRORS`; returns the exit code."""
     console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
     return 2
 
@@ -91,13 +91,13 @@ class StageProgress:
         self._stage = stage
 
 
-def told_of(subject: str, on_stage: OnStage) -> OnStage:
+def prefix_stage(subject: str, on_stage: OnStage) -> OnStage:
     """Returns `on_stage` for stages of one subject, which it names before each."""
 
-    def tell(stage: str, done: int, total: int) -> None:
+    def prefixed(stage: str, done: int, total: int) -> None:
         on_stage(f"{subject}: {stage}", done, total)
 
-    return tell
+    return prefixed
 
 
 def run_to_page(work: Callable[[StageProgress], Path | None]) -> int:
@@ -106,8 +106,8 @@ def run_to_page(work: Callable[[StageProgress], Path | None]) -> int:
     try:
         with StageProgress(console) as progress:
             page = work(progress)
-    except MISTAKES as error:
-        return tell_mistake(console, error)
+    except USER_ERRORS as error:
+        return report_error(console, error)
     if page is not None:
         console.print(f"open {page}", highlight=False)
     return 0
@@ -144,8 +144,8 @@ def load_present(
 
 
 @contextlib.contextmanager
-def noted(told: list[str], kind: type[Warning]) -> Iterator[None]:
-    """Adds the text of each warning of a kind to `told`, once; others warn as ever."""
+def collect_warnings(messages: list[str], kind: type[Warning]) -> Iterator[None]:
+    """Adds the text of each warning of a kind to `messages`, once; others warn as ever."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", kind)
         show = warnings.showwarning
@@ -160,8 +160,8 @@ def noted(told: list[str], kind: type[Warning]) -> Iterator[None]:
         ) -> None:
             if not issubclass(category, kind):
                 show(message, category, filename, lineno, file, line)
-            elif str(message) not in told:
-                told.append(str(message))
+            elif str(message) not in messages:
+                messages.append(str(message))
 
         warnings.showwarning = note
         yield

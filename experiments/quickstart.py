@@ -20,12 +20,12 @@ import jax
 import tyro
 
 from experiments.frame import (
-    MISTAKES,
+    USER_ERRORS,
     Scale,
     StageProgress,
     make_console,
+    report_error,
     save_result,
-    tell_mistake,
 )
 from unlearnkit import models
 from unlearnkit.base import (
@@ -138,8 +138,8 @@ def main(config: Quickstart) -> int:
             ):
                 folder.add(record)
                 records.append(record)
-    except MISTAKES as error:
-        return tell_mistake(console, error)
+    except USER_ERRORS as error:
+        return report_error(console, error)
     settings = run["settings"]
     title = f"unlearnkit quickstart: {settings['dataset']}, forget {settings['forget']}"
     console.print(rich_table(records, title=title))

@@ -47,7 +47,7 @@ class Question(NamedTuple):
     task: Task
 
 
-def pose(
+def make_question(
     key: Key[Array, ""], setting: Forgetting, model: Model, train: Dataset, test: Dataset
 ) -> Question:
     """Returns the question. Poisons are audited by their noise alone, for it tells them apart."""
@@ -88,8 +88,8 @@ def run_seed(
       on_stage: called as the work goes on.
       forge: whether the log is forged.
     """
-    pose_key, fit_key, retrain_key, audit_key, forge_key = jax.random.split(key, 5)
-    question = pose(pose_key, setting, model, train, test)
+    question_key, fit_key, retrain_key, audit_key, forge_key = jax.random.split(key, 5)
+    question = make_question(question_key, setting, model, train, test)
     data = question.poisoned.dataset
     log = folder / "true" if forge else None
     on_stage("training the model that forgets nothing")

@@ -11,13 +11,13 @@ import jax
 
 from experiments.claims import claims_markdown, claims_table
 from experiments.frame import (
-    MISTAKES,
+    USER_ERRORS,
     Scale,
     StageProgress,
     load_result,
     make_console,
+    report_error,
     save_result,
-    tell_mistake,
 )
 from experiments.ntk_scrubbing import claims, figures
 from experiments.ntk_scrubbing.measure import Seed, run_seed
@@ -25,9 +25,9 @@ from experiments.ntk_scrubbing.setting import (
     CLASSES,
     choose_setting,
     draw_task,
+    load_data,
     make_model,
     pretrained,
-    read,
 )
 from unlearnkit.io.files import write_text
 from unlearnkit.io.provenance import provenance
@@ -115,8 +115,8 @@ def main(config: NtkScrubbing) -> int:
     path = config.results / "ntk_scrubbing" / f"{setting.dataset}-{config.scale}.json"
     try:
         run, records = load_result(path) if config.page else _run(config, setting, console)
-    except MISTAKES as error:
-        return tell_mistake(console, error)
+    except USER_ERRORS as error:
+        return report_error(console, error)
     title = f"NTK scrubbing: {run['settings']['model']} on {setting.dataset}"
     console.print(to_rich(records, title=title, columns=COLUMNS))
     if not config.page:
@@ -142,7 +142,7 @@ def _run(config: NtkScrubbing, setting: Any, console: Any) -> tuple[dict[str, An
 def _run_seeds(
     config: NtkScrubbing, setting: Any, run: dict[str, Any], progress: Any
 ) -> list[Seed]:
-    data = read(setting, config.data_dir)
+    data = load_data(setting, config.data_dir)
     model = make_model(setting.model, setting.dataset, CLASSES, config.data_dir)
     pretrain_key, run_key = jax.random.split(jax.random.key(config.seed))
     run["pretrained_on"] = data.pretrain_name

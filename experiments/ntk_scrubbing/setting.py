@@ -117,7 +117,7 @@ class Data:
     test: Dataset
 
 
-def read(setting: Setting, data_dir: Path | None) -> Data:
+def load_data(setting: Setting, data_dir: Path | None) -> Data:
     """Returns the data; CIFAR-100 pretrains where it is prepared, else the other classes do.
 
     Raises:

@@ -89,7 +89,7 @@ def study_updates(key: Key[Array, ""], setting: LeastSquares) -> dict[str, list[
     data_key, train_key, key = jax.random.split(key, 3)
     clean = draw(data_key, setting)
     trained, _ = descend(train_key, clean, jnp.zeros(setting.features), setting)
-    low = corrupt(trained, clean, setting)
+    low = corrupt_parameters(trained, clean, setting)
     found: dict[str, list[Course]] = {name: [] for name in (*WEIGHINGS, "random")}
     for repetition in range(setting.repetitions):
         base_key, rest_key, *keys = jax.random.split(jax.random.fold_in(key, repetition), 5)
@@ -151,7 +151,7 @@ def _descend(
     return jax.lax.scan(further, w, jnp.arange(1, setting.epochs))[0], slopes
 
 
-def corrupt(
+def corrupt_parameters(
     trained: Float[Array, " d"], clean: Samples, setting: LeastSquares
 ) -> Float[Array, " d"]:
     """Returns θ_low by GradPC: normalised ascent of the clean loss within a ball."""

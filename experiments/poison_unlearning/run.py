@@ -15,10 +15,10 @@ from experiments.frame import (
     Scale,
     StageProgress,
     choose_named,
+    collect_warnings,
     load_present,
-    noted,
+    prefix_stage,
     run_to_page,
-    told_of,
 )
 from experiments.poison_unlearning.grid import key_of, run_grid, save_grid
 from experiments.poison_unlearning.least_squares import study_updates
@@ -35,8 +35,8 @@ from experiments.poison_unlearning.setting import (
     Data,
     Setting,
     choose_settings,
-    read,
-    some,
+    load_data,
+    subset,
 )
 from experiments.poison_unlearning.shift import study_shift
 from unlearnkit.io.files import as_json, write_json, write_text
@@ -86,17 +86,17 @@ def _run(config: PoisonUnlearning, progress: StageProgress) -> Path:
     of_data = [part for part in chosen if part in PARTS_OF_DATA]
     for name, setting in settings.items() if of_data else ():
         data = load_present(
-            partial(read, setting, config.data_dir),
+            partial(load_data, setting, config.data_dir),
             name,
             asked=config.dataset is not None,
             on_stage=progress,
         )
         for part in of_data if data is not None else ():
-            _run_part(config, setting, part, data, told_of(f"{name}, {part}", progress))
+            _run_part(config, setting, part, data, prefix_stage(f"{name}, {part}", progress))
     for part in chosen:
         if part in PARTS_OF_SYNTHETIC:
             setting = next(iter(settings.values()))
-            _run_part(config, setting, part, None, told_of(part, progress))
+            _run_part(config, setting, part, None, prefix_stage(part, progress))
     return write_page(config.results, config.scale)
 
 
@@ -115,7 +115,7 @@ def _run_part(
         "notes": notes,
         "provenance": provenance(),
     }
-    with noted(notes, PoisonWarning):
+    with collect_warnings(notes, PoisonWarning):
         if part == "updates":
             on_stage("gradient descent on the synthetic regression", 0, 1)
             courses = study_updates(key, setting.least_squares)
@@ -155,7 +155,7 @@ def _shift(
     body_key, key = jax.random.split(key)
     on_stage("training the network whose features are used", 0, 1)
     body = fit(body_key, data.model, data.train, setting.recipe).variables
-    train = some(data.whole, setting.features)
+    train = subset(data.whole, setting.features)
     found = []
     for seed in range(setting.seeds):
         on_stage(f"poisoning features, seed {seed + 1} of {setting.seeds}", 0, 1)

@@ -245,7 +245,7 @@ class Data:
     test: Dataset
 
 
-def read(setting: Setting, data_dir: Path | None) -> Data:
+def load_data(setting: Setting, data_dir: Path | None) -> Data:
     """Returns the data, of which the same random part trains whatever the key.
 
     Raises:
@@ -256,10 +256,10 @@ def read(setting: Setting, data_dir: Path | None) -> Data:
     test = load(setting.dataset, split="test", normalisation=whole.normalisation, **where)
     told = describe(setting.dataset, **where)
     model = models.create(setting.model, input_shape=told.input_shape, n_classes=told.n_classes)
-    return Data(model, some(whole, setting.train), whole, test)
+    return Data(model, subset(whole, setting.train), whole, test)
 
 
-def some(dataset: Dataset, count: int | None) -> Dataset:
+def subset(dataset: Dataset, count: int | None) -> Dataset:
     """Returns a fixed random part of a dataset; all of it for None."""
     if count is None or count >= dataset.size:
         return dataset

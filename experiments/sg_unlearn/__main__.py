@@ -27,9 +27,9 @@ from experiments.frame import (
     StageProgress,
     choose_named,
     load_present,
+    prefix_stage,
     run_to_page,
     save_result,
-    told_of,
 )
 from experiments.sg_unlearn import figures
 from experiments.sg_unlearn.page import KINDS, make_page, result_path, write_tables
@@ -108,7 +108,7 @@ def _run_dataset(config: SgUnlearn, setting: Setting, progress: StageProgress) -
     if data is None:
         return
     key = jax.random.key(config.seed)
-    on_stage = told_of(setting.dataset, progress)
+    on_stage = prefix_stage(setting.dataset, progress)
     for index, kind in enumerate(KINDS):
         if config.part in ("all", kind):
             _compare(config, setting, kind, jax.random.fold_in(key, index), data, on_stage)

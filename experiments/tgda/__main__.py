@@ -30,9 +30,9 @@ from experiments.frame import (
     choose_named,
     load_present,
     load_result,
+    prefix_stage,
     run_to_page,
     save_result,
-    told_of,
 )
 from experiments.tgda import figures
 from experiments.tgda.page import (
@@ -113,7 +113,7 @@ def _run_target(config: Tgda, name: str, target: Target, progress: StageProgress
     if data is None:
         return
     key = jax.random.key(config.seed)
-    outcome = attack_all(key, target, data, told_of(name, progress))
+    outcome = attack_all(key, target, data, prefix_stage(name, progress))
     seconds = round(time.perf_counter() - started, 1)
     run, records = _describe(config, name, target, outcome.notes, seconds), outcome.records
     if earlier is not None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from experiments.frame import noted
+from experiments.frame import collect_warnings
 from experiments.tgda.settings import Target
 from unlearnkit import models
 from unlearnkit.auditing import accuracy
@@ -186,7 +186,7 @@ class _Run(NamedTuple):
 
     def _poison(self, notes: dict[str, list[str]]) -> Poisoned:
         defender = self.defender
-        with noted(notes.setdefault(self.name, []), PoisonWarning):
+        with collect_warnings(notes.setdefault(self.name, []), PoisonWarning):
             return self.attack(
                 jax.random.clone(self.key),
                 defender.data.model,
@@ -209,7 +209,7 @@ class _Run(NamedTuple):
             moved = defender.train(model, poisoned.dataset).accuracy
             metrics[f"drop_on_{name}"] = self.clean[name].accuracy - moved
         for number, (name, defence) in enumerate(defender.target.defences.items()):
-            with noted(notes.setdefault(self.name, []), DefenceWarning):
+            with collect_warnings(notes.setdefault(self.name, []), DefenceWarning):
                 metrics |= self._defend(name, number, defence, poisoned, trained.variables)
         return metrics
 

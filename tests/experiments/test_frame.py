@@ -2,14 +2,14 @@ import warnings
 
 import pytest
 
-from experiments.frame import noted
+from experiments.frame import collect_warnings
 
 
 def test_warnings_of_the_category_are_told_once_and_others_go_on():
     told = ["before"]
 
     def hear():
-        with noted(told, UserWarning):
+        with collect_warnings(told, UserWarning):
             for text in ("before", "first", "second", "first"):
                 warnings.warn(text, UserWarning, stacklevel=1)
             assert told == ["before", "first", "second"]  # at once

@@ -12,7 +12,7 @@ from experiments.poison_unlearning.least_squares import (
     LeastSquares,
     Samples,
     cancel,
-    corrupt,
+    corrupt_parameters,
     descend,
     draw,
     loss,
@@ -128,7 +128,7 @@ def test_canceling_is_gradient_descent_on_the_mismatch():
     )  # fmt: skip
     clean = draw(KEY, setting)
     trained, _ = descend(KEY, clean, jnp.zeros(6), setting)
-    low = corrupt(trained, clean, setting)
+    low = corrupt_parameters(trained, clean, setting)
     np.testing.assert_allclose(np.linalg.norm(low - trained), 1.0, rtol=1e-5)
     assert loss(low, clean) > loss(trained, clean) + 0.3
     base = Samples(clean.x[::4], clean.y[::4])

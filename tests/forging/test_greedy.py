@@ -32,8 +32,8 @@ def test_every_candidate_s_error_is_that_of_its_batch(b, parts, candidates):
     products = difference_products(MODEL, step, ALLOWED)
     best, scores = forger.search(KEY, products, b)
     assert scores.shape == (candidates,)
-    deck = forger.deck(40, b)
-    batches = [np.asarray(candidate(KEY, deck, i)) for i in range(candidates)]
+    plan = forger.plan(40, b)
+    batches = [np.asarray(candidate(KEY, plan, i)) for i in range(candidates)]
     assert all(len(set(batch.tolist())) == b for batch in batches)
     errors = [error_of_choice(step, ALLOWED, batch) for batch in batches]
     np.testing.assert_allclose(RATE / b * np.sqrt(scores), errors, rtol=1e-4, atol=1e-7)
@@ -64,17 +64,17 @@ def test_what_is_returned_belongs_together():
     assert isinstance(GreedyForger(), Forger)
 
 
-def test_hands_are_drawn_evenly():
+def test_combinations_are_drawn_evenly():
     forger = GreedyForger(points=40, candidates=4_000, parts=4)
-    deck = forger.deck(40, 4)  # 91,390 hands of 40 parts: drawn at random
-    assert (deck.hands, deck.deals) == (4_000, 1)
-    hands = [np.asarray(candidate(KEY, deck, i)).tolist() for i in range(0, 4_000, 4)]
-    counts = np.array(sorted(collections.Counter(itertools.chain(*hands)).values()))
+    plan = forger.plan(40, 4)  # 91,390 combinations of 40 parts: drawn at random
+    assert (plan.combinations, plan.permutations) == (4_000, 1)
+    drawn = [np.asarray(candidate(KEY, plan, i)).tolist() for i in range(0, 4_000, 4)]
+    counts = np.array(sorted(collections.Counter(itertools.chain(*drawn)).values()))
     assert len(counts) == 40
     assert counts.min() > 50  # 100 expected, of deviation 10
     assert counts.max() < 150
     pairs = collections.Counter(
-        pair for h in hands for pair in itertools.combinations(sorted(h), 2)
+        pair for c in drawn for pair in itertools.combinations(sorted(c), 2)
     )
     assert len(pairs) > 770  # of 780
 

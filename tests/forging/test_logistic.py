@@ -8,7 +8,7 @@ from softmax_regression import MODEL, draw
 from unlearnkit import models
 from unlearnkit.base import Dataset, Normalisation
 from unlearnkit.forging import GridLogisticForger, LogisticForger, SwapForger, honest_step
-from unlearnkit.forging.logistic_grid import best_changes, on_grid, pose, residual
+from unlearnkit.forging.logistic_grid import best_changes, make_problem, on_grid, residual
 from unlearnkit.models import from_functions
 
 KEY = jax.random.key(3)
@@ -121,7 +121,7 @@ def problem():
 def test_each_change_is_the_best_for_its_pixel(problem):
     step, allowed = problem
     start = allowed.take(jnp.arange(5))
-    posed, levels = pose(WIDE, step, start), on_grid(start)
+    posed, levels = make_problem(WIDE, step, start), on_grid(start)
 
     def score(changed):
         return float(jnp.sum(residual(posed, jnp.asarray(changed, jnp.float32))[0] ** 2))

@@ -18,7 +18,7 @@ from unlearnkit.poisoning import (
 )
 from unlearnkit.poisoning._convex import held_out_loss, make_binary, signs, warn_unconverged
 from unlearnkit.poisoning.kkt import Decoy, clean_gradient, solve
-from unlearnkit.poisoning.min_max import make_arena
+from unlearnkit.poisoning.min_max import make_feasible_set
 
 KEY = jax.random.key(0)
 
@@ -136,7 +136,7 @@ class TestKkt:
 
     def test_the_points_are_those_of_a_general_solver(self, problems, x64):
         clean, decoy = self.make(problems)
-        ball = make_arena(clean, 2, Bounds(), 0.9).ball
+        ball = make_feasible_set(clean, 2, Bounds(), 0.9).ball
         found = solve(clean, decoy, ball, jnp.array([4.0]), 10.0, C=0.5, steps=3000)
         pull, lean = (np.asarray(v) for v in clean_gradient(clean, decoy, 0.5))
         numbers = np.array([-6.0, 4.0])
@@ -170,7 +170,7 @@ class TestKkt:
 
     def test_the_residual_is_the_gradient_of_the_training_loss(self, problems, x64):
         clean, decoy = self.make(problems)
-        ball = make_arena(clean, 2, Bounds(), 0.9).ball
+        ball = make_feasible_set(clean, 2, Bounds(), 0.9).ball
         found = solve(clean, decoy, ball, jnp.array([4.0]), 10.0, C=0.5, steps=20)
         x = jnp.concatenate([clean.x.reshape(60, -1), found.x[0].reshape(2, -1)])
         y, weight = jnp.append(signs(clean.y), jnp.array([-1.0, 1.0])), jnp.ones(62)

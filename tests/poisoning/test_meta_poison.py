@@ -7,7 +7,7 @@ import pytest
 
 from unlearnkit.base import Variables
 from unlearnkit.poisoning import Bounds, Budget, MetaPoison
-from unlearnkit.poisoning._unrolled import Scene, craft, make_surrogates
+from unlearnkit.poisoning._unrolled import AttackData, craft, make_surrogates
 
 KEY = jax.random.key(0)
 ATTACK = MetaPoison(
@@ -22,11 +22,11 @@ ATTACK = MetaPoison(
 )
 
 
-def make_scene(problem, wanted=-1, dtype=jnp.float32):
+def make_data(problem, wanted=-1, dtype=jnp.float32):
     clean = jax.tree.map(lambda v: v.astype(dtype) if v.dtype == jnp.float32 else v, problem.clean)
     region = ATTACK.bounds.region(clean.x[:6], clean.normalisation)
     ours, theirs = clean.take(np.arange(6, 36)), clean.take(np.arange(36, 60))
-    return Scene(ours, theirs, jnp.int32(wanted), region, clean.y[:6], jnp.ones(1, dtype))
+    return AttackData(ours, theirs, jnp.int32(wanted), region, clean.y[:6], jnp.ones(1, dtype))
 
 
 def make_rules(problem, **changes):
@@ -37,16 +37,16 @@ def make_rules(problem, **changes):
 @pytest.mark.parametrize("wanted", [-1, 2])
 def test_the_gradient_goes_through_both_steps(problems, x64, wanted):
     problem = problems["any"]
-    scene, rules = make_scene(problem, wanted, jnp.float64), make_rules(problem)
+    data, rules = make_data(problem, wanted, jnp.float64), make_rules(problem)
     variables = jax.tree.map(lambda v: v.astype(jnp.float64), problem.variables)
     if wanted >= 0:  # a network that has not yet learned, so that the gap is above 0
         variables = jax.tree.map(lambda v: 0.1 * v, variables)
 
     @jax.jit
     def loss(x):
-        return rules.anticipated(x, variables, scene, KEY)
+        return rules.anticipated(x, variables, data, KEY)
 
-    x = scene.region.base + 0.01
+    x = data.region.base + 0.01
     gradient = jax.grad(loss)(x)
     assert jnp.linalg.norm(gradient) > 0
     way, h = jax.random.normal(KEY, x.shape), 1e-5
@@ -57,22 +57,22 @@ def test_the_gradient_goes_through_both_steps(problems, x64, wanted):
 def test_the_attackers_loss_against_hand_computed(problems):
     problem = problems["any"]
     rules = make_rules(problem)
-    logits = problem.model.apply(problem.variables, make_scene(problem).judged.x)
-    y = make_scene(problem).judged.y
+    logits = problem.model.apply(problem.variables, make_data(problem).judged.x)
+    y = make_data(problem).judged.y
     want = jax.nn.log_softmax(logits)[jnp.arange(len(y)), y].mean()
-    got = rules.attacker_loss(problem.variables, make_scene(problem))
+    got = rules.attacker_loss(problem.variables, make_data(problem))
     np.testing.assert_allclose(got, want, rtol=1e-5)
     z = np.asarray(logits)
     gap = np.maximum(np.maximum(z[:, 0], z[:, 2]) - z[:, 1], 0).mean()
-    got = rules.attacker_loss(problem.variables, make_scene(problem, wanted=1))
+    got = rules.attacker_loss(problem.variables, make_data(problem, wanted=1))
     np.testing.assert_allclose(got, gap, rtol=1e-5)
 
 
 def test_a_step_trains_in_the_true_proportion(problems):
     problem = problems["any"]
-    scene, rules = make_scene(problem), make_rules(problem)
-    x = scene.region.base * 0.5
-    new = rules.train(problem.variables, x, scene, KEY)
+    data, rules = make_data(problem), make_rules(problem)
+    x = data.region.base * 0.5
+    new = rules.train(problem.variables, x, data, KEY)
     row_key, _ = jax.random.split(KEY)
     rows = jax.random.randint(row_key, (20,), 0, 30)
 
@@ -81,8 +81,8 @@ def test_a_step_trains_in_the_true_proportion(problems):
             logits = problem.model.apply(Variables(w), x)
             return -jax.nn.log_softmax(logits)[jnp.arange(len(y)), y].mean()
 
-        batch = scene.clean.take(rows)
-        return 60 / 66 * mean(batch.x, batch.y) + 6 / 66 * mean(x, scene.labels)
+        batch = data.clean.take(rows)
+        return 60 / 66 * mean(batch.x, batch.y) + 6 / 66 * mean(x, data.labels)
 
     slope = jax.grad(loss)(problem.variables.params)
     for got, old, g in zip(
@@ -93,18 +93,18 @@ def test_a_step_trains_in_the_true_proportion(problems):
 
 def test_networks_are_of_all_ages_and_begin_anew(problems):
     problem = problems["any"]
-    scene, rules = make_scene(problem), make_rules(problem, horizon=6, advance_steps=2)
-    x = scene.region.base
-    surrogates = make_surrogates(x, scene, jax.random.split(KEY, 3), rules=rules)
+    data, rules = make_data(problem), make_rules(problem, horizon=6, advance_steps=2)
+    x = data.region.base
+    surrogates = make_surrogates(x, data, jax.random.split(KEY, 3), rules=rules)
     np.testing.assert_array_equal(surrogates.age, [0, 2, 4])
     memory = rules.optimizer.init(x)
-    moved, _, older, _ = craft(x, memory, surrogates, scene, KEY, rules=rules)
+    moved, _, older, _ = craft(x, memory, surrogates, data, KEY, rules=rules)
     np.testing.assert_array_equal(older.age, [2, 4, 0])
-    assert bool(scene.region.contains(moved).all())
+    assert bool(data.region.contains(moved).all())
 
     def loss(i, networks):
         one = jax.tree.map(lambda leaf: leaf[i], networks.variables)
-        return float(-rules.attacker_loss(one, scene))
+        return float(-rules.attacker_loss(one, data))
 
     assert loss(0, older) < loss(0, surrogates)
     assert loss(2, older) > loss(2, surrogates)
@@ -117,13 +117,13 @@ def test_the_poisons_lower_the_loss_that_they_descend(problems):
     clean = problem.clean
     region = ATTACK.bounds.region(clean.x[poisoned.info.base], clean.normalisation)
     labels = clean.y[poisoned.info.base]
-    scene = make_scene(problem)._replace(region=region, labels=labels)
+    data = make_data(problem)._replace(region=region, labels=labels)
     rules = ATTACK._rules(problem.model, 60, m, 30)
     keys = jax.random.split(jax.random.key(7), 8)
-    networks = make_surrogates(region.base, scene, keys, rules=rules)
+    networks = make_surrogates(region.base, data, keys, rules=rules)
 
     def mean_loss(x):
-        one = jax.vmap(lambda v: rules.anticipated(x, v, scene, KEY))
+        one = jax.vmap(lambda v: rules.anticipated(x, v, data, KEY))
         return float(one(networks.variables).mean())
 
     assert mean_loss(poisoned.dataset.x[poisoned.is_poison]) < mean_loss(region.base)

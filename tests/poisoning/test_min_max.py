@@ -13,7 +13,7 @@ from unlearnkit.base import Dataset, Variables
 from unlearnkit.poisoning import Bounds, Budget, ImprovedMinMax, LabelFlip, MinMax, PoisonWarning
 from unlearnkit.poisoning._feasible import Ball, HalfSpace, furthest, furthest_within
 from unlearnkit.poisoning._saddle import Saddle, hinge
-from unlearnkit.poisoning.min_max import make_arena
+from unlearnkit.poisoning.min_max import make_feasible_set
 from unlearnkit.training import Recipe, fit
 
 KEY = jax.random.key(0)
@@ -122,8 +122,8 @@ def make_saddle(model, **changes):
 @pytest.mark.parametrize("name", ["binary", "linear"])
 def test_the_worst_point_is_the_worst_of_box_and_sphere(problems, linear, name):
     problem = {**problems, "linear": linear}[name]
-    arena = make_arena(problem.clean, problem.model.n_classes, Bounds(), 0.9)
-    point = jax.jit(make_saddle(problem.model).worst_point)(problem.variables, arena)
+    feasible_set = make_feasible_set(problem.clean, problem.model.n_classes, Bounds(), 0.9)
+    point = jax.jit(make_saddle(problem.model).worst_point)(problem.variables, feasible_set)
     weights = np.asarray(problem.variables.params["classifier"]["kernel"], np.float64).T
     bias = np.asarray(problem.variables.params["classifier"]["bias"], np.float64)
     best = max(
@@ -134,8 +134,8 @@ def test_the_worst_point_is_the_worst_of_box_and_sphere(problems, linear, name):
             weights[j] - weights[y],
             np.zeros(16),
             np.ones(16),
-            np.asarray(arena.ball.centre[y], np.float64).ravel(),
-            float(arena.ball.radius[y]),
+            np.asarray(feasible_set.ball.centre[y], np.float64).ravel(),
+            float(feasible_set.ball.radius[y]),
         )
         for y in range(len(bias))
         for j in range(len(bias))
@@ -144,15 +144,19 @@ def test_the_worst_point_is_the_worst_of_box_and_sphere(problems, linear, name):
     np.testing.assert_allclose(point.loss, best, rtol=1e-4)
     assert float(point.x.min()) >= 0
     assert float(point.x.max()) <= 1
-    distance = jnp.linalg.norm(point.x - arena.ball.centre[point.y])
-    assert distance <= arena.ball.radius[point.y] * (1 + 1e-6)
+    distance = jnp.linalg.norm(point.x - feasible_set.ball.centre[point.y])
+    assert distance <= feasible_set.ball.radius[point.y] * (1 + 1e-6)
 
 
 def test_more_steps_climb_higher_where_the_network_is_curved(problems):
     problem = problems["any"]
-    arena = make_arena(problem.clean, 3, Bounds(), 0.9)
+    feasible_set = make_feasible_set(problem.clean, 3, Bounds(), 0.9)
     losses = [
-        float(make_saddle(problem.model, ascent_steps=k).worst_point(problem.variables, arena).loss)
+        float(
+            make_saddle(problem.model, ascent_steps=k)
+            .worst_point(problem.variables, feasible_set)
+            .loss
+        )
         for k in (1, 30)
     ]
     assert losses[1] >= losses[0]
@@ -163,13 +167,13 @@ def test_the_rounds_are_those_of_the_algorithm(problems):
     n = problem.clean.size
     attack = MinMax(Budget(count=2), burn_in=1, learning_rate=0.1, weight_decay=0.01, batch_size=n)
     poisoned = attack(KEY, *problem)
-    arena = make_arena(problem.clean, 2, Bounds(), 0.95)
+    feasible_set = make_feasible_set(problem.clean, 2, Bounds(), 0.95)
     saddle = make_saddle(problem.model, poison_weight=2 / n)
     optimizer = optax.adagrad(0.1)
     params, memory = problem.variables.params, optimizer.init(problem.variables.params)
     found = []
     for step in range(3):
-        point = saddle.worst_point(Variables(params), arena)
+        point = saddle.worst_point(Variables(params), feasible_set)
         found.append(point)
         rows = jax.random.randint(jax.random.fold_in(KEY, step), (n,), 0, n)
         batch = problem.clean.take(rows)

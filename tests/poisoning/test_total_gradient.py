@@ -23,7 +23,7 @@ from unlearnkit.poisoning import (
 )
 from unlearnkit.poisoning.placing import place
 from unlearnkit.poisoning.total_gradient.attack import _warn_unsolved
-from unlearnkit.poisoning.total_gradient.game import Board, Game, deal, play_epoch
+from unlearnkit.poisoning.total_gradient.game import Game, GameData, draw_indices, play_epoch
 from unlearnkit.poisoning.total_gradient.generator import Box, make_generator
 from unlearnkit.training import Recipe
 
@@ -36,14 +36,14 @@ ATTACK = TotalGradientAttack(
 )
 
 
-def make_board(dtype=jnp.float64):
+def make_data(dtype=jnp.float64):
     """Noisy labels, so that the cross-entropy has its minimum at finite weights."""
     x = jax.random.uniform(jax.random.key(1), (46, *SHAPE), dtype)
     y = jax.random.randint(jax.random.key(2), (46,), 0, 3)
     clean, held_out, base = (slice(0, 24), slice(24, 40), slice(40, 46))
     region = Bounds().region(x[base], UNIT)
     box = Box(region.low, region.high)
-    return Board(
+    return GameData(
         Dataset(x[clean], y[clean]), Dataset(x[held_out], y[held_out]), region, y[base], box, {}, {}
     )
 
@@ -77,12 +77,12 @@ def start(game, seed=3):
 
 
 @partial(jax.jit, static_argnums=0)
-def train_fully(game, theta, w, board):
+def train_fully(game, theta, w, data):
     """Newton's method; the softmax's null direction drops out of the pseudo-inverse."""
     flat, unravel = ravel_pytree(w)
 
     def loss(u):
-        return game.defender_loss(theta, unravel(u), board)
+        return game.defender_loss(theta, unravel(u), data)
 
     def step(_, v):
         return v - jnp.linalg.pinv(jax.hessian(loss)(v), rtol=1e-10) @ jax.grad(loss)(v)
@@ -91,15 +91,15 @@ def train_fully(game, theta, w, board):
 
 
 @partial(jax.jit, static_argnums=0)
-def play_round(game, theta, w, board):
-    return game.play_round(theta, w, board)
+def play_round(game, theta, w, data):
+    return game.play_round(theta, w, data)
 
 
 @partial(jax.jit, static_argnums=0)
-def lead(game, theta, w, board):
+def lead(game, theta, w, data):
     """Returns the leader after one step, and how it went."""
     solver = game.step_of_leader()
-    state, info = solver.step(solver.init(theta, w), board)
+    state, info = solver.step(solver.init(theta, w), data)
     return state.leader, info
 
 
@@ -107,13 +107,13 @@ def lead(game, theta, w, board):
 def test_the_gradient_is_that_of_retraining_on_the_poisons(x64, zero_sum):
     # Zero-sum, the slope to be solved for is rounding at the minimum: a few steps do.
     game = make_game(zero_sum=zero_sum, max_solve_steps=2 if zero_sum else 200)
-    board = make_board()
+    data = make_data()
     theta, w = start(game)
-    w = train_fully(game, theta, w, board)
-    slope = jax.grad(game.defender_loss, argnums=1)(theta, w, board)
+    w = train_fully(game, theta, w, data)
+    slope = jax.grad(game.defender_loss, argnums=1)(theta, w, data)
     assert max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(slope)) < 1e-12
 
-    leader, info = lead(game, theta, w, board)
+    leader, info = lead(game, theta, w, data)
     assert zero_sum or info.solves[0].converged
     flat, unravel = ravel_pytree(theta)
     ours = (ravel_pytree(leader)[0] - flat) / game.attacker_rate
@@ -121,7 +121,7 @@ def test_the_gradient_is_that_of_retraining_on_the_poisons(x64, zero_sum):
     @jax.jit
     def retrained(u, start):
         moved = unravel(u)
-        return game.attacker_loss(moved, train_fully(game, moved, start, board), board)
+        return game.attacker_loss(moved, train_fully(game, moved, start, data), data)
 
     for seed in range(3):
         way, h = jax.random.normal(jax.random.key(seed), flat.shape), 1e-4
@@ -130,17 +130,17 @@ def test_the_gradient_is_that_of_retraining_on_the_poisons(x64, zero_sum):
 
 
 def test_a_round_is_one_of_algorithm_1(x64):
-    game, board = make_game(attacker_steps=2, defender_steps=3, damping=0.1), make_board()
+    game, data = make_game(attacker_steps=2, defender_steps=3, damping=0.1), make_data()
     theta, w = start(game)
-    got_theta, got_w, read = play_round(game, theta, w, board)
-    np.testing.assert_allclose(read["attacker_loss"], game.attacker_loss(theta, w, board))
-    np.testing.assert_allclose(read["defender_loss"], game.defender_loss(theta, w, board))
+    got_theta, got_w, read = play_round(game, theta, w, data)
+    np.testing.assert_allclose(read["attacker_loss"], game.attacker_loss(theta, w, data))
+    np.testing.assert_allclose(read["defender_loss"], game.defender_loss(theta, w, data))
 
     @jax.jit
     def step_of_attacker(theta, w):
         gradient, _ = kernels.total_gradient(
-            lambda t, v: game.attacker_loss(t, v, board),
-            lambda t, v: game.defender_loss(t, v, board),
+            lambda t, v: game.attacker_loss(t, v, data),
+            lambda t, v: game.defender_loss(t, v, data),
             theta,
             w,
             damping=0.1,
@@ -151,7 +151,7 @@ def test_a_round_is_one_of_algorithm_1(x64):
 
     @jax.jit
     def step_of_defender(theta, w):
-        slope = jax.grad(lambda v: game.defender_loss(theta, v, board))(w)
+        slope = jax.grad(lambda v: game.defender_loss(theta, v, data))(w)
         return jax.tree.map(lambda v, g: v - 0.1 * g, w, slope)
 
     for _ in range(2):
@@ -164,15 +164,15 @@ def test_a_round_is_one_of_algorithm_1(x64):
 
 def test_the_defender_trains_on_the_true_proportion(x64):
     """Batches of any sizes: with one poison for four clean examples it is weighted by 1/5."""
-    game, board = make_game(), make_board()
+    game, data = make_game(), make_data()
     theta, w = start(game)
-    logits = game.model.apply(type(game.model.init(KEY))(w), board.clean.x)
-    losses = -jax.nn.log_softmax(logits)[jnp.arange(24), board.clean.y]
-    poisons = game.generate(theta, board)
+    logits = game.model.apply(type(game.model.init(KEY))(w), data.clean.x)
+    losses = -jax.nn.log_softmax(logits)[jnp.arange(24), data.clean.y]
+    poisons = game.generate(theta, data)
     bad = game.model.apply(type(game.model.init(KEY))(w), poisons)
-    bad_losses = -jax.nn.log_softmax(bad)[jnp.arange(6), board.labels]
+    bad_losses = -jax.nn.log_softmax(bad)[jnp.arange(6), data.labels]
     want = 0.8 * losses.mean() + 0.2 * bad_losses.mean()
-    np.testing.assert_allclose(game.defender_loss(theta, w, board), want)
+    np.testing.assert_allclose(game.defender_loss(theta, w, data), want)
 
 
 @pytest.fixture(scope="module")
@@ -204,26 +204,26 @@ class TestVariants:
         assert poisoned.info.cost.example_gradients > 0
 
     def test_a_cold_start_forgets_the_last_round(self, x64):
-        game, board = make_game(cold_start=True, defender_steps=1), make_board()
+        game, data = make_game(cold_start=True, defender_steps=1), make_data()
         theta, w = start(game)
         _, elsewhere = start(game, seed=9)
-        new_theta, new_w, _ = play_round(game, theta, elsewhere, board._replace(start=w))
-        slope = jax.grad(lambda v: game.defender_loss(new_theta, v, board))(w)
+        new_theta, new_w, _ = play_round(game, theta, elsewhere, data._replace(start=w))
+        slope = jax.grad(lambda v: game.defender_loss(new_theta, v, data))(w)
         want = jax.tree.map(lambda v, g: v - 0.1 * g, w, slope)
         np.testing.assert_allclose(ravel_pytree(new_w)[0], ravel_pytree(want)[0])
 
     def test_a_defender_who_leads_descends_by_its_total_gradient(self, x64):
         """Its step, and the attacker's answer to the defender's next one."""
         game = make_game(leads="defender", defender_steps=1, attacker_steps=1, damping=2.0)
-        board = make_board()
+        data = make_data()
         theta, w = start(game)
-        got_theta, got_w, _ = play_round(game, theta, w, board)
+        got_theta, got_w, _ = play_round(game, theta, w, data)
 
         @jax.jit
         def step_of_defender(theta, w):
             gradient, _ = kernels.total_gradient(
-                lambda v, t: -game.defender_loss(t, v, board),
-                lambda v, t: -game.anticipated(t, v, board),
+                lambda v, t: -game.defender_loss(t, v, data),
+                lambda v, t: -game.anticipated(t, v, data),
                 w,
                 theta,
                 damping=2.0,
@@ -238,9 +238,9 @@ class TestVariants:
         @jax.jit
         @jax.grad
         def slope(theta):
-            descent = jax.grad(game.defender_loss, 1)(theta, moved, board)
+            descent = jax.grad(game.defender_loss, 1)(theta, moved, data)
             answer = jax.tree.map(lambda v, g: v - 0.1 * g, moved, descent)
-            return game.attacker_loss(theta, answer, board)
+            return game.attacker_loss(theta, answer, data)
 
         want = jax.tree.map(lambda v, g: v + 0.05 * g, theta, slope(theta))
         np.testing.assert_allclose(ravel_pytree(got_theta)[0], ravel_pytree(want)[0], atol=1e-9)
@@ -294,19 +294,19 @@ def test_the_game_weighs_poisons_as_the_placed_dataset_does(placement, epsilon):
 def test_the_players_never_share_an_example(problems):
     problem = problems["binary"]
     setup = ATTACK._set_up(KEY, problem.clean, problem.model, problem.variables)
-    sizes = (setup.board.clean.size, setup.board.held_out.size)
+    sizes = (setup.data.clean.size, setup.data.held_out.size)
     assert sizes == (42, 18)
     rows = [
         {image.tobytes() for image in np.asarray(part.x)}
-        for part in (setup.board.clean, setup.board.held_out)
+        for part in (setup.data.clean, setup.data.held_out)
     ]
     assert not rows[0] & rows[1]
-    assert {image.tobytes() for image in np.asarray(setup.board.region.base)} <= rows[0]
-    moves = deal(tuple(jax.random.split(KEY, 3)), 0, setup.board, (10, 4, 5))
-    assert moves.clean.shape == (4, 10)
-    assert moves.held_out.shape == (4, 4)
-    assert moves.poison.shape == (4, 5)
-    assert len(set(np.ravel(moves.clean))) == 40
+    assert {image.tobytes() for image in np.asarray(setup.data.region.base)} <= rows[0]
+    indices = draw_indices(tuple(jax.random.split(KEY, 3)), 0, setup.data, (10, 4, 5))
+    assert indices.clean.shape == (4, 10)
+    assert indices.held_out.shape == (4, 4)
+    assert indices.poison.shape == (4, 5)
+    assert len(set(np.ravel(indices.clean))) == 40
 
 
 def test_pretraining_reconstructs(problems):

@@ -13,7 +13,7 @@ import pytest
 from unlearnkit import models
 from unlearnkit.base import Cost, Dataset, Task, Unlearned, UnlearnInfo
 from unlearnkit.poisoning import Budget, LabelFlip
-from unlearnkit.studies import ORIGINAL, RETRAIN, corrupt, poison_and_unlearn
+from unlearnkit.studies import ORIGINAL, RETRAIN, poison_and_train, poison_and_unlearn
 from unlearnkit.training import Recipe, fit
 from unlearnkit.unlearning import Retrain
 
@@ -73,11 +73,17 @@ def test_attack_victim_and_retrain_have_keys_of_their_own(model):
     spy = SpyAttack()
     key = jax.random.key(0)
     clean = model.init(jax.random.key(9))
-    corrupted = corrupt(key, model, clean, TASK, spy, UNTRAINED)
+    poisoned_training = poison_and_train(key, model, clean, TASK, spy, UNTRAINED)
     of_the_attack = fit(spy.keys[0], model, TRAIN, UNTRAINED).variables
     of_the_whole = fit(key, model, TRAIN, UNTRAINED).variables
     assert_all_differ(
-        [clean, corrupted.trained, corrupted.retrained.variables, of_the_attack, of_the_whole]
+        [
+            clean,
+            poisoned_training.trained,
+            poisoned_training.retrained.variables,
+            of_the_attack,
+            of_the_whole,
+        ]
     )
 
 

@@ -109,17 +109,19 @@ def loss_of(objective, batch, context=None):
 def test_objectives_of_two_sets_augment_and_smooth(change):
     other = dataclasses.replace(SHIFTED, **change)
     pair = [neg_grad_plus._Difference(sr.MODEL, recipe, 0.9, 2) for recipe in (SHIFTED, other)]
-    lessons = [scrub._Distillation(sr.MODEL, recipe, 1.0, 0.0, 2.0) for recipe in (SHIFTED, other)]
+    distillations = [
+        scrub._Distillation(sr.MODEL, recipe, 1.0, 0.0, 2.0) for recipe in (SHIFTED, other)
+    ]
     rows = IMAGES._replace(y=jnp.arange(6))
-    teaching = scrub._Teaching(IMAGES.y, jnp.zeros((6, 3)), None)
-    for objectives, batch, context in ((pair, IMAGES, None), (lessons, rows, teaching)):
+    targets = scrub._DistillTargets(IMAGES.y, jnp.zeros((6, 3)), None)
+    for objectives, batch, context in ((pair, IMAGES, None), (distillations, rows, targets)):
         one, two = (float(loss_of(objective, batch, context)) for objective in objectives)
         assert abs(one - two) > 1e-4
 
 
 def test_the_teacher_sees_what_its_student_sees():
     start = sr.weights()
-    obey = scrub._Distillation(sr.MODEL, SHIFTED, 0.0, 1.0, 2.0)
+    retain_loss = scrub._Distillation(sr.MODEL, SHIFTED, 0.0, 1.0, 2.0)
     rows = IMAGES._replace(y=jnp.arange(6))
-    teaching = scrub._Teaching(IMAGES.y, jnp.ones((6, 3)) * jnp.arange(3.0), start)
-    assert abs(float(loss_of(obey, rows, teaching))) < 1e-6
+    targets = scrub._DistillTargets(IMAGES.y, jnp.ones((6, 3)) * jnp.arange(3.0), start)
+    assert abs(float(loss_of(retain_loss, rows, targets))) < 1e-6

@@ -88,7 +88,7 @@ def test_both_passes_of_scrub_change_their_order_by_epoch():
     recipe = Recipe(batch_size=4)
     run = scrub._ScrubEpoch(Recorder(), Recorder(), recipe, forget_batch=3, max_epochs=2)
     lessons = [
-        scrub._Lesson(part, scrub._Teaching(part.y, jnp.zeros((part.size, 2)), None))
+        scrub._DistillSet(part, scrub._DistillTargets(part.y, jnp.zeros((part.size, 2)), None))
         for part in (numbered(12, 20), numbered(7))
     ]
     one, two, three = seen_by(run, recipe, scrub._Lessons(*lessons), 3)

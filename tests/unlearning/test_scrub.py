@@ -58,8 +58,8 @@ def test_three_epochs_match_the_steps_taken_by_hand(max_epochs):
             away = sr.combine((-1, divergence_gradient(w, forget.x)))
             velocity = sr.combine((0.9, velocity), (1, away))
             w = sr.combine((1, w), (-rate, velocity))
-        obey = sr.combine((0.8, sr.gradient(w, retain)), (0.5, divergence_gradient(w, retain.x)))
-        velocity = sr.combine((0.9, velocity), (1, obey))
+        toward = sr.combine((0.8, sr.gradient(w, retain)), (0.5, divergence_gradient(w, retain.x)))
+        velocity = sr.combine((0.9, velocity), (1, toward))
         w = sr.combine((1, w), (-rate, velocity))
     sr.assert_close(unlearned.variables, w, rtol=1e-4, atol=1e-5)
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from unlearnkit.base import Dataset, Model, Variables
-from unlearnkit.forging.greedy import Deck, GreedyForger, deal_batches, draw_points
+from unlearnkit.forging.greedy import GreedyForger, SubsetPlan, candidates_of, draw_points
 from unlearnkit.forging.steps import BatchLoss, honest_step
 from unlearnkit.kernels import gradient_bank
 
@@ -78,9 +78,9 @@ def search_exact(
     target, b = own.sum(0) // batch.size, batch.size
     first = np.argsort(-others.var(axis=0), kind="stable")[:coordinates]
     compared = np.ascontiguousarray(others[:, first])
-    deck = GreedyForger(points, candidates).deck(len(drawn), b)
+    plan = GreedyForger(points, candidates).plan(len(drawn), b)
     exact, nearest, left = 0, np.iinfo(np.int64).max, candidates
-    for batches in _batches(search_key, deck):
+    for batches in _batches(search_key, plan):
         if left == 0:
             break
         tried = batches[:left]
@@ -101,8 +101,8 @@ def _fixed_point(
     return np.round(np.asarray(bank, np.float64) * 2.0**bits).astype(np.int64)
 
 
-def _batches(key: Array, deck: Deck) -> Iterator[np.ndarray]:
+def _batches(key: Array, plan: SubsetPlan) -> Iterator[np.ndarray]:
     """Yields the candidates, some hundreds at a time."""
-    for deal in range(deck.deals):
-        batches = np.asarray(deal_batches(key, deck, deal))
+    for permutation in range(plan.permutations):
+        batches = np.asarray(candidates_of(key, plan, permutation))
         yield from np.array_split(batches, max(len(batches) // 500, 1))

@@ -18,8 +18,8 @@ from unlearnkit.costs import Stopwatch
 from unlearnkit.forging.steps import Step, check_forgeable, difference_products, step_error
 from unlearnkit.validation import check_at_least
 
-HANDS = 10_000
-"""Candidates a permutation of the points, at most."""
+MAX_COMBINATIONS = 10_000
+"""Candidates per permutation of the points, at most."""
 
 
 class GreedyInfo(NamedTuple):
@@ -44,7 +44,7 @@ class GreedyForger:
       K_ij = (∇ℓ_i - g)·(∇ℓ_j - g)
 
     The n gradients are computed once and K once; then a candidate costs no gradient. A permutation
-    of the points is dealt into parts of b / q examples, the sums of K over pairs of parts are taken
+    of the points is cut into parts of b / q examples, the sums of K over pairs of parts are taken
     once, and q parts make a candidate: each one is a uniformly drawn batch, as in the literature,
     and costs q² additions. Candidates of one permutation share parts and so are not independent;
     q = 1 makes them disjoint.
@@ -95,37 +95,39 @@ class GreedyForger:
         self, key: Key[Array, ""], products: Float[Array, "n n"], batch_size: int
     ) -> tuple[Int[Array, " b"], Float[Array, " M"]]:
         """Returns the best candidate's points, and 1_Sᵀ K 1_S of all candidates."""
-        deck = self.deck(products.shape[0], batch_size)
-        scores = _score(key, products, deck)[: self.candidates]
+        plan = self.plan(products.shape[0], batch_size)
+        scores = _score(key, products, plan)[: self.candidates]
         best = jnp.argmin(scores)
-        return candidate(key, deck, int(best)), scores
+        return candidate(key, plan, int(best)), scores
 
-    def deck(self, n: int, batch_size: int) -> Deck:
-        """Returns how n points are dealt into candidates."""
+    def plan(self, n: int, batch_size: int) -> SubsetPlan:
+        """Returns how n points are cut into candidates."""
         q = max(d for d in range(1, min(self.parts, batch_size) + 1) if batch_size % d == 0)
         parts = n // (batch_size // q)
-        hands = min(math.comb(parts, q), HANDS, self.candidates)
-        return Deck(n, batch_size // q, parts, q, hands, -(-self.candidates // hands))
+        combinations = min(math.comb(parts, q), MAX_COMBINATIONS, self.candidates)
+        return SubsetPlan(
+            n, batch_size // q, parts, q, combinations, -(-self.candidates // combinations)
+        )
 
 
-class Deck(NamedTuple):
-    """How points are dealt into candidates.
+class SubsetPlan(NamedTuple):
+    """How points are cut into candidates: permuted, partitioned, and parts combined.
 
     Attributes:
       points: n.
-      size: points a part.
-      parts: parts a permutation.
-      q: parts a candidate.
-      hands: candidates a permutation.
-      deals: permutations.
+      size: points per part.
+      parts: parts per permutation.
+      q: parts per candidate.
+      combinations: candidates per permutation.
+      permutations: how many.
     """
 
     points: int
     size: int
     parts: int
     q: int
-    hands: int
-    deals: int
+    combinations: int
+    permutations: int
 
 
 def draw_points(
@@ -147,37 +149,38 @@ def as_errors(scores: Float[Array, ...], step: Step) -> Float[Array, ...]:
     return step.learning_rate / step.batch_size * jnp.sqrt(jnp.maximum(scores, 0))
 
 
-def candidate(key: Key[Array, ""], deck: Deck, index: int) -> Int[Array, " b"]:
+def candidate(key: Key[Array, ""], plan: SubsetPlan, index: int) -> Int[Array, " b"]:
     """Returns the points of one candidate of a search with this key."""
-    deal, hand = divmod(index, deck.hands)
-    return deal_batches(key, deck, deal)[hand]
+    permutation, row = divmod(index, plan.combinations)
+    return candidates_of(key, plan, permutation)[row]
 
 
-def deal_batches(key: Key[Array, ""], deck: Deck, deal: int) -> Int[Array, "hands b"]:
+def candidates_of(key: Key[Array, ""], plan: SubsetPlan, permutation: int) -> Int[Array, "k b"]:
     """Returns the points of all candidates of one permutation of a search with this key."""
-    parts, hands = _deal(jax.random.fold_in(key, deal), deck)
-    return parts[hands].reshape(deck.hands, -1)
+    parts, chosen = _partition(jax.random.fold_in(key, permutation), plan)
+    return parts[chosen].reshape(plan.combinations, -1)
 
 
-def _deal(key: Array, deck: Deck) -> tuple[Int[Array, "parts size"], Int[Array, "hands q"]]:
-    order_key, hand_key = jax.random.split(key)
-    used = deck.parts * deck.size
-    parts = jax.random.permutation(order_key, deck.points)[:used].reshape(deck.parts, deck.size)
-    if deck.hands == math.comb(deck.parts, deck.q):
-        every = itertools.combinations(range(deck.parts), deck.q)
+def _partition(key: Array, plan: SubsetPlan) -> tuple[Int[Array, "parts size"], Int[Array, "k q"]]:
+    """Returns the points of each part of a permutation, and the parts of each candidate."""
+    order_key, choice_key = jax.random.split(key)
+    used = plan.parts * plan.size
+    parts = jax.random.permutation(order_key, plan.points)[:used].reshape(plan.parts, plan.size)
+    if plan.combinations == math.comb(plan.parts, plan.q):
+        every = itertools.combinations(range(plan.parts), plan.q)
         return parts, jnp.asarray(np.array(list(every), np.int32))
-    return parts, _draw_hands(hand_key, deck)
+    return parts, _draw_combinations(choice_key, plan)
 
 
-def _draw_hands(key: Array, deck: Deck) -> Int[Array, "hands q"]:
-    """Returns hands of q different parts, each set equally likely.
+def _draw_combinations(key: Array, plan: SubsetPlan) -> Int[Array, "k q"]:
+    """Returns combinations of q different parts, each set equally likely.
 
     The j-th draw is one of the parts - j that are left, counted past those already taken.
     """
-    taken = jnp.zeros((deck.hands, 0), jnp.int32)
-    for j in range(deck.q):
+    taken = jnp.zeros((plan.combinations, 0), jnp.int32)
+    for j in range(plan.q):
         drawn = jax.random.randint(
-            jax.random.fold_in(key, j), (deck.hands,), 0, deck.parts - j, jnp.int32
+            jax.random.fold_in(key, j), (plan.combinations,), 0, plan.parts - j, jnp.int32
         )
         for i in range(j):
             drawn += drawn >= taken[:, i]
@@ -185,12 +188,12 @@ def _draw_hands(key: Array, deck: Deck) -> Int[Array, "hands q"]:
     return taken
 
 
-@partial(jax.jit, static_argnames="deck")
-def _score(key: Array, products: Array, deck: Deck) -> Float[Array, " M"]:
-    def one(deal: Array) -> Array:
-        parts, hands = _deal(jax.random.fold_in(key, deal), deck)
+@partial(jax.jit, static_argnames="plan")
+def _score(key: Array, products: Array, plan: SubsetPlan) -> Float[Array, " M"]:
+    def one(permutation: Array) -> Array:
+        parts, chosen = _partition(jax.random.fold_in(key, permutation), plan)
         rows = products[parts].sum(1)
         blocks = rows[:, parts].sum(-1)
-        return blocks[hands[:, :, None], hands[:, None, :]].sum((1, 2))
+        return blocks[chosen[:, :, None], chosen[:, None, :]].sum((1, 2))
 
-    return jax.lax.map(one, jnp.arange(deck.deals)).reshape(-1)
+    return jax.lax.map(one, jnp.arange(plan.permutations)).reshape(-1)

@@ -92,7 +92,7 @@ class GridLogisticForger:
                 raise ValueError("start must be a forger whose labels are classes")
             descended = self._descend(model, step, first)
             reached = step_error(model, step, descended)
-            problem, start = pose(model, step, first), on_grid(descended)
+            problem, start = make_problem(model, step, first), on_grid(descended)
             with jax.default_matmul_precision("highest"):
                 levels, errors = search(problem, start, rounds=self.rounds)
             pixels = (levels / LEVELS).reshape(first.x.shape)
@@ -138,7 +138,7 @@ class Problem(NamedTuple):
     scale: Float[Array, " d"]
 
 
-def pose(model: Model, step: Step, batch: Dataset) -> Problem:
+def make_problem(model: Model, step: Step, batch: Dataset) -> Problem:
     """Returns the problem of a batch with these labels taking `step`."""
     affine, (kernel, intercept) = read_affine(model, step.variables), read_gradient(step)
     shape, normalisation = batch.x.shape[1:], batch.normalisation

@@ -36,7 +36,7 @@ class Binary(NamedTuple):
     held_out_signs: Float[Array, " v"]
 
 
-class Told(NamedTuple):
+class SolveDiagnostics(NamedTuple):
     """How the defender's training went before a move: whether it converged, and its steps."""
 
     converged: Bool[Array, ""]
@@ -103,7 +103,7 @@ def held_out_loss(
     *,
     C: float,
     loss: Loss,
-) -> tuple[Float[Array, ""], Told]:
+) -> tuple[Float[Array, ""], SolveDiagnostics]:
     """Returns the mean held-out loss of the classifier trained on clean examples and poisons.
 
     ℓ = mean l(y (w*·x + b*)) on held-out examples, (w*, b*) = argmin 1/2 ‖w‖² + C Σ s_i l_i
@@ -124,8 +124,8 @@ def held_out_loss(
     weights = jnp.concatenate([jnp.full_like(binary.signs, binary.share), weight])
     solution = svm(features, labels, C=C, loss=loss, sample_weight=weights)
     margins = binary.held_out_signs * solution.decision(binary.held_out)
-    told = Told(solution.info.converged, solution.info.steps)
-    return margin_loss(margins, loss).mean(), told
+    diagnostics = SolveDiagnostics(solution.info.converged, solution.info.steps)
+    return margin_loss(margins, loss).mean(), diagnostics
 
 
 @partial(jax.jit, static_argnames=("C", "loss", "steps", "step_size"))
@@ -141,15 +141,17 @@ def move(
     loss: Loss,
     steps: int,
     step_size: float,
-) -> tuple[Float[Array, "m ..."], tuple[Float[Array, " steps"], Told]]:
+) -> tuple[Float[Array, "m ..."], tuple[Float[Array, " steps"], SolveDiagnostics]]:
     """Returns the poisons after those of `rows` were moved, the defender trained anew each time."""
 
-    def objective(moving: Array) -> tuple[Array, Told]:
+    def objective(moving: Array) -> tuple[Array, SolveDiagnostics]:
         return held_out_loss(x.at[rows].set(moving), x_signs, weight, binary, C=C, loss=loss)
 
     with jax.default_matmul_precision("highest"):
-        moved, told = climb(objective, x[rows], region.take(rows), steps=steps, step_size=step_size)
-    return x.at[rows].set(moved), told
+        moved, history = climb(
+            objective, x[rows], region.take(rows), steps=steps, step_size=step_size
+        )
+    return x.at[rows].set(moved), history
 
 
 def warn_unconverged(converged: Bool[np.ndarray, " k"]) -> None:

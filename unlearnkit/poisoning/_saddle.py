@@ -15,7 +15,7 @@ from unlearnkit.base import Dataset, Model, Params, State, Variables
 from unlearnkit.poisoning._feasible import Ball, HalfSpace, furthest, furthest_within
 
 
-class Arena(NamedTuple):
+class FeasibleSet(NamedTuple):
     """Where poisons may lie.
 
     Attributes:
@@ -60,7 +60,7 @@ class Saddle:
     ascent_steps: int
     tau: float
 
-    def worst_point(self, variables: Variables, arena: Arena) -> Point:
+    def worst_point(self, variables: Variables, feasible_set: FeasibleSet) -> Point:
         """Returns the feasible point of the largest hinge loss, over all labels.
 
         For each label y and each other class j, max z_j(x) - z_y(x) by Frank-Wolfe from the centre
@@ -69,16 +69,18 @@ class Saddle:
         """
         c = self.model.n_classes
         y, j = (pairs.ravel() for pairs in jnp.meshgrid(*[jnp.arange(c)] * 2, indexing="ij"))
-        points = jax.lax.map(lambda pair: self._climb(variables, arena, *pair), (y, j))
+        points = jax.lax.map(lambda pair: self._climb(variables, feasible_set, *pair), (y, j))
         tolerance = 1e-4 * (1 + self.tau)
         # Those that the decoy allows come first, then those that it minds least.
         excess = jnp.maximum(points.decoy_loss - self.tau - tolerance, 0)
-        excess = jnp.where((y == j) | ~arena.present[y], jnp.inf, excess)
+        excess = jnp.where((y == j) | ~feasible_set.present[y], jnp.inf, excess)
         best = jnp.argmax(jnp.where(excess == excess.min(), points.loss, -jnp.inf))
         return jax.tree.map(lambda leaf: leaf[best], points)
 
-    def _climb(self, variables: Variables, arena: Arena, y: Array, j: Array) -> Point:
-        ball = arena.ball._replace(centre=arena.ball.centre[y], radius=arena.ball.radius[y])
+    def _climb(self, variables: Variables, feasible_set: FeasibleSet, y: Array, j: Array) -> Point:
+        ball = feasible_set.ball._replace(
+            centre=feasible_set.ball.centre[y], radius=feasible_set.ball.radius[y]
+        )
 
         def gap(x: Array) -> Array:
             logits = self._logits(variables, x)
@@ -86,17 +88,17 @@ class Saddle:
 
         def step(x: Array, k: Array) -> tuple[Array, None]:
             way = jax.grad(gap)(x)
-            if arena.decoy is None:
+            if feasible_set.decoy is None:
                 corner = furthest(way, ball)
             else:
-                corner, _ = furthest_within(way, ball, self._allowed(arena.decoy, x, y))
+                corner, _ = furthest_within(way, ball, self._allowed(feasible_set.decoy, x, y))
             return x + 2 / (k + 2) * (corner - x), None
 
         x, _ = jax.lax.scan(step, ball.centre, jnp.arange(self.ascent_steps, dtype=float))
         x = jnp.clip(x, ball.low, ball.high)
         decoy_loss = jnp.zeros(())
-        if arena.decoy is not None:
-            decoy_loss = hinge(self._logits(arena.decoy, x)[None], y[None])[0]
+        if feasible_set.decoy is not None:
+            decoy_loss = hinge(self._logits(feasible_set.decoy, x)[None], y[None])[0]
         return Point(x, y, hinge(self._logits(variables, x)[None], y[None])[0], decoy_loss)
 
     def _allowed(self, decoy: Variables, x: Array, y: Array) -> HalfSpace:
@@ -138,7 +140,7 @@ def hinge(logits: Float[Array, "n c"], y: Int[Array, " n"]) -> Float[Array, " n"
 def play(
     variables: Variables,
     clean: Dataset,
-    arena: Arena,
+    feasible_set: FeasibleSet,
     key: Key[Array, ""],
     *,
     saddle: Saddle,
@@ -155,7 +157,7 @@ def play(
 
     def body(carry: tuple[Params, Any], step: Array) -> tuple[tuple[Params, Any], Any]:
         params, memory = carry
-        point = saddle.worst_point(Variables(params, variables.state), arena)
+        point = saddle.worst_point(Variables(params, variables.state), feasible_set)
         drawn = jax.random.randint(
             jax.random.fold_in(key, step), (saddle.batch_size,), 0, clean.size
         )

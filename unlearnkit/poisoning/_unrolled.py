@@ -16,7 +16,7 @@ from unlearnkit.poisoning.bounds import Region
 from unlearnkit.training import cross_entropy
 
 
-class Scene(NamedTuple):
+class AttackData(NamedTuple):
     """What the poisons are made against.
 
     Attributes:
@@ -63,31 +63,31 @@ class Unrolling:
     optimizer: Any
 
     def anticipated(
-        self, x: Float[Array, "m ..."], variables: Variables, scene: Scene, key: Key[Array, ""]
+        self, x: Float[Array, "m ..."], variables: Variables, data: AttackData, key: Key[Array, ""]
     ) -> Float[Array, ""]:
         """Returns what the attacker descends: its loss, averaged over the K steps of a network."""
         losses = []
         for k in range(self.unroll_steps):  # few, and convolutions are slow in a loop's body
-            variables = self.train(variables, x, scene, jax.random.fold_in(key, k))
-            losses.append(self.attacker_loss(variables, scene))
+            variables = self.train(variables, x, data, jax.random.fold_in(key, k))
+            losses.append(self.attacker_loss(variables, data))
         return jnp.stack(losses).mean()
 
-    def attacker_loss(self, variables: Variables, scene: Scene) -> Float[Array, ""]:
+    def attacker_loss(self, variables: Variables, data: AttackData) -> Float[Array, ""]:
         """Returns -CE of what is judged, or max(0, max_{j≠a} z_j - z_a) for the wanted class a."""
-        logits = self.model.apply(variables, scene.judged.x)
-        wanted = jnp.arange(logits.shape[1]) == scene.wanted
+        logits = self.model.apply(variables, data.judged.x)
+        wanted = jnp.arange(logits.shape[1]) == data.wanted
         other = jnp.where(wanted, -jnp.inf, logits).max(1)
         gap = jnp.maximum(other - jnp.where(wanted, logits, 0).sum(1), 0).mean()
-        return jnp.where(scene.wanted >= 0, gap, -cross_entropy(logits, scene.judged.y))
+        return jnp.where(data.wanted >= 0, gap, -cross_entropy(logits, data.judged.y))
 
     def train(
-        self, variables: Variables, x: Float[Array, "m ..."], scene: Scene, key: Key[Array, ""]
+        self, variables: Variables, x: Float[Array, "m ..."], data: AttackData, key: Key[Array, ""]
     ) -> Variables:
         """Returns a network after one step of SGD on a batch of clean examples and all poisons."""
         row_key, dropout_key = jax.random.split(key)
-        rows = jax.random.randint(row_key, (self.batch_size,), 0, scene.clean.size)
-        inputs = jnp.concatenate([scene.clean.x[rows], x])
-        labels = jnp.concatenate([scene.clean.y[rows], scene.labels])
+        rows = jax.random.randint(row_key, (self.batch_size,), 0, data.clean.size)
+        inputs = jnp.concatenate([data.clean.x[rows], x])
+        labels = jnp.concatenate([data.clean.y[rows], data.labels])
 
         def loss(params: Params) -> tuple[Array, State]:
             logits, state = self.model.apply_train(
@@ -104,7 +104,7 @@ class Unrolling:
 
 @partial(jax.jit, static_argnames="rules")
 def make_surrogates(
-    x: Float[Array, "m ..."], scene: Scene, keys: Key[Array, " k"], *, rules: Unrolling
+    x: Float[Array, "m ..."], data: AttackData, keys: Key[Array, " k"], *, rules: Unrolling
 ) -> Surrogates:
     """Returns fresh networks, the i-th of k trained for i/k of the horizon."""
     k = keys.shape[0]
@@ -115,7 +115,7 @@ def make_surrogates(
         init_key, train_key = jax.random.split(key)
 
         def step(i: Array, variables: Variables) -> Variables:
-            return rules.train(variables, x, scene, jax.random.fold_in(train_key, i))
+            return rules.train(variables, x, data, jax.random.fold_in(train_key, i))
 
         return jax.lax.fori_loop(0, age, step, rules.model.init(init_key))
 
@@ -127,7 +127,7 @@ def craft(
     x: Float[Array, "m ..."],
     memory: Any,
     surrogates: Surrogates,
-    scene: Scene,
+    data: AttackData,
     key: Key[Array, ""],
     *,
     rules: Unrolling,
@@ -143,11 +143,11 @@ def craft(
         surrogate, own_key = part
         unroll_key, train_key, init_key = jax.random.split(own_key, 3)
         value, slope = jax.value_and_grad(rules.anticipated)(
-            x, surrogate.variables, scene, unroll_key
+            x, surrogate.variables, data, unroll_key
         )
 
         def step(i: Array, variables: Variables) -> Variables:
-            return rules.train(variables, x, scene, jax.random.fold_in(train_key, i))
+            return rules.train(variables, x, data, jax.random.fold_in(train_key, i))
 
         older = jax.lax.fori_loop(0, rules.advance_steps, step, surrogate.variables)
         age = surrogate.age + rules.advance_steps
@@ -157,4 +157,4 @@ def craft(
 
     values, slopes, surrogates = jax.lax.map(one, (surrogates, jax.random.split(key, k)))
     updates, memory = rules.optimizer.update(slopes.mean(0), memory)
-    return scene.region.project(x + updates * scene.unit), memory, surrogates, values.mean()
+    return data.region.project(x + updates * data.unit), memory, surrogates, values.mean()

@@ -11,7 +11,7 @@ from jaxtyping import Array, Key
 from unlearnkit.base import Model, Poisoned, Task, Variables
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.label_flip import LabelFlip
-from unlearnkit.poisoning.min_max import MinMax, make_arena
+from unlearnkit.poisoning.min_max import MinMax, make_feasible_set
 from unlearnkit.poisoning.placing import warn
 from unlearnkit.training import Recipe, fit
 from unlearnkit.validation import check_task, check_variables
@@ -59,7 +59,7 @@ class ImprovedMinMax(MinMax):
         check_variables(variables, model)
         clean = task.train
         self.budget.of(clean.size)
-        arena = make_arena(clean, model.n_classes, self.bounds, self.sphere)
+        feasible_set = make_feasible_set(clean, model.n_classes, self.bounds, self.sphere)
         flip_key, fit_key, play_key = jax.random.split(key, 3)
         flipped = self.decoy(flip_key, model, variables, task)
         trained = fit(fit_key, model, flipped.dataset, self.recipe)
@@ -68,7 +68,7 @@ class ImprovedMinMax(MinMax):
             model,
             variables,
             clean,
-            arena._replace(decoy=trained.variables),
+            feasible_set._replace(decoy=trained.variables),
             tau=self.tau,
             spent=trained.info.cost,
         )

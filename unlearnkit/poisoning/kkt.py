@@ -19,7 +19,7 @@ from unlearnkit.poisoning._feasible import Ball, HalfSpace, furthest_within
 from unlearnkit.poisoning.bounds import Bounds, check_limits
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.label_flip import LabelFlip
-from unlearnkit.poisoning.min_max import make_arena
+from unlearnkit.poisoning.min_max import make_feasible_set
 from unlearnkit.poisoning.placing import FROM_SCRATCH, PoisonInfo, place, warn
 from unlearnkit.validation import check_at_least, check_task, check_variables
 
@@ -77,8 +77,8 @@ class KktAttack:
         _convex.check_binary_linear("kkt", model)
         clean = task.train
         m = self.budget.of(clean.size)
-        arena = make_arena(clean, 2, self.bounds, self.sphere)
-        if not bool(arena.present.all()):
+        feasible_set = make_feasible_set(clean, 2, self.bounds, self.sphere)
+        if not bool(feasible_set.present.all()):
             raise ValueError("the training set must hold examples of both classes, got one class")
         flipped = self.decoy(key, model, variables, task).dataset
         counts = jnp.asarray(np.unique(np.linspace(0, m, self.grid).round()), clean.x.dtype)
@@ -91,7 +91,9 @@ class KktAttack:
             )
             _convex.warn_unconverged(np.asarray(target.info.converged)[None])
             decoy = Decoy(target.weights, target.bias)
-            found = solve(clean, decoy, arena.ball, counts, float(m), C=self.C, steps=self.steps)
+            found = solve(
+                clean, decoy, feasible_set.ball, counts, float(m), C=self.C, steps=self.steps
+            )
             jax.block_until_ready(found)
         best = int(jnp.argmin(found.residual))
         if not bool(found.feasible[best]):
@@ -121,7 +123,7 @@ class Decoy(NamedTuple):
     bias: Float[Array, ""]
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """For each m₊: the points of class 0 and 1, ‖R‖, and whether both could be feasible."""
 
     x: Float[Array, "k 2 ..."]
@@ -139,7 +141,7 @@ def solve(
     *,
     C: float,
     steps: int,
-) -> Found:
+) -> SearchResult:
     """Returns the best two points for each number of positive poisons.
 
     Args:
@@ -157,7 +159,7 @@ def solve(
         x, residual, feasible = jax.lax.map(
             lambda positive: _frank_wolfe(pull, decoy, ball, positive, m, shape, steps), positives
         )
-    return Found(x, jnp.sqrt(residual**2 + (lean + m - 2 * positives) ** 2), feasible)
+    return SearchResult(x, jnp.sqrt(residual**2 + (lean + m - 2 * positives) ** 2), feasible)
 
 
 def clean_gradient(

@@ -15,7 +15,7 @@ from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.costs import Stopwatch
 from unlearnkit.poisoning._split import check_share, hold_out
 from unlearnkit.poisoning._targets import check_targets, rows_of_class
-from unlearnkit.poisoning._unrolled import Scene, Unrolling, craft, make_surrogates
+from unlearnkit.poisoning._unrolled import AttackData, Unrolling, craft, make_surrogates
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place
@@ -115,18 +115,18 @@ class MetaPoison:
             judged = task.validation.take(np.asarray(self.targets))
         wanted = -1 if self.adversarial_class is None else self.adversarial_class
         unit = 1 / jnp.asarray(clean.normalisation.std, clean.x.dtype)
-        scene = Scene(clean.take(ours), judged, jnp.int32(wanted), region, clean.y[base], unit)
+        data = AttackData(clean.take(ours), judged, jnp.int32(wanted), region, clean.y[base], unit)
         n, m = clean.size, len(base)
         rules = self._rules(model, n, m, len(ours))
         with Stopwatch() as watch:
             x, losses = region.base, []
             memory = rules.optimizer.init(x)
             surrogates = make_surrogates(
-                x, scene, jax.random.split(network_key, self.networks), rules=rules
+                x, data, jax.random.split(network_key, self.networks), rules=rules
             )
             for step in range(self.steps):
                 x, memory, surrogates, loss = craft(
-                    x, memory, surrogates, scene, jax.random.fold_in(craft_key, step), rules=rules
+                    x, memory, surrogates, data, jax.random.fold_in(craft_key, step), rules=rules
                 )
                 losses.append(loss)
             jax.block_until_ready(x)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.costs import Stopwatch
 from unlearnkit.poisoning._feasible import Ball
-from unlearnkit.poisoning._saddle import Arena, Saddle, play
+from unlearnkit.poisoning._saddle import FeasibleSet, Saddle, play
 from unlearnkit.poisoning.bounds import Bounds, check_limits
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import FROM_SCRATCH, PoisonInfo, place
@@ -77,8 +77,8 @@ class MinMax:
         check_variables(variables, model)
         clean = task.train
         self.budget.of(clean.size)
-        arena = make_arena(clean, model.n_classes, self.bounds, self.sphere)
-        return self._run(key, model, variables, clean, arena)
+        feasible_set = make_feasible_set(clean, model.n_classes, self.bounds, self.sphere)
+        return self._run(key, model, variables, clean, feasible_set)
 
     def _run(
         self,
@@ -86,7 +86,7 @@ class MinMax:
         model: Model,
         variables: Variables,
         clean: Dataset,
-        arena: Arena,
+        feasible_set: FeasibleSet,
         *,
         tau: float = 0.0,
         spent: Cost | None = None,
@@ -104,7 +104,7 @@ class MinMax:
             tau,
         )
         with Stopwatch() as watch:
-            points, losses = play(variables, clean, arena, key, saddle=saddle, rounds=rounds)
+            points, losses = play(variables, clean, feasible_set, key, saddle=saddle, rounds=rounds)
             jax.block_until_ready(losses)
         if not np.all(np.isfinite(losses)):
             raise DivergedError(
@@ -112,10 +112,10 @@ class MinMax:
                 f"{self.learning_rate:g}"
             )
         history = {"clean_loss": losses, "poison_loss": points.loss}
-        if arena.decoy is not None:
+        if feasible_set.decoy is not None:
             history["decoy_loss"] = points.decoy_loss
         pairs = model.n_classes**2
-        decoys = 2 if arena.decoy is not None else 1
+        decoys = 2 if feasible_set.decoy is not None else 1
         examples = rounds * (saddle.batch_size + 1 + pairs * (self.ascent_steps * decoys + 1))
         kept = slice(self.burn_in, None)
         base = jnp.full(m, FROM_SCRATCH, jnp.int32)
@@ -128,7 +128,9 @@ class MinMax:
         return Poisoned(dataset, is_poison, PoisonInfo(base, self.bounds, history, cost))
 
 
-def make_arena(clean: Dataset, n_classes: int, bounds: Bounds, sphere: float | None) -> Arena:
+def make_feasible_set(
+    clean: Dataset, n_classes: int, bounds: Bounds, sphere: float | None
+) -> FeasibleSet:
     """Returns where poisons of each class may lie, by the distances of its clean examples.
 
     Args:
@@ -155,4 +157,4 @@ def make_arena(clean: Dataset, n_classes: int, bounds: Bounds, sphere: float | N
     middle = jnp.where(present.reshape(-1, *(1,) * (x.ndim - 1)), jnp.asarray(centres), clean.x[0])
     middle = jnp.clip(middle, region.low, region.high)
     ball = Ball(region.low, region.high, middle, jnp.asarray(radii))
-    return Arena(ball, jnp.asarray(present), None)
+    return FeasibleSet(ball, jnp.asarray(present), None)

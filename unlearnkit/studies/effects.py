@@ -36,7 +36,7 @@ OWN_AUDITS = frozenset({"", "gaussian", "targets"})
 """Names that begin the metrics of the effects that every study measures."""
 
 
-class Corrupted(NamedTuple):
+class PoisonedTraining(NamedTuple):
     """Steps 1 and 2 of the four, and what the other two are judged by.
 
     Attributes:
@@ -61,7 +61,7 @@ class Corrupted(NamedTuple):
         return self.retrained.info.cost.example_gradients
 
 
-def corrupt(
+def poison_and_train(
     key: Key[Array, ""],
     model: Model,
     clean: Variables,
@@ -70,7 +70,7 @@ def corrupt(
     recipe: Recipe,
     *,
     audits: Mapping[str, Audit] | None = None,
-) -> Corrupted:
+) -> PoisonedTraining:
     """Returns a poisoned training set, the network trained on it, and one trained without it.
 
     Args:
@@ -98,7 +98,7 @@ def corrupt(
     if np.size(extras.get("targets", ())):
         chosen["targets"] = TargetedSuccess(poison_targets(poisoned, task.validation))
     chosen |= audits or {}
-    return Corrupted(poisoned, question, clean, trained, retrained, chosen)
+    return PoisonedTraining(poisoned, question, clean, trained, retrained, chosen)
 
 
 def poisoned_task(poisoned: Poisoned, validation: Dataset, test: Dataset) -> Task:
@@ -120,7 +120,11 @@ def poisoned_task(poisoned: Poisoned, validation: Dataset, test: Dataset) -> Tas
 
 
 def poison_effects(
-    key: Key[Array, ""], model: Model, variables: Variables, corrupted: Corrupted, cost: Cost
+    key: Key[Array, ""],
+    model: Model,
+    variables: Variables,
+    poisoned_training: PoisonedTraining,
+    cost: Cost,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Returns the metrics and curves of step 4.
 
@@ -138,14 +142,14 @@ def poison_effects(
     metrics: dict[str, float] = {}
     curves: dict[str, Any] = {}
     for name in ("retain", "forget"):
-        part = getattr(corrupted.task, name)
+        part = getattr(poisoned_training.task, name)
         metrics[f"accuracy_{name}"] = accuracy(model, variables, part)
-    for name, audit in corrupted.audits.items():
-        found = audit(key, model, variables, corrupted.task)
+    for name, audit in poisoned_training.audits.items():
+        found = audit(key, model, variables, poisoned_training.task)
         prefix = f"{name}_" if name else ""
         metrics |= {f"{prefix}{metric}": value for metric, value in found.metrics.items()}
         curves |= {f"{prefix}{curve}": value for curve, value in found.curves.items()}
-    shift = model_shift(variables.params, corrupted.trained.params)
+    shift = model_shift(variables.params, poisoned_training.trained.params)
     metrics |= {"shift_l1": shift.l1, "shift_l2": shift.l2}
-    metrics["compute"] = cost.example_gradients / corrupted.full_gradients
+    metrics["compute"] = cost.example_gradients / poisoned_training.full_gradients
     return metrics, curves

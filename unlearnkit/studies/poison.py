@@ -23,7 +23,12 @@ from unlearnkit.base import (
 from unlearnkit.data import IndexForget, choose_split
 from unlearnkit.studies.budget import has_epochs, price, with_epochs
 from unlearnkit.studies.compare import ORIGINAL, OnStage, announce
-from unlearnkit.studies.effects import OWN_AUDITS, Corrupted, corrupt, poison_effects
+from unlearnkit.studies.effects import (
+    OWN_AUDITS,
+    PoisonedTraining,
+    poison_and_train,
+    poison_effects,
+)
 from unlearnkit.studies.records import PoisonRecord
 from unlearnkit.training import DivergedError, Recipe, fit, train_like
 from unlearnkit.validation import check_compatible
@@ -107,7 +112,7 @@ def poison_and_unlearn(
             steps_key, method_key = jax.random.split(jax.random.fold_in(attacks_key, index))
             announce(on_stage, f"{name}: poisoning and training, seed {seed + 1} of {seeds}", 1)
             try:
-                corrupted = corrupt(
+                poisoned_training = poison_and_train(
                     steps_key, model, clean, clean_task, attack, recipe, audits=audits
                 )
             except DivergedError as error:
@@ -115,16 +120,22 @@ def poison_and_unlearn(
                 yield PoisonRecord(name, ORIGINAL, None, seed, {}, nothing, diverged=str(error))
                 continue
             if on_poisoned is not None:
-                on_poisoned(name, seed, corrupted.poisoned)
+                on_poisoned(name, seed, poisoned_training.poisoned)
             yield from _unlearn(
-                method_key, model, corrupted, methods, budgets, (name, seed, seeds), on_stage
+                method_key,
+                model,
+                poisoned_training,
+                methods,
+                budgets,
+                (name, seed, seeds),
+                on_stage,
             )
 
 
 def _unlearn(
     key: Key[Array, ""],
     model: Model,
-    corrupted: Corrupted,
+    poisoned_training: PoisonedTraining,
     methods: Mapping[str, Unlearner],
     budgets: Sequence[float],
     where: tuple[str, int, int],
@@ -133,16 +144,18 @@ def _unlearn(
     """Yields the rows of one attack on one seed."""
     attack, seed, seeds = where
     audit_key, methods_key = jax.random.split(key)
-    untouched = Unlearned(corrupted.trained, UnlearnInfo({}, Cost(0.0, 0.0)))
-    for name, unlearned in ((ORIGINAL, untouched), (RETRAIN, corrupted.retrained)):
-        yield _judge(audit_key, model, corrupted, unlearned, (attack, name, None, seed))
+    untouched = Unlearned(poisoned_training.trained, UnlearnInfo({}, Cost(0.0, 0.0)))
+    for name, unlearned in ((ORIGINAL, untouched), (RETRAIN, poisoned_training.retrained)):
+        yield _judge(audit_key, model, poisoned_training, unlearned, (attack, name, None, seed))
     for index, (name, method) in enumerate(methods.items()):
         method_key = jax.random.fold_in(methods_key, index)
         stage = f"{attack}: {name}, seed {seed + 1} of {seeds}"
-        for budget, result in _runs(method_key, model, corrupted, method, budgets, stage, on_stage):
+        for budget, result in _runs(
+            method_key, model, poisoned_training, method, budgets, stage, on_stage
+        ):
             row = (attack, name, budget, seed)
             if isinstance(result, Unlearned):
-                yield _judge(audit_key, model, corrupted, result, row)
+                yield _judge(audit_key, model, poisoned_training, result, row)
             else:
                 yield PoisonRecord(*row, {}, Cost(0.0, 0.0), *result)
 
@@ -150,7 +163,7 @@ def _unlearn(
 def _runs(
     key: Key[Array, ""],
     model: Model,
-    corrupted: Corrupted,
+    poisoned_training: PoisonedTraining,
     method: Unlearner,
     budgets: Sequence[float],
     stage: str,
@@ -158,7 +171,11 @@ def _runs(
 ) -> Iterator[tuple[float, Unlearned | _Lost]]:
     """Yields each budget with what the method made of it, or why it made nothing."""
     price_key, run_key = jax.random.split(key)
-    task, trained, full = corrupted.task, corrupted.trained, corrupted.full_gradients
+    task, trained, full = (
+        poisoned_training.task,
+        poisoned_training.trained,
+        poisoned_training.full_gradients,
+    )
 
     def attempt(method: Unlearner, epochs: int) -> Unlearned | _Lost:
         on_epoch = announce(on_stage, f"{stage}, {epochs} epochs", epochs)
@@ -201,13 +218,13 @@ def _within(result: Unlearned | _Lost, budget: float, full: float) -> Unlearned 
 def _judge(
     key: Key[Array, ""],
     model: Model,
-    corrupted: Corrupted,
+    poisoned_training: PoisonedTraining,
     unlearned: Unlearned,
     row: tuple[str, str, float | None, int],
 ) -> PoisonRecord:
     cost = unlearned.info.cost
     try:
-        metrics, curves = poison_effects(key, model, unlearned.variables, corrupted, cost)
+        metrics, curves = poison_effects(key, model, unlearned.variables, poisoned_training, cost)
     except DivergedError as error:
         return PoisonRecord(*row, {}, cost, diverged=str(error))
     return PoisonRecord(*row, metrics, cost, curves=curves)

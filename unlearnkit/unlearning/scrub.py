@@ -47,7 +47,7 @@ from unlearnkit.validation import check_above, check_at_least, check_task, check
 
 @dataclasses.dataclass(frozen=True)
 class Scrub(TwoSetSettings):
-    """Trains a student to obey its teacher on the retain set and to defy it on the forget set.
+    """Trains a student towards its teacher on the retain set, away from it on the forget set.
 
     D(x) = T² KL(softmax f₀(x)/T ‖ softmax f_w(x)/T), f₀ the original network in evaluation mode.
     In each epoch, while it is among the first `max_epochs`, a pass over the forget set that
@@ -133,14 +133,14 @@ class Scrub(TwoSetSettings):
         augmented = on_retain.augmentation != "none"
         with Stopwatch() as watch:
             original = jax.tree.map(jnp.array, variables) if augmented else None
-            lessons = _Lessons(
-                _lesson(model, variables, task.retain, original),
-                _lesson(model, variables, task.forget, original),
+            distill_sets = _DistillSets(
+                _distill_set(model, variables, task.retain, original),
+                _distill_set(model, variables, task.forget, original),
             )
-            jax.block_until_ready(lessons)
+            jax.block_until_ready(distill_sets)
         run = _ScrubEpoch(
-            defy=_Distillation(model, on_forget, 0.0, -1.0, self.temperature),
-            obey=_Distillation(model, on_retain, self.gamma, self.alpha, self.temperature),
+            forget_loss=_Distillation(model, on_forget, 0.0, -1.0, self.temperature),
+            retain_loss=_Distillation(model, on_retain, self.gamma, self.alpha, self.temperature),
             recipe=dataclasses.replace(
                 self._recipe_in_steps(retain_used // on_retain.batch_size, forget_steps),
                 batch_size=on_retain.batch_size,
@@ -155,7 +155,7 @@ class Scrub(TwoSetSettings):
             run,
             on_retain,
             variables,
-            lessons,
+            distill_sets,
             example_gradients=seen * (1 + FORWARD if augmented else 1.0),
             adapted=adapted,
             on_epoch=on_epoch,
@@ -205,7 +205,7 @@ and 512, and so take a sixteenth of the ascent steps.
 """
 
 
-class _Teaching(NamedTuple):
+class _DistillTargets(NamedTuple):
     """What is known of each example; a batch's `y` are rows in it.
 
     Attributes:
@@ -220,21 +220,25 @@ class _Teaching(NamedTuple):
     original: Variables | None
 
 
-class _Lesson(NamedTuple):
+class _DistillSet(NamedTuple):
+    """Examples whose `y` are rows in the targets."""
+
     rows: Dataset
-    teaching: _Teaching
+    targets: _DistillTargets
 
 
-class _Lessons(NamedTuple):
-    retain: _Lesson
-    forget: _Lesson
+class _DistillSets(NamedTuple):
+    retain: _DistillSet
+    forget: _DistillSet
 
 
-def _lesson(
+def _distill_set(
     model: Model, variables: Variables, dataset: Dataset, original: Variables | None
-) -> _Lesson:
+) -> _DistillSet:
     rows = dataset._replace(y=jnp.arange(dataset.size, dtype=jnp.int32))
-    return _Lesson(rows, _Teaching(dataset.y, predict(model, variables, dataset.x), original))
+    return _DistillSet(
+        rows, _DistillTargets(dataset.y, predict(model, variables, dataset.x), original)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,7 +252,12 @@ class _Distillation:
     temperature: float
 
     def __call__(
-        self, params: Params, state: State, batch: Dataset, key: Key[Array, ""], context: _Teaching
+        self,
+        params: Params,
+        state: State,
+        batch: Dataset,
+        key: Key[Array, ""],
+        context: _DistillTargets,
     ) -> tuple[Float[Array, ""], tuple[State, Metrics]]:
         augment_key, dropout_key = jax.random.split(key)
         x = augment(augment_key, batch, self.recipe)
@@ -282,14 +291,14 @@ def distillation_loss(
 class _ScrubEpoch:
     """A pass over the forget set in the first epochs, then one over the retain set."""
 
-    defy: Objective
-    obey: Objective
+    forget_loss: Objective
+    retain_loss: Objective
     recipe: Recipe
     forget_batch: int
     max_epochs: int
 
     def __call__(
-        self, state: TrainState, data: _Lessons, key: Key[Array, ""], epoch: Int[Array, ""]
+        self, state: TrainState, data: _DistillSets, key: Key[Array, ""], epoch: Int[Array, ""]
     ) -> tuple[TrainState, Metrics]:
         keys = jax.random.split(jax.random.fold_in(key, epoch), 3)
         forget_key, retain_key, step_key = keys
@@ -298,23 +307,23 @@ class _ScrubEpoch:
         back = epoch_batches(retain_key, 0, retain.rows.size, self.recipe.batch_size)
 
         def one_pass(
-            objective: Objective, state: TrainState, lesson: _Lesson, batches: Array
+            objective: Objective, state: TrainState, part: _DistillSet, batches: Array
         ) -> tuple[TrainState, Metrics]:
             return run_epoch(
                 objective,
                 self.recipe,
                 state,
-                lesson.rows,
+                part.rows,
                 batches,
                 step_key,
-                lesson.teaching,
+                part.targets,
                 steps_per_epoch=1,
             )
 
         state = jax.lax.cond(
             epoch < self.max_epochs,
-            lambda s: one_pass(self.defy, s, forget, away)[0],
+            lambda s: one_pass(self.forget_loss, s, forget, away)[0],
             lambda s: s,
             state,
         )
-        return one_pass(self.obey, state, retain, back)
+        return one_pass(self.retain_loss, state, retain, back)

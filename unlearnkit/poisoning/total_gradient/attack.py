@@ -17,8 +17,8 @@ from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place, warn
 from unlearnkit.poisoning.total_gradient.game import (
-    Board,
     Game,
+    GameData,
     Keys,
     Side,
     SolverName,
@@ -147,16 +147,16 @@ class TotalGradientAttack:
             start = self.begin(key, model, variables, clean)
             theta, w = start.theta, variables.params
             for epoch in range(self.epochs):
-                theta, w, read = play_epoch(
+                theta, w, metrics = play_epoch(
                     theta,
                     w,
-                    start.setup.board,
+                    start.setup.data,
                     start.keys,
                     jnp.int32(epoch),
                     game=start.game,
                     sizes=start.setup.sizes,
                 )
-                for name, value in read.items():
+                for name, value in metrics.items():
                     history.setdefault(name, []).append(float(value))
                 refuse_divergence(history, epoch)
             x = start.generate(theta, clean)
@@ -169,7 +169,7 @@ class TotalGradientAttack:
         split_key, init_key, pretrain_key, game_key = jax.random.split(key, 4)
         setup = self._set_up(split_key, clean, model, variables)
         game = self._game(model, clean.size)
-        theta, pretraining = self._pretrain(init_key, pretrain_key, game, clean, setup.board)
+        theta, pretraining = self._pretrain(init_key, pretrain_key, game, clean, setup.data)
         clean_key, held_out_key, poison_key = jax.random.split(game_key, 3)
         keys = (clean_key, held_out_key, poison_key)
         return Start(setup, game, theta, keys, pretraining)
@@ -214,7 +214,7 @@ class TotalGradientAttack:
         base = jnp.asarray(np.sort(order[:m]), jnp.int32)
         region = self.bounds.region(clean.x[base], clean.normalisation)
         rows = order[: min(m, len(ours))]
-        board = Board(
+        data = GameData(
             clean=clean.take(ours),
             held_out=clean.take(theirs),
             region=region._replace(base=clean.x[rows]),
@@ -226,7 +226,7 @@ class TotalGradientAttack:
         v = min(max(round(self.held_out * self.batch_size), 1), len(theirs), self.batch_size - 1)
         b = min(self.batch_size - v, len(ours))
         sizes = (b, v, min(len(rows), max(1, round(m / n * b))))
-        return _SetUp(board, region, base, sizes)
+        return _SetUp(data, region, base, sizes)
 
     def _game(self, model: Model, n: int) -> Game:
         m = self.budget.of(n)
@@ -248,20 +248,20 @@ class TotalGradientAttack:
         key: Key[Array, ""],
         game: Game,
         clean: Dataset,
-        board: Board,
+        data: GameData,
     ) -> tuple[Params, float]:
         fresh = jax.jit(game.generator.network.init)(init_key)
         if self.pretrain.epochs == 0:
             return fresh.params, 0.0
         objective = Reconstruction(game.generator)
-        trained = descend(key, objective, self.pretrain, clean, fresh, context=board.box)
+        trained = descend(key, objective, self.pretrain, clean, fresh, context=data.box)
         return trained.variables.params, trained.info.cost.example_gradients
 
     def _count(self, history: dict[str, list[float]], setup: _SetUp, game: Game) -> float:
         """Returns the example-gradients of the game; a poison passes through two networks."""
         b, v, p = setup.sizes
-        board = setup.board
-        rounds = self.epochs * min(board.clean.size // b, board.held_out.size // v)
+        data = setup.data
+        rounds = self.epochs * min(data.clean.size // b, data.held_out.size // v)
         batch = b * (game.clean_weight > 0) + 2 * p
         attacks = self.leads == "attacker"
         leads, follows = self.attacker_steps, self.defender_steps
@@ -278,9 +278,9 @@ class TotalGradientAttack:
 
 
 class _SetUp(NamedTuple):
-    """The board of the game; region and base rows of all poisons; batch sizes of a round."""
+    """The data of the game; region and base rows of all poisons; batch sizes of a round."""
 
-    board: Board
+    data: GameData
     region: Region
     base: Int[Array, " m"]
     sizes: tuple[int, int, int]
@@ -290,7 +290,7 @@ class Start(NamedTuple):
     """The game before its first round.
 
     Attributes:
-      setup: its board.
+      setup: its data and sizes.
       game: its rules.
       theta: the generator's weights.
       keys: of the order of examples.
@@ -306,9 +306,7 @@ class Start(NamedTuple):
     def generate(self, theta: Params, clean: Dataset) -> Float[Array, "m ..."]:
         """Returns all poisons that the generator makes."""
         labels = clean.y[self.setup.base]
-        return _generate(
-            theta, self.setup.region, labels, self.setup.board.box, self.game.generator
-        )
+        return _generate(theta, self.setup.region, labels, self.setup.data.box, self.game.generator)
 
 
 def _generate(

@@ -33,8 +33,8 @@ Keys: TypeAlias = tuple[Key[Array, ""], Key[Array, ""], Key[Array, ""]]
 """For the order of clean, held-out and poisoned examples."""
 
 
-class Board(NamedTuple):
-    """What the game is played on.
+class GameData(NamedTuple):
+    """What both players train on.
 
     Attributes:
       clean: the defender's part of the clean training set.
@@ -55,7 +55,7 @@ class Board(NamedTuple):
     start: Params
 
 
-class Moves(NamedTuple):
+class BatchIndices(NamedTuple):
     """The rows of each round: [rounds, batch] of clean, held-out and poisoned examples."""
 
     clean: Int[Array, "rounds b"]
@@ -105,24 +105,24 @@ class Game:
     tol: float
     max_solve_steps: int
 
-    def defender_loss(self, theta: Params, w: Params, board: Board) -> Float[Array, ""]:
+    def defender_loss(self, theta: Params, w: Params, data: GameData) -> Float[Array, ""]:
         """Returns f, the training loss on clean and poisoned examples in their true proportion."""
-        poisons = self.generate(theta, board)
-        loss = self.poison_weight * self._cross_entropy(w, poisons, board.labels, board)
+        poisons = self.generate(theta, data)
+        loss = self.poison_weight * self._cross_entropy(w, poisons, data.labels, data)
         if self.clean_weight == 0:
             return loss
-        return loss + self.clean_weight * self._cross_entropy(w, *board.clean[:2], board)
+        return loss + self.clean_weight * self._cross_entropy(w, *data.clean[:2], data)
 
-    def attacker_loss(self, theta: Params, w: Params, board: Board) -> Float[Array, ""]:
+    def attacker_loss(self, theta: Params, w: Params, data: GameData) -> Float[Array, ""]:
         """Returns ℓ, which the attacker ascends."""
         if self.zero_sum:
-            return self.defender_loss(theta, w, board)
-        return self._cross_entropy(w, *board.held_out[:2], board)
+            return self.defender_loss(theta, w, data)
+        return self._cross_entropy(w, *data.held_out[:2], data)
 
-    def generate(self, theta: Params, board: Board) -> Float[Array, "m ..."]:
+    def generate(self, theta: Params, data: GameData) -> Float[Array, "m ..."]:
         """Returns the poisons, within their bounds."""
-        poisons = self.generator(theta, board.region.base, board.labels, board.box)
-        return board.region.project(poisons)
+        poisons = self.generator(theta, data.region.base, data.labels, data.box)
+        return data.region.project(poisons)
 
     def step_of_leader(self) -> GameSolver:
         """Returns the solver whose follower moves only where its rule says so, as along the ridge.
@@ -134,26 +134,26 @@ class Game:
         if self.leads == "attacker":
             return self._solver(self.attacker_loss, self.defender_loss, self.attacker_rate)
 
-        def outer(w: Params, theta: Params, board: Board) -> Array:
-            return -self.defender_loss(theta, w, board)
+        def outer(w: Params, theta: Params, data: GameData) -> Array:
+            return -self.defender_loss(theta, w, data)
 
-        def inner(w: Params, theta: Params, board: Board) -> Array:
-            return -self.anticipated(theta, w, board)
+        def inner(w: Params, theta: Params, data: GameData) -> Array:
+            return -self.anticipated(theta, w, data)
 
         return self._solver(outer, inner, self.defender_rate)
 
-    def anticipated(self, theta: Params, w: Params, board: Board) -> Float[Array, ""]:
+    def anticipated(self, theta: Params, w: Params, data: GameData) -> Float[Array, ""]:
         """Returns ℓ(w - β ∇_w f(θ, w)), or f where zero-sum."""
         if self.zero_sum:
-            return self.defender_loss(theta, w, board)
-        return self.attacker_loss(theta, self._descended(theta, w, board), board)
+            return self.defender_loss(theta, w, data)
+        return self.attacker_loss(theta, self._descended(theta, w, data), data)
 
-    def _descended(self, theta: Params, w: Params, board: Board) -> Params:
-        slope = jax.grad(self.defender_loss, argnums=1)(theta, w, board)
+    def _descended(self, theta: Params, w: Params, data: GameData) -> Params:
+        slope = jax.grad(self.defender_loss, argnums=1)(theta, w, data)
         return jax.tree.map(lambda v, g: v - self.defender_rate * g, w, slope)
 
-    def _ascended(self, theta: Params, w: Params, board: Board) -> Params:
-        slope = jax.grad(self.anticipated)(theta, w, board)
+    def _ascended(self, theta: Params, w: Params, data: GameData) -> Params:
+        slope = jax.grad(self.anticipated)(theta, w, data)
         return jax.tree.map(lambda v, g: v + self.attacker_rate * g, theta, slope)
 
     def _solver(self, outer: Callable, inner: Callable, rate: float) -> GameSolver:
@@ -180,12 +180,12 @@ class Game:
         )
 
     def _cross_entropy(
-        self, w: Params, x: Array, y: Int[Array, " n"], board: Board
+        self, w: Params, x: Array, y: Int[Array, " n"], data: GameData
     ) -> Float[Array, ""]:
-        return cross_entropy(self.model.apply(Variables(w, board.state), x), y)
+        return cross_entropy(self.model.apply(Variables(w, data.state), x), y)
 
     def play_round(
-        self, theta: Params, w: Params, board: Board
+        self, theta: Params, w: Params, data: GameData
     ) -> tuple[Params, Params, dict[str, Array]]:
         """Returns both players after a round: first the leader's steps, then the follower's."""
         solver, attacks = self.step_of_leader(), self.leads == "attacker"
@@ -194,27 +194,27 @@ class Game:
         if not attacks:
             n_leader, n_follower = n_follower, n_leader
         state, infos = jax.lax.scan(
-            lambda s, _: solver.step(s, board), solver.init(leader, follower), length=n_leader
+            lambda s, _: solver.step(s, data), solver.init(leader, follower), length=n_leader
         )
         theta, w = (state.leader, state.follower) if attacks else (state.follower, state.leader)
         if attacks and self.cold_start:
-            w = board.start
+            w = data.start
         if attacks:
             w, _ = jax.lax.scan(
-                lambda v, _: (self._descended(theta, v, board), None), w, length=n_follower
+                lambda v, _: (self._descended(theta, v, data), None), w, length=n_follower
             )
         else:
             theta, _ = jax.lax.scan(
-                lambda t, _: (self._ascended(t, w, board), None), theta, length=n_follower
+                lambda t, _: (self._ascended(t, w, data), None), theta, length=n_follower
             )
-        return theta, w, self._read(infos)
+        return theta, w, self._metrics(infos)
 
-    def _read(self, infos: GameInfo) -> dict[str, Array]:
+    def _metrics(self, infos: GameInfo) -> dict[str, Array]:
         """Returns what is kept of the leader's steps of a round."""
         attacker, defender = infos.leader_loss[0], infos.follower_loss[0]
         if self.leads == "defender":
             attacker, defender = -defender, -attacker
-        read = {
+        metrics = {
             "attacker_loss": attacker,
             "defender_loss": defender,
             "gradient_norm": infos.leader_gradient_norm.mean(),
@@ -222,28 +222,30 @@ class Game:
         if infos.solves:
             first = infos.solves[0]
             steps = jnp.stack([solve.steps.sum() for solve in infos.solves]).sum()
-            read |= {"residual": first.residual.mean(), "solve_steps": steps.astype(jnp.float32)}
-        return read
+            metrics |= {"residual": first.residual.mean(), "solve_steps": steps.astype(jnp.float32)}
+        return metrics
 
 
-def deal(keys: Keys, epoch: Array | int, board: Board, sizes: tuple[int, int, int]) -> Moves:
+def draw_indices(
+    keys: Keys, epoch: Array | int, data: GameData, sizes: tuple[int, int, int]
+) -> BatchIndices:
     """Returns the rows of each round of an epoch: fresh permutations, cut into batches.
 
     There are as many rounds as whole batches of both parts of the clean data; poisons begin anew
     where they run out.
     """
-    held = (board.clean.size, board.held_out.size, board.labels.shape[0])
+    held = (data.clean.size, data.held_out.size, data.labels.shape[0])
     parts = [epoch_batches(k, epoch, n, size) for k, n, size in zip(keys, held, sizes, strict=True)]
     rounds = min(parts[0].shape[0], parts[1].shape[0])
     again = jnp.arange(rounds) % parts[2].shape[0]
-    return Moves(parts[0][:rounds], parts[1][:rounds], parts[2][again])
+    return BatchIndices(parts[0][:rounds], parts[1][:rounds], parts[2][again])
 
 
 @partial(jax.jit, static_argnames=("game", "sizes"))
 def play_epoch(
     theta: Params,
     w: Params,
-    board: Board,
+    data: GameData,
     keys: Keys,
     epoch: Int[Array, ""],
     *,
@@ -252,17 +254,19 @@ def play_epoch(
 ) -> tuple[Params, Params, dict[str, Array]]:
     """Returns both players after one compiled epoch of rounds, and its history, averaged."""
 
-    def body(players: tuple[Params, Params], rows: Moves) -> tuple[tuple[Params, Params], dict]:
-        dealt = board._replace(
-            clean=board.clean.take(rows.clean),
-            held_out=board.held_out.take(rows.held_out),
-            region=board.region.take(rows.poison),
-            labels=board.labels[rows.poison],
+    def body(
+        players: tuple[Params, Params], rows: BatchIndices
+    ) -> tuple[tuple[Params, Params], dict]:
+        batch = data._replace(
+            clean=data.clean.take(rows.clean),
+            held_out=data.held_out.take(rows.held_out),
+            region=data.region.take(rows.poison),
+            labels=data.labels[rows.poison],
         )
-        theta, w, read = game.play_round(*players, dealt)
-        return (theta, w), read
+        theta, w, metrics = game.play_round(*players, batch)
+        return (theta, w), metrics
 
-    (theta, w), history = jax.lax.scan(body, (theta, w), deal(keys, epoch, board, sizes))
+    (theta, w), history = jax.lax.scan(body, (theta, w), draw_indices(keys, epoch, data, sizes))
     return theta, w, jax.tree.map(lambda values: values.mean(0), history)
 
 

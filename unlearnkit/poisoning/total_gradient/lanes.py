@@ -13,7 +13,7 @@ from jaxtyping import Array, Key
 from unlearnkit.base import Model, Poisoned, Task, Variables
 from unlearnkit.costs import Stopwatch
 from unlearnkit.poisoning.total_gradient.attack import TotalGradientAttack, refuse_divergence
-from unlearnkit.poisoning.total_gradient.game import Board, Game, play_epoch
+from unlearnkit.poisoning.total_gradient.game import Game, GameData, play_epoch
 from unlearnkit.validation import check_task, check_variables
 
 
@@ -58,17 +58,17 @@ def attack_in_lanes(
             attack.begin(key, model, network, clean)
             for key, network in zip(keys, networks, strict=True)
         ]
-        theta, board, order_keys = jax.tree.map(
+        theta, data, order_keys = jax.tree.map(
             lambda *leaves: jnp.stack(leaves),
-            *((start.theta, start.setup.board, start.keys) for start in starts),
+            *((start.theta, start.setup.data, start.keys) for start in starts),
         )
         w = variables.params
         game, sizes = starts[0].game, starts[0].setup.sizes
         for epoch in range(attack.epochs):
-            theta, w, read = _play_epochs(
-                theta, w, board, order_keys, jnp.int32(epoch), game=game, sizes=sizes
+            theta, w, metrics = _play_epochs(
+                theta, w, data, order_keys, jnp.int32(epoch), game=game, sizes=sizes
             )
-            for name, values in read.items():
+            for name, values in metrics.items():
                 for history, value in zip(histories, np.asarray(values), strict=True):
                     history.setdefault(name, []).append(float(value))
             for history in histories:
@@ -88,7 +88,7 @@ def attack_in_lanes(
 def _play_epochs(
     theta: Any,
     w: Any,
-    board: Board,
+    data: GameData,
     keys: Any,
     epoch: Any,
     *,
@@ -96,4 +96,4 @@ def _play_epochs(
     sizes: tuple[int, int, int],
 ) -> Any:
     play = partial(play_epoch, game=game, sizes=sizes)
-    return jax.vmap(play, in_axes=(0, 0, 0, 0, None))(theta, w, board, keys, epoch)
+    return jax.vmap(play, in_axes=(0, 0, 0, 0, None))(theta, w, data, keys, epoch)

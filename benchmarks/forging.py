@@ -81,8 +81,8 @@ def _candidates(
     forger = GreedyForger(POINTS, TRIED)
     points = allowed.take(np.arange(POINTS))
     _, scores = forger.search(key, difference_products(model, step, points), BATCH)
-    deck = forger.deck(POINTS, BATCH)
-    batches = [points.take(candidate(key, deck, i)) for i in range(TRIED)]
+    plan = forger.plan(POINTS, BATCH)
+    batches = [points.take(candidate(key, plan, i)) for i in range(TRIED)]
     return batches, RATE / BATCH * np.sqrt(np.asarray(scores))
 
 

@@ -1,4 +1,4 @@
-"""What every benchmark shares: timing, provenance, one record a row, JSON and Markdown.
+"""What every benchmark shares: timing, provenance, one record per row, JSON and Markdown.
 
     timings = compare({"ours": lambda: f(x), "torch": lambda: g(x)}, repeats=5)
     row = Row("hvp", "LeNet, n 100", timings["ours"], "torch", timings["torch"], goal=4)
@@ -118,7 +118,7 @@ def compare(
 
 
 def time_on_cpu_devices(module: str, argument: str) -> dict[str, Timing]:
-    """Returns the timings that `python -m module argument` prints, with a CPU device a core.
+    """Returns the timings that `python -m module argument` prints, with a CPU device per core.
 
     It ends with `print_timings`; see `run_on_cpu_devices`.
     """
@@ -129,7 +129,7 @@ def time_on_cpu_devices(module: str, argument: str) -> dict[str, Timing]:
 def run_on_cpu_devices(module: str, *arguments: str) -> Any:
     """Returns the JSON in the last line that `python -m module arguments` prints.
 
-    There is a CPU device a core. The number of devices is fixed when JAX starts, so that the module
+    There is a CPU device per core. The number of devices is fixed when JAX starts, so the module
     runs in a process of its own.
     """
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(os.cpu_count() or 1)}

@@ -98,7 +98,7 @@ def dense_row(network: str, n: int, *, classes: int) -> Row:
 
 
 def scaling_rows(network: str, sizes: tuple[int, ...], budget: float) -> list[Row]:
-    """Returns a row a size, with 10 outputs, until `budget` seconds are gone."""
+    """Returns a row per size, with 10 outputs, until `budget` seconds are gone."""
     rows, begun = [], time.perf_counter()
     for n in sizes:
         model, start, trained, task = problem(network, n, classes=10)

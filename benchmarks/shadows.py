@@ -1,7 +1,7 @@
 """Shadow networks: 16 LeNets trained together against one after another.
 
 `python -m benchmarks.shadows` prints the row alone; `python -m benchmarks shadows` keeps it.
-The shadows run in a process of their own with a CPU device a core, which they share.
+The shadows run in a process of their own with a CPU device per core, which they share.
 A few minutes on two CPU cores.
 """
 

@@ -1,9 +1,9 @@
 """The speed-run network on CIFAR-10: its accuracy after two minutes and after ten, three seeds.
 
 `python -m benchmarks speedrun` trains on all 50,000 images, each seed in a process of its own with
-a CPU device a core, which share every batch. Time is of training alone; compilation stands apart.
+a CPU device per core, which share every batch. Time is of training alone; compilation stands apart.
 Eight minutes on two cores. `python -m benchmarks.speedrun ten` trains a wider network for ten
-minutes a seed, and writes a results file of its own.
+minutes per seed, and writes a results file of its own.
 """
 
 from __future__ import annotations

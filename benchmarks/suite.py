@@ -21,7 +21,7 @@ GOALS = {"without compiled programs": 12.0, "again, with what the first run comp
 
 
 def run() -> list[Row]:
-    """Returns a row a run.
+    """Returns a row per run.
 
     Raises:
       RuntimeError: a test failed.

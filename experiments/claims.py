@@ -41,7 +41,7 @@ def judge_difference(values: Sequence[float] | np.ndarray, *, sign: int) -> tupl
     """Returns whether differences have this sign, and the figures that say so.
 
     Args:
-      values: one difference a seed.
+      values: one difference per seed.
       sign: +1 or -1, as claimed.
     """
     mean, reach = interval(values)

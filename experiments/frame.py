@@ -50,7 +50,7 @@ def report_error(console: Console, error: Exception) -> int:
 
 
 class StageProgress:
-    """Shows what is being done: a live bar on a terminal, one line a stage elsewhere.
+    """Shows what is being done: a live bar on a terminal, one line per stage elsewhere.
 
     Call it with a stage's name, the epochs that are done, and all its epochs.
     """

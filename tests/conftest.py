@@ -33,7 +33,7 @@ def pytest_sessionstart(session):
 def release_compiled_programs():
     """Frees what a file's tests compiled: each program takes memory maps, and they are limited.
 
-    A worker that keeps some thousands of programs reaches Linux's 65,530 maps a process, and the
+    A worker that keeps some thousands of programs reaches Linux's 65,530 maps per process, and the
     compiler crashes.
     """
     yield

@@ -1,6 +1,6 @@
 """Bugs to plant, one at a time, each of which a test must find.
 
-    python -m tests.planted_bugs              # all of them, some minutes an entry at worst
+    python -m tests.planted_bugs              # all of them, some minutes per entry at worst
     python -m tests.planted_bugs warm_up ...  # some of them, by name
     python -m tests.planted_bugs --list
 

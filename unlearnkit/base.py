@@ -35,7 +35,7 @@ class Normalisation:
 
     Attributes:
       name: how tables and manifests call it, as `unit`, `symmetric` or `cifar10`.
-      mean: one value, or one a channel, in pixel units [0, 1].
+      mean: one value, or one per channel, in pixel units [0, 1].
       std: likewise, greater than 0.
     """
 
@@ -46,7 +46,7 @@ class Normalisation:
     def __post_init__(self) -> None:
         if not self.mean or len(self.mean) != len(self.std):
             raise ValueError(
-                f"mean and std need one value a channel each, got {self.mean} and {self.std}"
+                f"mean and std need one value per channel each, got {self.mean} and {self.std}"
             )
         if not all(s > 0 for s in self.std):
             raise ValueError(f"std must be > 0 in every channel, got {self.std}")

@@ -1,4 +1,4 @@
-"""One run on an accelerator: jobs in order of value a minute, within a budget of minutes.
+"""One run on an accelerator: jobs in order of value per minute, within a budget of minutes.
 
     python -m benchmarks accelerator --minutes 8 --out DIR --data cifar10_jpeg.npz.xz
     python -m benchmarks accelerator --minutes 8 --out DIR --done results/   (what is left)

@@ -55,7 +55,7 @@ class Context:
         return self._ends - time.monotonic()
 
     def check_memory(self) -> None:
-        """Returns nothing; a card with too little memory for the job is said so at once.
+        """Raises `Unavailable` if the card has too little memory for the job.
 
         Raises:
           Unavailable: the card reports less memory than the job needs.
@@ -69,7 +69,7 @@ class Context:
             )
 
     def data(self, name: str, *, normalisation: str = "standard") -> Split:
-        """Returns a dataset, which is loaded once a process.
+        """Returns a dataset, which is loaded once per process.
 
         Args:
           name: `cifar10` or `mnist`.

@@ -1,4 +1,4 @@
-"""The results files: one small JSON file a group of jobs, whole at any moment."""
+"""The results files: one small JSON file per group of jobs, whole at any moment."""
 
 from __future__ import annotations
 

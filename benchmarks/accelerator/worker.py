@@ -1,6 +1,6 @@
 """The process that jobs run in: `python -m benchmarks.accelerator.worker WORK`.
 
-It reads one request a line from its standard input and answers in lines of JSON on its standard
+It reads one request per line from its standard input and answers in lines of JSON on its standard
 output; what jobs print goes to standard error. One process serves many jobs, so that programs
 compiled and data loaded by one are there for the next.
 """

@@ -77,7 +77,7 @@ def total_gradient(
 ) -> tuple[torch.Tensor, float]:
     """Returns the total gradient by double backward and CG on the normal equations.
 
-    (H + damping I)² v = (H + damping I) b, two products a step on one retained graph, as the
+    (H + damping I)² v = (H + damping I) b, two products per step on one retained graph, as the
     published TGDA code does; and the relative residual of (H + damping I) v = b.
     """
     names = list(params)
@@ -166,7 +166,7 @@ def per_example_gradients(
     *,
     chunk: int | None,
 ) -> Params:
-    """Returns `torch.func.vmap(grad)`'s gradients, one row an example."""
+    """Returns `torch.func.vmap(grad)`'s gradients, one row per example."""
 
     def loss(p: Params, example: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(apply(p, example[None]), label[None])
@@ -176,7 +176,7 @@ def per_example_gradients(
 
 
 def gram(gradients: Params) -> torch.Tensor:
-    """Returns the inner products of per-example gradients, one row an example in every leaf."""
+    """Returns the inner products of per-example gradients, one row per example in every leaf."""
     bank = torch.cat([leaf.flatten(1) for leaf in gradients.values()], dim=1)
     return bank @ bank.T
 

@@ -53,7 +53,7 @@ def errors_figure(result: Mapping[str, Any]) -> str:
 
 
 def curves_figure(attacks: Mapping[str, Any], tolerance: float) -> str:
-    """Returns Figure 2: the error over the iterations, a line a run, a panel an attack."""
+    """Returns Figure 2: the error over the iterations, a line per run, a panel per attack."""
     panels = {name: attack["curves"] for name, attack in attacks.items() if "curves" in attack}
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.6 * len(panels), 2.6), layout="constrained")

@@ -178,6 +178,6 @@ def judge(log: Path, model: Model, data: Dataset, calibration: Calibration) -> d
 
 
 def differences(seeds: Sequence[Mapping[str, Any]], metric: str) -> list[float]:
-    """Returns claimed less retrained of a metric, one a seed."""
+    """Returns claimed less retrained of a metric, one per seed."""
     claimed, retrained = ([seed["audits"][name][metric] for seed in seeds] for name in MODELS)
     return [one - other for one, other in zip(claimed, retrained, strict=True)]

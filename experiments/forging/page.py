@@ -28,7 +28,7 @@ LEAD = (
 )
 CAPTIONS = {
     "errors": "Every replay and every forged batch (Tables 1 and 3).",
-    "curves": "Errors of optimisation, a line a run (Figure 2).",
+    "curves": "Errors of optimisation, a line per run (Figure 2).",
     "pictures": "A real batch and what stands in for it (Figure 3); its first examples.",
     "shuffles": "Errors of shuffling the batches, a dot a shuffle (Figure 4).",
     "log": "The forged log under the verifier: its errors against the calibrated tolerance.",

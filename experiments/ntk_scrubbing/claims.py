@@ -21,7 +21,7 @@ def judge(records: Sequence[Record], figures: Sequence[Mapping[str, Any]]) -> li
 
     Args:
       records: of every method and seed; the scrubbed network is `ntk_fisher`.
-      figures: the numbers of the figures, one a seed.
+      figures: the numbers of the figures, one per seed.
     """
     seeds = _by_seed(records)
     nearer = [

@@ -49,7 +49,7 @@ OnStage = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Seed:
-    """What one seed gives: a record a method, and the numbers of the figures by name."""
+    """What one seed gives: a record per method, and the numbers of the figures by name."""
 
     records: list[Record]
     figures: dict[str, Any]
@@ -123,7 +123,7 @@ def run_seed(
 def fine_tune(
     key: Key[Array, ""], model: Model, dataset: Dataset, recipe: Recipe, start: Variables
 ) -> tuple[Variables, Params, Cost]:
-    """Returns the weights, their path with an epoch a point, and the cost."""
+    """Returns the weights, their path with an epoch per point, and the cost."""
     order_key, step_key = jax.random.split(key)
     steps, objective = recipe.steps_per_epoch(dataset.size), CrossEntropy(model, recipe)
     state = init_train_state(recipe, steps, jax.tree.map(jnp.array, start))
@@ -179,7 +179,7 @@ class NoiseShape:
 
     @classmethod
     def measure(cls, model: Model, variables: Variables, task: Task) -> NoiseShape:
-        """Returns the noise of scale 1; it takes a backward pass a class of the retain set."""
+        """Returns the noise of scale 1; it takes a backward pass per class of the retain set."""
         return cls(variables, fisher_noise_variance(model, variables, task.retain.x, alpha=1.0))
 
     def scaled(self, alpha: float) -> GaussianWeights:

@@ -31,7 +31,7 @@ class Setting:
       model: the network's name.
       pretrain: how it is trained on the other classes, or on CIFAR-100 where that is at hand.
       tune: how it is fine-tuned; its decay pulls to the pretrained weights.
-      train, validation, test: examples a class.
+      train, validation, test: examples per class.
       forget: examples of class 0.
       seeds: repetitions: other samples, another fine-tuning.
       fisher, ntk_noise: α of the Fisher noise alone, and after NTK scrubbing.

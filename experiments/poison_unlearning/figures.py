@@ -69,7 +69,7 @@ def methods_against_retrain(kind: str, records: Sequence[PoisonRecord]) -> str:
 
 
 def budgets(kind: str, records: Sequence[PoisonRecord]) -> str:
-    """Returns Figure 8: what is left, and the accuracy, as the budget grows; a line a method."""
+    """Returns Figure 8: what is left, and the accuracy, as the budget grows; a line per method."""
     metric = EFFECTS[kind][0]
     seeds = by_seed(records, first_attack(records))
     levels = sorted({r.budget for r in records if r.budget is not None})

@@ -81,7 +81,7 @@ WEIGHINGS = ("printed", "per example")
 
 
 def study_updates(key: Key[Array, ""], setting: LeastSquares) -> dict[str, list[Course]]:
-    """Returns the courses of Figure 5 by what is unlearned, one a repetition.
+    """Returns the courses of Figure 5 by what is unlearned, one per repetition.
 
     `printed` and `per example` are poisons of gradient canceling under either weighing, `random`
     clean samples.

@@ -71,7 +71,7 @@ def sweep_figure(ablation: Ablation) -> str:
 
 
 def retrain_figure(losses: Sequence[Sequence[float]]) -> str:
-    """Returns Retrain's training loss over the epochs, a line a seed."""
+    """Returns Retrain's training loss over the epochs, a line per seed."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 2.6), layout="constrained")
         axes: Axes = figure.subplots()

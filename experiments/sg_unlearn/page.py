@@ -116,7 +116,7 @@ def _comparison(path: Path, dataset: str, kind: str, records: Sequence[Record]) 
     sections += [_paper(table) for table in tables_of(kind)]
     for name, caption in (
         ("losses", "Cross-entropy of the forget and the test set (Figure 4)."),
-        ("retrain", "Training loss of Retrain, a line a seed (Figure 5)."),
+        ("retrain", "Training loss of Retrain, a line per seed (Figure 5)."),
     ):
         figure = path.with_name(f"{path.stem}-{name}.svg")
         if figure.exists():

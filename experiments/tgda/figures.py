@@ -85,7 +85,7 @@ def _line(axes: Axes, x: Sequence[float], values: Sequence[Sequence[float]], att
 
 
 def poison_figure(samples: Mapping[str, Sample]) -> str:
-    """Returns a panel an attack: base images, poisons, and the perturbation ten times, on grey.
+    """Returns a panel per attack: base images, poisons, and the perturbation ten times, on grey.
 
     Poisons that were made of no image stand alone. Of an attack at several ε the default's are
     shown.

@@ -154,7 +154,7 @@ def _section(
 
 
 def _rows(target: Target, records: Sequence[Record]) -> list[list[str]]:
-    """Returns a line an attack, in the order in which they were run."""
+    """Returns a line per attack, in the order in which they were run."""
     runs = Runs(records)
     body: list[list[str]] = []
     for name in dict.fromkeys(record.method for record in records):

@@ -107,7 +107,7 @@ def test_what_cannot_be_attacked_is_refused(mlp, attacked, recipe):
         lira_scores(found, shadows._replace(margins=broken))
     with pytest.raises(ValueError, match="scores of .* must be finite"):
         Lira(recipe).attack(shadows, np.full(12, np.nan), is_member)
-    with pytest.raises(ValueError, match="a margin a candidate"):
+    with pytest.raises(ValueError, match="a margin per candidate"):
         lira_scores(found[:3], shadows)
     with pytest.raises(ValueError, match="at least 2 candidates"):
         train_shadows(KEY, mlp, attacked, attacked.test.take(np.arange(1)), recipe)

@@ -25,7 +25,7 @@ def test_normalisation_is_reversible(pixel, mean, std):
 def test_normalisation_refuses_a_zero_std():
     with pytest.raises(ValueError, match="std must be > 0"):
         Normalisation("bad", (0.5,), (0.0,))
-    with pytest.raises(ValueError, match="one value a channel"):
+    with pytest.raises(ValueError, match="one value per channel"):
         Normalisation("bad", (0.5, 0.5), (1.0,))
 
 

@@ -252,11 +252,11 @@ BAD = {
     "C infinite": ({"C": float("inf")}, "hard margin"),
     "C of an example": ({"C": jnp.ones(3)}, "sample_weight"),
     "labels 0 and 1": ({"labels": jnp.asarray([0, 1, 1])}, "got 0; map"),
-    "labels of another size": ({"labels": jnp.asarray([1, 1])}, "one a row"),
+    "labels of another size": ({"labels": jnp.asarray([1, 1])}, "one per row"),
     "features of one axis": ({"features": jnp.ones(3)}, "n, d"),
     "no features": ({"features": jnp.ones((3, 0))}, "n, d >= 1"),
     "features not finite": ({"features": jnp.full((3, 1), jnp.nan)}, "drop"),
-    "weights of another size": ({"sample_weight": jnp.ones(2)}, "one an example"),
+    "weights of another size": ({"sample_weight": jnp.ones(2)}, "one per example"),
     "weights negative": ({"sample_weight": jnp.asarray([1.0, 1, -1])}, ">= 0, got -1"),
     "weights not finite": ({"sample_weight": jnp.asarray([1.0, 1, jnp.inf])}, "must be finite"),
 }

@@ -186,7 +186,7 @@ def test_a_method_without_epochs_stands_where_its_cost_is_covered(model):
 
 
 def test_divergence_is_a_row_and_not_the_end(model):
-    """It costs 100 an epoch of the 800 that training anew takes, and diverges in the third."""
+    """It costs 100 per epoch of the 800 that training anew takes, and diverges in the third."""
     methods = {"a": Explodes(), "b": FineTune(batch_size=20)}
     records = run(model, methods=methods, budgets=(0.25, 0.4))
     assert [(r.method, r.budget, r.diverged) for r in records[2:]] == [

@@ -73,12 +73,12 @@ COSTS = {
     "exact_last_layers": 5 * 192,
     "catastrophic_last_layers": 2 * 192,
     "stackelberg": 2 * (192 + 2 * 30),
-    # Gradients; a product of the Gauss-Newton matrix is 4/3, one a step and one more.
+    # Gradients; a product of the Gauss-Newton matrix is 4/3, one per step and one more.
     "influence": lambda info: 240 + 240 * 4 / 3 * (info.solves["influence"].steps + 1),
     "newton_scrub": lambda info: 200 + 200 * 4 / 3 * (info.solves["newton"].steps + 1),
     # A forward pass, and a backward pass for each of the 3 classes.
     "fisher_forgetting": 200 * (1 / 3 + 3 * 2 / 3),
-    # Outputs and three gradients; 5/3 a product; the Fisher.
+    # Outputs and three gradients; 5/3 per product; the Fisher.
     "ntk_scrub": lambda info: (
         240 * (1 / 3 + 3 + 5 / 3 * sum(int(s.steps) for s in info.solves.values()))
         + 200 * (1 / 3 + 3 * 2 / 3)

@@ -42,7 +42,7 @@ def test_labels_are_drawn_anew_in_each_epoch_and_only_for_the_forget_set():
 
 
 def two_passes(start, mask):
-    """One epoch of one step a pass, forget first, by one optimiser, where the mask is on."""
+    """One epoch of one step per pass, forget first, by one optimiser, where the mask is on."""
     label_key = jax.random.split(jax.random.fold_in(KEY, 0), 4)[0]
     labels = random_labels(label_key, sr.TASK.forget.size, 3)
     w = sr.as_float64(start)

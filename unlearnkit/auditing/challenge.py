@@ -74,10 +74,10 @@ def challenge_epsilons(
     ε_s = max over attacks of max(0, log (1 - δ - FPR) / FNR, log (1 - δ - FNR) / FPR),   δ = 1e-5
 
     One family of attacks calls a network `positive` where its output is at least a threshold; the
-    positives are the ensemble with the larger median, and the thresholds lie 100 a unit between the
-    least and the largest output. The other calls those between two thresholds the narrower
+    positives are the ensemble with the larger median, and the thresholds lie 100 per unit between
+    the least and the largest output. The other calls those between two thresholds the narrower
     ensemble: the right one goes from 2 below the narrower ensemble's largest output to 2 above it,
-    the left one from 2 below to 2 above the right one less the ensemble's width, 100 a unit.
+    the left one from 2 below to 2 above the right one less the ensemble's width, 100 per unit.
     Attacks with one rate at 0 are left out; with both at 0 ε is 50. Where the narrower ensemble's
     range is below 1 % of the other's ε is 50 without an attack.
 

@@ -119,7 +119,7 @@ def unlearn_many(
       key: decides everything; network i gets `fold_in(key, i)`.
       model: the network.
       variables: with a leading axis of networks.
-      tasks: one a network.
+      tasks: one per network.
       unlearner: the method.
     """
     results, costs = [], []

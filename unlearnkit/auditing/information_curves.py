@@ -49,7 +49,7 @@ def information_bounds(
     Returns:
       Metrics: `white_box`, what the weights tell; `black_box`, what one query tells, averaged over
       the queries; `black_box_set`, what all queries together tell; each with its standard error
-      over the runs, `_se`. Curves: the same by their names, a value a run.
+      over the runs, `_se`. Curves: the same by their names, a value per run.
 
     Raises:
       ValueError: fewer than two runs, or whatever `query_set_information` refuses.
@@ -97,13 +97,13 @@ def information_tradeoff(
       reference: w_r and Σ₀.
       task: its test set gives the error, its forget set the queries.
       levels: s > 0.
-      draws: scrubbed networks a level whose test error is averaged, at least 2.
+      draws: scrubbed networks per level whose test error is averaged, at least 2.
       queries: examples of the forget set that are asked, all where it is smaller.
       correlations: see `query_information`.
       damping: see `query_information`.
 
     Returns:
-      Curves, a value a level: `level`, `white_box` (nats), `black_box` (nats a query, mean over
+      Curves, a value per level: `level`, `white_box` (nats), `black_box` (nats per query, mean over
       the queries) and its standard error `black_box_se`, `test_error` and `test_error_se` over the
       draws.
 

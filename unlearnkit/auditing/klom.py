@@ -67,7 +67,7 @@ def klom(
 
 
 def check_ensembles(unlearned: np.ndarray, retrained: np.ndarray) -> None:
-    """Returns nothing; refuses ensembles that cannot be compared example by example.
+    """Raises ValueError if the ensembles cannot be compared example by example.
 
     Raises:
       ValueError: see `klom`.

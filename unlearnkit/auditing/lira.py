@@ -181,7 +181,7 @@ def lira_scores(
     said = np.asarray(shadows.margins, np.float64)
     if said.shape[1:] != found.shape:
         raise ValueError(
-            "found must hold a margin a candidate and query, "
+            "found must hold a margin per candidate and query, "
             f"got {list(found.shape)} for {list(said.shape[1:])} of the shadows"
         )
     for name, values in (("the shadows", said), ("the network", found)):

@@ -40,8 +40,8 @@ class RelearnTime:
     Attributes:
       target_loss: the original network's `forget_loss`, nats.
       tolerance: nats.
-      samples: examples a round.
-      batch_size: examples a step; at most `samples`.
+      samples: examples per round.
+      batch_size: examples per step; at most `samples`.
       learning_rate: of plain SGD.
       momentum: heavy-ball momentum.
       weight_decay: λ in (λ/2)‖w‖².

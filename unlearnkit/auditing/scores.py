@@ -95,7 +95,7 @@ def tpr_at_fpr(
 
 
 def check_scores(members: np.ndarray, others: np.ndarray) -> None:
-    """Returns nothing; refuses scores that nothing can be estimated from.
+    """Raises ValueError if nothing can be estimated from the scores.
 
     Raises:
       ValueError: no score of a kind, or one that is not finite.

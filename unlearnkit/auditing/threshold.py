@@ -32,7 +32,7 @@ class ThresholdAttack:
       per_class: whether each label has its own threshold.
 
     Source: Yeom et al. 2018 (loss); Song & Mittal 2021 (confidence, entropy and modified entropy,
-    a threshold a class). They calibrate on a shadow network; here the attacker knows the retain
+    a threshold per class). They calibrate on a shadow network; here the attacker knows the retain
     set, which makes the attack stronger.
     """
 
@@ -103,7 +103,7 @@ class ThresholdAttack:
 def membership_scores(
     feature: ScoreName, model: Model, variables: Variables, dataset: Dataset
 ) -> Float[np.ndarray, " n"]:
-    """Returns a score an example that is larger for members, in float64."""
+    """Returns a score per example that is larger for members, in float64."""
     return scores_of_logits(feature, predict(model, variables, dataset.x), dataset.y)
 
 

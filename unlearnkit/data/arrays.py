@@ -113,7 +113,7 @@ class Arrays:
             n_x, n_y = headers[f"x_{split}"][0][0], headers[f"y_{split}"][0][0]
             if n_x != n_y:
                 raise ValueError(
-                    f"{self.path} must hold one label an example, "
+                    f"{self.path} must hold one label per example, "
                     f"got {n_x} in x_{split} and {n_y} in y_{split}"
                 )
         train, test = (headers[f"x_{split}"][0][1:] for split in SPLITS)

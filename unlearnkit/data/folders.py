@@ -22,7 +22,7 @@ _REPORT_EVERY = 500
 
 @dataclasses.dataclass(frozen=True)
 class Folders:
-    """The images under `root`, one folder a class; sorted names of the classes are the labels.
+    """The images under `root`, one folder per class; sorted names of the classes are the labels.
 
     All images have one size and are all grey or all RGB. Hidden files are passed over.
     """
@@ -87,7 +87,7 @@ class Folders:
         if not folder.is_dir():
             there = sorted(p.name for p in self.root.iterdir() if not p.name.startswith("."))
             raise FileNotFoundError(
-                f"{self.root} must hold the folders train and test with a folder a class; "
+                f"{self.root} must hold the folders train and test with a folder per class; "
                 f"it lacks {split} and holds {', '.join(there) or 'nothing'}"
             )
         by_class: dict[str, list[Path]] = {}

@@ -1,4 +1,4 @@
-"""Which training examples are to be forgotten: one frozen dataclass a kind of request.
+"""Which training examples are to be forgotten: one frozen dataclass per kind of request.
 
 A request is called with a key and the training set and returns indices or a mask of the forget set.
 Any function of the same signature is one too: `choose_split` checks what it returns, so that no
@@ -118,7 +118,7 @@ class FileForget:
     """Chooses the examples whose indices a file holds.
 
     Attributes:
-      path: a `.npy` array or `.json` list as `IndexForget` takes, or a `.txt` with an index a line
+      path: a `.npy` array or `.json` list as `IndexForget` takes, or a `.txt` with one per line
         (blank lines and what follows a # are passed over).
     """
 
@@ -146,7 +146,7 @@ class PredicateForget:
         mask = np.asarray(self.predicate(np.arange(train.size), x, y))
         if mask.dtype != np.bool_ or mask.shape != (train.size,):
             raise ValueError(
-                f"the predicate must return {train.size} booleans, one an example, "
+                f"the predicate must return {train.size} booleans, one per example, "
                 f"got {mask.dtype} of shape {list(mask.shape)}"
             )
         return mask

@@ -39,7 +39,7 @@ def decode_image(file: Path | io.BytesIO, *, where: str) -> np.ndarray:
 
 
 def _without_palette(image: Image.Image) -> Image.Image:
-    """Returns the image with a channel's worth of bits a pixel, where that loses nothing."""
+    """Returns the image with the bits per pixel of one channel, where that loses nothing."""
     if image.mode == "1":
         return image.convert("L")
     if image.mode == "P" and "transparency" not in image.info:

@@ -80,7 +80,7 @@ def read_indices(path: Path) -> Any:
     """Returns what a `.npy`, `.json` or `.txt` file holds, not yet checked.
 
     Args:
-      path: text has one integer a line; blank lines and what follows a # are passed over.
+      path: text has one integer per line; blank lines and what follows a # are passed over.
 
     Raises:
       FileNotFoundError: no such file.

@@ -69,7 +69,7 @@ def load(
     if len(normalisation.mean) not in (1, channels):
         raise ValueError(
             f"normalisation {normalisation.name!r} has {len(normalisation.mean)} channels, but "
-            f"{name} has {channels}; give one mean and std, or one a channel"
+            f"{name} has {channels}; give one mean and std, or one per channel"
         )
     # Pixels travel to the device as bytes. Outside jit: a fused division by a constant becomes a
     # product with its rounded reciprocal, and white would leave [-1, 1] by a bit.

@@ -26,7 +26,7 @@ class Description:
       name: as given to `load`.
       input_shape: the shape of one example; images are (height, width, channels).
       n_classes: labels are 0, ..., n_classes - 1.
-      class_names: one a class, in the order of the labels.
+      class_names: one per class, in the order of the labels.
       sizes: examples by split.
     """
 
@@ -44,7 +44,7 @@ class Pixels(NamedTuple):
       x: [n, ...] uint8, or float32 in [0, 1] where the source holds floats.
       y: [n] int32.
       white: the value in `x` of a pixel that is 1.
-      mean: of x / white, one value a channel.
+      mean: of x / white, one value per channel.
       std: likewise.
     """
 

@@ -58,7 +58,7 @@ def highest(scores: Float[np.ndarray, " n"], count: int) -> Int[np.ndarray, " m"
 
 
 def check_input(model: Model, variables: Variables, dataset: Dataset) -> None:
-    """Returns nothing; refuses data or weights that do not fit the model.
+    """Raises an error if data or weights do not fit the model.
 
     Raises:
       TypeError: see `check_dataset`.

@@ -26,8 +26,8 @@ class MaxUp:
     min_w 1/n Σ_i max_{j ≤ m} ℓ(w; a_ij(x_i), y_i),   a_ij random, drawn anew at each step
 
     The gradient of a maximum is the gradient at the maximiser, so a step takes m forward passes to
-    choose each example's copy and one gradient on the chosen ones: (m / 3 + 1) example-gradients an
-    example in place of m.
+    choose each example's copy and one gradient on the chosen ones: (m / 3 + 1) example-gradients
+    per example in place of m.
 
     Attributes:
       copies: m.

@@ -180,7 +180,7 @@ def with_mean(coefficients: np.ndarray, mean: np.ndarray | None) -> np.ndarray:
 
 
 def check_rank(c: np.ndarray, rank: int) -> None:
-    """Returns nothing; refuses a C' whose rows do not span those of G.
+    """Raises ValueError if the rows of C' do not span those of G.
 
     Raises:
       ValueError: its rank is less than `rank`.

@@ -15,7 +15,7 @@ _CONVERTIBLE = ("l2", "l2_squared", "l2_squared_per_parameter")
 
 
 def check_norm(norm: str) -> None:
-    """Returns nothing; refuses an unknown name.
+    """Raises ValueError if the name is unknown.
 
     Raises:
       ValueError: `norm` is none of `Norm`.

@@ -84,7 +84,7 @@ def step_error(model: Model, step: Step, batch: Dataset | SoftDataset) -> Float[
 
 
 def check_stateless(variables: Variables) -> None:
-    """Returns nothing; refuses networks whose batch gradient is no mean over its examples.
+    """Raises ValueError if a batch's gradient is not the mean of its examples' gradients.
 
     Raises:
       ValueError: the network carries state.
@@ -97,7 +97,7 @@ def check_stateless(variables: Variables) -> None:
 
 
 def check_forgeable(model: Model, step: Step, allowed: Dataset) -> None:
-    """Returns nothing; refuses a step or examples that no forger can take.
+    """Raises ValueError if a step cannot be forged from these examples.
 
     Raises:
       ValueError: a network with state, or fewer allowed examples than the batch needs.

@@ -51,7 +51,7 @@ def map_batches(
 def by_chunks(
     function: Callable[..., Any], arguments: Any, batches: tuple[Array, ...], chunk: int
 ) -> Any:
-    """Returns what `map_batches` returns; outside a trace, by one call of `function` a chunk.
+    """Returns what `map_batches` returns; outside a trace, by one call of `function` per chunk.
 
     Gradients of convolutions inside a loop's body are ~30 times slower on CPUs, so the loop stays
     on the host where it can. `function` is compiled already.

@@ -2,7 +2,7 @@
 
 Where a kernel W [in, out] is used once, as h @ W for the one row h of an example, the Jacobian of
 its outputs is a product h ⊗ g, with g the derivative in h @ W. A Gram matrix of such rows is the
-product of two small ones: in + out numbers an example in place of in x out.
+product of two small ones: in + out numbers per example in place of in x out.
 """
 
 from __future__ import annotations

@@ -226,7 +226,7 @@ def fisher_diagonal(
     """Returns the diagonal of the Fisher information of a softmax classifier.
 
     F = 1/n Σ_i Σ_c p_ic (∇ log p_ic)²,   p_i = softmax(apply(params, x_i)): the expectation is over
-    the model's own labels and is exact, at c backward passes an example.
+    the model's own labels and is exact, at c backward passes per example.
 
     Args:
       apply: (params, x) -> logits [n, c].

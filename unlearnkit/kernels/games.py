@@ -150,7 +150,7 @@ def follow_the_ridge(
 
     Δx = eta_x D_x l,   Δw = -eta_w ∇_w f - (∇_ww f + damping I)⁻¹ ∇_wx f Δx
 
-    Args: as `tgda`, with two solves a step.
+    Args: as `tgda`, with two solves per step.
 
     Raises:
       ValueError: no solver has that name.
@@ -201,7 +201,7 @@ def gradient_descent_newton(
 
     x' = x + eta_x D_x l(x, w),   w' = w - newton_rate (∇_ww f(x', w) + damping I)⁻¹ ∇_w f(x', w)
 
-    Args: as `tgda`, with two solves a step; `newton_rate` is 1 for the full Newton step.
+    Args: as `tgda`, with two solves per step; `newton_rate` is 1 for the full Newton step.
 
     Raises:
       ValueError: no solver has that name.

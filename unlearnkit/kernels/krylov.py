@@ -49,7 +49,7 @@ def cg(
 ) -> tuple[Vector, SolveInfo]:
     """Returns the solution of (A + damping I) x = b by conjugate gradients, A PSD.
 
-    x_k minimises 1/2 x·(A + damping I) x - b·x over the k-th Krylov space. One product a step and
+    x_k minimises 1/2 x·(A + damping I) x - b·x over the k-th Krylov space. One product per step and
     one at the end of a round. It stops where it meets a direction p with p·(A + damping I)p <= 0,
     returns the x before it, and `info.curvature` says so.
 
@@ -153,8 +153,8 @@ def minres(
     """Returns the solution of (A + damping I) x = b by MINRES, A symmetric, definite or not.
 
     x_k minimises ‖b - (A + damping I) x‖ over the k-th Krylov space, so the residual never grows.
-    One product a step and one at the end of a round. On a singular, inconsistent system it stops at
-    a least-squares solution and does not claim convergence.
+    One product per step and one at the end of a round. On a singular, inconsistent system it stops
+    at a least-squares solution and does not claim convergence.
 
     Args:
       matvec: v -> A v, symmetric.
@@ -270,8 +270,8 @@ def cgnr(
 ) -> tuple[Vector, SolveInfo]:
     """Returns the solution of (A + damping I) x = b by CG on the normal equations, A symmetric.
 
-    (A + damping I)² x = (A + damping I) b. Two products a step and two a round; the residual never
-    grows, but falls with the square of the condition number: a baseline for `minres`.
+    (A + damping I)² x = (A + damping I) b. Two products per step and two per round; the residual
+    never grows, but falls with the square of the condition number: a baseline for `minres`.
 
     Args:
       matvec: v -> A v, symmetric.

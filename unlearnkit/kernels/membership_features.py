@@ -21,7 +21,7 @@ _Feature = Callable[[Float[Array, "n c"], Int[Array, " n"]], Float[Array, "n d"]
 def membership_features(
     name: FeatureName, logits: Float[Array, "n c"], labels: Int[Array, " n"]
 ) -> Float[Array, "n d"]:
-    """Returns one row of features an example, d = 1 for all but the last two, where d = c.
+    """Returns one row of features per example, d = 1 for all but the last two, where d = c.
 
     They are differentiable in the logits, for an unlearner that answers its auditor.
 

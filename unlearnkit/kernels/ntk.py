@@ -53,7 +53,7 @@ def empirical_ntk(
       x1: [n1, ...] inputs.
       x2: [n2, ...] inputs; x1 where None, and then half of the blocks come by symmetry.
       method: `auto`, `jacobian`, `products` or `structured`.
-      chunk: inputs a block. The Jacobians [n2, c, p] of all blocks, or their factors, are kept
+      chunk: inputs per block. The Jacobians [n2, c, p] of all blocks, or their factors, are kept
         where they take 1 GiB at most; else two blocks are held, and made once for each pair.
       precision: of the matrix products; see `Precision`.
 

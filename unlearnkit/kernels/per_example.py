@@ -35,7 +35,7 @@ BLOCK_BYTES = 2**28
 def gradient_bank(
     loss: BatchLoss, params: Params, dataset: Dataset, *, chunk: int | None = None
 ) -> Float[Array, "n p"]:
-    """Returns the gradient of the loss at every example, one a row.
+    """Returns the gradient of the loss at every example, one per row.
 
     G[i] = ∇ loss(params, x_i, y_i), raveled as `jax.flatten_util.ravel_pytree` does.
 
@@ -160,7 +160,7 @@ def gram(
       gradients: the bank [n, p], or an operator, of which the pieces of two blocks of rows are held
         at a time; with several blocks they are computed about n / (2 chunk) times.
       centre: what is subtracted from every row, as the gradient of another batch.
-      chunk: rows a block; where None, 1,024 for a bank and what 256 MiB hold for an operator.
+      chunk: rows per block; where None, 1,024 for a bank and what 256 MiB hold for an operator.
 
     Returns:
       [n, n], symmetric.

@@ -123,7 +123,7 @@ def sketched_ntk(
 ) -> LowRank:
     """Returns a preconditioner for `ntk_operator` from randomly projected per-example Jacobians.
 
-    Θ = J Jᵀ ≈ (J S)(J S)ᵀ,   S [p, rank] with one random sign a parameter, in column i mod rank.
+    Θ = J Jᵀ ≈ (J S)(J S)ᵀ,   S [p, rank] with one random sign per parameter, in column i mod rank.
 
     A row of J depends on one input alone, so all of J costs c vector-Jacobian products over the
     data, and J S, [n c, rank], is kept in its place: for the price of c products a factor of rank

@@ -3,7 +3,7 @@
 All solve (A + damping I) x = b by products alone, over pytrees, inside jit and vmap. Which one:
 `minres` for symmetric A, definite or not (Hessians); `cg` for what is positive semi-definite by
 construction (Gauss-Newton, Fisher, Gram, NTK); `cgnr` is what published code does to indefinite
-Hessians, at two products a step and the condition number squared. `neumann` and `lissa` are the
+Hessians, at two products per step and the condition number squared. `neumann` and `lissa` are the
 influence literature's. None repairs anything: what happened is in the `SolveInfo`.
 
 The right-hand side is solved for in units of a power of two near its largest entry, so that the
@@ -107,7 +107,7 @@ def solve_in_rounds(
     """Returns the solution by rounds of a Krylov method, each begun at the true residual.
 
     In float32 the residual that a method carries along falls below `tol` where that of x does not;
-    the next round then refines x. One product a round besides those of the method, which is the
+    the next round then refines x. One product per round besides those of the method, which is the
     one that gives the reported residual.
 
     Args:

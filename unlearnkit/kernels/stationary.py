@@ -110,7 +110,7 @@ def lissa(
       damping: added to the diagonal.
       tol: at which residual the solve counts as converged.
       step_size: s, below 2 / ‖A_j + damping I‖ for nearly all samples.
-      depth: steps a run.
+      depth: steps per run.
       repeats: runs averaged.
 
     Returns:

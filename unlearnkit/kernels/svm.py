@@ -119,7 +119,7 @@ def one_vs_rest(
     loss: Loss = "hinge",
     sample_weight: Shaped[Array, " n"] | None = None,
 ) -> SvmSolution:
-    """Returns one classifier a class against all others, solved together.
+    """Returns one classifier per class against all others, solved together.
 
     Row k of the result is `svm(features, where(labels == k, 1, -1))`; the predicted class is the
     argmax of `decision`.
@@ -168,7 +168,7 @@ def _check(features: Any, labels: Any, C: Any, loss: str, sample_weight: Any) ->
         )
     if labels.shape != features.shape[:1]:
         raise ValueError(
-            f"labels must be [{features.shape[0]}], one a row of features, got {labels.shape}"
+            f"labels must be [{features.shape[0]}], one per row of features, got {labels.shape}"
         )
     if jnp.ndim(C) != 0:
         raise ValueError(f"C must be a scalar, got shape {jnp.shape(C)}; use sample_weight")
@@ -180,7 +180,7 @@ def _check(features: Any, labels: Any, C: Any, loss: str, sample_weight: Any) ->
     if sample_weight is not None:
         if sample_weight.shape != labels.shape:
             raise ValueError(
-                f"sample_weight must be {labels.shape}, one an example, got {sample_weight.shape}"
+                f"sample_weight must be {labels.shape}, one per example, got {sample_weight.shape}"
             )
         weight = np.asarray(sample_weight) if _is_concrete(sample_weight) else np.ones(1)
         if not np.all(np.isfinite(weight)):

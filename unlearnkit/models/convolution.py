@@ -10,7 +10,7 @@ in both of its arguments:
 
     convolve(x, k)       -> y      XLA's convolution
     _transpose(y, k)     -> x      XLA's convolution with the mirrored kernel, s² images at once
-    _correlate(x, y)     -> k      one matrix product a row of the kernel
+    _correlate(x, y)     -> k      one matrix product per row of the kernel
 
 The derivative of each by either argument is another of the three, so that gradients, Jacobian- and
 Hessian-vector products of any order are made of them alone.

@@ -82,7 +82,7 @@ def check_implementation(implementation: str | None) -> Implementation | None:
 
 
 def check_image_shape(name: str, input_shape: tuple[int, ...], *, smallest: int) -> None:
-    """Returns nothing if the network `name` can take images of this shape.
+    """Raises ValueError if the network `name` cannot take images of this shape.
 
     Args:
       name: of the network, for the message.

@@ -9,7 +9,7 @@ What makes it fast on a CPU:
 - Columns are shifted first and rows after: 2 s slices in the place of s s.
 - Few features leave a matrix product waiting for memory. Their outputs are computed in blocks of
   2x2 pixels, as 4 o features of a convolution with stride 2 and kernels of side s + 1: P has
-  (s + 1)^2 / 4 rows a pixel in the place of s^2, for (s + 1)^2 / s^2 times the multiplications.
+  (s + 1)^2 / 4 rows per pixel in the place of s^2, for (s + 1)^2 / s^2 times the multiplications.
 - The bias is a row of the product, and so is its gradient.
 """
 
@@ -35,7 +35,7 @@ def convolve(
     Args:
       x: images, batch last.
       kernel: [size, size, channels, features].
-      bias: one value a feature, or None.
+      bias: one value per feature, or None.
       stride: step between outputs, in pixels.
       padding: zeros on each side of `x`, in pixels.
     """

@@ -48,7 +48,7 @@ def judge_gradient(
     ∂J/∂x_i = 1/m ∂/∂x_i <v, ∇_w CE(w; x_i, y_i)>,   v = ∇J(g)
 
     v is the same for all poisons, so that they are taken a chunk at a time in both passes: three
-    example-gradients a poison, and the memory of one chunk.
+    example-gradients per poison, and the memory of one chunk.
 
     Args:
       judge: J, of a gradient like `variables.params`.

@@ -1,4 +1,4 @@
-"""The compiled part of the min-max attacks: one poison a round, against a model that learns."""
+"""The compiled part of the min-max attacks: one poison per round, against a model that learns."""
 
 from __future__ import annotations
 

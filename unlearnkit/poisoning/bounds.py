@@ -119,7 +119,7 @@ class Region(NamedTuple):
 
     Attributes:
       base: [m, ...] the images the poisons are made of.
-      low: least value, one or one a channel.
+      low: least value, one or one per channel.
       high: greatest value.
       reach: half side of the cube around the base; infinite for no cube.
       radius: of the l2 ball around the base, in the units of `scale`; infinite for no ball.

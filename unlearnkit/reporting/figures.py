@@ -30,7 +30,7 @@ STYLE: Any = {
 
 
 def loss_histograms(records: Sequence[Record]) -> str:
-    """Returns histograms of the cross-entropy on the forget and on the test set, a panel a method.
+    """Returns histograms of the cross-entropy on forget and test set, one panel per method.
 
     All seeds are pooled; losses below 1e-12 nats stand in the first bin.
     """
@@ -60,7 +60,7 @@ def loss_histograms(records: Sequence[Record]) -> str:
 
 
 def roc_curves(records: Sequence[Record], attack: str = "mia_loss_logistic") -> str:
-    """Returns ROC curves of one membership attack, the mean over the seeds a method.
+    """Returns ROC curves of one membership attack, the mean over the seeds per method.
 
     Both tails can be read: on the left linear axes, on the right logarithmic ones.
     """

@@ -29,7 +29,7 @@ class RunFolderError(RuntimeError):
 class RunFolder:
     """Writes a run as it goes, so that what is done is never lost.
 
-    The folder holds `run.json` (settings and provenance), `metrics.jsonl` (one line a record),
+    The folder holds `run.json` (settings and provenance), `metrics.jsonl` (one line per record),
     `curves/` (one `.npz` a record, called by the method's name where that is a plain one), and the
     tables and pages made from these. A metric that is NaN is null there, an infinite one its name.
     When the disk fails during the run, the first error is kept in `problem`, and what was written

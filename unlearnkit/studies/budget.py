@@ -48,7 +48,7 @@ def with_epochs(method: Unlearner, epochs: int) -> Unlearner:
       ValueError: the method has none.
     """
     if not has_epochs(method):
-        raise ValueError(f"{method!r} has no epochs: it costs what it costs")
+        raise ValueError(f"{method!r} has no epochs setting, so its cost is fixed")
     settings: Any = method
     if hasattr(method, "epochs"):
         return dataclasses.replace(settings, epochs=epochs)

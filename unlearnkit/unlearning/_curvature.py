@@ -61,7 +61,7 @@ class CurvatureSettings:
         return JVP + BACKWARD if self.curvature == "ggn" else HVP
 
     def solve_cost(self, info: SolveInfo, examples: int) -> float:
-        """Returns the example-gradients of a solve: a product a step, and one at its end."""
+        """Returns the example-gradients of a solve: a product per step, and one at its end."""
         return examples * self.product_cost * (int(info.steps) + 1)
 
     def gradient(self, model: Model, variables: Variables, dataset: Dataset) -> Params:

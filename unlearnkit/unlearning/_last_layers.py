@@ -58,9 +58,9 @@ class Selection(NamedTuple):
     """Which leaves belong to the last layers, in the order of `jax.tree.leaves`.
 
     Attributes:
-      params: one boolean a leaf of the parameters.
-      state: one boolean a leaf of the state.
-      unowned: one boolean a leaf of the state: it belongs to no layer.
+      params: one boolean per leaf of the parameters.
+      state: one boolean per leaf of the state.
+      unowned: one boolean per leaf of the state: it belongs to no layer.
     """
 
     params: tuple[bool, ...]

@@ -159,7 +159,7 @@ def fisher_noise_variance(
 
 
 def noise_cost(model: Model, examples: int) -> float:
-    """Returns the example-gradients of the Fisher diagonal: a backward pass a class."""
+    """Returns the example-gradients of the Fisher diagonal: a backward pass per class."""
     return examples * (FORWARD + BACKWARD * model.n_classes)
 
 

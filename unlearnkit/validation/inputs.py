@@ -34,7 +34,7 @@ class InputWarning(UserWarning):
 
 
 def check_at_least(settings: Any, least: float, *names: str) -> None:
-    """Returns nothing; refuses attributes of `settings` that are below `least`, or NaN."""
+    """Raises ValueError if a named attribute of `settings` is below `least`, or NaN."""
     for name in names:
         value = getattr(settings, name)
         if not value >= least:
@@ -42,7 +42,7 @@ def check_at_least(settings: Any, least: float, *names: str) -> None:
 
 
 def check_above(settings: Any, bound: float, *names: str) -> None:
-    """Returns nothing; refuses attributes of `settings` that are not above `bound`."""
+    """Raises ValueError if a named attribute of `settings` is not above `bound`."""
     for name in names:
         value = getattr(settings, name)
         if not value > bound:
@@ -50,20 +50,20 @@ def check_above(settings: Any, bound: float, *names: str) -> None:
 
 
 def check_known(kind: str, value: Any, known: Collection[str]) -> None:
-    """Returns nothing; refuses a `value` that is none of the known ones."""
+    """Raises ValueError if `value` is none of the known ones."""
     if value not in known:
         raise ValueError(f"unknown {kind} {value!r}; known: {', '.join(known)}")
 
 
 def check_choice(name: str, value: Any, alternatives: Any) -> None:
-    """Returns nothing; refuses a `value` that is none of the `alternatives`, a `Literal`."""
+    """Raises ValueError if `value` is none of the `alternatives`, a `Literal`."""
     known = get_args(alternatives)
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
 def check_labels(y: Any, *, name: str = "dataset", n_classes: int | None = None) -> None:
-    """Returns nothing; refuses labels that are not class indices.
+    """Raises an error if labels are not class indices.
 
     Args:
       y: [n] labels.
@@ -72,7 +72,7 @@ def check_labels(y: Any, *, name: str = "dataset", n_classes: int | None = None)
 
     Raises:
       TypeError: labels that are not integers (integral floats and booleans too).
-      ValueError: not one label an example, or a label outside its range.
+      ValueError: not one label per example, or a label outside its range.
     """
     if not jnp.issubdtype(y.dtype, jnp.integer):
         raise TypeError(
@@ -101,7 +101,7 @@ def check_labels(y: Any, *, name: str = "dataset", n_classes: int | None = None)
 
 
 def check_finite(x: Any, *, name: str = "dataset") -> None:
-    """Returns nothing; refuses NaN and infinity in `x`, saying where the first one stands.
+    """Raises ValueError if `x` holds NaN or infinity; the message gives the first index.
 
     Args:
       x: an array of any shape.
@@ -128,7 +128,7 @@ def all_finite(tree: Any) -> bool:
 
 
 def check_dataset(dataset: Dataset, *, name: str = "dataset") -> None:
-    """Returns nothing; refuses a dataset that nothing can be trained on or measured with.
+    """Raises an error if a dataset cannot be trained on or evaluated with.
 
     Args:
       dataset: x [n, ...] and y [n], of numpy or JAX.
@@ -150,7 +150,7 @@ def check_dataset(dataset: Dataset, *, name: str = "dataset") -> None:
     check_labels(y, name=name)
     if x.ndim < 2 or x.shape[0] != y.shape[0]:
         raise ValueError(
-            f"x of {name} must be [n, ...] with one example a label, "
+            f"x of {name} must be [n, ...] with one example per label, "
             f"got x {list(x.shape)} and y {list(y.shape)}"
         )
     if x.size == 0:
@@ -183,10 +183,10 @@ def _warn_of_range(dataset: Dataset, name: str) -> None:
 
 
 def check_held_out(train: Collection[Dataset], test: Dataset, *, name: str = "test") -> None:
-    """Returns nothing; warns of held-out examples that are among the training examples.
+    """Warns if held-out examples are among the training examples.
 
-    An audit that compares what was trained on with what was not compares a thing with itself there.
-    Rows are compared by a hash of their inputs to the last bit; a percent and less is not told.
+    An audit that compares members with non-members would compare such examples with themselves.
+    Rows are compared by a hash of their inputs to the last bit; up to a percent gives no warning.
 
     Args:
       train: the parts of the training set.
@@ -208,7 +208,7 @@ def check_held_out(train: Collection[Dataset], test: Dataset, *, name: str = "te
 
 
 def check_compatible(dataset: Dataset, model: Model, *, name: str = "dataset") -> None:
-    """Returns nothing; refuses data whose shape or labels the model cannot take.
+    """Raises ValueError if the model cannot take the shape or the labels of the data.
 
     Args:
       dataset: x [n, *model.input_shape] and y [n] < model.n_classes.
@@ -228,7 +228,7 @@ def check_compatible(dataset: Dataset, model: Model, *, name: str = "dataset") -
 
 
 def check_task(task: Task, model: Model) -> None:
-    """Returns nothing; refuses a task with a bad part, or one that the model cannot take.
+    """Raises an error if a part of the task is invalid, or does not fit the model.
 
     Args:
       task: all four parts hold at least one example, normalised alike.
@@ -249,7 +249,7 @@ def check_task(task: Task, model: Model) -> None:
 
 
 def check_variables(variables: Variables, model: Model) -> None:
-    """Returns nothing; refuses weights of another network.
+    """Raises ValueError if weights are not those of this network.
 
     Args:
       variables: of the structure and shapes of `model.init`.
@@ -258,7 +258,7 @@ def check_variables(variables: Variables, model: Model) -> None:
     Raises:
       ValueError: an array that is missing, extra or of another shape, by its name; a network whose
         output at an input depends on the other inputs of its batch, or is made of probabilities
-        (asked once a model on inputs made up for it, not of models of this library).
+        (asked once per model on inputs made up for it, not of models of this library).
     """
     expected, found = _init_shapes(model), _named_shapes(variables)
     wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))

@@ -31,12 +31,12 @@ REMEDY = (
 def check_mean_of_examples(
     loss: Callable[[Any, Array, Array], Array], params: Any, x: Any, y: Any
 ) -> None:
-    """Returns nothing; refuses a loss that is not the mean of its examples' losses.
+    """Raises ValueError if a loss is not the mean of its examples' losses.
 
     L(x_0 … x_m) = 1/m Σ_i l(x_i): the derivative in one input does not depend on the other
     inputs and labels, and two examples have half the sum of their losses. Three examples of the
-    data are tried beside each other in pairs, by two compilations a function; a verdict is kept for
-    the function itself. Skipped under a transformation, for integer inputs, and where every
+    data are tried beside each other in pairs, by two compilations per function; a verdict is kept
+    for the function itself. Skipped under a transformation, for integer inputs, and where every
     derivative tried is zero or not finite.
 
     Args:
@@ -65,9 +65,9 @@ def check_mean_of_examples(
 def check_rows_alone(
     apply: Callable[[Any, Array], Array], params: Any, x: Any, *, what: str = "apply"
 ) -> None:
-    """Returns nothing; refuses a network whose output at an input depends on its batch.
+    """Raises ValueError if a network's output at an input depends on its batch.
 
-    Three inputs are tried beside each other in pairs, by one compilation a function; a verdict is
+    Three inputs are tried beside each other in pairs, by one compilation per function; a verdict is
     kept for the function itself. Skipped under a transformation, and where no output is finite.
 
     Args:
@@ -87,10 +87,10 @@ def check_rows_alone(
 
 
 def check_logits(apply: Callable[[Any, Array], Array], params: Any, x: Any) -> None:
-    """Returns nothing; refuses a network that ends in a softmax.
+    """Raises ValueError if a network ends in a softmax.
 
     Losses and membership scores take the softmax of its outputs, once more. Their log passes: it
-    is as good as the logits. Asked once a function; skipped under a transformation.
+    is as good as the logits. Asked once per function; skipped under a transformation.
 
     Args:
       apply: (params, x [m, ...]) -> [m, c].

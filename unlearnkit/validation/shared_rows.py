@@ -1,6 +1,6 @@
 """What is known of an array of examples after one pass: its range, and a hash of each row.
 
-Both are kept as long as the array lives, so that a dataset is read once a process.
+Both are kept as long as the array lives, so that a dataset is read once per process.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def indiscriminate(context: Context) -> Iterator[Row]:
 
 
 def poison_rows(context: Context, poison: poison_setting.Poison) -> Iterator[Row]:
-    """Yields what Retrain and seven methods leave of one kind of poisons, a row a seed."""
+    """Yields what Retrain and seven methods leave of one kind of poisons, a row per seed."""
     context.check_memory()
     data, setting = context.data("cifar10"), poison_settings(context)
     index = poison_setting.POISONS.index(poison)
@@ -216,7 +216,7 @@ def tgda_colour(context: Context) -> Iterator[Row]:
 
 
 def game_rows(context: Context, name: str, data: Split) -> Iterator[Row]:
-    """Yields what TGDA does to one network, a row a seed."""
+    """Yields what TGDA does to one network, a row per seed."""
     target = shortened(context, targets("paper")[name])
     shape = tuple(data.train.x.shape[1:])
     model = models.create(target.model, input_shape=shape, n_classes=10)

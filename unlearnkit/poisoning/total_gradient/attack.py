@@ -90,7 +90,7 @@ class TotalGradientAttack:
     held-out part out of the defender's batches where that code trains on it, give labels one-hot,
     and pretrain the generator by Adam where the paper says gradient descent. The paper does not
     say what an attacker that follows responds to: see `leads`. Its cold start prints
-    w <- w_pre - β ∇f for each of the n steps; we restart once a round.
+    w <- w_pre - β ∇f for each of the n steps; we restart once per round.
     """
 
     budget: Budget = Budget()  # noqa: RUF009 (frozen, and so safe to share)

@@ -153,7 +153,7 @@ class NtkScrub(NtkSettings):
     def _cost(
         self, model: Model, task: Task, solves: dict[str, SolveInfo], initial: Variables | None
     ) -> float:
-        """Returns the example-gradients: products by their number, Jacobians a backward a class."""
+        """Returns the example-gradients; a Jacobian is one backward pass per class."""
         n, jacobian = task.retain.size + task.forget.size, FORWARD + BACKWARD * model.n_classes
         steps = sum(int(info.steps) for info in solves.values())
         passes = FORWARD + (VJP if initial is None else 0.0)

@@ -14,7 +14,7 @@ from unlearnkit import kernels
 from unlearnkit.base import Params, SolveInfo
 
 INNER_TOL = 1e-2
-"""Relative residual of each Newton system: two digits a step."""
+"""Relative residual of each Newton system: two digits per step."""
 HALVINGS = 20
 """Of the step, at most, in the line search."""
 

@@ -72,7 +72,7 @@ class Game:
       folds: of the cross-validation; 1 judges the auditor on what it was fitted to.
       size: of the auditing set.
       chunk: examples a forward pass.
-      n_strata: separate auditors, one a class of the forget set; 1 for one of all.
+      n_strata: separate auditors, one per class of the forget set; 1 for one of all.
       moves: whether the network answers, or is only watched.
       clip_norm: the largest global norm of the answer's gradient, in units of α + β, or None.
     """

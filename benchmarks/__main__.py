@@ -35,7 +35,7 @@ def _defines_run(path: Path) -> bool:
 
 
 def tables(folder: Path = frame.RESULTS) -> str:
-    """Returns one section a results file: its provenance in a line, and its table."""
+    """Returns one section per results file: its provenance in a line, and its table."""
     sections = []
     for path in sorted(folder.glob("*.json")):
         where, rows = frame.read_json(path)

@@ -46,15 +46,15 @@ def run(
     budget: float = 600.0,
 ) -> list[Row]:
     """Returns the rows of the goals, then those of growing data until `budget` seconds are gone."""
-    rows = [told(memory_row(network, memory_n)) for network in ("allcnn", "allcnn_small")]
-    rows += [told(dense_row(name, dense_n, classes=c)) for name, c in DENSE_CLASSES.items()]
+    rows = [printed(memory_row(network, memory_n)) for network in ("allcnn", "allcnn_small")]
+    rows += [printed(dense_row(name, dense_n, classes=c)) for name, c in DENSE_CLASSES.items()]
     for network in ("allcnn_small", "lenet"):
         rows += scaling_rows(network, sizes, budget / 2)
     return rows
 
 
-def told(row: Row) -> Row:
-    """Prints a row when it is made: all of them take half an hour on two cores."""
+def printed(row: Row) -> Row:
+    """Prints a row as soon as it is made: all of them take half an hour on two cores."""
     print(markdown([row]).splitlines()[-1], flush=True)
     return row
 
@@ -113,7 +113,7 @@ def scaling_rows(network: str, sizes: tuple[int, ...], budget: float) -> list[Ro
             accuracy=accuracy(unlearned),
             note=f"the cost of {work:.0f} epochs; preconditioner of rank {rank:,}",
         )
-        rows.append(told(row))
+        rows.append(printed(row))
         if time.perf_counter() - begun > budget:
             break
     return rows

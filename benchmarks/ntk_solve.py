@@ -27,7 +27,7 @@ CLASSES = 10
 
 
 def run() -> list[Row]:
-    """Returns one row a damping and preconditioner; the goals stand at the one that we ship."""
+    """Returns one row per damping and preconditioner; the goals stand at the one that we ship."""
     x, y, _ = problems.mnist(20_000)
     params = problems.train(
         problems.apply_lenet, problems.init_lenet(jax.random.key(0)), x, y, epochs=1

@@ -47,9 +47,9 @@ def _time(clone: Path, state: str, goal: float) -> Row:
         text=True,
     )
     seconds = time.perf_counter() - started
-    told = finished.stdout.strip().rpartition("\n")[2]
+    summary = finished.stdout.strip().rpartition("\n")[2]
     if finished.returncode:
-        raise RuntimeError(f"the suite failed: {told or finished.stderr[-400:]}")
+        raise RuntimeError(f"the suite failed: {summary or finished.stderr[-400:]}")
     return Row(
         "the test suite (minutes)",
         f"a clean clone, {state}",
@@ -57,5 +57,5 @@ def _time(clone: Path, state: str, goal: float) -> Row:
         value=seconds / 60,
         goal=goal,
         lower_is_better=True,
-        accuracy=told,
+        accuracy=summary,
     )

@@ -232,7 +232,7 @@ def _resnet_in_bfloat16() -> Row:
 
 
 def _torch_epochs(name: str, dataset: Dataset, batch_size: int) -> dict[str, Callable[[], None]]:
-    """Returns one call a memory layout that trains for one more epoch."""
+    """Returns one call per memory layout that trains for one more epoch."""
     import torch
 
     from benchmarks.torch_networks import NETWORKS

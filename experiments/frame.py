@@ -31,7 +31,7 @@ Scale = Literal["smoke", "cpu", "paper"]
 USER_ERRORS = (
     ValueError, TypeError, ImportError, OSError, RunFolderError, DivergedError, TrajectoryError
 )  # fmt: skip
-"""What is told without a traceback: bad options, missing data, runs that diverge."""
+"""What is reported without a traceback: bad options, missing data, runs that diverge."""
 _TABLE_WIDTH = 132
 
 
@@ -129,7 +129,7 @@ def choose_named(kind: str, known: Mapping[str, T], name: str | None, scale: Sca
 def load_present(
     load: Callable[[], T], dataset: str, *, asked: bool, on_stage: OnStage
 ) -> T | None:
-    """Returns what `load` returns; None, and says so, where what nobody asked for is missing.
+    """Returns what `load` returns; None, with a message, where an optional one is missing.
 
     Raises:
       ImportError, FileNotFoundError: it is missing and was asked for.

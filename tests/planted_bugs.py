@@ -385,8 +385,8 @@ BUGS = (
          "for name in names if getattr(method, name) is None", "for name in names",
          "training/test_inheritance.py"),
     _bug("shadows_unlearn_by_a_method_untold", "auditing.shadows:train_shadows",
-         "told = train_like(unlearner, recipe)", "told = unlearner", "auditing/test_shadows.py",
-         "auditing/test_lira.py"),
+         "prepared = train_like(unlearner, recipe)", "prepared = unlearner",
+         "auditing/test_shadows.py", "auditing/test_lira.py"),
     # Scores that were published
     _bug("efficacy_counts_members", "auditing.optml:OptmlScores.score",
          "np.sum(called == 0)", "np.sum(called == 1)", "auditing/test_published_scores.py"),
@@ -620,7 +620,7 @@ BUGS = (
          "data/test_splits.py"),
     # The command line
     _bug("errors_steer_the_terminal", "cli:run",
-         "escaped(told, 2000)", "told[:2000]", "cli/test_cli.py"),
+         "escaped(message, 2000)", "message[:2000]", "cli/test_cli.py"),
     _bug("outputs_are_checked_by_their_folder", "cli:_check_outputs",
          "path.is_dir() or not", "not", "cli/test_cli.py"),
     _bug("a_failure_says_invalid", "cli:run",

@@ -28,7 +28,7 @@ Path: TypeAlias = tuple[str, ...]
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Normalisation:
-    """A named, reversible map between pixels in [0, 1] and what a network sees.
+    """A named, reversible map between pixels in [0, 1] and a network's input.
 
     x = (pixel - mean) / std, channel by channel. It carries no arrays, so a `Dataset` that holds it
     stays a pytree of `x` and `y` alone, and two datasets normalised differently refuse to be mixed.
@@ -52,7 +52,7 @@ class Normalisation:
             raise ValueError(f"std must be > 0 in every channel, got {self.std}")
 
     def apply(self, pixels: Float[Array, ...]) -> Float[Array, ...]:
-        """Returns what the network sees of `pixels` [..., c] in [0, 1]."""
+        """Returns the network's input for `pixels` [..., c] in [0, 1]."""
         return (pixels - jnp.asarray(self.mean)) / jnp.asarray(self.std)
 
     def invert(self, x: Float[Array, ...]) -> Float[Array, ...]:
@@ -145,7 +145,7 @@ class Task(NamedTuple):
 
 
 class Variables(NamedTuple):
-    """What a network is made of.
+    """A network's trained weights and its untrained state.
 
     Attributes:
       params: trained weights, a nested dict of arrays.
@@ -202,7 +202,7 @@ class SolveInfo(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a run took.
+    """What a run cost.
 
     Attributes:
       example_gradients: one forward and backward pass of one example = 1, an HVP of one example
@@ -370,7 +370,7 @@ class Defence(Protocol):
 class RobustTrainer(Protocol):
     """Defends by the way it trains, and keeps all examples.
 
-    Its method is called `fit`, so that it is told from a `Defence` by what it can do.
+    Its method is called `fit`, so that `isinstance` tells it from a `Defence`.
     """
 
     def fit(

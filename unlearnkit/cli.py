@@ -51,7 +51,7 @@ class LogArguments:
         images; normalised as the log says. Of these, the examples that the log names are taken.
       split: train or test.
       rows: a .npy, .json or .txt file: the rows of the split that the log must be about, in its
-        order; without it they are found, and told.
+        order; without it they are found, and reported.
       model: package.module:factory, a function that returns the network, where the log has no
         name that makes it; it may take input_shape and n_classes.
       data_dir: the folder of prepared datasets.
@@ -215,8 +215,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return command()
     except Exception as error:  # whatever fails, exit code 1 says that the log is INVALID
         known = isinstance(error, ValueError | TypeError | OSError | ImportError)
-        told = str(error) if known else f"{type(error).__name__}: {error}"
-        print(f"cannot be verified: {escaped(told, 2000)}", file=sys.stderr)
+        message = str(error) if known else f"{type(error).__name__}: {error}"
+        print(f"cannot be verified: {escaped(message, 2000)}", file=sys.stderr)
         return EXIT_CODES[Verdict.UNREADABLE]
 
 

@@ -1,4 +1,4 @@
-"""Rows of a dataset that somebody names, checked on the host: JAX clamps what is out of range."""
+"""Checks row indices on the host: JAX would clamp those that are out of range."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def check_rows(rows: Any, n: int, *, name: str = "indices", of: str = "the data") -> Any:
-    """Returns integers in 0, ..., n - 1, or refuses what names no rows of n examples.
+    """Returns row indices in 0, ..., n - 1, or raises an error if they are invalid.
 
     Negative indices are refused too: in a list of rows they are more often a marker for "none" than
     a count from the end. Under tracing the values are not known, and only type and shape are

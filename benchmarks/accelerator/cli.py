@@ -134,8 +134,8 @@ def tables(folder: Path = RESULTS) -> str:
             f"commit {place['commit']}, {place['device']}, jax {place['versions']['jax']}."
             for place in _provenances(outcomes)
         ]
-        told = [f"{o.job}: {o.state}, {_cell(o.note)}." for o in outcomes if o.state != "done"]
-        text = "\n\n".join([*places, *told, frame.markdown(rows)])
+        failures = [f"{o.job}: {o.state}, {_cell(o.note)}." for o in outcomes if o.state != "done"]
+        text = "\n\n".join([*places, *failures, frame.markdown(rows)])
         sections.append(f"### accelerator, {path.stem}\n\n{text}\n")
     return "\n".join(sections)
 

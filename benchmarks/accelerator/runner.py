@@ -197,13 +197,13 @@ class Runner:
         """
         assert self._worker is not None, "open_device comes first"
         try:
-            told = self._worker.hear(min(self._ends, time.monotonic() + 4 * START))
+            event = self._worker.hear(min(self._ends, time.monotonic() + 4 * START))
         except (NoAnswerError, TimeoutError) as error:
             self._end_worker()
             raise RuntimeError(f"no device could be opened: {error or 'no answer'}") from None
-        if told["event"] == "failed":
-            raise RuntimeError(f"no device could be opened: {told['note']}")
-        return told
+        if event["event"] == "failed":
+            raise RuntimeError(f"no device could be opened: {event['note']}")
+        return event
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Returns the outcomes of all jobs that are not done, in order; each is kept at once."""
@@ -220,8 +220,8 @@ class Runner:
             else:
                 outcome = self._run(job)
                 self._store.put(outcome)
-                told = f"{outcome.state} after {outcome.seconds:.0f} s"
-                self._say(job, f"{told}: {outcome.note}" if outcome.note else told)
+                message = f"{outcome.state} after {outcome.seconds:.0f} s"
+                self._say(job, f"{message}: {outcome.note}" if outcome.note else message)
             outcomes.append(outcome)
         return outcomes
 
@@ -255,21 +255,21 @@ class Runner:
 
     def _hear(self, worker: Worker, job: Job, outcome: Outcome, deadline: float) -> None:
         while True:
-            told = worker.hear(deadline)
-            if told["event"] == "row":
-                outcome.rows.append(told["row"])
-            elif told["event"] == "stage":
-                self._say(job, told["what"])
-            elif told["event"] == "failed":
-                outcome.state, outcome.note = "failed", told["note"]
-                if told["kind"] == "unavailable":
+            event = worker.hear(deadline)
+            if event["event"] == "row":
+                outcome.rows.append(event["row"])
+            elif event["event"] == "stage":
+                self._say(job, event["what"])
+            elif event["event"] == "failed":
+                outcome.state, outcome.note = "failed", event["note"]
+                if event["kind"] == "unavailable":
                     outcome.state = "unavailable"
-                if told["kind"] == "memory":
-                    outcome.note = f"too little memory on the card: {told['note']}"
+                if event["kind"] == "memory":
+                    outcome.note = f"too little memory on the card: {event['note']}"
                     self._end_worker()  # what the job held may live on in its traceback
                 return
-            elif told["event"] == "done":
-                outcome.state, outcome.provenance = "done", told["provenance"]
+            elif event["event"] == "done":
+                outcome.state, outcome.provenance = "done", event["provenance"]
                 return
 
     def _worker_with(self, flags: tuple[str, ...]) -> Worker:

@@ -56,16 +56,16 @@ def end_with_the_runner(runner: int) -> None:
 
 
 def answer(action: Any, tell: Any) -> None:
-    """Runs `action`; whatever it raises is told."""
+    """Runs `action`; whatever it raises is reported."""
     try:
         action()
     except Unavailable as reason:
         tell("failed", note=str(reason), kind="unavailable")
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        said = f"{type(error).__name__}: {error}"
-        short = any(word in said for word in MEMORY)
-        tell("failed", note=said[:400], kind="memory" if short else "error")
+        message = f"{type(error).__name__}: {error}"
+        short = any(word in message for word in MEMORY)
+        tell("failed", note=message[:400], kind="memory" if short else "error")
 
 
 def serve(request: dict[str, Any], work: Path, tell: Any) -> None:

@@ -197,7 +197,7 @@ def _add_device(config: Forging, setting: Setting, model: Model, train: Dataset,
 
 
 def _describe(config: Forging, setting: Setting) -> dict[str, Any]:
-    """Returns the setting as JSON values; attacks are told with their results."""
+    """Returns the setting as JSON values; attacks are listed with their results."""
     plain = {
         name: getattr(setting, name)
         for name in (

@@ -104,8 +104,8 @@ def as_rows(records: Sequence[PoisonRecord]) -> list[Record]:
 
 def over_budget(records: Sequence[PoisonRecord]) -> list[str]:
     """Returns what a budget did not allow, in words."""
-    told = [f"{_row(r)}: {r.over_budget}" for r in records if r.over_budget is not None]
-    return list(dict.fromkeys(told))
+    messages = [f"{_row(r)}: {r.over_budget}" for r in records if r.over_budget is not None]
+    return list(dict.fromkeys(messages))
 
 
 def _row(record: PoisonRecord) -> str:

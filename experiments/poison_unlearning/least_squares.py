@@ -111,8 +111,8 @@ def draw(key: Key[Array, ""], setting: LeastSquares) -> Samples:
     std = jnp.where(jnp.arange(d) < k, 1.0, 1e-2)
     x = std * jax.random.normal(x_key, (n, d))
     w = jnp.linalg.qr(jax.random.normal(w_key, (k, 2)))[0]
-    said = jnp.matmul(x[:, :k], w, precision="highest")
-    y = jnp.where(jnp.arange(n) < n // 2, said[:, 0], said[:, 1])
+    responses = jnp.matmul(x[:, :k], w, precision="highest")
+    y = jnp.where(jnp.arange(n) < n // 2, responses[:, 0], responses[:, 1])
     return Samples(x, y + 0.1 * jax.random.normal(noise_key, (n,)))
 
 

@@ -150,8 +150,8 @@ def _part(part: str, path: Path) -> tuple[list[str], dict[str, Any], Sequence[Po
         judged, drawn = _study(part, run.pop("figure"))
         table = ""
     notes = [*run["notes"], *over_budget(records)]
-    told = "".join(f"\n{note}\n" for note in notes)
-    write_text(path.with_suffix(".md"), table + claims_markdown(judged) + told)
+    notes_text = "".join(f"\n{note}\n" for note in notes)
+    write_text(path.with_suffix(".md"), table + claims_markdown(judged) + notes_text)
     sections += [claims_table(judged), *(f"<p>{html.escape(note)}</p>" for note in notes)]
     for name, (svg, caption) in drawn.items():
         write_text(path.with_name(f"{path.stem}-{name}.svg"), svg)

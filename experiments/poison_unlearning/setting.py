@@ -254,8 +254,10 @@ def load_data(setting: Setting, data_dir: Path | None) -> Data:
     where: Any = {"data_dir": data_dir}
     whole = load(setting.dataset, split="train", normalisation="standard", **where)
     test = load(setting.dataset, split="test", normalisation=whole.normalisation, **where)
-    told = describe(setting.dataset, **where)
-    model = models.create(setting.model, input_shape=told.input_shape, n_classes=told.n_classes)
+    description = describe(setting.dataset, **where)
+    model = models.create(
+        setting.model, input_shape=description.input_shape, n_classes=description.n_classes
+    )
     return Data(model, subset(whole, setting.train), whole, test)
 
 

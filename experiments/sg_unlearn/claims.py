@@ -52,7 +52,7 @@ def class_claims(records: Sequence[Record]) -> list[Claim]:
     """Returns the claims on class-wise forgetting (section 6.3.2)."""
     runs = _Runs(records)
     verdict, ours = judge_difference([v - 0.9 for v in runs.values(SG, MIA)], sign=1)
-    told = Claim(
+    readily = Claim(
         "After class-wise forgetting the auditor readily tells members (MIA accuracy above 0.9)",
         "section 6.3.2, Tables 2 and 6",
         f"SG less 0.9: {ours}",
@@ -78,7 +78,7 @@ def class_claims(records: Sequence[Record]) -> list[Claim]:
         _quote("class", lambda t: _leader(t)),
         "holds" if counts[best] <= len(LABELS) / 2 else "does not hold",
     )
-    return [told, gone, single, _cheaper(runs, "class")]
+    return [readily, gone, single, _cheaper(runs, "class")]
 
 
 def ablation_claims(ablation: Ablation) -> list[Claim]:

@@ -149,8 +149,8 @@ def _add(earlier: Result, run: dict[str, Any], records: list[Record]) -> Result:
     (attack,) = run["attacks"]
     for part in ("attacks", "notes"):
         merged[part] = {**merged[part], **run[part]}
-    told = {"provenance": run["provenance"], "seconds": run["seconds"]}
-    merged["added"] = {**merged.get("added", {}), attack: told}
+    details = {"provenance": run["provenance"], "seconds": run["seconds"]}
+    merged["added"] = {**merged.get("added", {}), attack: details}
     rows = [record for record in records if record.method == attack]
     return merged, [*(record for record in kept if record.method != attack), *rows]
 

@@ -195,12 +195,12 @@ def _hurts(target: Target, runs: Runs) -> Claim | None:
     if not drops:
         return None
     verdict, ours = judge_difference(drops, sign=1)
-    said = quote(target.source, target.model, "tgda")
+    quoted = quote(target.source, target.model, "tgda")
     return Claim(
         f"TGDA drops the accuracy of {NETWORKS[target.model]} at ε = 3 %",
         "Tables 2 and 3",
         f"{ours} points",
-        "not given" if said is None else f"{said.drop:.2f}",
+        "not given" if quoted is None else f"{quoted.drop:.2f}",
         verdict,
     )
 

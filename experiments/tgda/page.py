@@ -147,9 +147,9 @@ def _section(
         picture = picture_path(path, attack)
         if picture.exists():
             drawn = picture.read_text(encoding="utf-8")
-            told = f"{heading}: poisons" + ("" if attack is None else f" of {title(attack)}")
+            name = f"{heading}: poisons" + ("" if attack is None else f" of {title(attack)}")
             caption = PICTURE + (LATER if attack is None and run.get("added") else "")
-            sections.append(figure_section(told, drawn, caption))
+            sections.append(figure_section(name, drawn, caption))
     return sections
 
 
@@ -159,8 +159,8 @@ def _rows(target: Target, records: Sequence[Record]) -> list[list[str]]:
     body: list[list[str]] = []
     for name in dict.fromkeys(record.method for record in records):
         own = [record for record in records if record.method == name]
-        said = quote(target.source, target.model, name)
-        drop = f"{said.drop:.2f}" if said is not None else ""
+        quoted = quote(target.source, target.model, name)
+        drop = f"{quoted.drop:.2f}" if quoted is not None else ""
         if name == "clean":
             clean = CLEAN.get((DATASETS.get(target.source, ""), NETWORKS[target.model]))
             drop = f"clean {clean:.2f} %" if clean is not None else ""
@@ -181,13 +181,13 @@ def _further(
 ) -> list[tuple[Sequence[str], list[list[str]]]]:
     """Returns the tables of transfer (Table 9) and of defences (Tables 10 and 11) that there are.
 
-    They tell TGDA's drop on other networks, and after a defence.
+    They hold TGDA's drop on other networks, and after a defence.
     """
     runs = Runs(records)
     tables: list[tuple[Sequence[str], list[list[str]]]] = []
     own = NETWORKS[target.model]
     found = [name for r in records if r.method == "tgda" for name in r.metrics]
-    for prefix, head, told in (
+    for prefix, head, quote_drop in (
         ("drop_on_", "Poisons of TGDA, trained on by", lambda n: TRANSFER.get((own, NETWORKS[n]))),
         ("drop_after_", "TGDA after", lambda n: DEFENDED.get((own, n))),
     ):
@@ -195,8 +195,8 @@ def _further(
         body = []
         for name in dict.fromkeys(n for n in found if n.startswith(prefix)):
             other = name.removeprefix(prefix)
-            said = told(other) if target.source == "mnist" else None
-            cells = [_spread(runs, name), "" if said is None else f"{said:.2f}"]
+            quoted = quote_drop(other) if target.source == "mnist" else None
+            cells = [_spread(runs, name), "" if quoted is None else f"{quoted:.2f}"]
             cells += [_spread(runs, f"{metric}_of_{other}") for metric in filters]
             body.append([NETWORKS.get(other, other), *cells])
         if body:
@@ -215,7 +215,9 @@ def _spread(runs: Runs, metric: str) -> str:
 
 
 def _notes(run: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(attack, note) for attack, told in run.get("notes", {}).items() for note in told]
+    return [
+        (attack, note) for attack, messages in run.get("notes", {}).items() for note in messages
+    ]
 
 
 def _sizes(targets: Mapping[str, Target], records: Mapping[str, Sequence[Record]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A trained membership attack on a single record, of which none can be held out."""
+"""A trained membership attack on a single record, where no member can be held out."""
 
 from __future__ import annotations
 

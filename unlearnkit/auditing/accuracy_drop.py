@@ -58,5 +58,5 @@ class AccuracyDrop:
 
 
 def _right(model: Model, variables: Variables, dataset: Dataset) -> np.ndarray:
-    said = predict(model, variables, dataset.x).argmax(-1)
-    return np.asarray(said == dataset.y, np.float64)
+    predicted = predict(model, variables, dataset.x).argmax(-1)
+    return np.asarray(predicted == dataset.y, np.float64)

@@ -21,7 +21,7 @@ OriginalsName = Literal["one", "many"]
 
 
 class Ensemble(NamedTuple):
-    """What several networks say, in evaluation mode.
+    """Outputs of several networks, in evaluation mode.
 
     Attributes:
       margins: z_y - logsumexp_{c≠y} z_c by the set's name, [m, n].
@@ -81,8 +81,8 @@ def unlearned_ensemble(
       model: the network.
       task: the question; the ensemble answers for all its sets.
       recipe: how the originals are trained.
-      unlearner: the method under test; where it was not told how the originals were trained (see
-        `training.train_like`), it is told `recipe`.
+      unlearner: the method under test; without the recipe of the originals' training (see
+        `training.train_like`) it is given `recipe`.
       count: networks, at least 2.
       originals: `many`, trained together, or `one`.
 

@@ -1,4 +1,4 @@
-"""One record of everything that is measured of an unlearned model."""
+"""All audits of an unlearned model in one record."""
 
 from __future__ import annotations
 

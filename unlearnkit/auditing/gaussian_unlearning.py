@@ -1,4 +1,4 @@
-"""How much of the Gaussian noise in its poisons a network still knows (GUS)."""
+"""The Gaussian unlearning score (GUS): a network's correlation with its poisons' noise."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def gaussian_poisons(poisoned: Poisoned) -> GaussianPoisons:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GaussianUnlearningScore:
-    """Asks a network for the noise of its poisons (Gaussian unlearning score, GUS).
+    """Tests whether a network's gradients correlate with its poisons' noise (GUS).
 
     I_z = <g_z, ξ_z> / (ε_p ‖g_z‖),   g_z = ∇_x CE(w; x_base, y);   GUS = mean I_z
 
@@ -95,7 +95,7 @@ class GaussianUnlearningScore:
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
     ) -> Audited:
-        """Returns the score and the attack's success; of the task only its shape is looked at.
+        """Returns the score and the attack's success; only the shape of the task is used.
 
         Metrics: `gus` and `gus_se`, its standard error (1 of a single poison, the standard
         deviation of I_z where it was never seen); `z` = √P gus and `p_value` of the two-sided
@@ -161,7 +161,7 @@ def _statistic(
 
 
 def judge_statistic(statistic: Float[np.ndarray, " m"], fpr: float) -> Audited:
-    """Returns the metrics and curves of `GaussianUnlearningScore` for I_z that are at hand."""
+    """Returns the metrics and curves of `GaussianUnlearningScore` from given I_z."""
     count = len(statistic)
     # Of one poison the standard deviation is that of a network which never saw it.
     gus, error = mean_and_error(statistic) if count > 1 else (float(statistic[0]), 1.0)

@@ -1,4 +1,4 @@
-"""Bounds on what the weights, and what answered queries, tell of the forget set, in nats."""
+"""Bounds on what weights and answered queries reveal about the forget set, in nats."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class GaussianWeights(NamedTuple):
 
 
 def white_box_information(scrubbed: GaussianWeights, reference: GaussianWeights) -> float:
-    """Returns how much the scrubbed weights can tell of the forget set at most, in nats.
+    """Returns a bound on what the scrubbed weights reveal about the forget set, in nats.
 
     I(D_f; S(w)) <= KL(N(h(w), Σ) ‖ N(w_r, Σ₀)), of one pair of training runs; its expectation over
     seeds (`mean_and_error`) is the bound.
@@ -65,7 +65,7 @@ def query_information(
     correlations: Correlations = "full",
     damping: float = 0.0,
 ) -> Float[np.ndarray, " n"]:
-    """Returns how much each answered query alone can tell of the forget set at most, in nats.
+    """Returns a bound on what each query's answer reveals about the forget set, in nats.
 
     I(D_f; f(x_i)) <= KL(N(f_h(x_i), J Σ Jᵀ) ‖ N(f_r(x_i), J₀ Σ₀ J₀ᵀ)) with the networks linearised
     in their weights, f the logits (probabilities sum to 1: their covariance is singular).
@@ -100,7 +100,7 @@ def query_set_information(
     correlations: Correlations = "full",
     damping: float = 0.0,
 ) -> float:
-    """Returns how much all answered queries together can tell of the forget set, in nats.
+    """Returns a bound on what all answers together reveal about the forget set, in nats.
 
     As `query_information`, of the n c logits jointly: less than the queries' sum where they repeat
     each other, and, of a linear network, never more than `white_box_information`. It holds

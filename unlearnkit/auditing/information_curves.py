@@ -47,8 +47,8 @@ def information_bounds(
       damping: see `query_information`.
 
     Returns:
-      Metrics: `white_box`, what the weights tell; `black_box`, what one query tells, averaged over
-      the queries; `black_box_set`, what all queries together tell; each with its standard error
+      Metrics: `white_box`, of the weights; `black_box`, of one query, averaged over
+      the queries; `black_box_set`, of all queries together; each with its standard error
       over the runs, `_se`. Curves: the same by their names, a value per run.
 
     Raises:
@@ -178,11 +178,11 @@ def sample_leakage(
     metrics, curves = {}, {}
     for name in ("forget", "retain", "test"):
         x = getattr(task, name).x[:limit]
-        told = query_information(
+        nats = query_information(
             model, scrubbed, reference, x, correlations=correlations, damping=damping
         )
-        curves[name] = told
-        metrics[f"information_{name}"], metrics[f"information_{name}_se"] = mean_and_error(told)
+        curves[name] = nats
+        metrics[f"information_{name}"], metrics[f"information_{name}_se"] = mean_and_error(nats)
     return Audited(metrics, curves)
 
 

@@ -1,4 +1,4 @@
-"""Confidence intervals of what attacks report."""
+"""Confidence intervals for the metrics of attacks."""
 
 from __future__ import annotations
 

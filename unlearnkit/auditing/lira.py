@@ -21,12 +21,12 @@ Variance = Literal["auto", "pooled", "example"]
 Fit = Literal["unbiased", "reference"]
 MANY_SHADOWS = 64
 FEWEST_OTHERS = 20
-"""Non-members that a few members, or one, are told from, where the test set has as many."""
+"""Non-members to compare a few members, or one, with, where the test set has as many."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Lira:
-    """Asks for each example whether its margin looks like those of networks that knew it.
+    """Compares each example's margin with those of shadow networks with and without it.
 
     With φ the margin log p_y / (1 - p_y) and Gaussians fitted to the shadows with the example (in)
     and without it (out):
@@ -132,7 +132,7 @@ class Lira:
         found: Float[np.ndarray, " n *q"],
         is_member: Bool[np.ndarray, " n"],
     ) -> Audited:
-        """Returns the attack's metrics on margins that are at hand.
+        """Returns the attack's metrics on given margins.
 
         Args:
           shadows: of the same candidates.
@@ -178,23 +178,23 @@ def lira_scores(
     Source: Carlini et al. 2022; the public code is tensorflow/privacy, research/mi_lira_2021.
     """
     _check_choices(mode, variance, fit)
-    said = np.asarray(shadows.margins, np.float64)
-    if said.shape[1:] != found.shape:
+    margins = np.asarray(shadows.margins, np.float64)
+    if margins.shape[1:] != found.shape:
         raise ValueError(
             "found must hold a margin per candidate and query, "
-            f"got {list(found.shape)} for {list(said.shape[1:])} of the shadows"
+            f"got {list(found.shape)} for {list(margins.shape[1:])} of the shadows"
         )
-    for name, values in (("the shadows", said), ("the network", found)):
+    for name, values in (("the shadows", margins), ("the network", found)):
         if not np.all(np.isfinite(values)):
             raise ValueError(f"margins of {name} must be finite, got NaN or infinity: it diverged")
     if variance == "auto":
-        variance = "pooled" if len(said) < MANY_SHADOWS else "example"
-    said = said.reshape(*said.shape[:2], -1)
+        variance = "pooled" if len(margins) < MANY_SHADOWS else "example"
+    margins = margins.reshape(*margins.shape[:2], -1)
     asked = np.asarray(found, np.float64).reshape(len(found), -1)
     fits = _reference_fit if fit == "reference" else _unbiased_fit
-    mean, std = fits(said, ~shadows.is_in, variance, "out of")
+    mean, std = fits(margins, ~shadows.is_in, variance, "out of")
     if mode == "online":
-        mean_in, std_in = fits(said, shadows.is_in, variance, "in")
+        mean_in, std_in = fits(margins, shadows.is_in, variance, "in")
         if fit == "reference" and variance == "pooled":
             std = std_in
         scores = _log_density(asked, mean_in, std_in) - _log_density(asked, mean, std)
@@ -210,12 +210,12 @@ def _log_density(x: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray
 
 
 def _unbiased_fit(
-    said: np.ndarray, chosen: np.ndarray, variance: Variance, side: str
+    margins: np.ndarray, chosen: np.ndarray, variance: Variance, side: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns μ and σ, [n, q] each, of the chosen shadows of each candidate."""
     counts = _counts(chosen, side)[:, None]
-    mean = np.sum(said, axis=0, where=chosen[..., None]) / counts
-    squares = np.sum((said - mean) ** 2, axis=0, where=chosen[..., None])
+    mean = np.sum(margins, axis=0, where=chosen[..., None]) / counts
+    squares = np.sum((margins - mean) ** 2, axis=0, where=chosen[..., None])
     if variance == "pooled":
         pooled = squares.sum() / (np.sum(counts - 1) * squares.shape[1])
         return mean, _varying(np.full(mean.shape, np.sqrt(pooled)))
@@ -223,12 +223,12 @@ def _unbiased_fit(
 
 
 def _reference_fit(
-    said: np.ndarray, chosen: np.ndarray, variance: Variance, side: str
+    margins: np.ndarray, chosen: np.ndarray, variance: Variance, side: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the same as the public code has it."""
+    """Returns the same by the public code's estimators."""
     fewest = _counts(chosen, side).min()
     first = np.argsort(~chosen, axis=0, kind="stable")[:fewest]
-    taken = np.take_along_axis(said, first[..., None], axis=0)
+    taken = np.take_along_axis(margins, first[..., None], axis=0)
     mean = np.median(taken, axis=0)
     if variance == "pooled":
         return mean, _varying(np.full(mean.shape, taken.std()))

@@ -1,4 +1,4 @@
-"""Shadow networks of other programs: the folder of logits that the public code of LiRA writes."""
+"""Reads shadow networks' logits from a folder that LiRA's public code wrote."""
 
 from __future__ import annotations
 

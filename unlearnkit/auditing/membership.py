@@ -33,7 +33,7 @@ from unlearnkit.validation import (
 
 AttackerName = Literal["logistic", "svm"]
 DEFAULT_FOLDS = 10
-"""Folds where the attack is not told how many."""
+"""The default number of folds."""
 TAIL = (1 - CONFIDENCE) / 2
 
 
@@ -104,7 +104,7 @@ class MembershipInference:
         members: Float[np.ndarray, "m d"],
         others: Float[np.ndarray, "k d"],
     ) -> Audited:
-        """Returns the attack's metrics on features that are at hand.
+        """Returns the attack's metrics on given features.
 
         Metrics: `accuracy`, `auc` and `f1`, means over the folds; `auc_max`; `tpr_at_fpr_*` of the
         out-of-fold scores of all folds together, at the largest FPR that is not above the target;
@@ -156,8 +156,8 @@ class MembershipInference:
             splits.append(scores)
             folds.append(found)
         fpr, tpr, _ = roc_curve(y, splits[0])
-        said = {"folds": float(count)} if count < DEFAULT_FOLDS and self.folds is None else {}
-        return Audited({**_summarise(y, splits, folds), **said}, {"fpr": fpr, "tpr": tpr})
+        folds_used = {"folds": float(count)} if count < DEFAULT_FOLDS and self.folds is None else {}
+        return Audited({**_summarise(y, splits, folds), **folds_used}, {"fpr": fpr, "tpr": tpr})
 
     def _cross_validate(
         self, x: np.ndarray, y: np.ndarray, count: int, seed: int

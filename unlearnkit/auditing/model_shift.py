@@ -1,4 +1,4 @@
-"""How far weights have moved, and whether updates lead where they should go."""
+"""Distances between weights, and the cosine of updates with a wanted direction."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class OptmlScores:
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
     ) -> Audited:
-        """Returns UA, RA, TA and MIA-efficacy; nothing is drawn at random.
+        """Returns UA, RA, TA and MIA-efficacy; the key is not used.
 
         Metrics: `OPTML_METRICS`, and of the last the exact 95 % interval `_low`, `_high` over the
         forget examples, the machine given.
@@ -75,7 +75,7 @@ class OptmlScores:
         return Audited(self.score(logits, task))
 
     def score(self, logits: Mapping[str, Float[Array, "n c"]], task: Task) -> dict[str, float]:
-        """Returns the metrics of outputs that are at hand.
+        """Returns the metrics of given outputs.
 
         Args:
           logits: of `retain`, `forget` and `test`, in evaluation mode.

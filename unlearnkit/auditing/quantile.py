@@ -1,4 +1,4 @@
-"""Membership by quantile regression: a threshold of its own for every example, no shadows."""
+"""Membership by quantile regression: one threshold per example, no shadow networks."""
 
 from __future__ import annotations
 

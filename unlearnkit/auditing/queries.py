@@ -12,7 +12,7 @@ from unlearnkit.validation import check_at_least
 
 @dataclasses.dataclass(frozen=True)
 class Queries:
-    """Says which views of an example an attack shows the network.
+    """Which views of an example an attack queries the network with.
 
     Every shift by (i, j), i, j in {-shift, -shift + stride, …, shift}, of the image and, with
     `mirror`, then of its mirror image. What is shifted in is reflected at the border. The default

@@ -1,4 +1,4 @@
-"""How soon the forget set is learned again."""
+"""Relearn time: rounds of training until the forget set is known again."""
 
 from __future__ import annotations
 

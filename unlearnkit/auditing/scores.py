@@ -1,4 +1,4 @@
-"""What an attack that gives every example a score achieves."""
+"""Metrics of an attack that scores every example."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from unlearnkit.validation import check_compatible, check_dataset
 
 
 class Shadows(NamedTuple):
-    """What shadow networks say of the candidates; it serves any number of attacks.
+    """Margins of shadow networks on the candidates, for any number of attacks.
 
     Attributes:
       margins: [s, n] of every candidate under every shadow, in evaluation mode; [s, n, q] of q
@@ -60,8 +60,8 @@ def train_shadows(
         forget set.
       recipe: the recipe of the network under attack.
       count: shadows, even and at least 4.
-      unlearner: the method under test, or None; where it was not told how the network was trained
-        (see `training.train_like`), it is told `recipe`.
+      unlearner: the method under test, or None; without the recipe of the original training
+        (see `training.train_like`) it is given `recipe`.
       queries: the views of each candidate that every shadow is asked for.
 
     Raises:
@@ -93,23 +93,23 @@ def train_shadows(
             )
             for rows in chosen
         ]
-        told = train_like(unlearner, recipe)
-        variables, spent = unlearn_many(unlearn_key, model, variables, tasks, told)
+        prepared = train_like(unlearner, recipe)
+        variables, spent = unlearn_many(unlearn_key, model, variables, tasks, prepared)
         cost = Cost(*(a + b for a, b in zip(cost, spent, strict=True)))
     is_in = np.zeros((count, candidates.size), bool)
     np.put_along_axis(is_in, chosen, True, axis=1)
     here = jax.device_get(variables)
-    said = [
+    answers = [
         np.asarray(answers_of_many(here, candidates._replace(x=view), model=model)[0], np.float64)
         for view in queries.views(candidates.x)
     ]
-    return Shadows(_together(said), is_in, cost)
+    return Shadows(_together(answers), is_in, cost)
 
 
 def margins_of_queries(
     model: Model, variables: Variables, candidates: Dataset, queries: Queries = ALONE
 ) -> Float[np.ndarray, " n *q"]:
-    """Returns what one network says of the candidates, as `Shadows.margins` holds it of each."""
+    """Returns one network's margins on the candidates, as `Shadows.margins` holds each's."""
     return _together(
         [
             np.asarray(margins(predict(model, variables, view), candidates.y), np.float64)
@@ -118,9 +118,9 @@ def margins_of_queries(
     )
 
 
-def _together(said: list[np.ndarray]) -> np.ndarray:
+def _together(answers: list[np.ndarray]) -> np.ndarray:
     """Returns the answers to several queries along a last axis; those to one as they are."""
-    return np.stack(said, axis=-1) if len(said) > 1 else said[0]
+    return np.stack(answers, axis=-1) if len(answers) > 1 else answers[0]
 
 
 def _halves(key: Key[Array, ""], n: int, count: int) -> np.ndarray:

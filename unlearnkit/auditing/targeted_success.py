@@ -1,4 +1,4 @@
-"""Whether a targeted poisoning still makes the mistakes that it was made for."""
+"""Whether a targeted poisoning still causes its misclassifications."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unlearnkit.validation import check_compatible, check_task, check_variables
 
 
 class PoisonTargets(NamedTuple):
-    """The examples that an attacker wants to be taken for another class.
+    """The examples that an attacker wants misclassified, and as which class.
 
     Attributes:
       x: [t, ...] in the units of the network.
@@ -65,7 +65,7 @@ def poison_targets(poisoned: Poisoned, validation: Dataset) -> PoisonTargets:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TargetedSuccess:
-    """Counts the targets that a network takes for the adversarial class.
+    """The share of targets that a network classifies as the adversarial class.
 
     success = 1/t Σ_i [argmax f(x_i) = a],   misclassified = 1/t Σ_i [argmax f(x_i) ≠ y_i]
 
@@ -97,7 +97,7 @@ class TargetedSuccess:
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
     ) -> Audited:
-        """Returns the success; of the task only its shape is looked at.
+        """Returns the success; only the shape of the task is used.
 
         Metrics: `targeted_success` and `targeted_misclassified` with exact 95 % intervals `_low`,
         `_high`; `adversarial_probability`, the mean probability of the adversarial class.
@@ -116,11 +116,11 @@ class TargetedSuccess:
                 f"adversarial_class must be in 0 … {model.n_classes - 1}, got {wanted}"
             )
         logits = predict(model, variables, x)
-        said, count = np.asarray(logits.argmax(-1)), y.shape[0]
+        predicted, count = np.asarray(logits.argmax(-1)), y.shape[0]
         probability = np.asarray(jax.nn.softmax(logits)[:, wanted])
         metrics = {
-            **rate("targeted_success", int(np.sum(said == wanted)), count),
-            **rate("targeted_misclassified", int(np.sum(said != np.asarray(y))), count),
+            **rate("targeted_success", int(np.sum(predicted == wanted)), count),
+            **rate("targeted_misclassified", int(np.sum(predicted != np.asarray(y))), count),
             "adversarial_probability": float(probability.mean()),
         }
         return Audited(metrics, {"adversarial_probability": probability})

@@ -110,7 +110,7 @@ def membership_scores(
 def scores_of_logits(
     feature: ScoreName, logits: Float[Array, "n c"], labels: Int[Array, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """Returns `membership_scores` of outputs that are at hand."""
+    """Returns `membership_scores` of given outputs."""
     values = membership_features(feature, logits, jnp.asarray(labels))[:, 0]
     return MEMBER_SIGNS[feature] * np.asarray(values, np.float64)
 
@@ -126,6 +126,6 @@ def best_threshold(members: Float[np.ndarray, " m"], others: Float[np.ndarray, "
     candidates = np.concatenate([[values[0] - 1.0], between, [values[-1] + 1.0]])
     above = 1 - np.searchsorted(np.sort(members), candidates, side="right") / len(members)
     below = np.searchsorted(np.sort(others), candidates, side="right") / len(others)
-    # Without rounding, equally good thresholds would be told apart by the last bit.
+    # Without rounding, equally good thresholds would be separated by the last bit.
     quality = np.round(above + below, 12)
     return float(candidates[np.flatnonzero(quality == quality.max())[-1]])

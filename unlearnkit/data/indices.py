@@ -1,4 +1,4 @@
-"""Indices that come from outside: their types, their ranges, and the files that hold them."""
+"""Indices given by a user: their types, their ranges, and the files that hold them."""
 
 from __future__ import annotations
 

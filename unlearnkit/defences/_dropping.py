@@ -17,7 +17,7 @@ from unlearnkit.validation import check_compatible, check_dataset, check_variabl
 
 
 class DefenceWarning(UserWarning):
-    """What a defence rests on is less exact than asked for."""
+    """A defence's result is less exact than asked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class DropSettings:
 
 
 def highest(scores: Float[np.ndarray, " n"], count: int) -> Int[np.ndarray, " m"]:
-    """Returns the places of the `count` highest scores."""
+    """Returns the positions of the `count` highest scores."""
     return np.argsort(-scores, kind="stable")[:count]
 
 

@@ -1,4 +1,4 @@
-"""Drops the examples whose neighbours among the activations bear another label (deep k-NN)."""
+"""Drops the examples whose neighbours among the activations have another label (deep k-NN)."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def calibrate(
 
     Nor may chaos widen it: where rounding makes a ReLU or a maximum fall otherwise the difference
     can grow ten-thousandfold before the segment ends, to the size of a forgery. Replays that err by
-    more than 100 times the median are told of, but do not count. A verifier that rejects such a
+    more than 100 times the median are reported, but do not count. A verifier that rejects such a
     segment of an honest log needs checkpoints at shorter intervals. Where the median is that large
     itself, so that the limits would come to more than 1e-4 of how far a segment moves, nothing can
     be proven and the log is refused; where one of the computations is not in full float32, or on
@@ -130,7 +130,7 @@ def _refuse_chaos(log: Trajectory, benign: Sequence[Band], margin: float) -> Non
             raise TrajectoryError(
                 f"honest replays of this log ({band.name}) differ in {part} by {np.max(shares):.3g}"
                 f" times what a limit may be, {band.ratio:g} of how far a segment moves: nothing "
-                f"could be told from a forgery; train with checkpoints more often than each "
+                f"would differ from a forgery; train with checkpoints more often than each "
                 f"{log.claim.every} steps, or at a lower rate"
             )
 

@@ -166,7 +166,7 @@ class Calibration(NamedTuple):
             raise ValueError("these values are no calibration that as_json wrote") from None
 
     def summary(self) -> str:
-        """Returns a line a band, and the proposal."""
+        """Returns one line per band, and the proposal."""
         lines = [band.summary() for band in self.bands]
         lines += [f"{name}: left out, {reason}" for name, reason in self.left_out.items()]
         reduced = ", of reduced precision or another device" if self.ratio > LARGEST_RATIO else ""

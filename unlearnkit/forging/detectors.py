@@ -1,4 +1,4 @@
-"""What a verifier can ask of a batch, or of a log, beside its error."""
+"""Checks of a batch or of a log beyond its reproduction error."""
 
 from __future__ import annotations
 

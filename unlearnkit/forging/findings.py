@@ -59,7 +59,7 @@ class StartFinding(NamedTuple):
 def find_start(
     log: Trajectory, model: Model, start: Variables | None, tolerance: Tolerance
 ) -> StartFinding:
-    """Returns what can be said of the weights at which a log begins.
+    """Returns what is known of the weights at which a log begins.
 
     Args:
       log: whose claim says where it began.

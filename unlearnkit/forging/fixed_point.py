@@ -42,7 +42,7 @@ def search_exact(
     fraction_bits: int = 16,
     coordinates: int = 64,
 ) -> ExactSearch:
-    """Returns how many of M batches of other examples have the very gradient of `batch`.
+    """Returns how many of M batches of other examples have exactly the gradient of `batch`.
 
     Per-example gradients are rounded to multiples of 2^-f; sums and the division by b, rounded
     down, are integer arithmetic, whose result no order of summation changes. Candidates are those

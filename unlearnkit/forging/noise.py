@@ -121,7 +121,7 @@ def spoof_trajectory(
     batch_size: int,
     learning_rate: float,
 ) -> list[Forged]:
-    """Returns a batch a step for a run from `start` to `end` that never was.
+    """Returns one batch per step of a fabricated run from `start` to `end`.
 
       θ_t = θ_0 + (t / T) (θ_T - θ_0),   g = (θ_t - θ_{t+1}) / η = (θ_0 - θ_T) / (T η)
 

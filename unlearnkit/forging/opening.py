@@ -103,7 +103,7 @@ def match_rows(log: Trajectory, dataset: Dataset) -> np.ndarray:
         if candidates is None:
             missing += 1
             continue
-        # Equal examples are told apart by their order; one that is used more often than it is
+        # Equal examples are distinguished by their order; one that is used more often than it is
         # there is the same row again.
         index = taken.get(digest, 0)
         rows.append(candidates[index % len(candidates)])

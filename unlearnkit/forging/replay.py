@@ -43,7 +43,7 @@ def replay(
     recipe: Recipe | None = None,
     context: Any = None,
 ) -> TrainState:
-    """Returns the state at the end of a segment, by the very program that training ran.
+    """Returns the state at the end of a segment, by the same program as training.
 
     Args:
       log: whose batches, key and matmul precision are used.

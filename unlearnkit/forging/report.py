@@ -213,7 +213,7 @@ class VerificationReport(NamedTuple):
         }
 
     def summary(self) -> str:
-        """Returns the verdict in a few lines, nothing in which can steer a terminal."""
+        """Returns the verdict in a few lines, escaped for a terminal."""
         spread = self.distribution()
         memory, statistics = np.max(self.memory_errors), np.max(self.statistics_errors)
         lines = [

@@ -1,4 +1,4 @@
-"""One step of training, as a forger sees it."""
+"""The training step that a forger imitates."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Reading and writing: whole files, where a figure comes from, text for a terminal."""
+"""Reading and writing: atomic files, the provenance of figures, escaped text."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic writes, checked reads, JSON and hashes of files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def as_json(value: Any) -> Any:
-    """Returns `value` with numbers that JSON does not know as what it knows.
+    """Returns `value` with numbers that JSON lacks replaced by what it has.
 
     NaN is null, an infinity its name (`inf`, `-inf`), a number of NumPy one of Python;
     `numbers_from_json` reads them back.
@@ -78,7 +78,7 @@ def numbers_from_json(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_regular_file(path: Path, *, at_most: int) -> bytes:
-    """Returns the bytes of a file that somebody else may have put there.
+    """Returns the bytes of an untrusted file.
 
     Raises:
       OSError: there is no such file, or it cannot be read.

@@ -1,4 +1,4 @@
-"""Where a figure comes from: commit, versions, device, date."""
+"""The provenance of a figure: commit, versions, device, date."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _processor() -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """Returns what git says of the checkout that this file is part of, None outside of one."""
+    """Returns git's output for the checkout of this file, None outside of one."""
     try:
         return subprocess.run(
             ["git", *arguments],

@@ -1,10 +1,10 @@
-"""Text that somebody else wrote, made fit for a terminal."""
+"""Untrusted text, escaped for a terminal."""
 
 from __future__ import annotations
 
 
 def escaped(text: str, at_most: int = 200) -> str:
-    r"""Returns text as one line that prints as it reads: nothing in it can steer a terminal.
+    r"""Returns untrusted text as one line that cannot steer a terminal.
 
     Control characters, line ends and marks that turn the direction of writing become escapes as
     `\x1b`, and what is beyond `at_most` characters is cut off.

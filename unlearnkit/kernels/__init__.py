@@ -1,4 +1,4 @@
-"""The numerical kernels: curvature, solvers, gradients, NTK and what auditors are made of."""
+"""Numerical kernels: curvature, solvers, per-example gradients, NTK, differentiable SVMs."""
 
 from unlearnkit.base import SolveInfo
 from unlearnkit.kernels._chunks import by_chunks, map_batches

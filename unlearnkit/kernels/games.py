@@ -51,7 +51,7 @@ class GameState(NamedTuple):
 
 
 class GameInfo(NamedTuple):
-    """What a person reads of a step.
+    """Diagnostics of a step.
 
     Attributes:
       leader_loss: l before the step.

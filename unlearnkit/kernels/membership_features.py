@@ -1,4 +1,4 @@
-"""What a membership attacker sees of one example."""
+"""The features of an example that membership attacks use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Per-example gradients: all (`gradient_bank`), by need (`GradientOperator`), and their Gram.
+"""Per-example gradients: stored (`gradient_bank`), on demand (`GradientOperator`), Gram.
 
 A loss that mixes its examples, as BatchNorm in training mode does, has no such gradients and is
 refused, by a probe that needs values: under `jax.jit` and other transformations it is skipped, and
@@ -74,7 +74,7 @@ def gradient_bank(
 )
 @dataclasses.dataclass(frozen=True)
 class GradientOperator:
-    """The matrix G [n, p] of per-example gradients, computed by need.
+    """The matrix G [n, p] of per-example gradients, computed on demand.
 
     Attributes:
       loss: (params, x [m, ...], y [m]) -> the mean loss of a batch.

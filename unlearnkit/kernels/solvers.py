@@ -1,4 +1,4 @@
-"""What the iterative solvers share: their contract, and the loop that keeps them honest.
+"""What the iterative solvers share: their contract, and the loop that checks true residuals.
 
 All solve (A + damping I) x = b by products alone, over pytrees, inside jit and vmap. Which one:
 `minres` for symmetric A, definite or not (Hessians); `cg` for what is positive semi-definite by

@@ -33,7 +33,7 @@ _CACHED_VALUES = 2**17
 
 
 class _Window(NamedTuple):
-    """What the three products know besides their arrays.
+    """The static options of the three products.
 
     Attributes:
       stride: step between outputs, in pixels.

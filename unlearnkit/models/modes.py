@@ -1,4 +1,4 @@
-"""How a user's module is told whether it trains, and whether it listens.
+"""Finds the arguments that switch a user's module to training, and checks that they work.
 
 A *mode* is the keyword arguments of the training call; the evaluation call gives each of them the
 opposite. Which arguments a module takes is read from the signature of its `__call__`; whether they
@@ -72,7 +72,7 @@ def choose_mode(
     calls: Callable[[Mode], Calls],
     input_shape: tuple[int, ...],
 ) -> Mode:
-    """Returns the mode of a module, after making sure that it listens.
+    """Returns the mode of a module, after checking that it has an effect.
 
     Args:
       called: the unbound `__call__` of its class.
@@ -149,7 +149,7 @@ def _check_taken(parameters: Mapping[str, inspect.Parameter], mode: Mode) -> Non
 
 
 def _check_alive(found: Calls, traced: Traced, mode: Mode) -> None:
-    """Refuses dropout that never drops and statistics that never move."""
+    """Raises ValueError if dropout never drops, or statistics never change."""
     dead = [
         what
         for what, there, alive in (

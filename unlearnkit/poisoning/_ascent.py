@@ -20,12 +20,12 @@ def climb(
     steps: int,
     step_size: float,
 ) -> tuple[Float[Array, "g ..."], tuple[Float[Array, " steps"], Any]]:
-    """Returns the points after `steps` moves, and the objective with what it tells before each.
+    """Returns the points after `steps` moves, and the objective and its extra output before each.
 
     x_i <- Π(x_i + step_size g_i / ‖g_i‖)
 
     Args:
-      objective: x -> (what is ascended, what is told of it).
+      objective: x -> (what is ascended, auxiliary output).
       x: where the points are.
       region: where they may lie.
       steps: moves.
@@ -33,9 +33,9 @@ def climb(
     """
 
     def move(x: Array, _: None) -> tuple[Array, tuple[Array, Any]]:
-        told, gradient = jax.value_and_grad(objective, has_aux=True)(x)
+        aux, gradient = jax.value_and_grad(objective, has_aux=True)(x)
         size = jnp.sqrt((gradient.reshape(x.shape[0], -1) ** 2).sum(1))
         size = jnp.where(size > 0, size, 1).reshape(-1, *(1,) * (x.ndim - 1))
-        return region.project(x + step_size * gradient / size), told
+        return region.project(x + step_size * gradient / size), aux
 
     return jax.lax.scan(move, x, length=steps)

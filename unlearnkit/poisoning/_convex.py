@@ -44,7 +44,7 @@ class SolveDiagnostics(NamedTuple):
 
 
 def check_binary_linear(attack: str, model: Model) -> None:
-    """Refuses networks that the attack's classifier is no model of.
+    """Raises ValueError if the network is no linear classifier of two classes.
 
     Raises:
       ValueError: not two classes, or more than one layer.
@@ -63,7 +63,7 @@ def check_binary_linear(attack: str, model: Model) -> None:
 
 
 def check_settings(C: float, steps: int, step_size: float) -> None:
-    """Refuses hyperparameters that no attack here can use."""
+    """Raises ValueError if a hyperparameter is out of its range."""
     for name, value in (("C", C), ("step_size", step_size)):
         if not value > 0:
             raise ValueError(f"{name} must be > 0, got {value}")
@@ -155,7 +155,7 @@ def move(
 
 
 def warn_unconverged(converged: Bool[np.ndarray, " k"]) -> None:
-    """Says how many trainings of the defender did not converge."""
+    """Warns how many trainings of the defender did not converge."""
     failed = int((~converged).sum())
     if failed:
         warn(

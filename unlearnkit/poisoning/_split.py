@@ -8,7 +8,7 @@ from jaxtyping import Array, Key
 
 
 def check_share(share: float) -> None:
-    """Refuses a share outside (0, 1)."""
+    """Raises ValueError if a share is outside (0, 1)."""
     if not 0 < share < 1:
         raise ValueError(f"held_out must be in (0, 1), a share of the training set, got {share}")
 

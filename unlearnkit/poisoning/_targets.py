@@ -1,4 +1,4 @@
-"""Examples that an attacker wants to be taken for another class."""
+"""Targets: examples that an attacker wants misclassified."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unlearnkit.rows import check_rows
 def check_targets(
     targets: Sequence[int], adversarial_class: int | None, validation: Dataset, n_classes: int
 ) -> None:
-    """Refuses targets that are not there, or that are of the adversarial class already.
+    """Raises ValueError if targets are missing, or of the adversarial class already.
 
     Raises:
       ValueError: either, or a class that is not one.

@@ -93,7 +93,7 @@ class Bounds:
 
 
 def check_limits(bounds: Bounds, sphere: float | None, *, without: str) -> None:
-    """Refuses bounds of poisons without a base image that are not a box, a sphere or both.
+    """Raises ValueError if bounds of poisons without a base image lack a box and a sphere.
 
     Args:
       bounds: the box.

@@ -144,8 +144,8 @@ class ErrorMinimizing:
         turn_cost = float(self.batches * self.recipe.batch_size * (1 + worst))
         turn_cost += m * (self.steps * (1 + worst) + FORWARD)
         cost = Cost(len(history["loss"]) * turn_cost, watch.seconds, watch.compile_seconds)
-        told = {name: jnp.asarray(values) for name, values in history.items()}
-        return Poisoned(dataset, is_poison, PoisonInfo(base, self.bounds, told, cost))
+        curves = {name: jnp.asarray(values) for name, values in history.items()}
+        return Poisoned(dataset, is_poison, PoisonInfo(base, self.bounds, curves, cost))
 
     def _rules(self, model: Model) -> Rules:
         return Rules(

@@ -1,4 +1,4 @@
-"""Poisons by Gaussian noise that a network is later asked for (Gaussian data poisoning)."""
+"""Poisons by Gaussian noise that an audit later tests for (Gaussian data poisoning)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that are bad and yet near (gradient-based parameter corruption, GradPC)."""
+"""Bad weights near the trained ones (gradient-based parameter corruption, GradPC)."""
 
 from __future__ import annotations
 

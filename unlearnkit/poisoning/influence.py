@@ -82,7 +82,7 @@ class InfluenceAttack:
         y = 1 - clean.y[rows]
         binary = _convex.make_binary(clean.take(ours), clean.take(theirs))
         with Stopwatch() as watch:
-            x, (losses, told) = _convex.move(
+            x, (losses, diagnostics) = _convex.move(
                 region.base,
                 jnp.arange(len(rows)),
                 _convex.signs(y),
@@ -95,11 +95,11 @@ class InfluenceAttack:
                 step_size=self.step_size,
             )
             jax.block_until_ready(x)
-        _convex.warn_unconverged(np.asarray(told.converged))
+        _convex.warn_unconverged(np.asarray(diagnostics.converged))
         copies = np.repeat(np.arange(len(rows)), counts)
         base = jnp.asarray(rows[copies], jnp.int32)
         dataset, is_poison = place(clean, x[copies], y[copies], base, "add")
-        examples = int(told.steps.sum()) * (len(ours) + len(rows)) + self.steps * len(theirs)
+        examples = int(diagnostics.steps.sum()) * (len(ours) + len(rows)) + self.steps * len(theirs)
         cost = Cost(float(examples), watch.seconds, watch.compile_seconds)
         history = {"attacker_loss": losses}
         return Poisoned(dataset, is_poison, PoisonInfo(base, self.bounds, history, cost))

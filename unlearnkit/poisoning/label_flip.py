@@ -107,7 +107,7 @@ class LabelFlip:
 
 
 def check_flippable(model: Model) -> None:
-    """Refuses a network with one class."""
+    """Raises ValueError if the network has one class."""
     if model.n_classes < 2:
         raise ValueError("a label can be flipped only where there are two classes or more")
 

@@ -1,4 +1,4 @@
-"""How poisons enter a training set, and what every attack says of them."""
+"""How poisons enter a training set, and the info that every attack returns."""
 
 from __future__ import annotations
 
@@ -109,5 +109,5 @@ def choose_rows(key: Key[Array, ""], n: int, m: int) -> Int[Array, " m"]:
 
 
 def warn(message: str) -> None:
-    """Says on the host what an attack did not reach."""
+    """Warns on the host that an attack fell short."""
     warnings.warn(message, PoisonWarning, stacklevel=3)

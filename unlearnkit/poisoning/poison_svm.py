@@ -74,7 +74,7 @@ class PoisonSvm:
         region = self.bounds.region(clean.x[base], clean.normalisation)
         y = 1 - clean.y[base]
         binary = _convex.make_binary(clean.take(ours), clean.take(theirs))
-        x, history, told = region.base, [], []
+        x, history, diagnostics = region.base, [], []
         with Stopwatch() as watch:
             for row in range(m):
                 x, (losses, info) = _convex.move(
@@ -90,9 +90,9 @@ class PoisonSvm:
                     step_size=self.step_size,
                 )
                 history.append(losses)
-                told.append(info)
+                diagnostics.append(info)
             jax.block_until_ready(x)
-        converged, steps = (np.concatenate(parts) for parts in zip(*told, strict=True))
+        converged, steps = (np.concatenate(parts) for parts in zip(*diagnostics, strict=True))
         _convex.warn_unconverged(converged)
         dataset, is_poison = place(clean, x, y, base, self.placement)
         examples = int(steps.sum()) * (len(ours) + m) + m * self.steps * len(theirs)

@@ -70,8 +70,8 @@ def compare(
       test: held-out examples; half of them become the validation set of each task.
       forget: chooses each seed's forget set.
       recipe: how the originals and the references are trained.
-      methods: unlearners by the name of their row; those that were not told how the original was
-        trained (`train_like`, or `recipe` of Retrain, is None) are told `recipe`.
+      methods: unlearners by the name of their row; those without the recipe of the original
+        training (`train_like`, or `recipe` of Retrain, is None) are given `recipe`.
       seeds: repetitions.
       attacks: membership attacks of the audit.
       on_stage: called as the work goes on.
@@ -176,7 +176,7 @@ def _epochs(method: Unlearner) -> int:
 
 
 def announce(on_stage: OnStage | None, what: str, epochs: int) -> OnEpoch | None:
-    """Says what begins, and returns what says how many of its epochs are done."""
+    """Announces a stage, and returns a callback that reports its finished epochs."""
     if on_stage is None:
         return None
     on_stage(what, 0, epochs)

@@ -37,7 +37,7 @@ OWN_AUDITS = frozenset({"", "gaussian", "targets"})
 
 
 class PoisonedTraining(NamedTuple):
-    """Steps 1 and 2 of the four, and what the other two are judged by.
+    """The outcome of steps 1 and 2 of `poison_and_unlearn`, and the audits of step 4.
 
     Attributes:
       poisoned: the training set.

@@ -85,8 +85,8 @@ def poison_and_unlearn(
         takes its targets.
       attacks: by the name of their rows.
       recipe: how every network is trained.
-      methods: unlearners by the name of their rows; those that were not told how the network was
-        trained (`train_like`, or `recipe` of Retrain, is None) are told `recipe`.
+      methods: unlearners by the name of their rows; those without the recipe of the original
+        training (`train_like`, or `recipe` of Retrain, is None) are given `recipe`.
       budgets: shares of Retrain's example-gradients, in (0, 1].
       audits: more of them; their metrics are named `<audit>_<metric>`.
       seeds: repetitions, each with its own split, poisons and networks.
@@ -231,8 +231,8 @@ def _judge(
 
 
 def _too_dear(what: str, share: float, budget: float) -> _Lost:
-    told = f"{what} {100 * share:.3g} % of Retrain, more than the budget of {100 * budget:g} %"
-    return _Lost(over_budget=told)
+    reason = f"{what} {100 * share:.3g} % of Retrain, more than the budget of {100 * budget:g} %"
+    return _Lost(over_budget=reason)
 
 
 def _clean_task(key: Key[Array, ""], train: Dataset, test: Dataset) -> Task:

@@ -1,4 +1,4 @@
-"""What the unlearners that jump to their weights in one go share."""
+"""Shared parts of the unlearners that take a single step."""
 
 from __future__ import annotations
 

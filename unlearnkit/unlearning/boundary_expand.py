@@ -1,4 +1,4 @@
-"""Training what is to be forgotten into a class that is then removed (Boundary Expand)."""
+"""Training the forget set into an extra class that is then removed (Boundary Expand)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training on the nearest wrong class of what is to be forgotten (Boundary Shrink)."""
+"""Training the forget set on its nearest wrong classes (Boundary Shrink)."""
 
 from __future__ import annotations
 

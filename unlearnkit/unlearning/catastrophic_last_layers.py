@@ -1,4 +1,4 @@
-"""Going on with the last layers alone (CF-k)."""
+"""Continued training of the last layers alone (CF-k)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unlearnkit.validation import check_task, check_variables
 
 @dataclasses.dataclass(frozen=True)
 class CatastrophicLastLayers(LastLayersSettings):
-    """Goes on training the last k layers on the retain set, so that they forget.
+    """Continues training the last k layers on the retain set, so that they forget.
 
     w_last <- w_last - η (∇CE_retain(w) + λ w_last), all other weights keep their bits.
 

@@ -1,4 +1,4 @@
-"""Fine-tuning on what stays (GD)."""
+"""Fine-tuning on the retain set (GD)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unlearnkit.validation import check_task, check_variables
 
 @dataclasses.dataclass(frozen=True)
 class FineTune(SgdSettings):
-    """Goes on training on the retain set, so that the forget set fades.
+    """Continues training on the retain set, so that the forget set is forgotten.
 
     w <- w - η (∇CE_retain(w) + λ w), BatchNorm in training mode.
 

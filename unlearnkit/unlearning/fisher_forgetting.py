@@ -28,7 +28,7 @@ FORGOTTEN_CLASS_VARIANCE = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class FisherForgetting:
-    """Adds Gaussian noise where the loss of the retain set does not feel it.
+    """Adds Gaussian noise to the weights that matter little to the retain set's loss.
 
     w <- w + n,   n ~ N(0, diag(v)),   v = α min(1 / (F + 1e-8), 1e3), by `fisher_noise_variance`
 
@@ -164,7 +164,7 @@ def noise_cost(model: Model, examples: int) -> float:
 
 
 def check_noise(**values: float) -> None:
-    """Refuses a negative scale of noise."""
+    """Raises ValueError if a scale of noise is negative."""
     for name, value in values.items():
         if not value >= 0:
             raise ValueError(f"{name} must be >= 0, the scale of a variance, got {value}")

@@ -1,4 +1,4 @@
-"""Gradient ascent on what is to be forgotten (GA)."""
+"""Gradient ascent on the forget set (GA)."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ FormName = Literal["solve", "woodfisher"]
 
 @dataclasses.dataclass(frozen=True)
 class Influence(CurvatureSettings):
-    """Undoes the forget set's weight in the training loss, to first order.
+    """Removes the forget set from the training loss, to first order.
 
     w <- w + α H⁻¹ (g_f - g_r),   g_f = 1/N Σ_forget ∇ℓ_i,   g_r = N_f / (N N_r) Σ_retain ∇ℓ_i
 

@@ -18,7 +18,7 @@ from unlearnkit.validation import check_at_least, check_task, check_variables
 
 @dataclasses.dataclass(frozen=True)
 class L1Sparse(SgdSettings):
-    """Goes on training on the retain set while an L1 penalty drives weights to zero.
+    """Continues training on the retain set while an L1 penalty drives weights to zero.
 
     min_w CE_retain(w) + γ (1 - t / epochs) ‖w‖₁ in epoch t = 0, 1, …, over all parameters,
     BatchNorm in training mode.

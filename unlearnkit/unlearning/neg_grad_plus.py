@@ -1,4 +1,4 @@
-"""Descent on what stays against ascent on what goes (NegGrad+)."""
+"""Descent on the retain set with ascent on the forget set (NegGrad+)."""
 
 from __future__ import annotations
 

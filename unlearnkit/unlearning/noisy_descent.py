@@ -1,4 +1,4 @@
-"""Noisy gradient descent on what stays (NGD)."""
+"""Noisy gradient descent on the retain set (NGD)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training on random labels in the place of what is to be forgotten (RL)."""
+"""Training on random labels for the forget set (RL)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random labels where the weights matter to what is forgotten (SalUn)."""
+"""Random labels on the weights that matter to the forget set (SalUn)."""
 
 from __future__ import annotations
 

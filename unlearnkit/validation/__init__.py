@@ -1,4 +1,4 @@
-"""Refuses bad input before anything is traced."""
+"""Checks of input, before anything is traced."""
 
 from unlearnkit.validation.inputs import (
     InputWarning,

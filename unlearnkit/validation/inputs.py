@@ -1,4 +1,4 @@
-"""Refuses bad data before anything is traced: the value, the rule and the remedy in each message.
+"""Checks data before anything is traced; each message has the value, the rule and the remedy.
 
 The checks run on concrete arrays, numpy's or JAX's, where they live: an array on an accelerator is
 reduced there and only the verdict comes back.
@@ -25,12 +25,12 @@ stay below this; bytes, and the 0 to 16 of raw digits, do not."""
 SIDE = 4
 """Of the smallest image that is recognised flattened."""
 SHARED = 0.01
-"""The share of test examples that are training examples from which it is said. The exact copies
+"""The share of test examples among the training examples above which to warn. The exact copies
 across the two parts of MNIST, CIFAR-10, CIFAR-100 and the like are fewer."""
 
 
 class InputWarning(UserWarning):
-    """An input that is accepted, since somebody may mean it, but is more likely a mistake."""
+    """An input that is accepted, but is more likely a mistake than meant."""
 
 
 def check_at_least(settings: Any, least: float, *names: str) -> None:

@@ -1,4 +1,4 @@
-"""Refuses functions that mix the examples of a batch where each must stand for itself.
+"""Checks that a function treats the examples of a batch independently.
 
 Per-example gradients, chunked sums and kernels of outputs assume that the loss of a batch is the
 mean of its examples' losses, and that a row of outputs depends on its own input alone.
@@ -189,16 +189,16 @@ def _judge_sums(apply: Any, params: Any, x: Any) -> str | None:
 
 def _compare(values: dict[tuple[int, int], np.ndarray], eps: float) -> str | None:
     """Returns whether the values of a row are equal beside both companions; None: no telling."""
-    tolerance, told = 0.1 * eps**0.5, False
+    tolerance, compared = 0.1 * eps**0.5, False
     for i, (j, k) in enumerate([(1, 2), (0, 2), (0, 1)]):
         one, other = values[i, j], values[i, k]
         size = max(np.max(np.abs(one)), np.max(np.abs(other)))
         if not np.isfinite(size) or size == 0:
             continue
-        told = True
+        compared = True
         if np.max(np.abs(one - other)) > tolerance * size:
             return "mixes"
-    return "separate" if told else None
+    return "separate" if compared else None
 
 
 def _three_rows(x: Any, y: Any) -> tuple[Array, np.ndarray]:

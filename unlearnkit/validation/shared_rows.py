@@ -1,4 +1,4 @@
-"""What is known of an array of examples after one pass: its range, and a hash of each row.
+"""Facts about an array of examples from one pass: its range, and a hash of each row.
 
 Both are kept as long as the array lives, so that a dataset is read once per process.
 """
@@ -52,7 +52,7 @@ def row_hashes(x: Any) -> UInt64[np.ndarray, " n"]:
 
 
 def count_shared(one: Sequence[Any], other: Sequence[Any]) -> tuple[int, int]:
-    """Returns how many rows of `one` are in `other` too, and of how many that is told.
+    """Returns how many rows of `one` are in `other` too, and how many were compared.
 
     That is the number of rows of the smaller side: a part that is contained in a whole is all
     shared, whichever it is.

@@ -96,7 +96,7 @@ def _few(context: Context, methods: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Announced:
-    """Tells a job's stages, once each."""
+    """Reports a job's stages, once each."""
 
     def __init__(self, context: Context):
         self._context, self._last = context, ""
@@ -115,7 +115,7 @@ def _row(kernel: str, size: str, cost: Cost, metrics: Mapping[str, Any], lost: s
         "accuracy": "accuracy",
         "MIA": "mia_loss_logistic_accuracy",
     }
-    told = [
+    shares = [
         f"{short} {100 * metrics[name]:.1f} %" for short, name in shown.items() if name in metrics
     ]
     numbers = {name: float(value) for name, value in metrics.items() if np.ndim(value) == 0}
@@ -123,7 +123,7 @@ def _row(kernel: str, size: str, cost: Cost, metrics: Mapping[str, Any], lost: s
         kernel,
         size,
         Timing(cost.seconds, cost.seconds, 1, cost.compile_seconds),
-        accuracy=", ".join(told),
+        accuracy=", ".join(shares),
         note=lost or "",
         metrics={**numbers, "example_gradients": cost.example_gradients},
     )
@@ -237,7 +237,7 @@ def game_rows(context: Context, name: str, data: Split) -> Iterator[Row]:
         poisoned = attack_in_lanes(attack, attack_keys, model, clean, task)
     context.say("training on poisoned data")
     trained = train_on_each(train_keys, model, target, poisoned)
-    told = "; ".join(sorted({str(warning.message) for warning in warned}))
+    messages = "; ".join(sorted({str(warning.message) for warning in warned}))
     for seed, made in enumerate(poisoned):
         before, after = (
             accuracy(model, jax.tree.map(lambda leaf, i=seed: leaf[i], networks), data.test)
@@ -251,7 +251,7 @@ def game_rows(context: Context, name: str, data: Split) -> Iterator[Row]:
             metrics,
             None,
         )
-        note = "; ".join(filter(None, ["points lost", told]))
+        note = "; ".join(filter(None, ["points lost", messages]))
         yield dataclasses.replace(row, value=100 * (before - after), note=note)
 
 

@@ -12,13 +12,13 @@ from jaxtyping import Array, Float, Int, Key
 from unlearnkit.base import Dataset, Task, concatenate
 
 DEFAULT_FOLDS = 3
-"""Folds where a method is not told how many."""
+"""The default number of folds."""
 FEW_OTHERS = 30
 """Non-members beside fewer members than that need folds: enough to tell what is usual."""
 
 
 class Pool(NamedTuple):
-    """Whom an auditing set is drawn from: members first, then non-members.
+    """The examples that an auditing set is drawn from: members, then non-members.
 
     Attributes:
       dataset: the N examples.

@@ -1,4 +1,4 @@
-"""Auditors that an unlearner can answer: attackers as differentiable functions of their evidence.
+"""Membership auditors as differentiable functions of their features.
 
 An auditor is fitted to the features of one fold and judged on another. Fit and judgement are both
 differentiable in the features, whatever the attacker: by the implicit function theorem where it

@@ -40,7 +40,7 @@ class Audit(NamedTuple):
 
     Attributes:
       utility: M = -Σ_i v_i l(y_i h(s_i)) / Σ_i v_i, in units of the auditor's loss; the larger,
-        the better members are told apart.
+        the better members are distinguished.
       accuracy: share of the held-out examples that it calls rightly.
       fit: how its training ended.
     """

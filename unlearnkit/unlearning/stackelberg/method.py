@@ -39,7 +39,7 @@ AuditorName = Literal["hinge", "squared_hinge", "logistic", "mlp", "quantile"]
 
 
 class AuditorWarning(UserWarning):
-    """An auditor was degenerate, so that its gradient says little."""
+    """An auditor was degenerate, so that its gradient is unreliable."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,7 +246,7 @@ def _warn_of_degenerate(history: dict[str, list[float]]) -> None:
     if bad:
         warnings.warn(
             f"the auditor was degenerate in {len(bad)} of {len(statuses)} epochs "
-            f"({', '.join(sorted(set(bad)))}), so that its gradient said little there; "
+            f"({', '.join(sorted(set(bad)))}), so that its gradient was unreliable there; "
             "see auditor_status in info.history, and choose another feature or auditor",
             AuditorWarning,
             stacklevel=3,

@@ -162,7 +162,7 @@ def choose_preset(config: Quickstart) -> Preset:
     """Returns network, training and methods that fit the dataset and the scale.
 
     The unlearners' hyperparameters were chosen on validation sets of other keys, so that each
-    visibly forgets without losing what stays.
+    visibly forgets without losing the retain set.
     """
     if config.dataset == "digits":
         epochs = 5 if config.scale == "smoke" else 60

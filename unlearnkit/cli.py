@@ -57,7 +57,7 @@ class LogArguments:
       data_dir: the folder of prepared datasets.
       norm: the measure of errors.
       seed: of what is drawn at random, 0 to 4294967295; without one it is drawn from the system's
-        entropy, so that nobody can know it.
+        entropy, so that it cannot be predicted.
     """
 
     log: Annotated[Path, tyro.conf.Positional]

@@ -189,7 +189,7 @@ def test_a_split_for_a_larger_set_is_refused():
         (["1"], TypeError, "integers or booleans"),
         ([[1, 2], [3]], TypeError, "integers or booleans, got object"),
         ([[1, 2], [3, 4]], ValueError, r"one list, got the shape \[2, 2\]"),
-        ([True, False], ValueError, "booleans must be 40, one a training example, got 2"),
+        ([True, False], ValueError, "booleans must be 40, one per training example, got 2"),
         ([False] * N_TRAIN, ValueError, "no training example was chosen"),
         ([True] * N_TRAIN, ValueError, "must not be the whole training set"),
     ],

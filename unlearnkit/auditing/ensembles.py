@@ -73,7 +73,7 @@ def unlearned_ensemble(
     From `many` originals, each unlearned network has a training run of its own behind it, as each
     retrained network has: the ensembles then compare what the method makes of any run. From `one`,
     a single original is unlearned with `count` keys, as in the NeurIPS 2023 challenge: the
-    ensembles then compare how the outputs vary for whoever holds that original. They vary less, and
+    ensembles then compare how the outputs vary given that original. They vary less, and
     not at all where the method draws nothing at random; the two give different scores.
 
     Args:

@@ -195,7 +195,7 @@ def _of_fold(scores: np.ndarray, is_member: np.ndarray) -> dict[str, float]:
 def _summarise(
     y: np.ndarray, splits: list[np.ndarray], folds: list[list[dict[str, float]]]
 ) -> dict[str, float]:
-    """Returns the metrics of out-of-fold scores, a split an entry; see `attack`."""
+    """Returns the metrics of out-of-fold scores, one entry per split; see `attack`."""
     size = int(y.sum())
     metrics: dict[str, float] = {}
     reach: dict[str, float] = {}

@@ -24,7 +24,7 @@ class PopulationAttack:
     Each example has the p-value (1 + #{population scores >= its own}) / (1 + population); it is
     called a member at level α where p <= α. The validation set is the population. For an example
     that was not trained on p is uniform, so that α bounds the false positive rate before any test
-    example is seen; levels below 1 / (1 + population) call nobody.
+    example is seen; levels below 1 / (1 + population) call nothing a member.
 
     Attributes:
       feature: whose score is compared, see `ThresholdAttack`.

@@ -49,7 +49,7 @@ def check_forget(chosen: np.ndarray, n: int) -> np.ndarray:
     if chosen.dtype == np.bool_:
         if len(chosen) != n:
             raise ValueError(
-                f"booleans must be {n}, one a training example, got {len(chosen)}; "
+                f"booleans must be {n}, one per training example, got {len(chosen)}; "
                 "give indices to name only some"
             )
         chosen = np.flatnonzero(chosen)

@@ -1,4 +1,4 @@
-"""Splits a training and a test set into a `Task`: what stays, what goes, what was never seen."""
+"""Splits a training and a test set into a `Task`: retain, forget, validation and test sets."""
 
 from __future__ import annotations
 

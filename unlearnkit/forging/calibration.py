@@ -88,7 +88,7 @@ class Calibration(NamedTuple):
     """What the reproduction of a log's steps varies by.
 
     Attributes:
-      bands: one a change that could be made here.
+      bands: one per change that could be made here.
       left_out: why others could not, by name.
       norm: the measure of all errors.
       margin: what the largest benign errors, jumps apart, are multiplied by.

@@ -34,7 +34,7 @@ class StartFinding(NamedTuple):
       derived: whether the log says that its key initialised the network.
       sha256: of the first weights and statistics.
       error: their distance to what the key initialises, or to the start that the verifier knows,
-        ‖θ_0 - θ̂_0‖₂; NaN where the log began at weights that nobody knows.
+        ‖θ_0 - θ̂_0‖₂; NaN where the log began at unknown weights.
       limit: the largest that is accepted.
       unlikely: of such unknown weights, those that are not distributed as an initialisation.
     """

@@ -89,7 +89,7 @@ def verify(
       key: for `random:n`; whoever made the log must not know it.
       head: what the log's head must be.
       devices: where to replay; None takes all local ones.
-      parallel: segments that run side by side on each device; None takes one a core on a CPU, and
+      parallel: segments that run side by side on each device; None takes one per core on a CPU, and
         one elsewhere. The errors do not depend on it.
       at_once: segments in one batched call, which accelerators run faster and round differently.
 

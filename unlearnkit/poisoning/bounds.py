@@ -98,7 +98,7 @@ def check_limits(bounds: Bounds, sphere: float | None, *, without: str) -> None:
     Args:
       bounds: the box.
       sphere: a quantile of the distances of clean examples to the mean of their class, or None.
-      without: what goes wrong where there is no limit.
+      without: the error where there is no limit.
 
     Raises:
       ValueError: a radius, neither box nor sphere, or a sphere outside (0, 1].

@@ -53,7 +53,7 @@ def _mia_reach(record: Record) -> float:
 
 
 COLUMNS = (
-    Column("Retain", _metric("accuracy_retain", scale=100), 1, "accuracy on what stays, %"),
+    Column("Retain", _metric("accuracy_retain", scale=100), 1, "accuracy on the retain set, %"),
     Column("Forget", _metric("accuracy_forget", scale=100), 1, "accuracy on the forget set, %"),
     Column("Test", _metric("accuracy_test", scale=100), 1, "accuracy on unseen data, %"),
     Column(

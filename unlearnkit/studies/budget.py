@@ -57,7 +57,7 @@ def with_epochs(method: Unlearner, epochs: int) -> Unlearner:
 
 
 def _recipe(method: Unlearner) -> Any:
-    """Returns the recipe that a method trains anew with, or None where it does not."""
+    """Returns the recipe that a method retrains with, or None where it does not retrain."""
     recipe = getattr(method, "recipe", None)
     return Recipe() if recipe is None and isinstance(method, Retrain) else recipe
 
@@ -68,7 +68,7 @@ def price(
     """Returns what the epochs of a method take, from its own counts of one epoch and of two.
 
     They follow from the sizes of the task. Where later epochs are cheaper, as those of `Scrub` that
-    pass over what stays alone, a budget of that many is not used up.
+    pass over the retain set alone, a budget of that many is not used up.
 
     Args:
       key: of the two runs.

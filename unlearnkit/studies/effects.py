@@ -44,7 +44,7 @@ class PoisonedTraining(NamedTuple):
       task: U = the poisons are to be forgotten; all else stays.
       clean: the network that trained on the clean data.
       trained: the network that trained on the poisoned data.
-      retrained: a network trained on what stays, which no method gets to see, and its cost.
+      retrained: a network retrained without the poisons, which no method gets to see, and its cost.
       audits: of the effects of this attack, by name.
     """
 
@@ -57,7 +57,7 @@ class PoisonedTraining(NamedTuple):
 
     @property
     def full_gradients(self) -> float:
-        """The example-gradients of training anew on what stays."""
+        """The example-gradients of retraining."""
         return self.retrained.info.cost.example_gradients
 
 
@@ -129,12 +129,12 @@ def poison_effects(
     """Returns the metrics and curves of step 4.
 
     Metrics:
-      accuracy_{retain,forget}: on what stays, and on the poisons
+      accuracy_{retain,forget}: on the clean examples that stay, and on the poisons
       accuracy_test, accuracy_clean, accuracy_drop, accuracy_drop_se: see `AccuracyDrop`
       gaussian_*: see `GaussianUnlearningScore`; where the attack kept its noise
       targets_*: see `TargetedSuccess`; where the attack had targets
       shift_{l1,l2}: how far the weights are from those that trained on the poisons
-      compute: example-gradients, as a share of those of training anew on what stays
+      compute: example-gradients, as a share of those of retraining
 
     Raises:
       ValueError: what an audit refuses.

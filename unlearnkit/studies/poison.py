@@ -70,12 +70,12 @@ def poison_and_unlearn(
     1. The attack poisons `train`, with a network trained on the clean data as its surrogate.
     2. A fresh network trains on the poisoned set.
     3. Each method unlearns U = the poisons, with as many epochs as cost no more than the budget:
-       a share of the example-gradients of training anew on what stays. `Retrain` among the methods
-       is thus training anew for a few epochs. A method without epochs is run once, and its result
+       a share of the example-gradients of retraining. `Retrain` among the methods is thus
+       retraining for a few epochs. A method without epochs is run once, and its result
        stands under every budget that covers its cost. Where one epoch, or such a method, costs more
        than the budget, there is no result, and the record says so.
     4. The effects are measured (`poison_effects`), as they are for the network of step 2 (no
-       unlearning) and for one trained anew on what stays, in full.
+       unlearning) and for one that is retrained in full.
 
     Args:
       key: decides everything.

@@ -14,7 +14,7 @@ class Rewind:
     """Keeps the network of every epoch, and at the end chooses one.
 
     The one whose error on the forget set is closest to the error of the last one on the validation
-    examples of the forget set's classes: a network that errs more than this on what it forgot tells
+    examples of the forget set's classes: a network that errs more than this on the forget set tells
     an attacker that it forgot it.
 
     Attributes:

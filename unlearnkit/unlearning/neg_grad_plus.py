@@ -44,7 +44,7 @@ class NegGradPlus(TwoSetSettings):
 
     Attributes:
       epochs: passes over the retain set.
-      beta: β in (0, 1], the weight of what stays.
+      beta: β in (0, 1], the weight of the retain set's loss.
 
     Source: Kurmanji et al. 2023; defaults of 002, A.2.7 (β = 0.999, the rest as GD in A.2.1). The
     reference code has β = 0.95 for 10 epochs on small problems, 0.9999 for 5 against membership

@@ -120,7 +120,7 @@ class Setting:
         """
         batch, factor = self.recipe.batch_size, self.rate_factor
         few = min(batch, 16)
-        # 002 gives one constant rate per method; all else is as the network was trained.
+        # 002 gives one constant rate a method; all else is as the network was trained.
         like = dataclasses.replace(self.recipe, schedule="constant")
         usual: dict[str, Any] = {
             "batch_size": batch, "learning_rate": 1e-3 * factor, "train_like": like

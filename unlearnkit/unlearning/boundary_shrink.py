@@ -37,7 +37,7 @@ class BoundaryShrink(SgdSettings):
     Source: Chen et al. 2023 (step 0.1); defaults of 001, Table 5 (learning rate 1e-5, 10 epochs)
     and section 6.1 (momentum 0.9, weight decay 5e-4), at which the network barely moves. The public
     code takes the class predicted at x', which is y where the step does not cross the boundary, and
-    would there train the forget set. 001, A.2.3 has the descriptions of Boundary Shrink
+    would there train what is to be forgotten. 001, A.2.3 has the descriptions of Boundary Shrink
     and Boundary Expand exchanged.
     """
 

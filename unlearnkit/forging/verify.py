@@ -118,7 +118,7 @@ def verify(
             f"the calibration was measured on the log of head {calibration.head}, this one's head "
             f"is {log.head}; calibrate this log"
         )
-    way = _follow(log, model, norm)
+    way = _measure_movement(log, model, norm)
     found_start = find_start(log, model, start, accepted)
     batches = find_batches(log, dataset)
     distances = np.array([move.distance for move in way.moves])
@@ -208,8 +208,8 @@ def _choose(
     return sorted(chosen), drawn
 
 
-class _Way(NamedTuple):
-    """How the weights of a log went.
+class _Movement(NamedTuple):
+    """How far the weights of a log moved.
 
     Attributes:
       moves: of each segment.
@@ -222,7 +222,7 @@ class _Way(NamedTuple):
     n_parameters: int
 
 
-def _follow(log: Trajectory, model: Model, norm: Norm) -> _Way:
+def _measure_movement(log: Trajectory, model: Model, norm: Norm) -> _Movement:
     """Returns how far each segment moved, after reading and checking every file."""
     first = before = log.read(0, model).state
     moves = []
@@ -231,7 +231,7 @@ def _follow(log: Trajectory, model: Model, norm: Norm) -> _Way:
         moves.append(state_move(before, after, norm))
         before = after
     begin, end = (flatten(state.variables.params) for state in (first, before))
-    return _Way(moves, error_between(end, begin), sum(array.size for array in end.values()))
+    return _Movement(moves, error_between(end, begin), sum(array.size for array in end.values()))
 
 
 def _limits(log: Trajectory, moves: Sequence[Move], accepted: Tolerance, norm: Norm) -> np.ndarray:

@@ -43,7 +43,7 @@ OnPoisoned: TypeAlias = Callable[[str, int, Poisoned], None]
 """Called with an attack's name, the seed, and what the attack made."""
 
 
-class _Lost(NamedTuple):
+class _NoResult(NamedTuple):
     """Why there is no result: the two fields of `PoisonRecord`."""
 
     diverged: str | None = None
@@ -168,7 +168,7 @@ def _runs(
     budgets: Sequence[float],
     stage: str,
     on_stage: OnStage | None,
-) -> Iterator[tuple[float, Unlearned | _Lost]]:
+) -> Iterator[tuple[float, Unlearned | _NoResult]]:
     """Yields each budget with what the method made of it, or why it made nothing."""
     price_key, run_key = jax.random.split(key)
     task, trained, full = (
@@ -177,14 +177,14 @@ def _runs(
         poisoned_training.full_gradients,
     )
 
-    def attempt(method: Unlearner, epochs: int) -> Unlearned | _Lost:
+    def attempt(method: Unlearner, epochs: int) -> Unlearned | _NoResult:
         on_epoch = announce(on_stage, f"{stage}, {epochs} epochs", epochs)
         try:
             return method(
                 jax.random.fold_in(run_key, epochs), model, trained, task, on_epoch=on_epoch
             )
         except DivergedError as error:
-            return _Lost(diverged=str(error))
+            return _NoResult(diverged=str(error))
 
     if not has_epochs(method):
         result = attempt(method, 1)
@@ -193,10 +193,10 @@ def _runs(
     try:
         known = price(price_key, model, trained, task, method)
     except DivergedError as error:
-        lost = _Lost(diverged=str(error))
+        lost = _NoResult(diverged=str(error))
         yield from ((budget, lost) for budget in budgets)
         return
-    done: dict[int, Unlearned | _Lost] = {}
+    done: dict[int, Unlearned | _NoResult] = {}
     for budget in budgets:
         epochs = known.epochs_within(budget * full)
         if epochs == 0:
@@ -207,9 +207,9 @@ def _runs(
         yield budget, _within(done[epochs], budget, full)
 
 
-def _within(result: Unlearned | _Lost, budget: float, full: float) -> Unlearned | _Lost:
+def _within(result: Unlearned | _NoResult, budget: float, full: float) -> Unlearned | _NoResult:
     """Returns the result, or why it may not stand under this budget."""
-    if isinstance(result, _Lost):
+    if isinstance(result, _NoResult):
         return result
     share = result.info.cost.example_gradients / full
     return result if share <= budget * (1 + 1e-9) else _too_dear("it costs", share, budget)
@@ -230,9 +230,9 @@ def _judge(
     return PoisonRecord(*row, metrics, cost, curves=curves)
 
 
-def _too_dear(what: str, share: float, budget: float) -> _Lost:
+def _too_dear(what: str, share: float, budget: float) -> _NoResult:
     reason = f"{what} {100 * share:.3g} % of Retrain, more than the budget of {100 * budget:g} %"
-    return _Lost(over_budget=reason)
+    return _NoResult(over_budget=reason)
 
 
 def _clean_task(key: Key[Array, ""], train: Dataset, test: Dataset) -> Task:

@@ -51,7 +51,7 @@ def white_box_information(scrubbed: GaussianWeights, reference: GaussianWeights)
     Raises:
       ValueError: weights of different networks, or a covariance that is not positive definite.
 
-    Source: 004, proposition 1, equation (6), as corrected in `gaussian_kl`.
+    Source: Golatkar et al. 2020b, proposition 1, equation (6), as corrected in `gaussian_kl`.
     """
     return gaussian_kl(*weight_gaussians(scrubbed, reference))
 
@@ -82,7 +82,7 @@ def query_information(
     Raises:
       ValueError: weights that do not fit, or logits without noise in some direction.
 
-    Source: 004, proposition 1, equation (7), as corrected in `gaussian_kl`.
+    Source: Golatkar et al. 2020b, proposition 1, equation (7), as corrected in `gaussian_kl`.
     """
     divergences = [
         gaussian_kl(shift, *observed(covariances, correlations, damping))
@@ -117,7 +117,7 @@ def query_set_information(
     Raises:
       ValueError: weights that do not fit, or logits without noise in some direction.
 
-    Source: 004, proposition 1, equation (7), as corrected in `gaussian_kl`.
+    Source: Golatkar et al. 2020b, proposition 1, equation (7), as corrected in `gaussian_kl`.
     """
     _check(model, scrubbed, reference, x)
     covariances = []

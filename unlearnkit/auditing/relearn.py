@@ -45,10 +45,11 @@ class RelearnTime:
       learning_rate: of plain SGD.
       momentum: heavy-ball momentum.
       weight_decay: λ in (λ/2)‖w‖².
-      frozen_state: BatchNorm keeps its running statistics, as in the fine-tuning of 004, 5.2.
+      frozen_state: BatchNorm keeps its running statistics, as in the fine-tuning of Golatkar et al.
+      2020b, 5.2.
       cap: rounds after which it gives up.
 
-    Source: 004, section 5.4 (iv); rounds, tolerance and cap of its public code.
+    Source: Golatkar et al. 2020b, §5.4 (iv); rounds, tolerance and cap of its public code.
     """
 
     target_loss: float

@@ -54,8 +54,8 @@ class GreedyForger:
       candidates: M.
       parts: q is the largest divisor of b up to this.
 
-    Source: Thudi et al. 2022 and Kong et al. 2023, as told in 000, section 2; the Gram matrix and
-    the parts are ours.
+    Source: Thudi et al. 2022 and Kong et al. 2023, as told in Suliman et al. 2024, §2; the Gram
+    matrix and the parts are ours.
     """
 
     points: int = 2000

@@ -66,7 +66,8 @@ class LogisticForger:
     Attributes:
       toward: which images.
 
-    Source: 000, proposition 2 and its proof; the intercept and the choice among solutions are ours.
+    Source: Suliman et al. 2024, proposition 2 and its proof; the intercept and the choice among
+    solutions are ours.
     """
 
     toward: Toward = "zero"

@@ -61,7 +61,7 @@ class GridLogisticForger:
       iterations: of Adam, at each of its `RATES`.
       rounds: of single changes.
 
-    Source: ours; 000, section 4 leaves it open whether such a batch exists.
+    Source: ours; Suliman et al. 2024, §4 leaves it open whether such a batch exists.
     """
 
     start: Forger = SwapForger()  # noqa: RUF009 (frozen)

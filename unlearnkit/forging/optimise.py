@@ -80,8 +80,8 @@ class OptimiseForger:
       domain: what a batch may be.
       start: `noise`, uniform pixels and classes; or `allowed`, examples drawn from these.
 
-    Source: 000, eq. (1) and Algorithm 1 with its α = .5; projections: its section 4, there left
-    open.
+    Source: Suliman et al. 2024, eq. (1) and Algorithm 1 with its α = .5; projections: its §4, there
+    left open.
     """
 
     iterations: int = 1000

@@ -98,8 +98,8 @@ def verify(
         holds no whole segment; or the calibration is another log's.
       ValueError: an argument out of its range.
 
-    Source: 000, definition 1; choice of segments, distances and the test of the first weights as in
-    Jia et al. 2021.
+    Source: Suliman et al. 2024, definition 1; choice of segments, distances and the test of the
+    first weights as in Jia et al. 2021.
     """
     check_norm(norm)
     if calibration is not None and calibration.norm != norm:

@@ -243,8 +243,8 @@ def fisher_diagonal(
       ValueError: `chunk` or `classes` is below 1, or `classes` above c, or `apply` mixes its inputs
         (not asked under a transformation).
 
-    Source: paper 004, section 4.3 (Fisher forgetting); Kunstner et al. 2019 for why the labels are
-    the model's own. `empirical_fisher_diagonal` takes the given labels instead.
+    Source: Golatkar et al. 2020b, §4.3 (Fisher forgetting); Kunstner et al. 2019 for why the labels
+    are the model's own. `empirical_fisher_diagonal` takes the given labels instead.
     """
     c = jax.eval_shape(apply, params, x).shape[-1]
     kept = c if classes is None else classes

@@ -108,7 +108,7 @@ def tgda(
     Raises:
       ValueError: no solver has that name.
 
-    Source: paper 003, equations (15) and (16).
+    Source: Lu et al. 2022, equations (15) and (16).
     """
     get_solver(solver)
 
@@ -155,9 +155,10 @@ def follow_the_ridge(
     Raises:
       ValueError: no solver has that name.
 
-    Source: Wang, Zhang and Ba 2020; paper 003, equations (48) and (49). The paper prints + before
-    the last term, which is right for a leader that descends; its leader ascends, and the ridge
-    dw* = -(∇_ww f)⁻¹ ∇_wx f dx then has a minus. Δx is the step that the optimizer really made.
+    Source: Wang, Zhang and Ba 2020; Lu et al. 2022, equations (48) and (49). The paper prints +
+    before the last term, which is right for a leader that descends; its leader ascends, and the
+    ridge dw* = -(∇_ww f)⁻¹ ∇_wx f dx then has a minus. Δx is the step that the optimizer really
+    made.
     """
     solve = get_solver(solver)
 
@@ -206,8 +207,9 @@ def gradient_descent_newton(
     Raises:
       ValueError: no solver has that name.
 
-    Source: Zhang et al. 2021; paper 003, equations (50) and (51), which evaluates the Newton step
-    at the old x: we take the new one, of which follow-the-ridge is a first-order approximation.
+    Source: Zhang et al. 2021; Lu et al. 2022, equations (50) and (51), who evaluate the Newton
+    step at the old x: we take the new one, of which follow-the-ridge is a first-order
+    approximation.
     """
     solve = get_solver(solver)
 
@@ -250,7 +252,8 @@ def ugda(
     Raises:
       ValueError: `unroll_steps` < 0.
 
-    Source: paper 003, equations (10) and (11); Metz et al. 2017. With k -> infinity it is TGDA.
+    Source: Lu et al. 2022, equations (10) and (11); Metz et al. 2017. With k -> infinity it is
+    TGDA.
     """
     _check_steps(unroll_steps)
 
@@ -298,7 +301,7 @@ def unrolled_gradient(
     Raises:
       ValueError: `steps` < 0.
 
-    Source: paper 003, equation (10).
+    Source: Lu et al. 2022, equation (10).
     """
     _check_steps(steps)
 

@@ -286,7 +286,7 @@ def cgnr(
     Raises:
       ValueError: `b` is not real floating point, `max_steps` < 1, or `tol` < 0.
 
-    Source: Hestenes and Stiefel 1952, section 10; the reference code of paper 003.
+    Source: Hestenes and Stiefel 1952, §10; the reference code of Lu et al. 2022.
     """
     check(b, tol, max_steps)
     system = damped(matvec, damping)

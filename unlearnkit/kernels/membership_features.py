@@ -42,8 +42,8 @@ def membership_features(
     Raises:
       ValueError: an unknown feature.
 
-    Source: Song & Mittal 2021 (entropy, modified entropy), Carlini et al. 2022 (margin), 001,
-    sections 3 and 4.1 (loss, probabilities, logits).
+    Source: Song & Mittal 2021 (entropy, modified entropy), Carlini et al. 2022 (margin), Di et al.
+    2024, §3 and §4.1 (loss, probabilities, logits).
     """
     check_known("feature", name, FEATURES)
     return FEATURES[name](logits, labels)

@@ -143,7 +143,7 @@ def ntk_operator(
       ValueError: `apply` does not return [n, c] or mixes its inputs (not asked under a
         transformation), or `chunk` < 1.
 
-    Source: paper 004, equation (10), whose kernel is of size (n c)².
+    Source: Golatkar et al. 2020b, equation (10), whose kernel is of size (n c)².
     """
     _check_apply(apply, params, x)
     if chunk is not None:

@@ -120,7 +120,7 @@ def lissa(
     Raises:
       ValueError: `b` is not real floating point, `depth` or `repeats` < 1, or `step_size` < 0.
 
-    Source: Agarwal, Bullins and Hazan 2017; Koh and Liang 2017, section 3.
+    Source: Agarwal, Bullins and Hazan 2017; Koh and Liang 2017, §3.
     """
     check(b, tol, depth)
     _trees.check_positive(repeats=repeats)

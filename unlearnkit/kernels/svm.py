@@ -66,7 +66,7 @@ def svm(
       ValueError: shapes, labels, C, weights or loss are not as above, or a value is not finite.
         Under a transformation only what the shapes tell is refused; the rest is `INVALID_INPUT`.
 
-    Source: Cortes and Vapnik 1995, problem (26); the auditor of paper 001, Sections 3 to 4 and A.4;
+    Source: Cortes and Vapnik 1995, problem (26); the auditor of Di et al. 2024, §3 to 4 and A.4;
     Mehrotra 1992 for the interior point, Ferris and Munson 2002 for its d + 1 unknowns.
     """
     _check(features, labels, C, loss, sample_weight)
@@ -105,7 +105,7 @@ def logistic_regression(
     Raises:
       ValueError: as `svm`.
 
-    Source: Hastie, Tibshirani and Friedman 2009, Section 4.4 (Newton's method, IRLS).
+    Source: Hastie, Tibshirani and Friedman 2009, §4.4 (Newton's method, IRLS).
     """
     return svm(features, labels, C=C, loss="logistic", sample_weight=sample_weight)
 

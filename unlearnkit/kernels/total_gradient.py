@@ -95,7 +95,7 @@ def total_gradient(
     Raises:
       ValueError: no solver has that name, or a loss does not return a scalar.
 
-    Source: paper 003, section 3.3. MINRES replaces the CG on (H + damping I)² of the paper's
+    Source: Lu et al. 2022, §3.3. MINRES replaces the CG on (H + damping I)² of the paper's
     reference code: one product a step, not two, and the condition number is not squared.
     """
     solve = get_solver(solver)

@@ -76,8 +76,8 @@ def allcnn(
     Raises:
       ValueError: the input is no image or too small, or the width is not positive.
 
-    Source: Springenberg et al. 2015, All-CNN-C; BatchNorm as in paper 004, section 5.2. The 1x1
-    convolution to the classes stands behind the global mean, with which it commutes, and has no
+    Source: Springenberg et al. 2015, All-CNN-C; BatchNorm as in Golatkar et al. 2020b, §5.2. The
+    1x1 convolution to the classes stands behind the global mean, with which it commutes, and has no
     ReLU; no dropout.
     """
     check_image_shape("allcnn", input_shape, smallest=4)

@@ -33,7 +33,7 @@ class ImprovedMinMax(MinMax):
       decoy: which labels are flipped for the decoy, and how many.
       recipe: how the decoy is trained.
 
-    Source: Koh, Steinhardt and Liang 2022; paper 003, equation (35).
+    Source: Koh, Steinhardt and Liang 2022; Lu et al. 2022, equation (35).
     """
 
     tau: float = 0.5

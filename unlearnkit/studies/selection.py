@@ -118,8 +118,8 @@ def sweep(
       ValueError: no settings, or a task or variables that do not fit.
       DivergedError: every setting diverged.
 
-    Source: 001, section 6.1: "we create a new auditing set" and "select the hyper-parameters that
-    maximize the difference between the validation accuracy and the MIA accuracy" on it.
+    Source: Di et al. 2024, §6.1: "we create a new auditing set" and "select the hyper-parameters
+    that maximize the difference between the validation accuracy and the MIA accuracy" on it.
     """
     if not methods:
         raise ValueError("methods must hold at least one setting, got none")

@@ -34,11 +34,11 @@ class BoundaryShrink(SgdSettings):
       step: length of the gradient step in every pixel, in pixel units [0, 1].
       box: the range of pixels that x' is clipped to; None for inputs that are no pixels.
 
-    Source: Chen et al. 2023 (step 0.1); defaults of 001, Table 5 (learning rate 1e-5, 10 epochs)
-    and section 6.1 (momentum 0.9, weight decay 5e-4), at which the network barely moves. The public
-    code takes the class predicted at x', which is y where the step does not cross the boundary, and
-    would there train what is to be forgotten. 001, A.2.3 has the descriptions of Boundary Shrink
-    and Boundary Expand exchanged.
+    Source: Chen et al. 2023 (step 0.1); defaults of Di et al. 2024, Table 5 (learning rate 1e-5, 10
+    epochs) and §6.1 (momentum 0.9, weight decay 5e-4), at which the network barely moves. The
+    public code takes the class predicted at x', which is y where the step does not cross the
+    boundary, and would there train what is to be forgotten. Di et al. 2024, A.2.3 has the
+    descriptions of Boundary Shrink and Boundary Expand exchanged.
     """
 
     learning_rate: float = 1e-5

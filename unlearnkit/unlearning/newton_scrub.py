@@ -37,8 +37,8 @@ class NewtonScrub(CurvatureSettings):
     Attributes:
       loss, curvature, weight_decay, damping, tol, max_steps, chunk: see `CurvatureSettings`.
 
-    Source: 004, equation (12); Golatkar et al. 2020a; Guo et al. 2020. The damping is ours: in an
-    over-parametrised network H has a null space.
+    Source: Golatkar et al. 2020b, equation (12); Golatkar et al. 2020a; Guo et al. 2020. The
+    damping is ours: in an over-parametrised network H has a null space.
     """
 
     def __call__(

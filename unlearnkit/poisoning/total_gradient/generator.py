@@ -1,4 +1,4 @@
-"""The leader of paper 003: a network that turns an image and its label into a poison."""
+"""The leader of Lu et al. 2022: a network that turns an image and its label into a poison."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def make_generator(
     Raises:
       ValueError: `autoencoder` for what is no image with sides divisible by 8.
 
-    Source: paper 003, section 5.1; layer sizes of its public code, which gives the label as the raw
+    Source: Lu et al. 2022, §5.1; layer sizes of its public code, which gives the label as the raw
     integer: one-hot is the form that does not order the classes.
     """
     d = math.prod(input_shape)

@@ -277,8 +277,8 @@ def audit_fold(
       train: weights of the training fold; 0 for what is not in it.
       held_out: weights v of the held-out fold.
 
-    Source: 001, equations (1) and (4); the direct path, which (4) leaves out, belongs to the
-    gradient of (3).
+    Source: Di et al. 2024, equations (1) and (4); the direct path, which (4) leaves out, belongs to
+    the gradient of (3).
     """
     seen = jax.lax.stop_gradient(features) if path == "direct" else features
     judged = jax.lax.stop_gradient(features) if path == "implicit" else features

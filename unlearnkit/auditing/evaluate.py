@@ -190,7 +190,13 @@ def average_gap(metrics: Mapping[str, float], reference: Mapping[str, float]) ->
 
 
 def accuracy(model: Model, variables: Variables, dataset: Dataset) -> float:
-    """Returns the share of examples that the network labels as they are labelled."""
+    """Returns the share of examples that the network labels as they are labelled.
+
+    Args:
+      model: the network.
+      variables: its weights and state.
+      dataset: n examples, asked in evaluation mode.
+    """
     return _accuracy(predict(model, variables, dataset.x), dataset)
 
 

@@ -130,7 +130,13 @@ class GaussianUnlearningScore:
 def noise_statistic(
     model: Model, variables: Variables, poisons: GaussianPoisons
 ) -> Float[np.ndarray, " m"]:
-    """Returns I_z of every poison in float64; not finite where the gradient is 0 or not finite."""
+    """Returns I_z of every poison in float64; not finite where the gradient is 0 or not finite.
+
+    Args:
+      model: the network.
+      variables: its weights and state.
+      poisons: m poisons, with their noise in the units of the network's input.
+    """
 
     def part(variables: Variables, x: Array, y: Array, noise: Array) -> Array:
         return _statistic(variables, x, y, noise, model=model)

@@ -94,6 +94,11 @@ class Lira:
 
         They serve every network that this task and this unlearner made; see `attack`.
 
+        Args:
+          key: drives the choice of candidates, the training and the unlearning of the shadows.
+          model: the network.
+          task: whose forget set are the candidates' members, and whose test set are the others.
+
         Raises:
           ValueError: see `__call__`.
           DivergedError: a shadow diverged.

@@ -126,6 +126,11 @@ def forget_loss(model: Model, variables: Variables, task: Task) -> float:
     """Returns the mean cross-entropy on the forget set in evaluation mode, in nats.
 
     Of the original network it is the `target_loss` of `RelearnTime`.
+
+    Args:
+      model: the network.
+      variables: its weights and state.
+      task: of which only the forget set is read.
     """
     return float(_mean_loss(variables, task.forget, model=model))
 

@@ -109,7 +109,14 @@ def train_shadows(
 def margins_of_queries(
     model: Model, variables: Variables, candidates: Dataset, queries: Queries = ALONE
 ) -> Float[np.ndarray, " n *q"]:
-    """Returns what one network says of the candidates, as `Shadows.margins` holds it of each."""
+    """Returns what one network says of the candidates, as `Shadows.margins` holds it of each.
+
+    Args:
+      model: the network.
+      variables: its weights and state.
+      candidates: n examples.
+      queries: the q views of each that the network is asked for; by default the example alone.
+    """
     return _together(
         [
             np.asarray(margins(predict(model, variables, view), candidates.y), np.float64)

@@ -103,14 +103,27 @@ class ThresholdAttack:
 def membership_scores(
     feature: ScoreName, model: Model, variables: Variables, dataset: Dataset
 ) -> Float[np.ndarray, " n"]:
-    """Returns a score an example that is larger for members, in float64."""
+    """Returns a score an example that is larger for members, in float64.
+
+    Args:
+      feature: a `ScoreName`, as `loss`, `confidence` or `margin`.
+      model: the network.
+      variables: its weights and state.
+      dataset: n examples.
+    """
     return scores_of_logits(feature, predict(model, variables, dataset.x), dataset.y)
 
 
 def scores_of_logits(
     feature: ScoreName, logits: Float[Array, "n c"], labels: Int[Array, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """Returns `membership_scores` of outputs that are at hand."""
+    """Returns `membership_scores` of outputs that are at hand.
+
+    Args:
+      feature: see `membership_scores`.
+      logits: [n, c] of the examples.
+      labels: [n] their classes.
+    """
     values = membership_features(feature, logits, jnp.asarray(labels))[:, 0]
     return MEMBER_SIGNS[feature] * np.asarray(values, np.float64)
 

@@ -62,6 +62,11 @@ def scalar_multiples(
 
     Both in the network's input, where proposition 1 speaks of them; 0 is a multiple of everything.
 
+    Args:
+      batch: b examples to look at, of classes or of soft labels.
+      accused: the examples whose multiples are looked for, a of them.
+      slack: the largest 1 - |cos| that counts as the same direction; allows for rounding.
+
     Source: Suliman et al. 2024, proposition 1 and the remark below it.
     """
     x, a = _unit_rows(batch), _unit_rows(accused)
@@ -79,6 +84,11 @@ def near_duplicates(
     """Returns which examples are within a root-mean-square `distance` in pixels of which accused.
 
     Pixels are in [0, 1]: 0.02 is five steps of the grid.
+
+    Args:
+      batch: b examples to look at.
+      accused: the examples whose copies are looked for, a of them.
+      distance: in pixels of [0, 1].
     """
     x, a = _pixels(batch), _pixels(accused)
     mean_squares = np.stack([((x - row) ** 2).mean(1) for row in a], axis=1)

@@ -94,7 +94,13 @@ class GreedyForger:
     def search(
         self, key: Key[Array, ""], products: Float[Array, "n n"], batch_size: int
     ) -> tuple[Int[Array, " b"], Float[Array, " M"]]:
-        """Returns the best candidate's points, and 1_Sᵀ K 1_S of all candidates."""
+        """Returns the best candidate's points, and 1_Sᵀ K 1_S of all candidates.
+
+        Args:
+          key: draws the permutations.
+          products: [n, n] K, see `difference_products`.
+          batch_size: b.
+        """
         deck = self.deck(products.shape[0], batch_size)
         scores = _score(key, products, deck)[: self.candidates]
         best = jnp.argmin(scores)
@@ -133,6 +139,13 @@ def draw_points(
 ) -> Int[Array, " n"]:
     """Returns the indices of at most `points` allowed examples, without repetition.
 
+    Args:
+      key: draws the permutation.
+      model: the network that took the step.
+      step: to be forged.
+      allowed: the examples to draw from.
+      points: the most that are drawn, at least the batch size b.
+
     Raises:
       ValueError: a step or examples that no forger can take, or fewer points than b.
     """
@@ -148,13 +161,25 @@ def as_errors(scores: Float[Array, ...], step: Step) -> Float[Array, ...]:
 
 
 def candidate(key: Key[Array, ""], deck: Deck, index: int) -> Int[Array, " b"]:
-    """Returns the points of one candidate of a search with this key."""
+    """Returns the points of one candidate of a search with this key.
+
+    Args:
+      key: of the search.
+      deck: how the points are dealt.
+      index: of the candidate, 0 … `deck.deals * deck.hands` - 1.
+    """
     deal, hand = divmod(index, deck.hands)
     return deal_batches(key, deck, deal)[hand]
 
 
 def deal_batches(key: Key[Array, ""], deck: Deck, deal: int) -> Int[Array, "hands b"]:
-    """Returns the points of all candidates of one permutation of a search with this key."""
+    """Returns the points of all candidates of one permutation of a search with this key.
+
+    Args:
+      key: of the search.
+      deck: how the points are dealt.
+      deal: which permutation, 0 … `deck.deals` - 1.
+    """
     parts, hands = _deal(jax.random.fold_in(key, deal), deck)
     return parts[hands].reshape(deck.hands, -1)
 

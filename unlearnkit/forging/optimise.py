@@ -185,7 +185,14 @@ def to_grid(x: Float[Array, ...], normalisation: Normalisation) -> Float[Array, 
 
 
 def gradient_error(loss: BatchLoss, target: Target, x: Array, labels: Array) -> Array:
-    """Returns η ‖∇L(x, labels) - g‖₂, with gradient 0 where it is 0."""
+    """Returns η ‖∇L(x, labels) - g‖₂, with gradient 0 where it is 0.
+
+    Args:
+      loss: of the network's parameters, a batch and its labels.
+      target: g, the weights where it was taken, and the step's learning rate η.
+      x: [b, ...] the batch.
+      labels: [b] classes, or [b, c] soft labels.
+    """
     gradient = jax.grad(loss)(target.params, x, labels)
     difference = ravel_pytree(gradient)[0] - ravel_pytree(target.gradient)[0]
     return target.learning_rate * optax.safe_norm(difference, 1e-30)

@@ -180,7 +180,15 @@ def ggn_operator(
     *,
     precision: Precision = "highest",
 ) -> Callable[[Params], Params]:
-    """Returns v -> Jᵀ B J v with the network linearised once; see `ggn_vp` for the arguments."""
+    """Returns v -> Jᵀ B J v with the network linearised once; see `ggn_vp`.
+
+    Args:
+      apply: (params, x) -> [n, c].
+      params: where.
+      x: [n, ...] inputs.
+      loss_hessian: (outputs [n, c], u [n, c]) -> B u [n, c].
+      precision: of the matrix products; see `Precision`.
+    """
     outputs, pushforward = jax.linearize(lambda p: apply(p, x), params)
     pullback = jax.linear_transpose(pushforward, params)
 

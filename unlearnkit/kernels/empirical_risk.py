@@ -45,7 +45,13 @@ def risk_hessian_operator(
 ) -> Callable[[Params], Params]:
     """Returns v -> H v,   H = 1/n Σ_i ∇² loss(params, x_i, y_i), symmetric, perhaps indefinite.
 
-    Args and Raises as `risk_gradient`.
+    Raises as `risk_gradient`.
+
+    Args:
+      loss: (params, x [m, ...], y [m]) -> the mean loss of a batch.
+      params: where.
+      dataset: n examples.
+      chunk: examples at a time; bounds the memory.
     """
     check_mean_of_examples(loss, params, dataset.x, dataset.y)
     n = dataset.x.shape[0]

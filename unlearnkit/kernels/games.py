@@ -150,7 +150,15 @@ def follow_the_ridge(
 
     Δx = eta_x D_x l,   Δw = -eta_w ∇_w f - (∇_ww f + damping I)⁻¹ ∇_wx f Δx
 
-    Args: as `tgda`, with two solves a step.
+    Args:
+      leader_loss: (leader, follower, *batch) -> scalar l.
+      follower_loss: (leader, follower, *batch) -> scalar f.
+      leader_optimizer: makes a descent step of -D_x l.
+      follower_optimizer: makes a descent step of ∇_w f.
+      damping: of both solves of a step; see `total_gradient` for this and the next three.
+      tol: wanted relative residual.
+      max_steps: the most steps of a solve.
+      solver: by name, or a `Solver`.
 
     Raises:
       ValueError: no solver has that name.
@@ -202,7 +210,15 @@ def gradient_descent_newton(
 
     x' = x + eta_x D_x l(x, w),   w' = w - newton_rate (∇_ww f(x', w) + damping I)⁻¹ ∇_w f(x', w)
 
-    Args: as `tgda`, with two solves a step; `newton_rate` is 1 for the full Newton step.
+    Args:
+      leader_loss: (leader, follower, *batch) -> scalar l.
+      follower_loss: (leader, follower, *batch) -> scalar f.
+      leader_optimizer: makes a descent step of -D_x l.
+      newton_rate: 1 for the full Newton step.
+      damping: of both solves of a step; see `total_gradient` for this and the next three.
+      tol: wanted relative residual.
+      max_steps: the most steps of a solve.
+      solver: by name, or a `Solver`.
 
     Raises:
       ValueError: no solver has that name.
@@ -246,8 +262,13 @@ def ugda(
 
     x <- x + eta_x d/dx l(x, w_k(x)),   w <- w - eta_w ∇_w f(x, w),   w_k as in `unrolled_gradient`.
 
-    Args: as `tgda`; `unroll_steps` and `unroll_rate` are the `steps` and `rate` of
-      `unrolled_gradient`.
+    Args:
+      leader_loss: (leader, follower, *batch) -> scalar l.
+      follower_loss: (leader, follower, *batch) -> scalar f.
+      leader_optimizer: makes a descent step of -D_x l.
+      follower_optimizer: makes a descent step of ∇_w f.
+      unroll_steps: `steps` of `unrolled_gradient`.
+      unroll_rate: `rate` of `unrolled_gradient`.
 
     Raises:
       ValueError: `unroll_steps` < 0.

@@ -100,6 +100,13 @@ def cheapest_method(apply: Apply, params: Params, x1: Array, x2: Array, *, chunk
 
     Counted by XLA on one block of `chunk` by `chunk` inputs, see `empirical_ntk`; `jacobian` where
     nothing can be counted.
+
+    Args:
+      apply: (params, x) -> [n, c].
+      params: where.
+      x1: [n1, ...] inputs of the rows.
+      x2: [n2, ...] inputs of the columns.
+      chunk: inputs of a block, at most.
     """
     shapes = [jax.ShapeDtypeStruct((min(chunk, len(x)), *x.shape[1:]), x.dtype) for x in (x1, x2)]
     abstract = jax.tree.map(

@@ -114,7 +114,16 @@ def through_response(
     solve: solvers.Solver,
     settings: dict[str, Any],
 ) -> tuple[Player, SolveInfo]:
-    """Returns the total gradient at the point where `game` was linearised."""
+    """Returns the total gradient at the point where `game` was linearised.
+
+    Args:
+      game: the follower's loss, linearised at this point.
+      leader_loss: (leader, follower) -> a scalar.
+      leader: x.
+      follower: w.
+      solve: with the follower's Hessian.
+      settings: of the solve, as `damping`, `tol` and `max_steps`.
+    """
     direct, to_follower = jax.grad(leader_loss, argnums=(0, 1))(leader, follower)
     response, info = solve(game.hessian, to_follower, **settings)
     return _trees.subtract(direct, game.products(response)[0]), info

@@ -95,7 +95,12 @@ def allcnn_small(
 ) -> Model:
     """Returns All-CNN of width 24, a sixteenth of the work: the one for two CPU cores.
 
-    Args and Raises as `allcnn`.
+    Raises as `allcnn`.
+
+    Args:
+      input_shape: (height, width, channels), at least 4x4.
+      n_classes: the number of logits.
+      implementation: of the convolutions; see `allcnn`.
     """
     return allcnn(
         input_shape=input_shape, n_classes=n_classes, width=24, implementation=implementation

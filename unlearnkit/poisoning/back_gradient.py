@@ -204,7 +204,19 @@ def move_group(
     unroll_steps: int,
     rate: float,
 ) -> tuple[Float[Array, "m ..."], Float[Array, " steps"]]:
-    """Returns the poisons after some of them were moved, and the loss before each move."""
+    """Returns the poisons after some of them were moved, and the loss before each move.
+
+    Args:
+      x: [m, ...] all poisons.
+      rows: [g] which are moved.
+      active: [m] which the defender trains on.
+      setting: what they are made against.
+      model: the defender's network.
+      steps: moves.
+      step_size: of a move, in units of the network's input.
+      unroll_steps: steps of the defender's training that a move sees through.
+      rate: the defender's learning rate.
+    """
     region = setting.region.take(rows)
     settings: dict[str, Any] = {"model": model, "unroll_steps": unroll_steps, "rate": rate}
 

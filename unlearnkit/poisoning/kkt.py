@@ -163,7 +163,13 @@ def solve(
 def clean_gradient(
     clean: Dataset, decoy: Decoy, C: float
 ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
-    """Returns w/C + Σ ∇l_i and Σ ∂l_i/∂b of the clean examples at the decoy, l the hinge."""
+    """Returns w/C + Σ ∇l_i and Σ ∂l_i/∂b of the clean examples at the decoy, l the hinge.
+
+    Args:
+      clean: n examples of two classes.
+      decoy: the weights [d] and the bias to reach.
+      C: weight of the losses against the regularisation.
+    """
     features, signs = clean.x.reshape(clean.size, -1), _convex.signs(clean.y)
     active = signs * (features @ decoy.weights + decoy.bias) < 1
     slope = -jnp.where(active, signs, 0)

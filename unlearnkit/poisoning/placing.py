@@ -104,7 +104,13 @@ def perturbation(poisoned: Poisoned, clean: Dataset) -> Float[Array, "m ..."]:
 
 
 def choose_rows(key: Key[Array, ""], n: int, m: int) -> Int[Array, " m"]:
-    """Returns m of n rows drawn without replacement, ascending."""
+    """Returns m of n rows drawn without replacement, ascending.
+
+    Args:
+      key: draws them.
+      n: how many there are.
+      m: how many are drawn, at most n.
+    """
     return jnp.sort(jax.random.choice(key, n, (m,), replace=False)).astype(jnp.int32)
 
 

@@ -176,7 +176,13 @@ def _epochs(method: Unlearner) -> int:
 
 
 def announce(on_stage: OnStage | None, what: str, epochs: int) -> OnEpoch | None:
-    """Says what begins, and returns what says how many of its epochs are done."""
+    """Says what begins, and returns what says how many of its epochs are done.
+
+    Args:
+      on_stage: called with (what, epochs done, epochs); None for nobody.
+      what: begins.
+      epochs: that it will take.
+    """
     if on_stage is None:
         return None
     on_stage(what, 0, epochs)

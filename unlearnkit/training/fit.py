@@ -166,8 +166,20 @@ def descend(
 ) -> Trained:
     """Returns the network after `recipe.epochs` epochs of descending `objective` from `variables`.
 
-    `variables` themselves are left untouched. See `fit` for the arguments; `context` is passed on
-    to the objective.
+    `variables` themselves are left untouched. See `fit`.
+
+    Args:
+      key: its halves drive the order of batches and the steps.
+      objective: what to descend.
+      recipe: how to train.
+      dataset: [n] examples.
+      variables: where to start.
+      context: passed on to the objective, as a teacher's weights.
+      checkpoint: a folder to resume from and to write to; None for none.
+      checkpoint_every: epochs between two checkpoints.
+      epochs_per_call: epochs of one compiled call.
+      on_epoch: called after each epoch.
+      mesh: of one axis, whose devices take an equal share of each batch; None for one device.
 
     Raises:
       CheckpointError: the folder holds a corrupt checkpoint, or another run's.

@@ -133,6 +133,15 @@ def fgsm(
     that of -∇m, which stays exact where float32 rounds softmax to 0 and 1. It is the same in pixels
     as in normalised units, as the standard deviations are positive.
 
+    Args:
+      model: the network, asked in evaluation mode.
+      variables: its weights and state.
+      x: [n, ...] normalised inputs.
+      y: [n] labels whose loss is to rise.
+      normalisation: how the inputs were made from pixels.
+      step: in pixel units, of [0, 1].
+      box: range to which pixels are clipped; None for none.
+
     Source: Goodfellow et al. 2015, fast gradient sign method.
     """
 

@@ -110,9 +110,18 @@ def add_fisher_noise(
     chunk: int = 16,
     forgotten: tuple[int, ...] = (),
 ) -> Params:
-    """Returns weights drawn from N(w, diag(fisher_noise_variance)); see there for the arguments.
+    """Returns weights drawn from N(w, diag(fisher_noise_variance)).
 
     The last layer's w of the `forgotten` classes are taken for 0.
+
+    Args:
+      key: draws the noise.
+      model: the network; its last layer is `model.layers[-1]`.
+      variables: w, and the state.
+      x: [n, ...] the retained inputs; no labels are needed.
+      alpha: α >= 0.
+      chunk: examples at a time.
+      forgotten: classes of which nothing is to be left.
     """
     variance = fisher_noise_variance(
         model, variables, x, alpha=alpha, chunk=chunk, forgotten=forgotten
@@ -192,7 +201,13 @@ def _variance(
 
 @jax.jit
 def gaussian_around(key: Key[Array, ""], mean: Params, variance: Params) -> Params:
-    """Returns one draw of N(mean, diag(variance))."""
+    """Returns one draw of N(mean, diag(variance)).
+
+    Args:
+      key: draws the noise.
+      mean: of every weight.
+      variance: of every weight, like `mean`.
+    """
     noise = optax.tree.random_like(key, mean)
     return jax.tree.map(lambda w, v, z: w + jnp.sqrt(v) * z, mean, variance, noise)
 

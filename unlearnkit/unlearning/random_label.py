@@ -154,5 +154,11 @@ class _RelabelledEpoch:
 
 
 def random_labels(key: Key[Array, ""], n: int, n_classes: int) -> Int[Array, " n"]:
-    """Returns n labels drawn uniformly from all classes, the true one among them."""
+    """Returns n labels drawn uniformly from all classes, the true one among them.
+
+    Args:
+      key: draws them.
+      n: how many.
+      n_classes: drawn from 0 … n_classes - 1.
+    """
     return jax.random.randint(key, (n,), 0, n_classes)

@@ -272,6 +272,11 @@ def distillation_loss(
 ) -> Float[Array, ""]:
     """Returns the mean of T² KL(softmax(teacher / T) ‖ softmax(student / T)), in nats.
 
+    Args:
+      teacher: [n, c] logits.
+      student: [n, c] logits.
+      temperature: T > 0.
+
     Source: Hinton et al. 2015; T² keeps the gradient's size independent of T.
     """
     log_p = jax.nn.log_softmax(teacher / temperature)

@@ -165,7 +165,14 @@ class TotalGradientAttack:
     def begin(
         self, key: Key[Array, ""], model: Model, variables: Variables, clean: Dataset
     ) -> Start:
-        """Returns what the first round needs, the generator pretrained."""
+        """Returns what the first round needs, the generator pretrained.
+
+        Args:
+          key: drives the split, the generator's initialisation, its pretraining and the game.
+          model: the defender's network.
+          variables: its weights, trained on the clean data.
+          clean: n examples.
+        """
         split_key, init_key, pretrain_key, game_key = jax.random.split(key, 4)
         setup = self._set_up(split_key, clean, model, variables)
         game = self._game(model, clean.size)
@@ -182,7 +189,15 @@ class TotalGradientAttack:
         history: dict[str, list[float]],
         watch: Stopwatch,
     ) -> Poisoned:
-        """Returns the poisoned training set after the last round."""
+        """Returns the poisoned training set after the last round.
+
+        Args:
+          start: what `begin` returned.
+          clean: the training set that it was given.
+          x: [m, ...] the poisons.
+          history: of each epoch, by name.
+          watch: that timed the game.
+        """
         _warn_unsolved(history)
         setup = start.setup
         dataset, is_poison = place(clean, x, clean.y[setup.base], setup.base, self.placement)

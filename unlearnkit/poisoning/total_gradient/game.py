@@ -106,7 +106,13 @@ class Game:
     max_solve_steps: int
 
     def defender_loss(self, theta: Params, w: Params, board: Board) -> Float[Array, ""]:
-        """Returns f, the training loss on clean and poisoned examples in their true proportion."""
+        """Returns f, the training loss on clean and poisoned examples in their true proportion.
+
+        Args:
+          theta: θ, the generator's weights.
+          w: the defender's weights.
+          board: the data of this round.
+        """
         poisons = self.generate(theta, board)
         loss = self.poison_weight * self._cross_entropy(w, poisons, board.labels, board)
         if self.clean_weight == 0:
@@ -114,7 +120,13 @@ class Game:
         return loss + self.clean_weight * self._cross_entropy(w, *board.clean[:2], board)
 
     def attacker_loss(self, theta: Params, w: Params, board: Board) -> Float[Array, ""]:
-        """Returns ℓ, which the attacker ascends."""
+        """Returns ℓ, which the attacker ascends.
+
+        Args:
+          theta: θ, the generator's weights.
+          w: the defender's weights.
+          board: the data of this round.
+        """
         if self.zero_sum:
             return self.defender_loss(theta, w, board)
         return self._cross_entropy(w, *board.held_out[:2], board)
@@ -143,7 +155,13 @@ class Game:
         return self._solver(outer, inner, self.defender_rate)
 
     def anticipated(self, theta: Params, w: Params, board: Board) -> Float[Array, ""]:
-        """Returns ℓ(w - β ∇_w f(θ, w)), or f where zero-sum."""
+        """Returns ℓ(w - β ∇_w f(θ, w)), or f where zero-sum.
+
+        Args:
+          theta: θ, the generator's weights.
+          w: the defender's weights.
+          board: the data of this round.
+        """
         if self.zero_sum:
             return self.defender_loss(theta, w, board)
         return self.attacker_loss(theta, self._descended(theta, w, board), board)
@@ -187,7 +205,13 @@ class Game:
     def play_round(
         self, theta: Params, w: Params, board: Board
     ) -> tuple[Params, Params, dict[str, Array]]:
-        """Returns both players after a round: first the leader's steps, then the follower's."""
+        """Returns both players after a round: first the leader's steps, then the follower's.
+
+        Args:
+          theta: θ, the generator's weights before the round.
+          w: the defender's weights before the round.
+          board: the data of this round.
+        """
         solver, attacks = self.step_of_leader(), self.leads == "attacker"
         leader, follower = (theta, w) if attacks else (w, theta)
         n_leader, n_follower = self.attacker_steps, self.defender_steps
@@ -231,6 +255,12 @@ def deal(keys: Keys, epoch: Array | int, board: Board, sizes: tuple[int, int, in
 
     There are as many rounds as whole batches of both parts of the clean data; poisons begin anew
     where they run out.
+
+    Args:
+      keys: for the order of clean, held-out and poisoned examples.
+      epoch: its number, from 0.
+      board: whose data are dealt.
+      sizes: batch sizes of the three.
     """
     held = (board.clean.size, board.held_out.size, board.labels.shape[0])
     parts = [epoch_batches(k, epoch, n, size) for k, n, size in zip(keys, held, sizes, strict=True)]
@@ -250,7 +280,17 @@ def play_epoch(
     game: Game,
     sizes: tuple[int, int, int],
 ) -> tuple[Params, Params, dict[str, Array]]:
-    """Returns both players after one compiled epoch of rounds, and its history, averaged."""
+    """Returns both players after one compiled epoch of rounds, and its history, averaged.
+
+    Args:
+      theta: the generator's weights.
+      w: the defender's weights.
+      board: all of the data.
+      keys: for the order of examples.
+      epoch: its number, from 0.
+      game: the rules.
+      sizes: batch sizes of clean, held-out and poisoned examples.
+    """
 
     def body(players: tuple[Params, Params], rows: Moves) -> tuple[tuple[Params, Params], dict]:
         dealt = board._replace(
@@ -275,5 +315,13 @@ def generate(
     *,
     generator: Generator,
 ) -> Float[Array, "m ..."]:
-    """Returns poisons, within their bounds."""
+    """Returns poisons, within their bounds.
+
+    Args:
+      theta: the generator's weights.
+      region: [m] where the poisons may lie, with the images they are made of.
+      labels: [m] of the poisons.
+      box: range of a value.
+      generator: the network that makes them.
+    """
     return region.project(generator(theta, region.base, labels, box))

@@ -48,7 +48,14 @@ class Generator:
     def __call__(
         self, params: Params, x: Float[Array, "n ..."], y: Int[Array, " n"], box: Box
     ) -> Float[Array, "n ..."]:
-        """Returns poisons in the shape of `x`."""
+        """Returns poisons in the shape of `x`.
+
+        Args:
+          params: θ.
+          x: [n, ...] images, in units of the network's input.
+          y: [n] their labels.
+          box: range of a value; not read where `in_box` is False.
+        """
         label = jax.nn.one_hot(y, self.n_classes, dtype=x.dtype)
         inputs = jnp.concatenate([x.reshape(x.shape[0], -1), label], axis=1)
         raw = self.network.apply(Variables(params), inputs).reshape(x.shape)

@@ -50,11 +50,24 @@ class Auditor(Protocol):
         features: Float[Array, "n d"],
         labels: Float[Array, " n"],
         weight: Float[Array, " n"],
-    ) -> tuple[Any, Fit]: ...
+    ) -> tuple[Any, Fit]:
+        """Returns the fitted classifier, and how its training ended.
 
-    def decision(self, fitted: Any, features: Float[Array, "n d"]) -> Float[Array, " n"]: ...
+        Args:
+          key: of its initialisation, where it has one.
+          features: [n, d] what is seen of each example.
+          labels: [n] 1 for members, -1 for others.
+          weight: [n] of each example's loss; 0 leaves it out.
+        """
+        ...
 
-    def loss(self, margins: Float[Array, " n"]) -> Float[Array, " n"]: ...
+    def decision(self, fitted: Any, features: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """Returns a number an example, above 0 for members."""
+        ...
+
+    def loss(self, margins: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Returns l of the margins, label times decision."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -171,8 +171,14 @@ class StackelbergUnlearn(SgdSettings):
     ) -> Iterator[Played]:
         """Yields the network after each epoch, for those who watch the game.
 
-        What is yielded is gone when the next epoch begins: use it before. See `__call__` for the
-        arguments and errors; a degenerate auditor is in the metrics.
+        What is yielded is gone when the next epoch begins: use it before. Errors are those of
+        `__call__`; a degenerate auditor is in the metrics.
+
+        Args:
+          key: of the batches' order, the steps and the auditing sets.
+          model: the network.
+          variables: trained on all of `task.train`.
+          task: what to forget, and what to keep.
         """
         check_task(task, model)
         check_variables(variables, model)

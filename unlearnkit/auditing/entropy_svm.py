@@ -38,6 +38,10 @@ class EntropySvm:
       limit: examples at most of each set to train on; the machine's time grows as their square.
       repeats: subsamples that are drawn where the sets are subsampled; metrics are means over them.
 
+    Example:
+      audit = auditing.EntropySvm(repeats=5)
+      metrics, curves = audit(key, model, variables, task)
+
     Source: Golatkar et al. 2020b, §5.4 (v); kernel and constants of its public code (RBF, γ = 1 /
     features).
     """

@@ -108,6 +108,10 @@ def evaluate(
       InputWarning: a reference that answers as the model does, to the last bit; test examples that
         are training examples.
 
+    Example:
+      audited = auditing.evaluate(key, model, variables, task, reference=retrained)
+      print(audited.metrics["mia_loss_logistic_accuracy"], audited.metrics["average_gap"])
+
     Source: Di et al. 2024, §6.2; Golatkar et al. 2020b, §6 (activation distance); average gap of
     Jia et al. 2023.
     """

@@ -60,6 +60,10 @@ class MembershipInference:
       C: inverse strength of the attacker's L2 penalty.
       repeats: subsamples and folds that are drawn; metrics are means over them.
 
+    Example:
+      audit = auditing.MembershipInference("loss", "logistic", repeats=5)
+      metrics, curves = audit(key, model, variables, task)
+
     Source: Di et al. 2024, §6.2 (accuracy, AUC and F1 by 10-fold cross-validation); Nadeau & Bengio
     2003 (corrected variance over folds); TPR at low FPR as Carlini et al. 2022 ask for. A model
     that over-forgets has an AUC near 0 and is as distinguishable as one near 1, so the larger tail

@@ -49,6 +49,10 @@ class RelearnTime:
       2020b, 5.2.
       cap: rounds after which it gives up.
 
+    Example:
+      audit = auditing.RelearnTime(auditing.forget_loss(model, original, task))
+      metrics, curves = audit(key, model, variables, task)
+
     Source: Golatkar et al. 2020b, §5.4 (iv); rounds, tolerance and cap of its public code.
     """
 

@@ -31,6 +31,10 @@ class ThresholdAttack:
       feature: `loss`, `confidence`, `entropy`, `modified_entropy` or `margin`.
       per_class: whether each label has its own threshold.
 
+    Example:
+      audit = auditing.ThresholdAttack("confidence", per_class=True)
+      metrics, curves = audit(key, model, variables, task)
+
     Source: Yeom et al. 2018 (loss); Song & Mittal 2021 (confidence, entropy and modified entropy,
     a threshold a class). They calibrate on a shadow network; here the attacker knows the retain
     set, which makes the attack stronger.

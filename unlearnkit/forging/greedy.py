@@ -54,6 +54,10 @@ class GreedyForger:
       candidates: M.
       parts: q is the largest divisor of b up to this.
 
+    Example:
+      forge = forging.GreedyForger(points=500, candidates=10_000)
+      batch, error, info = forge(key, model, step, allowed)
+
     Source: Thudi et al. 2022 and Kong et al. 2023, as told in Suliman et al. 2024, §2; the Gram
     matrix and the parts are ours.
     """

@@ -66,6 +66,10 @@ class LogisticForger:
     Attributes:
       toward: which images.
 
+    Example:
+      forge = forging.LogisticForger()
+      batch, error, info = forge(key, model, step, allowed)
+
     Source: Suliman et al. 2024, proposition 2 and its proof; the intercept and the choice among
     solutions are ours.
     """

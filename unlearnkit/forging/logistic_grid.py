@@ -61,6 +61,10 @@ class GridLogisticForger:
       iterations: of Adam, at each of its `RATES`.
       rounds: of single changes.
 
+    Example:
+      forge = forging.GridLogisticForger(iterations=500, rounds=1000)
+      batch, error, info = forge(key, model, step, allowed)
+
     Source: ours; Suliman et al. 2024, §4 leaves it open whether such a batch exists.
     """
 

@@ -46,6 +46,10 @@ class NoiseForger:
       learning_rate: Adam's, in normalised pixels.
       penalty: of the noise; the paper writes 1, where η ‖·‖ of a step of 0.01 never outweighs it.
 
+    Example:
+      forge = forging.NoiseForger(iterations=500)
+      batch, error, info = forge(key, model, step, allowed)
+
     Source: Zhang et al. 2022, as told in Suliman et al. 2024, §2; Adam in the place of L-BFGS.
     """
 

@@ -80,6 +80,10 @@ class OptimiseForger:
       domain: what a batch may be.
       start: `noise`, uniform pixels and classes; or `allowed`, examples drawn from these.
 
+    Example:
+      forge = forging.OptimiseForger(iterations=500)
+      batch, error, info = forge(key, model, step, allowed)
+
     Source: Suliman et al. 2024, eq. (1) and Algorithm 1 with its α = .5; projections: its §4, there
     left open.
     """

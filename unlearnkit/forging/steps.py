@@ -72,6 +72,9 @@ def honest_step(
 
     Raises:
       ValueError: a network with state, a batch that does not fit it, or a rate <= 0.
+
+    Example:
+      step = forging.honest_step(model, variables, train.take(np.arange(100)), learning_rate=0.01)
     """
     if not learning_rate > 0:
         raise ValueError(f"learning_rate must be > 0, got {learning_rate}")

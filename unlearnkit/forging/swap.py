@@ -63,6 +63,10 @@ class SwapForger:
       relaxed: whether to start at the relaxation too.
       relaxation_steps: of Frank-Wolfe.
 
+    Example:
+      forge = forging.SwapForger(points=1000)
+      batch, error, info = forge(key, model, step, allowed)
+
     Source: ours; start and criterion as in `GreedyForger`.
     """
 

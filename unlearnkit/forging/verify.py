@@ -98,6 +98,11 @@ def verify(
         holds no whole segment; or the calibration is another log's.
       ValueError: an argument out of its range.
 
+    Example:
+      training.fit(key, model, train, training.Recipe(), trajectory="log", every=100)
+      report = forging.verify("log", train, tolerance=0)
+      print(report.summary())
+
     Source: Suliman et al. 2024, definition 1; choice of segments, distances and the test of the
     first weights as in Jia et al. 2021.
     """

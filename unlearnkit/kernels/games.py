@@ -108,6 +108,15 @@ def tgda(
     Raises:
       ValueError: no solver has that name.
 
+    Example:
+      def gains(leader, follower):
+          return -jnp.sum((leader - follower) ** 2)
+      def loses(leader, follower):
+          return jnp.sum((follower - 1) ** 2 + leader * follower)
+      game = kernels.tgda(gains, loses, optax.sgd(0.1), optax.sgd(0.1))
+      state = game.init(jnp.zeros(2), jnp.zeros(2))
+      state, info = jax.jit(game.step)(state)
+
     Source: Lu et al. 2022, equations (15) and (16).
     """
     get_solver(solver)
@@ -162,6 +171,10 @@ def follow_the_ridge(
 
     Raises:
       ValueError: no solver has that name.
+
+    Example:
+      game = kernels.follow_the_ridge(gains, loses, optax.sgd(0.1), optax.sgd(0.1))  # as in `tgda`
+      state, info = game.step(game.init(jnp.zeros(2), jnp.zeros(2)))
 
     Source: Wang, Zhang and Ba 2020; Lu et al. 2022, equations (48) and (49). The paper prints +
     before the last term, which is right for a leader that descends; its leader ascends, and the
@@ -223,6 +236,10 @@ def gradient_descent_newton(
     Raises:
       ValueError: no solver has that name.
 
+    Example:
+      game = kernels.gradient_descent_newton(gains, loses, optax.sgd(0.1))  # as in `tgda`
+      state, info = game.step(game.init(jnp.zeros(2), jnp.zeros(2)))
+
     Source: Zhang et al. 2021; Lu et al. 2022, equations (50) and (51), who evaluate the Newton
     step at the old x: we take the new one, of which follow-the-ridge is a first-order
     approximation.
@@ -273,6 +290,11 @@ def ugda(
     Raises:
       ValueError: `unroll_steps` < 0.
 
+    Example:
+      rates = {"unroll_steps": 5, "unroll_rate": 0.1}
+      game = kernels.ugda(gains, loses, optax.sgd(0.1), optax.sgd(0.1), **rates)  # as in `tgda`
+      state, info = game.step(game.init(jnp.zeros(2), jnp.zeros(2)))
+
     Source: Lu et al. 2022, equations (10) and (11); Metz et al. 2017. With k -> infinity it is
     TGDA.
     """
@@ -321,6 +343,14 @@ def unrolled_gradient(
 
     Raises:
       ValueError: `steps` < 0.
+
+    Example:
+      def follows(leader, follower):
+          return jnp.sum((follower - leader) ** 2)
+      def leads(leader, follower):
+          return jnp.sum(follower**2)
+      ones = jnp.ones(3)
+      gradient = kernels.unrolled_gradient(leads, follows, ones, ones, steps=5, rate=0.1)
 
     Source: Lu et al. 2022, equation (10).
     """

@@ -95,6 +95,14 @@ def total_gradient(
     Raises:
       ValueError: no solver has that name, or a loss does not return a scalar.
 
+    Example:
+      def follows(leader, follower):
+          return jnp.sum((follower - leader) ** 2)  # the follower answers w = x
+      def leads(leader, follower):
+          return jnp.sum(follower**2)
+      ones, settings = jnp.ones(3), {"damping": 0.0, "tol": 1e-6, "max_steps": 10}
+      gradient, info = kernels.total_gradient(leads, follows, ones, ones, **settings)  # 2 x
+
     Source: Lu et al. 2022, §3.3. MINRES replaces the CG on (H + damping I)² of the paper's
     reference code: one product a step, not two, and the condition number is not squared.
     """

@@ -45,6 +45,10 @@ class KktAttack:
       grid: how many values of m₊ are tried, evenly from 0 to m; at least 2.
       steps: Frank-Wolfe steps for each.
 
+    Example:
+      attack = poisoning.KktAttack(budget=poisoning.Budget(0.03))
+      poisoned = attack(key, model, variables, task)
+
     Source: Koh, Steinhardt and Liang 2022, §6; Lu et al. 2022, equations (30) to (34), which
     leave out the regulariser. The decoy is trained with the squared hinge: of a hinge SVM d + 1
     examples lie on the margin, where the gradient in R is not unique.

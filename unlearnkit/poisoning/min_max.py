@@ -44,6 +44,10 @@ class MinMax:
       weight_decay: λ.
       batch_size: clean examples of a round, drawn with replacement.
 
+    Example:
+      attack = poisoning.MinMax(budget=poisoning.Budget(0.03))
+      poisoned = attack(key, model, variables, task)
+
     Source: Steinhardt, Koh and Liang 2017, Algorithm 1; Lu et al. 2022, equations (26) to (28).
     Their slab, a second filter of two classes, is left out.
     """

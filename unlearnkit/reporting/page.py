@@ -116,7 +116,7 @@ def html_table(head: Sequence[str], body: Sequence[Sequence[str]], *, prose: boo
 
     Args:
       head: titles of the columns.
-      body: rows of as many cells; what is no plain text in them is escaped.
+      body: rows of as many cells, in plain text.
       prose: whether cells are wrapped, as sentences are.
     """
     kind = ' class="prose"' if prose else ""

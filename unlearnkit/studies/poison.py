@@ -93,6 +93,20 @@ def poison_and_unlearn(
         or what an attack or a method refuses.
       DivergedError: the clean network diverged.
 
+    Example:
+      records = studies.poison_and_unlearn(
+          key,
+          model,
+          train,
+          test,
+          attacks={"gaussian": poisoning.GaussianPoison(noise_std=0.5)},
+          recipe=training.Recipe(epochs=10),
+          methods={"scrub": unlearning.Scrub(epochs=5)},
+          budgets=(0.1,),
+      )
+      for record in records:
+          print(record.method, record.metrics["gaussian_gus"])
+
     Source: Pawelczyk et al. 2024, §4.4 (after Sommer et al. 2022) and 5.1.
     """
     _check(model, train, test, attacks, methods, audits or {}, budgets, seeds)

@@ -42,6 +42,10 @@ class FisherForgetting:
       chunk: examples at a time; chunk c p numbers are held.
       class_branch: whether a class that is forgotten as a whole is treated apart.
 
+    Example:
+      unlearn = unlearning.FisherForgetting(alpha=1e-6)
+      forgotten, info = unlearn(key, model, variables, task)
+
     Source: Golatkar et al. 2020a, run as in Golatkar et al. 2020b, §5.3 (α = 1e-6; 1e-9 after NTK
     scrubbing). The class branch is that of the public code: mean 0, variance 1e-4 before the last
     layer's factor of 10. It asks for it by the request; here the labels of the retain set decide.

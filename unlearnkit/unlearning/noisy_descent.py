@@ -17,6 +17,10 @@ class NoisyDescent(FineTune):
     Attributes:
       noise_std: standard deviation of ξ, in units of the mean-loss gradient.
 
+    Example:
+      unlearn = unlearning.NoisyDescent(epochs=5, noise_std=1e-3)
+      forgotten, info = unlearn(key, model, variables, task)
+
     Source: Chien et al. 2024, Langevin unlearning; hyperparameters of Pawelczyk et al. 2024, A.2.2
     (σ² = 1e-6).
     """

@@ -73,6 +73,10 @@ class Scrub(TwoSetSettings):
     The forget batch decides how many ascent steps a pass has. The default is that of the retain
     set, `batch_size`; `SCRUB_REFERENCES` has the reference's own settings, batches included.
 
+    Example:
+      unlearn = unlearning.Scrub(epochs=10, max_epochs=3, temperature=4.0)
+      forgotten, info = unlearn(key, model, variables, task)
+
     Source: Kurmanji et al. 2023; defaults of Di et al. 2024, Table 5 (learning rate 5e-4, 10
     epochs, T = 4, milestones 3, 5, 9) and §6.1 (momentum 0.9, weight decay 5e-4). Di et al. 2024 do
     not name α and γ: 0.001 and 0.99 are those of the large-scale reference (T = 4, `max_epochs` 2

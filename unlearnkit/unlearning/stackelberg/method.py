@@ -88,6 +88,10 @@ class StackelbergUnlearn(SgdSettings):
     `auditor_residual` (likewise), `auditor_converged` (the share of the folds) and `answer_norm`
     (of the answer's gradient, before it is clipped).
 
+    Example:
+      unlearn = unlearning.StackelbergUnlearn(epochs=5, alpha=1.0, auditor="hinge")
+      forgotten, info = unlearn(key, model, variables, task)
+
     Source: Di et al. 2024, Algorithm 1 and §4.2; defaults of its Table 5, batch size aside.
     Algorithm 1 prints one step of η on either term; its pass is S steps in practice, and its
     reference code accumulates the auditor's gradients as a sum over folds and classes. Here M is a

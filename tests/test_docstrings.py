@@ -296,6 +296,5 @@ def given():
 def test_examples_of_kernels_run(name):
     names = {**PACKAGES, **given()}
     exec(compile(example(KERNELS[name]), name, "exec"), names)
-    leaves = [leaf for value in names.values() for leaf in jax.tree.leaves(value)]
-    arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array) and leaf.dtype.kind == "f"]
-    assert all(bool(jnp.all(jnp.isfinite(array))) for array in arrays)
+    for solved in ("info", "found"):
+        assert getattr(names.get(solved), "converged", True), f"{names[solved]}"

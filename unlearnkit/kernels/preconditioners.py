@@ -101,7 +101,7 @@ def nystrom(
     Example:
       product = kernels.ggn_operator(apply, params, x, kernels.cross_entropy_hessian)
       settings = {"damping": 0.1, "tol": 1e-3, "max_steps": 100}
-      inverse = kernels.nystrom(key, product, v, rank=10, shift=0.1)
+      inverse = kernels.nystrom(key, product, v, rank=5, shift=0.1)
       solution, info = kernels.cg(product, v, preconditioner=inverse, **settings)
 
     Source: Frangella, Tropp and Udell 2023, Randomized Nyström preconditioning, algorithm 2.1.

@@ -56,8 +56,8 @@ def neumann(
 
     Example:
       product = kernels.ggn_operator(apply, params, x, kernels.cross_entropy_hessian)
-      settings = {"damping": 0.1, "tol": 1e-2, "max_steps": 100}
-      solution, info = kernels.neumann(product, v, step_size=0.1, **settings)
+      settings = {"damping": 0.1, "tol": 1e-2, "max_steps": 200}
+      solution, info = kernels.neumann(product, v, step_size=0.5, **settings)
 
     Source: Lorraine et al. 2020, Optimizing millions of hyperparameters by implicit
     differentiation.

@@ -1,9 +1,10 @@
 """NTK scrubbing: memory, time against the dense form, and how far it scales.
 
 Run with `python -m benchmarks ntk_scrub`: All-CNN of width 24 on CIFAR-10, fine-tuned with the
-decay of paper 004 (λ = 0.1 toward the start), L2 loss. `python -m benchmarks.ntk_scrub --sizes
-60000 --network lenet` scales one network alone, into a results file of its own; 004's own setting,
-All-CNN of width 96, needs an accelerator: `--network allcnn --sizes 500 5000 50000`.
+decay of Golatkar et al. 2020b (λ = 0.1 toward the start), L2 loss. `python -m benchmarks.ntk_scrub
+--sizes 60000 --network lenet` scales one network alone, into a results file of its own; the
+setting of Golatkar et al. 2020b, All-CNN of width 96, needs an accelerator: `--network allcnn
+--sizes 500 5000 50000`.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ def memory_row(network: str, n: int) -> Row:
         value=free / 1e9,
         goal=1,
         lower_is_better=True,
-        note=f"our dense form {dense / 1e9:.3g} GB; the public code of 004 stores a Jacobian of "
-        "18 GB for All-CNN",
+        note=f"our dense form {dense / 1e9:.3g} GB; the public code of Golatkar et al. 2020b "
+        "stores a Jacobian of 18 GB for All-CNN",
     )
 
 

@@ -1,7 +1,7 @@
 """Poisoning: a round of TGDA against PyTorch, whole attacks, restarts together, and GUS.
 
-Run with `python -m benchmarks poisoning`: some minutes on two cores. The full attacks of paper 003
-are estimated from one and two epochs; `UNLEARNKIT_WHOLE=1` runs them to their end, for hours.
+Run with `python -m benchmarks poisoning`: some minutes on two cores. The full attacks of Lu et al.
+2022 are estimated from one and two epochs; `UNLEARNKIT_WHOLE=1` runs them to their end, for hours.
 `UNLEARNKIT_EXAMPLES` takes fewer training examples, to see that it runs.
 """
 
@@ -152,7 +152,7 @@ def _flat(params: Any) -> np.ndarray:
 
 
 def attack_row(name: str, task: Task, source: str) -> Row:
-    """The time of paper 003's attack on all of MNIST, estimated from runs of few epochs."""
+    """The time of the attack of Lu et al. 2022 on all of MNIST, estimated from few epochs."""
     model = create(name, **SHAPE)
     variables = fit(KEY, model, task.train, RECIPE).variables
     full = TotalGradientAttack()

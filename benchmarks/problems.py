@@ -75,7 +75,7 @@ def apply_lenet(params: Params, x: jax.Array) -> jax.Array:
 
 
 def init_mlp(key: jax.Array, sizes: tuple[int, ...] = (784, 784, 784, 10)) -> Params:
-    """The fully connected network of paper 003; 1,238,730 parameters."""
+    """The fully connected network of Lu et al. 2022; 1,238,730 parameters."""
     keys = jax.random.split(key, len(sizes) - 1)
     return [dense_layer(k, *sizes[i : i + 2]) for i, k in enumerate(keys)]
 

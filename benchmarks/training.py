@@ -214,7 +214,7 @@ def _seeds_row(timings: Mapping[str, Timing], n_seeds: int, goal: float) -> Row:
 
 
 def _resnet_in_bfloat16() -> Row:
-    """Times an epoch of ResNet-18 on CIFAR-10 as paper 001 trains it, and extrapolates to 160."""
+    """Times an epoch of ResNet-18 on CIFAR-10 as in Di et al. 2024, and extrapolates to 160."""
     dataset, source = examples("cifar10", 50_000)
     recipe = _recipe(128, compute_dtype="bfloat16", augmentation="shift_flip")
     model = create("resnet18", input_shape=SHAPES["cifar10"], n_classes=10)

@@ -345,7 +345,17 @@ class Unlearner(Protocol):
         task: Task,
         *,
         on_epoch: OnEpoch | None = None,
-    ) -> Unlearned: ...
+    ) -> Unlearned:
+        """Returns variables that have forgotten, and how that went; the given ones are untouched.
+
+        Args:
+          key: drives all that is random; the same key gives the same bits.
+          model: the network.
+          variables: trained on all of `task.train`.
+          task: what to forget and what to keep; validation and test are for measuring alone.
+          on_epoch: called after each epoch.
+        """
+        ...
 
 
 @runtime_checkable
@@ -354,7 +364,16 @@ class Attack(Protocol):
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
-    ) -> Poisoned: ...
+    ) -> Poisoned:
+        """Returns the poisoned training set, which of it is poison, and how it was made.
+
+        Args:
+          key: drives all that is random; the same key gives the same bits.
+          model: the victim's network.
+          variables: trained on the clean `task.train`.
+          task: `train` is what is poisoned; its division into retain and forget is not read.
+        """
+        ...
 
 
 @runtime_checkable
@@ -363,7 +382,16 @@ class Defence(Protocol):
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, dataset: Dataset
-    ) -> Defended: ...
+    ) -> Defended:
+        """Returns which examples to keep, with a score of each.
+
+        Args:
+          key: drives all that is random; the same key gives the same bits.
+          model: the network.
+          variables: trained on all of `dataset`.
+          dataset: [n] examples, some of them perhaps poisons.
+        """
+        ...
 
 
 @runtime_checkable
@@ -381,7 +409,17 @@ class RobustTrainer(Protocol):
         recipe: Any,
         *,
         on_epoch: OnEpoch | None = None,
-    ) -> Trained: ...
+    ) -> Trained:
+        """Returns a network trained from a fresh initialisation.
+
+        Args:
+          key: its halves initialise the network and drive the run.
+          model: the network.
+          dataset: [n] examples, some of them perhaps poisons.
+          recipe: how to train, an `unlearnkit.training.Recipe`.
+          on_epoch: called after each epoch.
+        """
+        ...
 
 
 @runtime_checkable
@@ -390,13 +428,29 @@ class Audit(Protocol):
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
-    ) -> Audited: ...
+    ) -> Audited:
+        """Returns scalars by name, and curves for plots.
+
+        Args:
+          key: drives all that is random; the same key gives the same bits.
+          model: the network.
+          variables: what is judged, as an unlearner left it.
+          task: what was to be forgotten and kept, and the data to judge by.
+        """
+        ...
 
 
 @runtime_checkable
 class Forger(Protocol):
     """Forges the mini-batch of one logged training step from allowed examples."""
 
-    def __call__(
-        self, key: Key[Array, ""], model: Model, step: Any, allowed: Dataset
-    ) -> Forged: ...
+    def __call__(self, key: Key[Array, ""], model: Model, step: Any, allowed: Dataset) -> Forged:
+        """Returns a batch of allowed examples that takes nearly the same step.
+
+        Args:
+          key: drives all that is random; the same key gives the same bits.
+          model: a network without state.
+          step: to be forged, an `unlearnkit.forging.Step`.
+          allowed: the examples that may be used.
+        """
+        ...

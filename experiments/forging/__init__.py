@@ -1,1 +1,1 @@
-"""Data forging (paper 000): its Tables 1 to 3 and Figures 2 to 4, and audits of a forged log."""
+"""Data forging: Tables 1 to 3, Figures 2 to 4 of Suliman et al. 2024; audits of a forged log."""

@@ -1,4 +1,4 @@
-"""Data forging: Tables 1 to 3 and Figures 2 to 4 of paper 000, and the audit of a forged log.
+"""Data forging: Tables 1 to 3, Figures 2 to 4 of Suliman et al. 2024, and audits of a forged log.
 
 Command:   python -m experiments.forging --scale cpu --data-dir DIR
            python -m experiments.forging --scale cpu --part page     (the page from results)
@@ -60,7 +60,7 @@ Part = Literal["all", "logs", "reproduce", "page"]
 
 @dataclasses.dataclass(frozen=True)
 class Forging:
-    """Forges batches and logs, verifies and audits them, and judges the claims of paper 000."""
+    """Forges batches and logs, verifies and audits them, and judges the claims of the paper."""
 
     scale: Scale = "cpu"
     """smoke (digits), cpu (MNIST and a little CIFAR-10), paper (the paper's own, accelerator)."""

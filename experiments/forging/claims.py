@@ -1,4 +1,4 @@
-"""What paper 000 claims, judged from our figures; see `experiments.claims`.
+"""What Suliman et al. 2024 claim, judged from our figures; see `experiments.claims`.
 
 Most of its claims are of orders of magnitude: "orders of magnitude larger" is taken as at least a
 hundredfold, for the best forged batch against the largest honest error, and "on the order of" as
@@ -286,7 +286,7 @@ def _remembered(seeds: Sequence[Mapping[str, Any]]) -> Claim:
     found = abs(claimed) > BEYOND and abs(claimed) > abs(retrained)
     return Claim(
         "A forged log is no unlearning: GUS finds the forgotten noise in the claimed model",
-        "abstract, section 1; paper 002",
+        "abstract, section 1; Pawelczyk et al. 2024",
         f"z over all runs {claimed:+.2f}, after retraining {retrained:+.2f}; N(0, 1) without it",
         "said, not measured",
         _holds(found),

@@ -66,7 +66,7 @@ def write_pages(folder: Path, scale: Scale) -> Path:
         sections += section(path, result)
     sections.append(settings_section({path.stem: _brief(result) for path, result in results}))
     page = folder / "forging" / f"{scale}.html"
-    title = f"Data forging (paper 000), scale {scale}"
+    title = f"Data forging (Suliman et al. 2024), scale {scale}"
     write_text(page, compose_page(sections, title=title, lead=LEAD))
     return page
 

@@ -1,4 +1,4 @@
-"""What paper 000 reports."""
+"""What Suliman et al. 2024 report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scrubbing a fine-tuned network by its tangent kernel: Figures 1 to 4 of paper 004.
+"""Scrubbing a fine-tuned network by its tangent kernel: Figures 1 to 4 of Golatkar et al. 2020b.
 
 Command:   python -m experiments.ntk_scrubbing --scale cpu --data-dir DIR
 Time:      smoke under a minute (digits), cpu about 15 minutes on one core (CIFAR-10); paper needs

@@ -1,4 +1,4 @@
-"""What paper 004 claims, judged from our figures; see `experiments.claims`."""
+"""What Golatkar et al. 2020b claim, judged from our figures; see `experiments.claims`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures 1 to 4 of paper 004, as SVG text, from what a run measured."""
+"""Figures 1 to 4 of Golatkar et al. 2020b, as SVG text, from what a run measured."""
 
 from __future__ import annotations
 

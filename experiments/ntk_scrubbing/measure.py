@@ -154,7 +154,7 @@ def read_out(
     reference: Variables,
     relearn: RelearnTime,
 ) -> dict[str, float]:
-    """Returns the readouts of 004, section 5.4, and the distances to the reference's outputs."""
+    """Returns the readouts of Golatkar et al. 2020b, §5.4, and distances to the reference."""
     attack_key, relearn_key = jax.random.split(key)
     metrics = {
         f"error_{name}": 1 - accuracy(model, variables, getattr(task, name))
@@ -172,7 +172,7 @@ def read_out(
 
 @dataclasses.dataclass(frozen=True)
 class NoiseShape:
-    """Weights, and the Fisher noise of 004 around them up to its scale."""
+    """Weights, and the Fisher noise of Golatkar et al. 2020b around them up to its scale."""
 
     variables: Variables
     variance: Params

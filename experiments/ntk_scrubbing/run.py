@@ -88,7 +88,7 @@ COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class NtkScrubbing:
-    """Forgets part of a small fine-tuning set by NTK scrubbing, as paper 004 does."""
+    """Forgets part of a small fine-tuning set by NTK scrubbing, as Golatkar et al. 2020b do."""
 
     scale: Scale = "cpu"
     """smoke (digits, seconds), cpu (CIFAR-10, a small network), paper (All-CNN, accelerator)."""

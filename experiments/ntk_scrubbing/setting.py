@@ -1,4 +1,4 @@
-"""What is trained on what: 004, sections 5.1 and 5.2, at three scales."""
+"""What is trained on what: Golatkar et al. 2020b, §5.1 and §5.2, at three scales."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Setting:
     levels: tuple[float, ...] = tuple(10.0**k for k in np.arange(-3, 5.5, 0.5))
 
     def methods(self) -> dict[str, Unlearner]:
-        """Returns the methods of Figure 2, gradient ascent, and the shift as 004 states it.
+        """Returns the methods of Figure 2, gradient ascent, and the shift as the paper states it.
 
         That is linearised before fine-tuning and lengthened by the trapezium (`ntk_trapezium`).
         """
@@ -77,7 +77,7 @@ class Setting:
 
 
 def choose_setting(scale: Scale) -> Setting:
-    """Returns the setting of a scale; paper is 004's own."""
+    """Returns the setting of a scale; `paper` is that of Golatkar et al. 2020b."""
     pretrain = Recipe(epochs=30, batch_size=128, learning_rate=0.1, weight_decay=5e-4)
     tune = Recipe(
         epochs=50,

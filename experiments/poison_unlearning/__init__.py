@@ -1,4 +1,4 @@
-"""Unlearning poisons, and why it fails: Figures 2 to 9 and Table 2 of paper 002, for vision.
+"""Unlearning poisons, and why it fails: Figures 2 to 9 of Pawelczyk et al. 2024, for vision.
 
 Command:   python -m experiments.poison_unlearning --scale cpu --data-dir DIR
            python -m experiments.poison_unlearning --scale cpu --part page   (the page from results)

@@ -1,4 +1,4 @@
-"""What paper 002 claims, judged from our figures; see `experiments.claims`."""
+"""What Pawelczyk et al. 2024 claim, judged from our figures; see `experiments.claims`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ TABLE_2: dict[str, str] = {
     "exact_last_layers": "49.90, 50.65, 43.26 %",
     "scrub": "85.48, 85.45, 84.15 %",
 }
-"""Test accuracies of 002, Table 2, after 10 of 100 epochs."""
+"""Test accuracies of Pawelczyk et al. 2024, Table 2, after 10 of 100 epochs."""
 Row = tuple[str, float | None]
 """A method and its budget."""
 Cells = Mapping[Row, Mapping[str, float]]

@@ -1,4 +1,4 @@
-"""Figures 2 to 9 of paper 002 for vision, as SVG text, from what a run measured."""
+"""Figures 2 to 9 of Pawelczyk et al. 2024 for vision, as SVG text, from what a run measured."""
 
 from __future__ import annotations
 

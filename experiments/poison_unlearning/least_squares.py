@@ -1,4 +1,4 @@
-"""Hypothesis 2 on the synthetic linear regression of 002, C.2: where clean gradients lead."""
+"""Hypothesis 2 on a linear regression (Pawelczyk et al. 2024, C.2): where clean gradients lead."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from unlearnkit.auditing import model_shift, update_cosines
 
 @dataclasses.dataclass(frozen=True)
 class LeastSquares:
-    """The regression, its poisons, and what 002 leaves open.
+    """The regression, its poisons, and what Pawelczyk et al. 2024 leave open.
 
     x_i ~ N(0, I) in the first `informative` coordinates and N(0, 1e-4 I) in the others;
     y_i = <w_1, x_i> + N(0, 1e-2) for the first half, <w_2, x_i> + N(0, 1e-2) for the other, w_1 and
     w_2 orthogonal, of norm 1, 0 in the other coordinates. Second arguments of N are variances.
 
-    θ(S) is what mini-batch gradient descent on (<w, x> - y)²/2 from 0 ends at. 002 names neither
-    its rate nor its length; the exact minimiser cannot be meant, whose weights in the coordinates
-    without information are nearly noise (their ℓ1 norm is in the hundreds, the reported shift 3.3).
+    θ(S) is what mini-batch gradient descent on (<w, x> - y)²/2 from 0 ends at. Pawelczyk et al.
+    2024 name neither its rate nor its length; the exact minimiser cannot be meant, whose weights in
+    the coordinates without information are nearly noise (their ℓ1 norm is in the hundreds, the
+    reported shift 3.3).
 
     Attributes:
       samples, features, informative: N, d, and how many coordinates are informative.
@@ -35,7 +36,7 @@ class LeastSquares:
       radius: ‖θ_low - θ‖₂, reached in `ascents` steps of GradPC of length `ascent`.
       repetitions: other initial poisons, other random samples.
 
-    Source: 002, C.2 and A.1.3 (rate 0.1, radius 1, 500 epochs, 5 repetitions).
+    Source: Pawelczyk et al. 2024, C.2 and A.1.3 (rate 0.1, radius 1, 500 epochs, 5 repetitions).
     """
 
     samples: int = 10_000

@@ -128,7 +128,7 @@ def write_page(folder: Path, scale: Scale) -> Path:
             summaries += [f"<h2>{html.escape(dataset)}</h2>", claims_table(summary)]
     if not runs:
         raise FileNotFoundError(f"no result of scale {scale} in {folder / 'poison_unlearning'}")
-    title = f"Machine unlearning and data poisoning (paper 002), scale {scale}"
+    title = f"Machine unlearning and data poisoning (Pawelczyk et al. 2024), scale {scale}"
     page = folder / "poison_unlearning" / f"{scale}.html"
     body = [*summaries, *sections, settings_section(runs)]
     write_text(page, compose_page(body, title=title, lead=LEAD))

@@ -1,4 +1,4 @@
-"""What is poisoned, trained and unlearned: 002, section 5.1, A and C, at three scales."""
+"""What is poisoned, trained, unlearned: Pawelczyk et al. 2024, §5.1, A and C, at three scales."""
 
 from __future__ import annotations
 
@@ -51,12 +51,13 @@ class Setting:
       gaussian, targeted, indiscriminate: ε, shares of the training set that are poisoned.
       budgets: shares of Retrain's example-gradients.
       rate_factor: of the learning rates of the methods. A subset has as many times fewer steps.
-      scrub_rate: the learning rate of SCRUB, which 002 does not say.
+      scrub_rate: the learning rate of SCRUB, which Pawelczyk et al. 2024 do not say.
       matching_restarts, matching_steps, matching_radius: of gradient matching; it augments as the
         recipe does.
       canceling_steps, canceling_rate: of gradient canceling.
       canceling_radius: how far its bad weights are from the trained ones.
-      canceling_bound: the largest change of a pixel; None for 002's, which has none.
+      canceling_bound: the largest change of a pixel; None as in Pawelczyk et al. 2024, where it
+        has no limit.
       canceling_parameters: whose gradient is cancelled; all where empty.
       seeds: repetitions.
       features: training examples of the logistic regression of Figure 4; None for all.
@@ -114,13 +115,15 @@ class Setting:
         )
 
     def methods(self) -> dict[str, Unlearner]:
-        """Returns the methods of 002, A.2, with its hyperparameters, and training anew for as long.
+        """Returns the methods as set in Pawelczyk et al. 2024, A.2, and training anew for as long.
 
-        Epochs are those that a budget allows. Of the learning rates that 002 tries one is taken.
+        Epochs are those that a budget allows. Of the learning rates that Pawelczyk et al. 2024 try
+        one is taken.
         """
         batch, factor = self.recipe.batch_size, self.rate_factor
         few = min(batch, 16)
-        # 002 gives one constant rate a method; all else is as the network was trained.
+        # Pawelczyk et al. 2024 give one constant rate a method; all else is as the network was
+        # trained.
         like = dataclasses.replace(self.recipe, schedule="constant")
         usual: dict[str, Any] = {
             "batch_size": batch, "learning_rate": 1e-3 * factor, "train_like": like
@@ -151,7 +154,7 @@ class Setting:
 
 
 def choose_settings(scale: Scale) -> dict[str, Setting]:
-    """Returns the settings of a scale by dataset; paper is 002's own."""
+    """Returns the settings of a scale by dataset; `paper` is that of Pawelczyk et al. 2024."""
     if scale == "paper":
         recipe = Recipe(
             epochs=100,

@@ -73,7 +73,7 @@ def study_shift(
     Raises:
       ValueError: a training did not converge.
 
-    Source: 002, section 6, Figure 4 and C.1.
+    Source: Pawelczyk et al. 2024, §6, Figure 4 and C.1.
     """
     clean, unseen = (standard_features(model, body, part, train) for part in (train, held_out))
     m, classes = setting.feature_poisons, model.n_classes

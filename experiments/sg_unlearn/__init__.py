@@ -1,1 +1,1 @@
-"""SG-Unlearn (paper 001): its Tables 1, 2, 4 and 6 and its Figures 1 to 5."""
+"""SG-Unlearn (Di et al. 2024): its Tables 1, 2, 4 and 6 and its Figures 1 to 5."""

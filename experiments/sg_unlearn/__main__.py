@@ -1,4 +1,4 @@
-"""SG-Unlearn against every method of paper 001: its Tables 1, 2, 4, 6 and Figures 1 to 5.
+"""SG-Unlearn against every method of Di et al. 2024: its Tables 1, 2, 4, 6 and Figures 1 to 5.
 
 Command:   python -m experiments.sg_unlearn --scale cpu --data-dir DIR
            python -m experiments.sg_unlearn --scale cpu --part page     (the page from results)

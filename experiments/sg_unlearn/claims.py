@@ -1,4 +1,4 @@
-"""What paper 001 claims, judged from our figures; see `experiments.claims`."""
+"""What Di et al. 2024 claim, judged from our figures; see `experiments.claims`."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def make_page(folder: Path, scale: Scale, datasets: Sequence[str]) -> str:
         run[path.stem] = {k: v for k, v in settings.items() if k != "retrain_losses"}
     if not sections:
         raise FileNotFoundError(f"no result of scale {scale} in {folder / 'sg_unlearn'}")
-    title = f"SG-Unlearn (paper 001), scale {scale}"
+    title = f"SG-Unlearn (Di et al. 2024), scale {scale}"
     return compose_page([*sections, settings_section(run)], title=title, lead=LEAD)
 
 
@@ -160,7 +160,7 @@ def _choices(run: Mapping[str, Any]) -> list[str]:
 
 def _paper(table: PaperTable) -> str:
     labels = {**LABELS, "mia_loss_logistic_f1": "MIA F1"}
-    head = ["001", *(labels.get(name, name) for name in METRICS)]
+    head = ["Di et al. 2024", *(labels.get(name, name) for name in METRICS)]
     body = []
     for name, values in table.mean.items():
         label = NAMES[name] + (" (misprinted)" if (table.number, name) in MISPRINTED else "")

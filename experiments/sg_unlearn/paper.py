@@ -1,4 +1,4 @@
-"""What 001 reports, quoted from its Tables 1, 2, 4 and 6: mean and deviation over its runs.
+"""What Di et al. 2024 report in Tables 1, 2, 4 and 6: mean and deviation over their runs.
 
 Columns: Acc_r, Acc_te, Acc_f, |Acc_f - Acc_te|, MIA accuracy, AUC and F1, KS statistic, Wasserstein
 distance, minutes. The fourth and the last have no standard deviation there.

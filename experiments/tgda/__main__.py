@@ -1,4 +1,4 @@
-"""TGDA against the attacks of paper 003: its Tables 2 to 13 and Figures 1, 3, 4, 5.
+"""TGDA against the attacks of Lu et al. 2022: its Tables 2 to 13 and Figures 1, 3, 4, 5.
 
 Command:   python -m experiments.tgda --scale cpu --data-dir DIR
            python -m experiments.tgda --scale cpu --target mnist-lr     (one network)

@@ -1,4 +1,4 @@
-"""What paper 003 claims, judged from our figures; see `experiments.claims`."""
+"""What Lu et al. 2022 claim, judged from our figures; see `experiments.claims`."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ RIVALS = (
     _rival("error_minimizing", "appendix B.2, Table 12"),
     Contrast(
         "Gradient canceling drops the accuracy more than TGDA",
-        "002, section 5.1, after Lu et al. 2023",
+        "Pawelczyk et al. 2024, §5.1, after Lu et al. 2023",
         "gradient_canceling",
         "tgda",
     ),
     Contrast(
         "Gradient canceling without bounds drops the accuracy more than TGDA",
-        "002, section 5.1, after Lu et al. 2023",
+        "Pawelczyk et al. 2024, §5.1, after Lu et al. 2023",
         "gradient_canceling_unbounded",
         "tgda",
     ),

@@ -89,7 +89,7 @@ def make_page(folder: Path, scale: Scale, targets: Mapping[str, Target]) -> str:
     sections += _sizes(targets, {name: records for name, (_, records) in found.items()})
     sections += [_paper(table) for table in TABLES]
     runs = {name: run for name, (run, _) in found.items()}
-    heading = f"Total gradient descent ascent (paper 003), scale {scale}"
+    heading = f"Total gradient descent ascent (Lu et al. 2022), scale {scale}"
     return compose_page([*sections, settings_section(runs)], title=heading, lead=LEAD)
 
 

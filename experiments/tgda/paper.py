@@ -1,4 +1,4 @@
-"""What 003 reports, quoted from its Tables 2 to 9, 12 and 13.
+"""What Lu et al. 2022 report, quoted from its Tables 2 to 9, 12 and 13.
 
 A row is network, attack, accuracy and its drop, both in %, and the hours of the attack where given.
 """

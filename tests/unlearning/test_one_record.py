@@ -47,9 +47,9 @@ STRANGE = {"mlp": 1.0, "batch_norm": 0.125}
 EXCUSED = {
     "stackelberg": (
         {"mlp", "batch_norm"},
-        "001, equation (3): the record's outputs are to be like those of held-out examples, which "
-        "are right and sure of it; Retrain is not of a wrong label. Measured gain of the "
-        "confidence's distance: -0.004 ± 0.10 (mlp), -0.31 ± 0.08 (batch_norm).",
+        "Di et al. 2024, equation (3): the record's outputs are to be like those of held-out "
+        "examples, which are right and sure of it; Retrain is not of a wrong label. Measured gain "
+        "of the confidence's distance: -0.004 ± 0.10 (mlp), -0.31 ± 0.08 (batch_norm).",
     ),
     "scrub": (
         {"batch_norm"},
@@ -59,8 +59,9 @@ EXCUSED = {
     ),
     "fisher_forgetting": (
         {"mlp"},
-        "Golatkar et al. 2020a: noise that does not know the record, at 004's scale of 1e-6; it "
-        "has no direction but where the record was learned by heart. Measured: -0.043 ± 0.021.",
+        "Golatkar et al. 2020a: noise that does not know the record, at the scale of 1e-6 of "
+        "Golatkar et al. 2020b; it has no direction but where the record was learned by heart. "
+        "Measured: -0.043 ± 0.021.",
     ),
 }
 """Rows without an effect, three at most: on which networks, a citation and a measured figure."""

@@ -96,6 +96,10 @@ def create(name: str, **hyperparameters: Any) -> Audit:
     Raises:
       ValueError: an unknown name, or a hyperparameter outside its range.
       TypeError: a hyperparameter that the audit does not have, or lacks.
+
+    Example:
+      audit = auditing.create("threshold", feature="confidence")
+      metrics, curves = audit(key, model, variables, task)
     """
     check_known("audit", name, AUDITS)
     return AUDITS[name](**hyperparameters)

@@ -25,7 +25,7 @@ class AccuracyDrop:
     Attributes:
       clean: weights of the network trained on the clean data.
 
-    Source: paper 002, section 5.1 and Table 2; paper 003, section 5.
+    Source: Pawelczyk et al. 2024, §5.1 and Table 2; Lu et al. 2022, §5.
     """
 
     clean: Variables

@@ -138,7 +138,13 @@ def unlearn_many(
 def answers_of_many(
     variables: Variables, dataset: Dataset, *, model: Model
 ) -> tuple[Float[Array, "m n"], Float[Array, " m"]]:
-    """Returns the margins and the accuracy of stacked networks on a dataset."""
+    """Returns the margins and the accuracy of stacked networks on a dataset.
+
+    Args:
+      variables: of m networks, each leaf [m, ...].
+      dataset: n examples.
+      model: the network.
+    """
 
     def of_one(mine: Variables) -> tuple[Array, Array]:
         logits = predict(model, mine, dataset.x)

@@ -1,4 +1,4 @@
-"""The membership attack of paper 004: a kernel machine on the entropy of the outputs."""
+"""The membership attack of Golatkar et al. 2020b: a kernel machine on the outputs' entropy."""
 
 from __future__ import annotations
 
@@ -32,13 +32,18 @@ class EntropySvm:
 
     Attributes:
       C: inverse strength of the support vector machine's penalty.
-      balanced: whether the larger of retain and test is subsampled to the smaller. 004 trains on
-        475 against 500 examples as they are (`False`); with a retain set many times the test set
-        the machine would call everything a member.
+      balanced: whether the larger of retain and test is subsampled to the smaller. Golatkar et al.
+        2020b train on 475 against 500 examples as they are (`False`); with a retain set many times
+        the test set the machine would call everything a member.
       limit: examples at most of each set to train on; the machine's time grows as their square.
       repeats: subsamples that are drawn where the sets are subsampled; metrics are means over them.
 
-    Source: 004, section 5.4 (v); kernel and constants of its public code (RBF, γ = 1 / features).
+    Example:
+      audit = auditing.EntropySvm(repeats=5)
+      metrics, curves = audit(key, model, variables, task)
+
+    Source: Golatkar et al. 2020b, §5.4 (v); kernel and constants of its public code (RBF, γ = 1 /
+    features).
     """
 
     C: float = 3.0

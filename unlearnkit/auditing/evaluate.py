@@ -108,7 +108,12 @@ def evaluate(
       InputWarning: a reference that answers as the model does, to the last bit; test examples that
         are training examples.
 
-    Source: 001, section 6.2; 004, section 6 (activation distance); average gap of Jia et al. 2023.
+    Example:
+      audited = auditing.evaluate(key, model, variables, task, reference=retrained)
+      print(audited.metrics["mia_loss_logistic_accuracy"], audited.metrics["average_gap"])
+
+    Source: Di et al. 2024, §6.2; Golatkar et al. 2020b, §6 (activation distance); average gap of
+    Jia et al. 2023.
     """
     check_task(task, model)
     check_variables(variables, model)
@@ -189,7 +194,13 @@ def average_gap(metrics: Mapping[str, float], reference: Mapping[str, float]) ->
 
 
 def accuracy(model: Model, variables: Variables, dataset: Dataset) -> float:
-    """Returns the share of examples that the network labels as they are labelled."""
+    """Returns the share of examples that the network labels as they are labelled.
+
+    Args:
+      model: the network.
+      variables: its weights and state.
+      dataset: n examples, asked in evaluation mode.
+    """
     return _accuracy(predict(model, variables, dataset.x), dataset)
 
 
@@ -201,7 +212,7 @@ def prediction_agreement(one: Float[Array, "n c"], other: Float[Array, "n c"]) -
 def activation_distance(one: Float[Array, "n c"], other: Float[Array, "n c"]) -> float:
     """Returns mean_i ‖softmax(one_i) - softmax(other_i)‖₁, in [0, 2].
 
-    Source: 004, section 6 (mean L1 distance of the final activations).
+    Source: Golatkar et al. 2020b, §6 (mean L1 distance of the final activations).
     """
     difference = jax.nn.softmax(one) - jax.nn.softmax(other)
     return float(jnp.mean(jnp.sum(jnp.abs(difference), axis=-1)))
@@ -216,7 +227,7 @@ def loss_divergence(
       `ks_statistic` and `ks_pvalue` of the two-sample Kolmogorov-Smirnov test, and `wasserstein`,
       the first Wasserstein distance, in units of the loss (nats).
 
-    Source: 001, section 6.2.
+    Source: Di et al. 2024, §6.2.
     """
     ks = stats.ks_2samp(forget, test)
     return {

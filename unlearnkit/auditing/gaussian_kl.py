@@ -24,8 +24,8 @@ def gaussian_kl(
       ValueError: shapes that do not fit, or a covariance that is not positive definite: a
         Gaussian without width in some direction gives the other away, the divergence is infinite.
 
-    Source: 004, proposition 1, which prints + log|ΣΣ₀⁻¹| for - log|ΣΣ₀⁻¹| (that form can be
-    negative) and leaves the ½ out (a valid bound of twice the size).
+    Source: Golatkar et al. 2020b, proposition 1, which prints + log|ΣΣ₀⁻¹| for - log|ΣΣ₀⁻¹| (that
+    form can be negative) and leaves the ½ out (a valid bound of twice the size).
     """
     delta = np.asarray(shift, np.float64)
     one, other = (np.asarray(sigma, np.float64) for sigma in (covariance, reference))

@@ -65,15 +65,16 @@ class GaussianUnlearningScore:
     the attack that calls an example a poison. ∇CE = (1 - p_y) ∇(-margin), of which I_z sees the
     direction alone: we take the margin's, which is there where 1 - p_y rounds to 0.
 
-    A linear network that trained on x_base + ξ has its loss fall along ξ, and a mean below 0; paper
-    002 reports means above 0. Both one-sided tests are given, so that no data choose between them.
+    A linear network that trained on x_base + ξ has its loss fall along ξ, and a mean below 0;
+    Pawelczyk et al. 2024 report means above 0. Both one-sided tests are given, so that no data
+    choose between them.
 
     Attributes:
       poisons: with their noise, see `gaussian_poisons`.
       fpr: of the attack, in (0, 1).
 
-    Source: paper 002, section 4.3, Algorithm 3 and A.1.4. Algorithm 4, lines 22 and 23, divides by
-    ε_p twice. For g = ξ the mean is about √d, not √(d/2) as printed.
+    Source: Pawelczyk et al. 2024, §4.3, Algorithm 3 and A.1.4. Algorithm 4, lines 22 and 23,
+    divides by ε_p twice. For g = ξ the mean is about √d, not √(d/2) as printed.
     """
 
     poisons: GaussianPoisons
@@ -104,8 +105,8 @@ class GaussianUnlearningScore:
         intervals `_low`, `_high`.
 
         Curves: `statistic`, [P] I_z; over `fpr`: `tpr_above`, `tpr_below`, and `tpr_gaussian` =
-        Φ(|gus| - Φ⁻¹(1 - fpr)), the trade-off of N(|gus|, 1) against N(0, 1); paper 002, Figure 7,
-        prints its false negative rate.
+        Φ(|gus| - Φ⁻¹(1 - fpr)), the trade-off of N(|gus|, 1) against N(0, 1); Pawelczyk et al.
+        2024, Figure 7, prints its false negative rate.
 
         Raises:
           ValueError: a task, variables or poisons that do not fit the model.
@@ -129,7 +130,13 @@ class GaussianUnlearningScore:
 def noise_statistic(
     model: Model, variables: Variables, poisons: GaussianPoisons
 ) -> Float[np.ndarray, " m"]:
-    """Returns I_z of every poison in float64; not finite where the gradient is 0 or not finite."""
+    """Returns I_z of every poison in float64; not finite where the gradient is 0 or not finite.
+
+    Args:
+      model: the network.
+      variables: its weights and state.
+      poisons: m poisons, with their noise in the units of the network's input.
+    """
 
     def part(variables: Variables, x: Array, y: Array, noise: Array) -> Array:
         return _statistic(variables, x, y, noise, model=model)

@@ -51,7 +51,7 @@ def white_box_information(scrubbed: GaussianWeights, reference: GaussianWeights)
     Raises:
       ValueError: weights of different networks, or a covariance that is not positive definite.
 
-    Source: 004, proposition 1, equation (6), as corrected in `gaussian_kl`.
+    Source: Golatkar et al. 2020b, proposition 1, equation (6), as corrected in `gaussian_kl`.
     """
     return gaussian_kl(*weight_gaussians(scrubbed, reference))
 
@@ -82,7 +82,7 @@ def query_information(
     Raises:
       ValueError: weights that do not fit, or logits without noise in some direction.
 
-    Source: 004, proposition 1, equation (7), as corrected in `gaussian_kl`.
+    Source: Golatkar et al. 2020b, proposition 1, equation (7), as corrected in `gaussian_kl`.
     """
     divergences = [
         gaussian_kl(shift, *observed(covariances, correlations, damping))
@@ -117,7 +117,7 @@ def query_set_information(
     Raises:
       ValueError: weights that do not fit, or logits without noise in some direction.
 
-    Source: 004, proposition 1, equation (7), as corrected in `gaussian_kl`.
+    Source: Golatkar et al. 2020b, proposition 1, equation (7), as corrected in `gaussian_kl`.
     """
     _check(model, scrubbed, reference, x)
     covariances = []
@@ -152,7 +152,14 @@ def weight_gaussians(
 def query_gaussians(
     model: Model, scrubbed: GaussianWeights, reference: GaussianWeights, x: Float[Array, "n ..."]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields, query by query, Δf [c], J Σ Jᵀ [c, c] and J₀ Σ₀ J₀ᵀ [c, c] in float64."""
+    """Yields, query by query, Δf [c], J Σ Jᵀ [c, c] and J₀ Σ₀ J₀ᵀ [c, c] in float64.
+
+    Args:
+      model: the network, of c outputs.
+      scrubbed: the weights after forgetting, with their noise.
+      reference: the weights that never saw the forget set, likewise.
+      x: [n, ...] the queries.
+    """
     _check(model, scrubbed, reference, x)
     shifts = _logits(model, scrubbed, x) - _logits(model, reference, x)
     pairs = zip(
@@ -167,6 +174,11 @@ def observed(
     covariances: Sequence[np.ndarray], correlations: Correlations, damping: float
 ) -> list[np.ndarray]:
     """Returns the covariances as they are seen: through noise, and with correlations or without.
+
+    Args:
+      covariances: [c, c] each, of the outputs of one query.
+      correlations: `full`, or `diagonal` for an observer who sees each output alone.
+      damping: variance of the noise of the observation, added to each output's.
 
     Raises:
       ValueError: unknown `correlations`, or `damping` < 0.

@@ -54,7 +54,7 @@ def information_bounds(
     Raises:
       ValueError: fewer than two runs, or whatever `query_set_information` refuses.
 
-    Source: 004, proposition 1, as corrected in `gaussian_kl`.
+    Source: Golatkar et al. 2020b, proposition 1, as corrected in `gaussian_kl`.
     """
     options: dict[str, Any] = {"correlations": correlations, "damping": damping}
     curves = {
@@ -111,7 +111,7 @@ def information_tradeoff(
       ValueError: levels that are not > 0, fewer than 2 draws or queries, whatever
         `query_information` refuses.
 
-    Source: 004, figure 3, left and centre.
+    Source: Golatkar et al. 2020b, figure 3, left and centre.
     """
     check_task(task, model)
     scales = np.asarray(levels, np.float64)
@@ -172,7 +172,7 @@ def sample_leakage(
     Raises:
       ValueError: fewer than two examples of a set, or whatever `query_information` refuses.
 
-    Source: 004, figure 3, right.
+    Source: Golatkar et al. 2020b, figure 3, right.
     """
     check_task(task, model)
     metrics, curves = {}, {}

@@ -45,7 +45,13 @@ def clopper_pearson(successes: int, trials: int, *, confidence: float = CONFIDEN
 
 
 def rate(name: str, successes: int, trials: int) -> dict[str, float]:
-    """Returns the rate under `name`, and its exact 95 % interval as `name_low` and `name_high`."""
+    """Returns the rate under `name`, and its exact 95 % interval as `name_low` and `name_high`.
+
+    Args:
+      name: under which it is reported.
+      successes: 0 … trials.
+      trials: at least 1.
+    """
     low, high = clopper_pearson(successes, trials)
     return {name: successes / trials, f"{name}_low": low, f"{name}_high": high}
 

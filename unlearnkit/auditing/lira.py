@@ -54,6 +54,10 @@ class Lira:
       fit: `unbiased`, means and variances over n - 1; or `reference`, see `lira_scores`.
       queries: the views of each candidate that the networks are asked for.
 
+    Example:
+      audit = auditing.Lira(training.Recipe(epochs=30), unlearning.FineTune(), count=16)
+      metrics, curves = audit(key, model, variables, task)
+
     Source: Carlini et al. 2022, Membership inference attacks from first principles; Hayes et al.
     2024, Inexact unlearning needs more careful evaluations (U-LiRA). The pooled variance is that
     within examples; the public code of LiRA pools the spread between examples too (`reference`). It
@@ -93,6 +97,11 @@ class Lira:
         """Returns the candidates, which of them are of the forget set, and the shadows.
 
         They serve every network that this task and this unlearner made; see `attack`.
+
+        Args:
+          key: drives the choice of candidates, the training and the unlearning of the shadows.
+          model: the network.
+          task: its forget set gives the members among the candidates, its test set the others.
 
         Raises:
           ValueError: see `__call__`.

@@ -60,11 +60,15 @@ class MembershipInference:
       C: inverse strength of the attacker's L2 penalty.
       repeats: subsamples and folds that are drawn; metrics are means over them.
 
-    Source: 001, section 6.2 (accuracy, AUC and F1 by 10-fold cross-validation); Nadeau & Bengio
+    Example:
+      audit = auditing.MembershipInference("loss", "logistic", repeats=5)
+      metrics, curves = audit(key, model, variables, task)
+
+    Source: Di et al. 2024, §6.2 (accuracy, AUC and F1 by 10-fold cross-validation); Nadeau & Bengio
     2003 (corrected variance over folds); TPR at low FPR as Carlini et al. 2022 ask for. A model
     that over-forgets has an AUC near 0 and is as distinguishable as one near 1, so the larger tail
-    is reported beside the AUC. F1 is there for comparison with 001 alone: on pure noise it is
-    .3 ± .2, as it depends on which of two answers an ignorant classifier gives.
+    is reported beside the AUC. F1 is there for comparison with Di et al. 2024 alone: on pure noise
+    it is .3 ± .2, as it depends on which of two answers an ignorant classifier gives.
     """
 
     feature: FeatureName = "loss"

@@ -32,8 +32,8 @@ class ModelShift(NamedTuple):
 def model_shift(params: Params, reference: Params) -> ModelShift:
     """Returns how far `params` are from `reference`, summed in float64.
 
-    Paper 002, Figure 4, plots ‖θ(S_corr) - θ(S_corr ∖ S_poison)‖₁ and calls it an ℓ2 norm in its
-    text: both are here.
+    Pawelczyk et al. 2024, Figure 4, plot ‖θ(S_corr) - θ(S_corr ∖ S_poison)‖₁ and call it an ℓ2
+    norm in their text: both are here.
 
     Args:
       params: weights, a pytree.
@@ -42,7 +42,7 @@ def model_shift(params: Params, reference: Params) -> ModelShift:
     Raises:
       ValueError: weights of another network, or that are not finite.
 
-    Source: paper 002, section 6 and Figure 4.
+    Source: Pawelczyk et al. 2024, §6 and Figure 4.
     """
     check_like("params", params, "reference", reference)
     w, w0 = _flat(params, "params"), _flat(reference, "reference")
@@ -65,7 +65,7 @@ def update_cosines(updates: Params, direction: Params) -> Float[np.ndarray, " t"
       ValueError: updates of another network, that are not finite, or one of which is 0; or a
         direction that is 0.
 
-    Source: paper 002, section 6 and Figure 5.
+    Source: Pawelczyk et al. 2024, §6 and Figure 5.
     """
     first = jax.tree.map(lambda leaf: leaf[0], updates)
     check_like("updates (one of them)", first, "direction", direction)

@@ -37,7 +37,11 @@ class OptmlScores:
         bound. Its time grows as their square: on one core 2 s for 5,000 and 5,000 examples, 8 s for
         10,000 and 10,000. The result is the published one where the test set has no more.
 
-    Source: Jia et al. 2023, Model sparsity can simplify machine unlearning, section 5 and the
+    Example:
+      audit = auditing.OptmlScores(limit=5000)
+      metrics, curves = audit(key, model, variables, task)
+
+    Source: Jia et al. 2023, Model sparsity can simplify machine unlearning, §5 and the
     public code (OPTML-Group/Unlearn-Sparse), of which `confidence` is the attack that its tables
     report; the average gap is that of Fan et al. 2024, SalUn. The code needs a retain set at least
     as large as the test set; a smaller one is taken whole here.

@@ -31,6 +31,10 @@ class PopulationAttack:
       per_class: whether an example is compared with the population of its own label.
       levels: α, in (0, 1).
 
+    Example:
+      audit = auditing.PopulationAttack("loss")
+      metrics, curves = audit(key, model, variables, task)
+
     Source: Ye et al. 2022, Enhanced membership inference attacks, attack P; one attacker for all
     examples is what Hayes et al. 2024 call a population U-MIA.
     """

@@ -31,6 +31,10 @@ class QuantileAttack:
       components: principal components of the input that the trees see, at most.
       iterations: trees.
 
+    Example:
+      audit = auditing.QuantileAttack("margin")
+      metrics, curves = audit(key, model, variables, task)
+
     Source: Bertran et al. 2023, Scalable membership inference attacks via quantile regression. They
     regress with a neural network on images; trees on principal components keep it in seconds.
     """

@@ -23,7 +23,7 @@ class Queries:
       stride: between two shifts, in pixels.
       mirror: whether left and right are exchanged too.
 
-    Source: Carlini et al. 2022, section 6.2 (querying augmentations), and the public code.
+    Source: Carlini et al. 2022, §6.2 (querying augmentations), and the public code.
     """
 
     shift: int = 0

@@ -45,10 +45,15 @@ class RelearnTime:
       learning_rate: of plain SGD.
       momentum: heavy-ball momentum.
       weight_decay: λ in (λ/2)‖w‖².
-      frozen_state: BatchNorm keeps its running statistics, as in the fine-tuning of 004, 5.2.
+      frozen_state: BatchNorm keeps its running statistics, as in the fine-tuning of Golatkar et al.
+      2020b, 5.2.
       cap: rounds after which it gives up.
 
-    Source: 004, section 5.4 (iv); rounds, tolerance and cap of its public code.
+    Example:
+      audit = auditing.RelearnTime(auditing.forget_loss(model, original, task))
+      metrics, curves = audit(key, model, variables, task)
+
+    Source: Golatkar et al. 2020b, §5.4 (iv); rounds, tolerance and cap of its public code.
     """
 
     target_loss: float
@@ -125,6 +130,11 @@ def forget_loss(model: Model, variables: Variables, task: Task) -> float:
     """Returns the mean cross-entropy on the forget set in evaluation mode, in nats.
 
     Of the original network it is the `target_loss` of `RelearnTime`.
+
+    Args:
+      model: the network.
+      variables: its weights and state.
+      task: of which only the forget set is read.
     """
     return float(_mean_loss(variables, task.forget, model=model))
 

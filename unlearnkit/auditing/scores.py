@@ -88,6 +88,11 @@ def tpr_at_fpr(
     """Returns the share of members above the threshold that at most `target` of others exceed.
 
     Fewer than 1 / target others leave no false positive: the threshold is then their largest score.
+
+    Args:
+      members: [m] scores, larger for members.
+      others: [k] scores of examples that are none.
+      target: the false positive rate, in (0, 1).
     """
     allowed = int(np.floor(target * len(others) + 1e-9))
     threshold = np.sort(others)[::-1][min(allowed, len(others) - 1)]

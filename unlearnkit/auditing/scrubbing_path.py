@@ -49,7 +49,7 @@ def scrubbing_path(
       ValueError: a task or weights that do not fit the model, or alphas that are none or not
         finite.
 
-    Source: 004, figure 4 and section 5.5 (closeness of activations).
+    Source: Golatkar et al. 2020b, figure 4 and §5.5 (closeness of activations).
     """
     check_task(task, model)
     for variables in (original, scrubbed, retrained):

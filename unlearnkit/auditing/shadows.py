@@ -109,7 +109,14 @@ def train_shadows(
 def margins_of_queries(
     model: Model, variables: Variables, candidates: Dataset, queries: Queries = ALONE
 ) -> Float[np.ndarray, " n *q"]:
-    """Returns one network's margins on the candidates, as `Shadows.margins` holds each's."""
+    """Returns one network's margins on the candidates, as `Shadows.margins` holds each's.
+
+    Args:
+      model: the network.
+      variables: its weights and state.
+      candidates: n examples.
+      queries: the q views of each that the network is asked for; by default the example alone.
+    """
     return _together(
         [
             np.asarray(margins(predict(model, variables, view), candidates.y), np.float64)

@@ -75,7 +75,7 @@ class TargetedSuccess:
     Attributes:
       targets: see `poison_targets`.
 
-    Source: paper 002, sections 4.1 and 5.1.
+    Source: Pawelczyk et al. 2024, §4.1 and §5.1.
     """
 
     targets: PoisonTargets

@@ -31,6 +31,10 @@ class ThresholdAttack:
       feature: `loss`, `confidence`, `entropy`, `modified_entropy` or `margin`.
       per_class: whether each label has its own threshold.
 
+    Example:
+      audit = auditing.ThresholdAttack("confidence", per_class=True)
+      metrics, curves = audit(key, model, variables, task)
+
     Source: Yeom et al. 2018 (loss); Song & Mittal 2021 (confidence, entropy and modified entropy,
     a threshold per class). They calibrate on a shadow network; here the attacker knows the retain
     set, which makes the attack stronger.
@@ -103,14 +107,27 @@ class ThresholdAttack:
 def membership_scores(
     feature: ScoreName, model: Model, variables: Variables, dataset: Dataset
 ) -> Float[np.ndarray, " n"]:
-    """Returns a score per example that is larger for members, in float64."""
+    """Returns a score per example that is larger for members, in float64.
+
+    Args:
+      feature: a `ScoreName`, as `loss`, `confidence` or `margin`.
+      model: the network.
+      variables: its weights and state.
+      dataset: n examples.
+    """
     return scores_of_logits(feature, predict(model, variables, dataset.x), dataset.y)
 
 
 def scores_of_logits(
     feature: ScoreName, logits: Float[Array, "n c"], labels: Int[Array, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """Returns `membership_scores` of given outputs."""
+    """Returns `membership_scores` of given outputs.
+
+    Args:
+      feature: see `membership_scores`.
+      logits: [n, c] of the examples.
+      labels: [n] their classes.
+    """
     values = membership_features(feature, logits, jnp.asarray(labels))[:, 0]
     return MEMBER_SIGNS[feature] * np.asarray(values, np.float64)
 

@@ -50,7 +50,7 @@ def principal_paths(paths: Mapping[str, Params]) -> PathPlane:
       ValueError: paths of different networks, fewer than three points, weights that are not
         finite, or points on one line.
 
-    Source: 004, figure 1.
+    Source: Golatkar et al. 2020b, figure 1.
     """
     sizes = _check_paths(paths)
     stacked = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *paths.values())

@@ -54,6 +54,10 @@ def load(
       FileNotFoundError: no such file or folder, or a dataset that is not prepared.
       TypeError: arrays or labels of the wrong type.
       ValueError: an unknown name, or data that breaks a rule of its source.
+
+    Example:
+      train = data.load("digits", split="train")
+      images = data.load("cifar10", split="test", data_dir="~/data", normalisation="standard")
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")

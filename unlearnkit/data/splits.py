@@ -132,6 +132,10 @@ def make_task(
     Raises:
       TypeError: see `choose_split`.
       ValueError: see `choose_split`.
+
+    Example:
+      task = data.make_task(key, train, test, data.RandomForget(fraction=0.1))
+      print(task.retain.size, task.forget.size)
     """
     split = choose_split(
         key, train, test, forget, validation=validation, validation_from=validation_from

@@ -36,6 +36,10 @@ def create(name: str, **hyperparameters: Any) -> Defence | RobustTrainer:
     Raises:
       ValueError: an unknown name, or a hyperparameter outside its range.
       TypeError: a hyperparameter that the defence does not have.
+
+    Example:
+      defend = defences.create("sever", fraction=0.03)
+      defended = defend(key, model, variables, train)
     """
     check_known("defence", name, DEFENCES)
     return DEFENCES[name](**hyperparameters)

@@ -25,8 +25,8 @@ class DropSettings:
     """A share of the examples is dropped: those of the highest scores.
 
     Attributes:
-      fraction: the share, in (0, 1), rounded to whole examples. Paper 003 drops the 3 % by which
-        the attacker enlarged the training set.
+      fraction: the share, in (0, 1), rounded to whole examples. Lu et al. 2022 drop the 3 % by
+        which the attacker enlarged the training set.
       per_class: whether that share of each class is dropped, else of all examples together.
     """
 

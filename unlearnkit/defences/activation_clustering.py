@@ -43,6 +43,10 @@ class ActivationClustering:
       restarts: of 2-means; the best is kept.
       features: (variables, x) -> [n, d] in place of the penultimate activations.
 
+    Example:
+      defend = defences.ActivationClustering(components=10)
+      keep, scores, info = defend(key, model, variables, train)
+
     Source: Chen et al. 2018, with their thresholds (relative size below 35 %, silhouette above
     0.10 ... 0.15 for poison). They project by ICA, whose components are the scaled principal ones
     rotated; 2-means sees distances alone, which no rotation changes.

@@ -28,6 +28,10 @@ class DeepKnn:
       k: neighbours asked, best more than twice the number of poisons of a class.
       features: (variables, x) -> [n, d] in place of the penultimate activations.
 
+    Example:
+      defend = defences.DeepKnn(k=50)
+      keep, scores, info = defend(key, model, variables, train)
+
     Source: Peri et al. 2020, Deep k-NN defense against clean-label data poisoning attacks.
     """
 

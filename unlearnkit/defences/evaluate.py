@@ -71,6 +71,12 @@ def defend_and_retrain(
       ValueError: data or variables that do not fit the model, `is_poison` without a poison or of
         another length, a class that would vanish, or a batch larger than what is kept.
       DivergedError: the loss or a score is no longer finite.
+
+    Example:
+      defence, recipe = defences.Sever(fraction=0.03), training.Recipe(epochs=10)
+      found = defences.defend_and_retrain(
+          key, defence, model, variables, poisoned.dataset, recipe, test=test
+      )
     """
     for name, part in (("dataset", dataset), ("test", test)):
         check_dataset(part, name=name)

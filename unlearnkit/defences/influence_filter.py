@@ -55,8 +55,12 @@ class InfluenceFilter(DropSettings):
       chunk: examples at a time; `self` holds their gradients.
       fraction, per_class: see `DropSettings`.
 
-    Source: Koh and Liang 2017, section 5.4, whose self-influence finds wrong labels; paper 003,
-    section 5.6 (b) and Table 11, drops 3 %. `objective` is the form of the public code; its
+    Example:
+      defend = defences.InfluenceFilter(fraction=0.03, damping=1e-2)
+      keep, scores, info = defend(key, model, variables, train)
+
+    Source: Koh and Liang 2017, §5.4, whose self-influence finds wrong labels; Lu et al. 2022,
+    §5.6 (b) and Table 11, drops 3 %. `objective` is the form of the public code; its
     sign tells little, as the mean includes the poisons themselves. At a minimum ḡ vanishes and it
     ranks by rounding.
     """

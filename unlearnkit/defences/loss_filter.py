@@ -23,7 +23,11 @@ class LossFilter(DropSettings):
     Attributes:
       fraction, per_class: see `DropSettings`.
 
-    Source: Koh, Steinhardt and Liang 2022, the loss defence, as paper 003, section 5.6 (a) and
+    Example:
+      defend = defences.LossFilter(fraction=0.03)
+      keep, scores, info = defend(key, model, variables, train)
+
+    Source: Koh, Steinhardt and Liang 2022, the loss defence, as Lu et al. 2022, §5.6 (a) and
     Table 10 runs it: the 3 % of the largest loss over all classes.
     """
 

@@ -36,7 +36,10 @@ class MaxUp:
       noise_std: of `noise`, in pixel units [0, 1].
       shift: of `shift`, in pixels.
 
-    Source: Gong et al. 2021, MaxUp; paper 003, section 5.6 (c) and Table 11. The maximum is over
+    Example:
+      trained = defences.MaxUp(copies=4).fit(key, model, train, training.Recipe(epochs=30))
+
+    Source: Gong et al. 2021, MaxUp; Lu et al. 2022, §5.6 (c) and Table 11. The maximum is over
     the copies of one example; a public copy takes it over the batch. With batch statistics
     (BatchNorm in training mode) the copies are compared under the statistics of their own batch.
     """

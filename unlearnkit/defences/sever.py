@@ -50,7 +50,11 @@ class Sever(DropSettings):
       fraction: what all rounds drop together; see `DropSettings`.
       per_class: see `DropSettings`.
 
-    Source: Diakonikolas et al. 2019, algorithm 1; paper 003, section 5.6 (b) and Table 11, drops
+    Example:
+      defend = defences.Sever(fraction=0.03, rounds=2)
+      keep, scores, info = defend(key, model, variables, train)
+
+    Source: Diakonikolas et al. 2019, algorithm 1; Lu et al. 2022, §5.6 (b) and Table 11, drops
     3 %. Two rounds, and each class by itself, as in the public code; its factor 1/√n on the rows
     changes no rank.
     """

@@ -28,6 +28,10 @@ class SpectralSignature(DropSettings):
       max_steps: the most steps of its Lanczos method.
       fraction, per_class: see `DropSettings`; by default 1.5 times 3 % of each class.
 
+    Example:
+      defend = defences.SpectralSignature(fraction=0.03)
+      keep, scores, info = defend(key, model, variables, train)
+
     Source: Tran, Li and Madry 2018, algorithm 1: 1.5 times the expected share of poisons.
     """
 

@@ -90,7 +90,11 @@ def calibrate(
       TrajectoryError: see `verify`; a replay that is not finite, or replays that differ too much.
       ValueError: an argument out of its range.
 
-    Source: 000, section 3 (hardware), A.3.2 and Fig. 4 (100 shuffles of a batch).
+    Example:
+      calibration = forging.calibrate(key, "log", train, segments=3)
+      report = forging.verify("log", train, calibration=calibration)
+
+    Source: Suliman et al. 2024, §3 (hardware), A.3.2 and Fig. 4 (100 shuffles of a batch).
     """
     check_norm(norm)
     if segments < 1 or shuffles < 1:

@@ -40,7 +40,8 @@ def domain_violations(batch: Batch, *, slack: float = 1e-3) -> DomainViolations:
       batch: [b] examples.
       slack: what counts as rounding, in steps of the grid and in a label.
 
-    Source: 000, section 4: the labels and pixels of proposition 2 are not within the domain.
+    Source: Suliman et al. 2024, §4: the labels and pixels of proposition 2 are not within the
+    domain.
     """
     x = np.asarray(batch.normalisation.invert(batch.x), np.float64)
     levels = 255 * x.reshape(len(x), -1)
@@ -61,7 +62,12 @@ def scalar_multiples(
 
     Both in the network's input, where proposition 1 speaks of them; 0 is a multiple of everything.
 
-    Source: 000, proposition 1 and the remark below it.
+    Args:
+      batch: b examples to look at, of classes or of soft labels.
+      accused: the examples whose multiples are looked for, a of them.
+      slack: the largest 1 - |cos| that counts as the same direction; allows for rounding.
+
+    Source: Suliman et al. 2024, proposition 1 and the remark below it.
     """
     x, a = _unit_rows(batch), _unit_rows(accused)
     # sin² = ‖x - (x·a) a‖² does not cancel where the angle is small; of x = 0 it is 0.
@@ -78,6 +84,11 @@ def near_duplicates(
     """Returns which examples are within a root-mean-square `distance` in pixels of which accused.
 
     Pixels are in [0, 1]: 0.02 is five steps of the grid.
+
+    Args:
+      batch: b examples to look at.
+      accused: the examples whose copies are looked for, a of them.
+      distance: in pixels of [0, 1].
     """
     x, a = _pixels(batch), _pixels(accused)
     mean_squares = np.stack([((x - row) ** 2).mean(1) for row in a], axis=1)
@@ -90,7 +101,7 @@ def superposition(batch: Batch, accused: Batch) -> Float[np.ndarray, " b"]:
     P projects onto the span of the accused examples. It is 0 for a superposition of them, as the
     batches of proposition 2 are of the original batch; compare with that of honest examples.
 
-    Source: 000, figure 3.
+    Source: Suliman et al. 2024, figure 3.
     """
     x, a = _rows(batch), _rows(accused)
     _, sizes, basis = np.linalg.svd(a, full_matrices=False)

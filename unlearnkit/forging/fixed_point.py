@@ -63,7 +63,8 @@ def search_exact(
     Raises:
       ValueError: see `GreedyForger`; a count that is not positive, or bits outside of 1 … 30.
 
-    Source: Baluta et al. 2023, as told in 000, section 3: greedy search never reaches zero error.
+    Source: Baluta et al. 2023, as told in Suliman et al. 2024, §3: greedy search never reaches zero
+    error.
     """
     if min(points, candidates, coordinates) < 1 or not 1 <= fraction_bits <= 30:
         raise ValueError(

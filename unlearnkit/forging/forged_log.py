@@ -78,7 +78,12 @@ def forge_trajectory(
         mean over examples as they are, a forger that makes examples of its own, or a folder that
         is there already.
 
-    Source: 000, figure 1 and definition 2; Thudi et al. 2022, Kong et al. 2023.
+    Example:
+      rows = np.arange(10)  # what the log is to have been made without
+      forger = forging.SwapForger(points=1000)
+      forging.forge_trajectory(key, "log", train, forget=rows, forger=forger, folder="forged")
+
+    Source: Suliman et al. 2024, figure 1 and definition 2; Thudi et al. 2022, Kong et al. 2023.
     """
     log, network = open_log(path, dataset, model)
     target, rows = Path(folder), _check(log, dataset, forget, Path(folder))

@@ -54,8 +54,12 @@ class GreedyForger:
       candidates: M.
       parts: q is the largest divisor of b up to this.
 
-    Source: Thudi et al. 2022 and Kong et al. 2023, as told in 000, section 2; the Gram matrix and
-    the parts are ours.
+    Example:
+      forge = forging.GreedyForger(points=500, candidates=10_000)
+      batch, error, info = forge(key, model, step, allowed)
+
+    Source: Thudi et al. 2022 and Kong et al. 2023, as told in Suliman et al. 2024, §2; the Gram
+    matrix and the parts are ours.
     """
 
     points: int = 2000
@@ -94,7 +98,13 @@ class GreedyForger:
     def search(
         self, key: Key[Array, ""], products: Float[Array, "n n"], batch_size: int
     ) -> tuple[Int[Array, " b"], Float[Array, " M"]]:
-        """Returns the best candidate's points, and 1_Sᵀ K 1_S of all candidates."""
+        """Returns the best candidate's points, and 1_Sᵀ K 1_S of all candidates.
+
+        Args:
+          key: draws the permutations.
+          products: [n, n] K, see `difference_products`.
+          batch_size: b.
+        """
         plan = self.plan(products.shape[0], batch_size)
         scores = _score(key, products, plan)[: self.candidates]
         best = jnp.argmin(scores)
@@ -135,6 +145,13 @@ def draw_points(
 ) -> Int[Array, " n"]:
     """Returns the indices of at most `points` allowed examples, without repetition.
 
+    Args:
+      key: draws the permutation.
+      model: the network that took the step.
+      step: to be forged.
+      allowed: the examples to draw from.
+      points: the most that are drawn, at least the batch size b.
+
     Raises:
       ValueError: a step or examples that no forger can take, or fewer points than b.
     """
@@ -150,13 +167,25 @@ def as_errors(scores: Float[Array, ...], step: Step) -> Float[Array, ...]:
 
 
 def candidate(key: Key[Array, ""], plan: SubsetPlan, index: int) -> Int[Array, " b"]:
-    """Returns the points of one candidate of a search with this key."""
+    """Returns the points of one candidate of a search with this key.
+
+    Args:
+      key: of the search.
+      plan: how the points are cut into candidates.
+      index: of the candidate, from 0.
+    """
     permutation, row = divmod(index, plan.combinations)
     return candidates_of(key, plan, permutation)[row]
 
 
 def candidates_of(key: Key[Array, ""], plan: SubsetPlan, permutation: int) -> Int[Array, "k b"]:
-    """Returns the points of all candidates of one permutation of a search with this key."""
+    """Returns the points of all candidates of one permutation of a search with this key.
+
+    Args:
+      key: of the search.
+      plan: how the points are cut into candidates.
+      permutation: which, from 0.
+    """
     parts, chosen = _partition(jax.random.fold_in(key, permutation), plan)
     return parts[chosen].reshape(plan.combinations, -1)
 

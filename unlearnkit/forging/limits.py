@@ -65,7 +65,13 @@ def largest_ratio(claim: Claim) -> float:
 
 
 def state_errors(one: TrainState, other: TrainState, norm: Norm) -> Tolerance:
-    """Returns the errors between two states."""
+    """Returns the errors between two states.
+
+    Args:
+      one: the weights, memory and statistics of one computation.
+      other: those of another, of the same shapes.
+      norm: the measure, see `error_between`.
+    """
     pairs = zip(_parts(one), _parts(other), strict=True)
     return Tolerance(*(error_between(a, b, norm) for a, b in pairs))
 
@@ -87,7 +93,13 @@ class Move(NamedTuple):
 
 
 def state_move(before: TrainState, after: TrainState, norm: Norm) -> Move:
-    """Returns how far a segment moved; integers, which count steps, are left out."""
+    """Returns how far a segment moved; integers, which count steps, are left out.
+
+    Args:
+      before: where the segment begins.
+      after: where it ends.
+      norm: the measure, see `error_between`.
+    """
     starts, ends = ([_floats(part) for part in _parts(state)] for state in (before, after))
     pairs = list(zip(ends, starts, strict=True))
     moved = Tolerance(*(error_between(a, b, norm) for a, b in pairs))
@@ -145,7 +157,13 @@ class Caps(NamedTuple):
 
 
 def caps_of(claim: Claim, norm: Norm, ratio: float | None = None) -> Caps:
-    """Returns the largest limits of a log; None takes `largest_ratio`."""
+    """Returns the largest limits of a log; None takes `largest_ratio`.
+
+    Args:
+      claim: what the log says of its run.
+      norm: the measure of errors, see `error_between`.
+      ratio: the share of a segment's move that a limit may be.
+    """
     recipe = claim.recipe
     momentum = recipe.optimizer == "sgd" and recipe.momentum > 0
     worth = float(np.max(learning_rates(claim), initial=0.0)) / (1 - recipe.momentum)

@@ -66,7 +66,12 @@ class LogisticForger:
     Attributes:
       toward: which images.
 
-    Source: 000, proposition 2 and its proof; the intercept and the choice among solutions are ours.
+    Example:
+      forge = forging.LogisticForger()
+      batch, error, info = forge(key, model, step, allowed)
+
+    Source: Suliman et al. 2024, proposition 2 and its proof; the intercept and the choice among
+    solutions are ours.
     """
 
     toward: Toward = "zero"

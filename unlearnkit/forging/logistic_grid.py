@@ -61,7 +61,11 @@ class GridLogisticForger:
       iterations: of Adam, at each of its `RATES`.
       rounds: of single changes.
 
-    Source: ours; 000, section 4 leaves it open whether such a batch exists.
+    Example:
+      forge = forging.GridLogisticForger(iterations=500, rounds=1000)
+      batch, error, info = forge(key, model, step, allowed)
+
+    Source: ours; Suliman et al. 2024, §4 leaves it open whether such a batch exists.
     """
 
     start: Forger = SwapForger()  # noqa: RUF009 (frozen)
@@ -139,7 +143,13 @@ class Problem(NamedTuple):
 
 
 def make_problem(model: Model, step: Step, batch: Dataset) -> Problem:
-    """Returns the problem of a batch with these labels taking `step`."""
+    """Returns the problem of a batch with these labels taking `step`.
+
+    Args:
+      model: logistic regression on the flattened input.
+      step: to be taken.
+      batch: b examples; their labels and the grid of their pixels are read.
+    """
     affine, (kernel, intercept) = read_affine(model, step.variables), read_gradient(step)
     shape, normalisation = batch.x.shape[1:], batch.normalisation
     black = jnp.broadcast_to(normalisation.apply(jnp.zeros(shape)), shape).ravel()
@@ -170,7 +180,13 @@ def on_grid(batch: Dataset) -> Float[Array, "b d"]:
 def search(
     problem: Problem, levels: Float[Array, "b d"], *, rounds: int
 ) -> tuple[Float[Array, "b d"], Float[Array, " rounds"]]:
-    """Returns the best levels met, and ‖R‖ before each round."""
+    """Returns the best levels met, and ‖R‖ before each round.
+
+    Args:
+      problem: what is searched for.
+      levels: [b, d] pixels to begin with, in steps of the grid, 0 … 255.
+      rounds: how many rounds of single changes.
+    """
     d = levels.shape[1]
 
     def advance(carry: tuple[Array, Array, Array], _: None) -> tuple[Any, Array]:

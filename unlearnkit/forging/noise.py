@@ -46,7 +46,11 @@ class NoiseForger:
       learning_rate: Adam's, in normalised pixels.
       penalty: of the noise; the paper writes 1, where η ‖·‖ of a step of 0.01 never outweighs it.
 
-    Source: Zhang et al. 2022, as told in 000, section 2; Adam in the place of L-BFGS.
+    Example:
+      forge = forging.NoiseForger(iterations=500)
+      batch, error, info = forge(key, model, step, allowed)
+
+    Source: Zhang et al. 2022, as told in Suliman et al. 2024, §2; Adam in the place of L-BFGS.
     """
 
     iterations: int = 500
@@ -139,7 +143,7 @@ def spoof_trajectory(
     Raises:
       ValueError: fewer than one step, or see `unlearnkit.forging.steps.check_forgeable`.
 
-    Source: Zhang et al. 2022, as told in 000, section 2.
+    Source: Zhang et al. 2022, as told in Suliman et al. 2024, §2.
     """
     if steps < 1 or batch_size < 1 or not learning_rate > 0:
         raise ValueError(

@@ -61,8 +61,8 @@ def convert_error(value: float, from_norm: Norm, to_norm: Norm, n_parameters: in
       ValueError: a negative value, no parameters, or a measure (`linf`, `cosine`) that does not
         determine the others.
 
-    Source: 000, Table 2 and A.3.1: 1e-6 of ε² is 1e-3 of ε; 1e-6 of ε² / dim(θ) at 5.75 million
-    parameters is 2.398.
+    Source: Suliman et al. 2024, Table 2 and A.3.1: 1e-6 of ε² is 1e-3 of ε; 1e-6 of ε² / dim(θ) at
+    5.75 million parameters is 2.398.
     """
     if value < 0:
         raise ValueError(f"an error must be >= 0, got {value}")

@@ -26,6 +26,11 @@ def open_log(
 ) -> tuple[Trajectory, Model]:
     """Returns a log about `dataset`, and its network.
 
+    Args:
+      path: the folder of the log.
+      dataset: what it must be about, in the same order.
+      model: the network; None makes the one that the log names.
+
     Raises:
       TrajectoryError: see `verify`.
     """

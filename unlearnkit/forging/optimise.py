@@ -80,8 +80,12 @@ class OptimiseForger:
       domain: what a batch may be.
       start: `noise`, uniform pixels and classes; or `allowed`, examples drawn from these.
 
-    Source: 000, eq. (1) and Algorithm 1 with its α = .5; projections: its section 4, there left
-    open.
+    Example:
+      forge = forging.OptimiseForger(iterations=500)
+      batch, error, info = forge(key, model, step, allowed)
+
+    Source: Suliman et al. 2024, eq. (1) and Algorithm 1 with its α = .5; projections: its §4, there
+    left open.
     """
 
     iterations: int = 1000
@@ -185,7 +189,14 @@ def to_grid(x: Float[Array, ...], normalisation: Normalisation) -> Float[Array, 
 
 
 def gradient_error(loss: BatchLoss, target: Target, x: Array, labels: Array) -> Array:
-    """Returns η ‖∇L(x, labels) - g‖₂, with gradient 0 where it is 0."""
+    """Returns η ‖∇L(x, labels) - g‖₂, with gradient 0 where it is 0.
+
+    Args:
+      loss: of the network's parameters, a batch and its labels.
+      target: g, the weights where it was taken, and the step's learning rate η.
+      x: [b, ...] the batch.
+      labels: [b] classes, or [b, c] soft labels.
+    """
     gradient = jax.grad(loss)(target.params, x, labels)
     difference = ravel_pytree(gradient)[0] - ravel_pytree(target.gradient)[0]
     return target.learning_rate * optax.safe_norm(difference, 1e-30)

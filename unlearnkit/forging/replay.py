@@ -82,6 +82,16 @@ def replay_segments(
     """Returns the errors of segments, in their order.
 
     Each device takes an equal share of successive segments. See `verify` for the rest.
+
+    Args:
+      log: that was read and checked.
+      model: the network that it names.
+      dataset: that it was trained on.
+      segments: which, by the number of the checkpoint that each begins at.
+      norm: the measure of errors.
+      devices: where to replay; None takes all local ones.
+      parallel: segments side by side on each device; None takes one a core on a CPU, else one.
+      at_once: segments in one batched call.
     """
     places = list(devices or jax.local_devices())
     parallel = parallel or (_cores_each(places) if places[0].platform == "cpu" else 1)

@@ -46,7 +46,13 @@ class BatchLoss:
     model: Model
 
     def __call__(self, params: Params, x: Array, y: Num[Array, ...]) -> Float[Array, ""]:
-        """Returns the loss of examples x [n, ...]."""
+        """Returns the loss of examples x [n, ...].
+
+        Args:
+          params: the network's weights.
+          x: [n, ...] inputs.
+          y: [n] classes, or [n, c] soft labels.
+        """
         logits = self.model.apply(Variables(params), x)
         if jnp.issubdtype(y.dtype, jnp.integer):
             y = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype)
@@ -58,8 +64,17 @@ def honest_step(
 ) -> Step:
     """Returns the step that `batch` takes from `variables`.
 
+    Args:
+      model: a network without state.
+      variables: its weights before the step.
+      batch: b examples, of classes or of soft labels.
+      learning_rate: of plain SGD, > 0.
+
     Raises:
       ValueError: a network with state, a batch that does not fit it, or a rate <= 0.
+
+    Example:
+      step = forging.honest_step(model, variables, train.take(np.arange(100)), learning_rate=0.01)
     """
     if not learning_rate > 0:
         raise ValueError(f"learning_rate must be > 0, got {learning_rate}")
@@ -71,13 +86,25 @@ def honest_step(
 
 
 def batch_gradient(model: Model, variables: Variables, batch: Dataset | SoftDataset) -> Params:
-    """Returns the gradient of the mean loss of a batch, at the highest matmul precision."""
+    """Returns the gradient of the mean loss of a batch, at the highest matmul precision.
+
+    Args:
+      model: a network without state.
+      variables: its weights.
+      batch: b examples, of classes or of soft labels.
+    """
     with jax.default_matmul_precision("highest"):
         return _gradient(BatchLoss(model), variables.params, batch.x, batch.y)
 
 
 def step_error(model: Model, step: Step, batch: Dataset | SoftDataset) -> Float[Array, ""]:
-    """Returns ‖θ'_forged - θ'‖₂ = η ‖∇L(batch) - g‖₂ of the step that `batch` takes."""
+    """Returns ‖θ'_forged - θ'‖₂ = η ‖∇L(batch) - g‖₂ of the step that `batch` takes.
+
+    Args:
+      model: a network without state.
+      step: the logged one, with its gradient g and learning rate η.
+      batch: the forged examples.
+    """
     return _distance(
         batch_gradient(model, step.variables, batch), step.gradient, step.learning_rate
     )
@@ -99,6 +126,11 @@ def check_stateless(variables: Variables) -> None:
 def check_forgeable(model: Model, step: Step, allowed: Dataset) -> None:
     """Raises ValueError if a step cannot be forged from these examples.
 
+    Args:
+      model: the network that took the step.
+      step: to be forged.
+      allowed: the examples that a forger may use.
+
     Raises:
       ValueError: a network with state, or fewer allowed examples than the batch needs.
     """
@@ -115,6 +147,11 @@ def difference_products(model: Model, step: Step, dataset: Dataset) -> Float[Arr
     """Returns K_ij = h_i·h_j for each example's gradient less the step's, h_i = ∇ℓ_i - g.
 
     A batch S errs by (η / b) ‖Σ_{i ∈ S} h_i‖₂ = (η / b) (1_Sᵀ K 1_S)^½. No gradient is stored.
+
+    Args:
+      model: a network without state.
+      step: with its gradient g.
+      dataset: n examples.
     """
     gradients = GradientOperator(BatchLoss(model), step.variables.params, dataset)
     return gram(gradients, centre=ravel_pytree(step.gradient)[0])

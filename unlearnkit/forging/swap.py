@@ -63,6 +63,10 @@ class SwapForger:
       relaxed: whether to start at the relaxation too.
       relaxation_steps: of Frank-Wolfe.
 
+    Example:
+      forge = forging.SwapForger(points=1000)
+      batch, error, info = forge(key, model, step, allowed)
+
     Source: ours; start and criterion as in `GreedyForger`.
     """
 
@@ -154,7 +158,13 @@ def _exchange_one(products: Array, chosen: Array) -> tuple[Array, Array, Array]:
 def relax(
     products: Float[Array, "n n"], batch_size: int, *, steps: int
 ) -> tuple[Float[Array, " n"], Float[Array, ""]]:
-    """Returns w of min wᵀ K w over 0 <= w <= 1, Σ w = b, and a lower bound of the minimum."""
+    """Returns w of min wᵀ K w over 0 <= w <= 1, Σ w = b, and a lower bound of the minimum.
+
+    Args:
+      products: [n, n] K, positive semidefinite.
+      batch_size: b <= n.
+      steps: of Frank and Wolfe's method, each the cost of b rows of K.
+    """
 
     def advance(_: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         weights, image, bound = carry

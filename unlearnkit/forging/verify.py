@@ -98,8 +98,13 @@ def verify(
         holds no whole segment; or the calibration is another log's.
       ValueError: an argument out of its range.
 
-    Source: 000, definition 1; choice of segments, distances and the test of the first weights as in
-    Jia et al. 2021.
+    Example:
+      training.fit(key, model, train, training.Recipe(), trajectory="log", every=100)
+      report = forging.verify("log", train, tolerance=0)
+      print(report.summary())
+
+    Source: Suliman et al. 2024, definition 1; choice of segments, distances and the test of the
+    first weights as in Jia et al. 2021.
     """
     check_norm(norm)
     if calibration is not None and calibration.norm != norm:

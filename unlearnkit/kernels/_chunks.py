@@ -32,6 +32,9 @@ def map_batches(
     The whole chunks run in one loop and the rest after it, so that nothing is padded and no example
     is seen twice; `lax.map(batch_size=)` has returned wrong results on some accelerators. A chunk
     is a slice of the batches as they are: reshaped ones are copied on their way into the loop.
+
+    Example:
+      logits = kernels.map_batches(apply, params, (x,), chunk=500)  # as apply(params, x)
     """
     n = batches[0].shape[0]
     _trees.check_positive(chunk=chunk)
@@ -55,6 +58,9 @@ def by_chunks(
 
     Gradients of convolutions inside a loop's body are ~30 times slower on CPUs, so the loop stays
     on the host where it can. `function` is compiled already.
+
+    Example:
+      logits = kernels.by_chunks(jax.jit(apply), params, (x,), chunk=500)
     """
     if is_traced(arguments, batches):
         return map_batches(function, arguments, batches, chunk)

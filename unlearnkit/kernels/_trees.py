@@ -66,14 +66,22 @@ def unit(a: Any) -> Array:
 
 
 def norm(a: Any) -> Array:
-    """Returns ‖a‖₂ over all leaves, of numbers however small or large."""
+    """Returns ‖a‖₂ over all leaves, of numbers however small or large.
+
+    Example:
+      size = kernels.tree_norm(params)
+    """
     size = unit(a)
     small = divide(a, size)
     return size * jnp.sqrt(dot(small, small))
 
 
 def rayleigh_quotient(v: Any, av: Any) -> Array:
-    """Returns v·(A v) / v·v, of vectors however small or large; NaN where v = 0."""
+    """Returns v·(A v) / v·v, of vectors however small or large; NaN where v = 0.
+
+    Example:
+      curvature = kernels.rayleigh_quotient(v, kernels.hvp(lambda p: loss(p, x, y), params, v))
+    """
     size = unit(v)
     v = divide(v, size)
     return dot(v, divide(av, size)) / dot(v, v)

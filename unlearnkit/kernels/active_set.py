@@ -74,6 +74,13 @@ def kkt_residual(
     terms, and complementarity, |u - clip(u - g, 0, c / max alpha)| with u = alpha / max alpha and
     g = (a.z - 1) over the sum of the moduli of its terms. Neither depends on the units of the
     features, of the weights or of C.
+
+    Args:
+      rows: [n, k] a_i, the signed examples with their bias.
+      c: [n] the greatest multipliers; 0 leaves an example out.
+      ridge: [k] r, the weights' regularisation; 0 for a bias.
+      z: [k] weights and bias.
+      alpha: [n] multipliers.
     """
     stationarity = stationarity_residual(rows, ridge, z, alpha)
     largest = jnp.max(alpha)
@@ -93,7 +100,14 @@ def reaches_bound(alpha: Float[Array, " n"], c: Float[Array, " n"]) -> Bool[Arra
 
 
 def stationarity_residual(rows: Array, ridge: Array, z: Array, alpha: Array) -> Array:
-    """Returns max_j |r_j z_j - sum_i alpha_i a_ij| / (r_j |z_j| + sum_i alpha_i |a_ij|)."""
+    """Returns max_j |r_j z_j - sum_i alpha_i a_ij| / (r_j |z_j| + sum_i alpha_i |a_ij|).
+
+    Args:
+      rows: [n, k] a_i, the signed examples with their bias.
+      ridge: [k] r.
+      z: [k] weights and bias.
+      alpha: [n] multipliers.
+    """
     difference = jnp.abs(ridge * z - rows.T @ alpha)
     terms = ridge * jnp.abs(z) + jnp.abs(rows).T @ alpha
     return jnp.max(jnp.where(difference > 0, difference / terms, 0))
@@ -107,6 +121,12 @@ def polish(
     It starts from a point near the solution.
 
     Of all active sets tried, the one of least KKT residual is kept.
+
+    Args:
+      rows: [n, k] the signed examples with their bias.
+      c: [n] the greatest multipliers; 0 leaves an example out.
+      ridge: [k] the weights' regularisation; 0 for a bias.
+      point: where the interior point method ended.
     """
     active = c > 0
     rows = jnp.where(active[:, None], rows, 0)
@@ -168,6 +188,13 @@ def choose_basis(
 
     With no example on the margin the weights do not depend on the bias; the basis is then one row
     that puts the bias in the middle of its interval.
+
+    Args:
+      rows: [n, k] the signed examples with their bias.
+      on_margin: [n] the examples to choose from.
+      priority: [n] the larger, the earlier an example is chosen.
+      z: [k] weights and bias.
+      alpha: [n] multipliers.
     """
     n, k = rows.shape
     size = min(n, k)
@@ -203,6 +230,11 @@ def bias_interval(
 
     Both are the bias itself where an example with 0 < alpha < c pins it down. An end is infinite
     where no example bounds it.
+
+    Args:
+      rows: [n, k] the signed examples with their bias.
+      z: [k] weights and bias.
+      alpha: [n] multipliers.
     """
     lower, upper = _bias_bounds(rows, z, alpha)
     return jnp.stack([jnp.max(lower), jnp.min(upper)])

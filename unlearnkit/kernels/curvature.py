@@ -40,6 +40,9 @@ def hvp(loss: Loss, params: Params, vector: Params, *, precision: Precision = "h
     Raises:
       ValueError: `vector` is not like `params`, or `loss` does not return a scalar.
 
+    Example:
+      product = kernels.hvp(lambda p: loss(p, x, y), params, v)  # H v, like params
+
     Source: Pearlmutter 1994, Fast exact multiplication by the Hessian (forward over reverse).
     """
     _trees.check_like("vector", vector, "params", params)
@@ -62,6 +65,10 @@ def hvp_operator(
 
     Raises:
       ValueError: `loss` does not return a scalar.
+
+    Example:
+      hessian = kernels.hvp_operator(lambda p: loss(p, x, y), params)  # linearised once
+      product = hessian(hessian(v))  # H² v
     """
     _trees.check_scalar("loss", loss, params)
     return jax.linearize(jax.grad(loss), params)[1]
@@ -90,6 +97,9 @@ def jacobian_vp(
     Raises:
       ValueError: `vector` is not like `params`, `chunk` < 1, or `apply` in chunks mixes its inputs
         (not asked under a transformation).
+
+    Example:
+      change = kernels.jacobian_vp(apply, params, x, v)  # of the outputs along v, [n, c]
     """
     _trees.check_like("vector", vector, "params", params)
     if chunk is not None:
@@ -125,6 +135,9 @@ def jacobian_transpose_vp(
     Raises:
       ValueError: `cotangent` is not like the outputs, `chunk` < 1, or `apply` in chunks mixes its
         inputs (not asked under a transformation).
+
+    Example:
+      pulled = kernels.jacobian_transpose_vp(apply, params, x, apply(params, x))  # like params
     """
     _trees.check_like("cotangent", cotangent, "the outputs", jax.eval_shape(apply, params, x))
     if chunk is not None:
@@ -165,6 +178,9 @@ def ggn_vp(
     Raises:
       ValueError: `vector` is not like `params`.
 
+    Example:
+      product = kernels.ggn_vp(apply, params, x, kernels.cross_entropy_hessian, v)
+
     Source: Schraudolph 2002, Fast curvature matrix-vector products.
     """
     _trees.check_like("vector", vector, "params", params)
@@ -180,7 +196,19 @@ def ggn_operator(
     *,
     precision: Precision = "highest",
 ) -> Callable[[Params], Params]:
-    """Returns v -> Jᵀ B J v with the network linearised once; see `ggn_vp` for the arguments."""
+    """Returns v -> Jᵀ B J v with the network linearised once; see `ggn_vp`.
+
+    Args:
+      apply: (params, x) -> [n, c].
+      params: where.
+      x: [n, ...] inputs.
+      loss_hessian: (outputs [n, c], u [n, c]) -> B u [n, c].
+      precision: of the matrix products; see `Precision`.
+
+    Example:
+      gauss_newton = kernels.ggn_operator(apply, params, x, kernels.cross_entropy_hessian)
+      product = gauss_newton(v)
+    """
     outputs, pushforward = jax.linearize(lambda p: apply(p, x), params)
     pullback = jax.linear_transpose(pushforward, params)
 
@@ -196,6 +224,10 @@ def cross_entropy_hessian(
     """Returns the Hessian of the mean softmax cross-entropy in the logits, times `vector`.
 
     (B u)_i = (p_i ∘ u_i - p_i (p_i·u_i)) / n,   p_i = softmax(logits_i); no labels needed.
+
+    Example:
+      logits = apply(params, x)
+      product = kernels.cross_entropy_hessian(logits, logits)  # B u of the mean loss, [n, c]
     """
     p = jax.nn.softmax(logits)
     return (p * vector - p * jnp.sum(p * vector, axis=-1, keepdims=True)) / logits.shape[0]
@@ -204,12 +236,21 @@ def cross_entropy_hessian(
 def squared_error_hessian(
     outputs: Float[Array, "n c"], vector: Float[Array, "n c"]
 ) -> Float[Array, "n c"]:
-    """Returns the Hessian of 1/(2n) Σ_i ‖outputs_i - y_i‖² in the outputs, times `vector`."""
+    """Returns the Hessian of 1/(2n) Σ_i ‖outputs_i - y_i‖² in the outputs, times `vector`.
+
+    Example:
+      gauss_newton = kernels.ggn_operator(apply, params, x, kernels.squared_error_hessian)
+    """
     return vector / outputs.shape[0]
 
 
 def output_hessian(loss: Callable[[Array], Array]) -> OutputHessian:
-    """Returns (outputs, u) -> B u for any `loss` of the outputs, by automatic differentiation."""
+    """Returns (outputs, u) -> B u for any `loss` of the outputs, by automatic differentiation.
+
+    Example:
+      hessian = kernels.output_hessian(lambda outputs: jnp.mean(outputs**4))
+      product = kernels.ggn_vp(apply, params, x, hessian, v)
+    """
     return lambda outputs, vector: jax.jvp(jax.grad(loss), (outputs,), (vector,))[1]
 
 
@@ -243,8 +284,11 @@ def fisher_diagonal(
       ValueError: `chunk` or `classes` is below 1, or `classes` above c, or `apply` mixes its inputs
         (not asked under a transformation).
 
-    Source: paper 004, section 4.3 (Fisher forgetting); Kunstner et al. 2019 for why the labels are
-    the model's own. `empirical_fisher_diagonal` takes the given labels instead.
+    Example:
+      diagonal = kernels.fisher_diagonal(apply, params, x, chunk=64)  # like params
+
+    Source: Golatkar et al. 2020b, §4.3 (Fisher forgetting); Kunstner et al. 2019 for why the labels
+    are the model's own. `empirical_fisher_diagonal` takes the given labels instead.
     """
     c = jax.eval_shape(apply, params, x).shape[-1]
     kept = c if classes is None else classes
@@ -288,6 +332,9 @@ def empirical_fisher_diagonal(
     Raises:
       ValueError: `chunk` is below 1, or the loss mixes its examples (not asked under a
         transformation).
+
+    Example:
+      diagonal = kernels.empirical_fisher_diagonal(loss, params, dataset, chunk=64)
     """
     check_mean_of_examples(loss, params, dataset.x, dataset.y)
 

@@ -30,6 +30,9 @@ def risk_gradient(loss: BatchLoss, params: Params, dataset: Dataset, *, chunk: i
 
     Raises:
       ValueError: `chunk` < 1, or the loss mixes its examples (not asked under a transformation).
+
+    Example:
+      gradient = kernels.risk_gradient(loss, params, dataset, chunk=500)
     """
     check_mean_of_examples(loss, params, dataset.x, dataset.y)
     n = dataset.x.shape[0]
@@ -45,7 +48,17 @@ def risk_hessian_operator(
 ) -> Callable[[Params], Params]:
     """Returns v -> H v,   H = 1/n Σ_i ∇² loss(params, x_i, y_i), symmetric, perhaps indefinite.
 
-    Args and Raises as `risk_gradient`.
+    Raises as `risk_gradient`.
+
+    Args:
+      loss: (params, x [m, ...], y [m]) -> the mean loss of a batch.
+      params: where.
+      dataset: n examples.
+      chunk: examples at a time; bounds the memory.
+
+    Example:
+      hessian = kernels.risk_hessian_operator(loss, params, dataset, chunk=500)
+      product = hessian(v)
     """
     check_mean_of_examples(loss, params, dataset.x, dataset.y)
     n = dataset.x.shape[0]
@@ -75,6 +88,11 @@ def risk_ggn_operator(
 
     Raises:
       ValueError: `chunk` < 1, or `apply` mixes its inputs (not asked under a transformation).
+
+    Example:
+      hessian = kernels.cross_entropy_hessian
+      gauss_newton = kernels.risk_ggn_operator(apply, params, x, hessian, chunk=500)
+      product = gauss_newton(v)
     """
     check_rows_alone(apply, params, x)
     n = x.shape[0]

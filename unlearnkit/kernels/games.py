@@ -108,7 +108,16 @@ def tgda(
     Raises:
       ValueError: no solver has that name.
 
-    Source: paper 003, equations (15) and (16).
+    Example:
+      def gains(leader, follower):
+          return -jnp.sum((leader - follower) ** 2)
+      def loses(leader, follower):
+          return jnp.sum((follower - 1) ** 2 + leader * follower)
+      game = kernels.tgda(gains, loses, optax.sgd(0.1), optax.sgd(0.1))
+      state = game.init(jnp.zeros(2), jnp.zeros(2))
+      state, info = jax.jit(game.step)(state)
+
+    Source: Lu et al. 2022, equations (15) and (16).
     """
     get_solver(solver)
 
@@ -150,14 +159,27 @@ def follow_the_ridge(
 
     Δx = eta_x D_x l,   Δw = -eta_w ∇_w f - (∇_ww f + damping I)⁻¹ ∇_wx f Δx
 
-    Args: as `tgda`, with two solves per step.
+    Args:
+      leader_loss: (leader, follower, *batch) -> scalar l.
+      follower_loss: (leader, follower, *batch) -> scalar f.
+      leader_optimizer: makes a descent step of -D_x l.
+      follower_optimizer: makes a descent step of ∇_w f.
+      damping: of both solves of a step; see `total_gradient` for this and the next three.
+      tol: wanted relative residual.
+      max_steps: the most steps of a solve.
+      solver: by name, or a `Solver`.
 
     Raises:
       ValueError: no solver has that name.
 
-    Source: Wang, Zhang and Ba 2020; paper 003, equations (48) and (49). The paper prints + before
-    the last term, which is right for a leader that descends; its leader ascends, and the ridge
-    dw* = -(∇_ww f)⁻¹ ∇_wx f dx then has a minus. Δx is the step that the optimizer really made.
+    Example:
+      game = kernels.follow_the_ridge(gains, loses, optax.sgd(0.1), optax.sgd(0.1))  # as in `tgda`
+      state, info = game.step(game.init(jnp.zeros(2), jnp.zeros(2)))
+
+    Source: Wang, Zhang and Ba 2020; Lu et al. 2022, equations (48) and (49). The paper prints +
+    before the last term, which is right for a leader that descends; its leader ascends, and the
+    ridge dw* = -(∇_ww f)⁻¹ ∇_wx f dx then has a minus. Δx is the step that the optimizer really
+    made.
     """
     solve = get_solver(solver)
 
@@ -201,13 +223,26 @@ def gradient_descent_newton(
 
     x' = x + eta_x D_x l(x, w),   w' = w - newton_rate (∇_ww f(x', w) + damping I)⁻¹ ∇_w f(x', w)
 
-    Args: as `tgda`, with two solves per step; `newton_rate` is 1 for the full Newton step.
+    Args:
+      leader_loss: (leader, follower, *batch) -> scalar l.
+      follower_loss: (leader, follower, *batch) -> scalar f.
+      leader_optimizer: makes a descent step of -D_x l.
+      newton_rate: 1 for the full Newton step.
+      damping: of both solves of a step; see `total_gradient` for this and the next three.
+      tol: wanted relative residual.
+      max_steps: the most steps of a solve.
+      solver: by name, or a `Solver`.
 
     Raises:
       ValueError: no solver has that name.
 
-    Source: Zhang et al. 2021; paper 003, equations (50) and (51), which evaluates the Newton step
-    at the old x: we take the new one, of which follow-the-ridge is a first-order approximation.
+    Example:
+      game = kernels.gradient_descent_newton(gains, loses, optax.sgd(0.1))  # as in `tgda`
+      state, info = game.step(game.init(jnp.zeros(2), jnp.zeros(2)))
+
+    Source: Zhang et al. 2021; Lu et al. 2022, equations (50) and (51), who evaluate the Newton
+    step at the old x: we take the new one, of which follow-the-ridge is a first-order
+    approximation.
     """
     solve = get_solver(solver)
 
@@ -244,13 +279,24 @@ def ugda(
 
     x <- x + eta_x d/dx l(x, w_k(x)),   w <- w - eta_w ∇_w f(x, w),   w_k as in `unrolled_gradient`.
 
-    Args: as `tgda`; `unroll_steps` and `unroll_rate` are the `steps` and `rate` of
-      `unrolled_gradient`.
+    Args:
+      leader_loss: (leader, follower, *batch) -> scalar l.
+      follower_loss: (leader, follower, *batch) -> scalar f.
+      leader_optimizer: makes a descent step of -D_x l.
+      follower_optimizer: makes a descent step of ∇_w f.
+      unroll_steps: `steps` of `unrolled_gradient`.
+      unroll_rate: `rate` of `unrolled_gradient`.
 
     Raises:
       ValueError: `unroll_steps` < 0.
 
-    Source: paper 003, equations (10) and (11); Metz et al. 2017. With k -> infinity it is TGDA.
+    Example:
+      rates = {"unroll_steps": 5, "unroll_rate": 0.1}
+      game = kernels.ugda(gains, loses, optax.sgd(0.1), optax.sgd(0.1), **rates)  # as in `tgda`
+      state, info = game.step(game.init(jnp.zeros(2), jnp.zeros(2)))
+
+    Source: Lu et al. 2022, equations (10) and (11); Metz et al. 2017. With k -> infinity it is
+    TGDA.
     """
     _check_steps(unroll_steps)
 
@@ -298,7 +344,15 @@ def unrolled_gradient(
     Raises:
       ValueError: `steps` < 0.
 
-    Source: paper 003, equation (10).
+    Example:
+      def follows(leader, follower):
+          return jnp.sum((follower - leader) ** 2)
+      def leads(leader, follower):
+          return jnp.sum(follower**2)
+      ones = jnp.ones(3)
+      gradient = kernels.unrolled_gradient(leads, follows, ones, ones, steps=5, rate=0.1)
+
+    Source: Lu et al. 2022, equation (10).
     """
     _check_steps(steps)
 

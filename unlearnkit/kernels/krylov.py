@@ -67,6 +67,11 @@ def cg(
     Raises:
       ValueError: `b` is not real floating point, `max_steps` < 1, or `tol` or `damping` < 0.
 
+    Example:
+      product = kernels.ggn_operator(apply, params, x, kernels.cross_entropy_hessian)
+      solution, info = kernels.cg(product, v, damping=0.1, tol=1e-3, max_steps=100)
+      print(info.residual, info.steps, info.converged)
+
     Source: Hestenes and Stiefel 1952. Unlike `jax.scipy.sparse.linalg.cg` it tests for negative
     curvature and returns the true residual.
     """
@@ -168,6 +173,10 @@ def minres(
 
     Raises:
       ValueError: `b` is not real floating point, `max_steps` < 1, or `tol` < 0.
+
+    Example:
+      product = kernels.hvp_operator(lambda p: loss(p, x, y), params)  # perhaps indefinite
+      solution, info = kernels.minres(product, v, damping=0.1, tol=1e-3, max_steps=100)
 
     Source: Paige and Saunders 1975.
     """
@@ -286,7 +295,11 @@ def cgnr(
     Raises:
       ValueError: `b` is not real floating point, `max_steps` < 1, or `tol` < 0.
 
-    Source: Hestenes and Stiefel 1952, section 10; the reference code of paper 003.
+    Example:
+      product = kernels.hvp_operator(lambda p: loss(p, x, y), params)
+      solution, info = kernels.cgnr(product, v, damping=0.1, tol=1e-2, max_steps=100)
+
+    Source: Hestenes and Stiefel 1952, §10; the reference code of Lu et al. 2022.
     """
     check(b, tol, max_steps)
     system = damped(matvec, damping)

@@ -65,6 +65,14 @@ def kkt_residual(
     """Returns the largest violation of R z = sum_i alpha_i a_i, alpha_i = -c_i l'(m_i).
 
     Each is relative to its terms; the second is in units of the margin (see `svm`).
+
+    Args:
+      loss: l, of a margin m_i = a_i·z.
+      rows: [n, k] a_i, the signed examples with their bias.
+      c: [n] weights of the losses; 0 leaves an example out.
+      ridge: [k] the diagonal of R; 0 for a bias.
+      z: [k] weights and bias.
+      alpha: [n] multipliers.
     """
     scale = c * loss.greatest_curvature * (1 + jnp.abs(rows) @ jnp.abs(z))
     difference = jnp.abs(alpha - c * loss.slope(rows @ z))
@@ -83,6 +91,12 @@ def newton(
     The multipliers are those of the linearised loss at the last step, so that R z = sum alpha_i a_i
     holds to rounding even where 1 - m has few digits. It stops when the KKT residual is at
     rounding, or has not fallen for three steps of a gain below the rounding of the objective.
+
+    Args:
+      loss: l, of a margin m_i = a_i·z.
+      rows: [n, k] a_i, the signed examples with their bias.
+      c: [n] weights of the losses; 0 leaves an example out.
+      ridge: [k] the diagonal of R; 0 for a bias.
     """
     rows = jnp.where((c > 0)[:, None], rows, 0)
     eps = jnp.finfo(c.dtype).eps

@@ -42,8 +42,11 @@ def membership_features(
     Raises:
       ValueError: an unknown feature.
 
-    Source: Song & Mittal 2021 (entropy, modified entropy), Carlini et al. 2022 (margin), 001,
-    sections 3 and 4.1 (loss, probabilities, logits).
+    Example:
+      seen = kernels.membership_features("probabilities", apply(params, x), y)  # [n, d]
+
+    Source: Song & Mittal 2021 (entropy, modified entropy), Carlini et al. 2022 (margin), Di et al.
+    2024, §3 and §4.1 (loss, probabilities, logits).
     """
     check_known("feature", name, FEATURES)
     return FEATURES[name](logits, labels)
@@ -55,12 +58,19 @@ def cross_entropy_losses(
     """Returns -log p_y of every example.
 
     It is softplus(-margin), which tells losses apart that a log-softmax in float32 rounds to 0.
+
+    Example:
+      losses = kernels.cross_entropy_losses(apply(params, x), y)  # [n], in nats
     """
     return jax.nn.softplus(-margins(logits, labels))
 
 
 def margins(logits: Float[Array, "n c"], labels: Int[Array, " n"]) -> Float[Array, " n"]:
-    """Returns z_y - logsumexp_{c≠y} z_c, the logit of p_y without its cancellation."""
+    """Returns z_y - logsumexp_{c≠y} z_c, the logit of p_y without its cancellation.
+
+    Example:
+      sure = kernels.margins(apply(params, x), y)  # [n], f_y - logsumexp of the others
+    """
     others = jnp.where(_is_label(logits, labels), -jnp.inf, logits)
     return _pick(logits, labels) - jax.nn.logsumexp(others, axis=-1)
 

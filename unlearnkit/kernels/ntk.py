@@ -64,6 +64,9 @@ def empirical_ntk(
       ValueError: `method` is none of these, `chunk` < 1, or `apply` does not return [n, c] or mixes
         its inputs (not asked under a transformation).
 
+    Example:
+      kernel = kernels.empirical_ntk(apply, params, x[:10], x)  # [10, c, n, c]
+
     Source: Novak, Sohl-Dickstein and Schoenholz 2022, Fast finite width neural tangent kernel. Of
     its structured derivatives we take those of dense layers.
     """
@@ -100,6 +103,13 @@ def cheapest_method(apply: Apply, params: Params, x1: Array, x2: Array, *, chunk
 
     Counted by XLA on one block of `chunk` by `chunk` inputs, see `empirical_ntk`; `jacobian` where
     nothing can be counted.
+
+    Args:
+      apply: (params, x) -> [n, c].
+      params: where.
+      x1: [n1, ...] inputs of the rows.
+      x2: [n2, ...] inputs of the columns.
+      chunk: inputs of a block, at most.
     """
     shapes = [jax.ShapeDtypeStruct((min(chunk, len(x)), *x.shape[1:]), x.dtype) for x in (x1, x2)]
     abstract = jax.tree.map(
@@ -143,7 +153,11 @@ def ntk_operator(
       ValueError: `apply` does not return [n, c] or mixes its inputs (not asked under a
         transformation), or `chunk` < 1.
 
-    Source: paper 004, equation (10), whose kernel is of size (n c)².
+    Example:
+      ntk = kernels.ntk_operator(apply, params, x, damping=0.1)  # no kernel is stored
+      product = ntk(apply(params, x))  # [n, c]
+
+    Source: Golatkar et al. 2020b, equation (10), whose kernel is of size (n c)².
     """
     _check_apply(apply, params, x)
     if chunk is not None:
@@ -182,6 +196,9 @@ def jacobian(apply: Apply, params: Params, x: Array, *, chunk: int | None = None
 
     Raises:
       ValueError: `apply` mixes its inputs (not asked under a transformation).
+
+    Example:
+      rows = kernels.jacobian(apply, params, x)  # each leaf [n, c, ...]
     """
     check_rows_alone(apply, params, x)
     of_example = jax.jacrev(lambda p, one: apply(p, one[None])[0])

@@ -53,6 +53,9 @@ def gradient_bank(
     Raises:
       ValueError: `chunk` < 1, or the loss is not a scalar, or mixes its examples (not asked under
         a transformation; see `unlearnkit.validation.separability`).
+
+    Example:
+      gradients = kernels.gradient_bank(loss, params, dataset)  # [n, p]
     """
     _check(loss, params, dataset)
     chunk = _default_chunk(params) if chunk is None else chunk
@@ -84,6 +87,10 @@ class GradientOperator:
 
     Raises:
       ValueError: the loss mixes its examples (not asked under a transformation).
+
+    Example:
+      gradients = kernels.GradientOperator(loss, params, dataset, chunk=64)
+      first = gradients.rows(0, 10)  # [10, p]
     """
 
     loss: BatchLoss
@@ -167,6 +174,10 @@ def gram(
 
     Raises:
       ValueError: `chunk` < 1, or a centre of another length than a row.
+
+    Example:
+      gradients = kernels.GradientOperator(loss, params, dataset)  # [n, p], never stored
+      products = kernels.gram(gradients)  # [n, n]
     """
     if centre is not None and centre.shape != (gradients.shape[1],):
         raise ValueError(

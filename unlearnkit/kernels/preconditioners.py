@@ -30,6 +30,13 @@ def jacobi(diagonal: Vector, *, damping: Any) -> Operator:
     Args:
       diagonal: of A, like the right-hand side, >= 0.
       damping: of the system; > 0 where the diagonal has zeros.
+
+    Example:
+      diagonal = kernels.fisher_diagonal(apply, params, x)
+      product = kernels.ggn_operator(apply, params, x, kernels.cross_entropy_hessian)
+      settings = {"damping": 0.1, "tol": 1e-3, "max_steps": 100}
+      inverse = kernels.jacobi(diagonal, damping=0.1)
+      solution, info = kernels.cg(product, v, preconditioner=inverse, **settings)
     """
     return lambda r: jax.tree.map(lambda x, d: x / (d + damping), r, diagonal)
 
@@ -91,6 +98,12 @@ def nystrom(
     Raises:
       ValueError: `rank` is below 1 or above the size of `like`.
 
+    Example:
+      product = kernels.ggn_operator(apply, params, x, kernels.cross_entropy_hessian)
+      settings = {"damping": 0.1, "tol": 1e-3, "max_steps": 100}
+      inverse = kernels.nystrom(key, product, v, rank=5, shift=0.1)
+      solution, info = kernels.cg(product, v, preconditioner=inverse, **settings)
+
     Source: Frangella, Tropp and Udell 2023, Randomized Nyström preconditioning, algorithm 2.1.
     """
     flat, unravel = ravel_pytree(like)
@@ -143,6 +156,12 @@ def sketched_ntk(
     Raises:
       ValueError: `rank` or `chunk` < 1, `damping` and `shift` leave the approximation singular, or
         `apply` mixes its inputs (not asked under a transformation).
+
+    Example:
+      ntk = kernels.ntk_operator(apply, params, x, damping=0.0)
+      inverse = kernels.sketched_ntk(key, apply, params, x, damping=1.0, rank=64)
+      settings = {"damping": 1.0, "tol": 1e-3, "max_steps": 100}
+      solution, info = kernels.cg(ntk, apply(params, x), preconditioner=inverse, **settings)
 
     Source: Clarkson and Woodruff 2013 (sparse embeddings); the projected Jacobians are the features
     of Park et al. 2023 (TRAK). Its use as a preconditioner is ours: see `benchmarks/ntk_solve.py`.

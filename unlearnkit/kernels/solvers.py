@@ -43,7 +43,17 @@ class Solver(Protocol):
 
     def __call__(
         self, matvec: Operator, b: Vector, *, damping: Any, tol: Any, max_steps: int
-    ) -> tuple[Vector, SolveInfo]: ...
+    ) -> tuple[Vector, SolveInfo]:
+        """Returns x, and how the solve ended.
+
+        Args:
+          matvec: v -> A v, A symmetric.
+          b: the right-hand side, a pytree of real floating-point arrays.
+          damping: added to the diagonal of A.
+          tol: wanted relative residual, ‖b - (A + damping I) x‖ / ‖b‖.
+          max_steps: the most products.
+        """
+        ...
 
 
 class Progress(NamedTuple):
@@ -150,7 +160,16 @@ def damped(matvec: Operator, damping: Any) -> Operator:
 def measure(
     system: Operator, x: Vector, b: Vector, steps: Array, tol: Any, curvature: Array
 ) -> SolveInfo:
-    """Returns how a solve ended, by one more product."""
+    """Returns how a solve ended, by one more product.
+
+    Args:
+      system: v -> A v, with the damping in it.
+      x: the solution that was found.
+      b: the right-hand side, like `x`.
+      steps: that it took.
+      tol: of ‖b - A x‖ / ‖b‖, up to which it has converged.
+      curvature: the least v·A v / v·v that was met.
+    """
     size = norm(b)
     residual = norm(_trees.subtract(b, system(x))) / jnp.where(size == 0, 1, size)
     return SolveInfo(residual, steps, residual <= tol, curvature)
@@ -163,7 +182,13 @@ def precision(b: Vector) -> tuple[Any, Any]:
 
 
 def check(b: Vector, tol: Any, max_steps: int) -> None:
-    """Refuses what no solver can solve."""
+    """Refuses what no solver can solve.
+
+    Args:
+      b: the right-hand side, a pytree of floating-point arrays.
+      tol: wanted relative residual.
+      max_steps: the most steps.
+    """
     leaves = jax.tree.leaves(b)
     if not leaves:
         raise ValueError("b must hold at least one array, got an empty pytree")

@@ -54,6 +54,11 @@ def neumann(
     Raises:
       ValueError: `b` is not real floating point, `max_steps` < 1, or `tol` or `step_size` < 0.
 
+    Example:
+      product = kernels.ggn_operator(apply, params, x, kernels.cross_entropy_hessian)
+      settings = {"damping": 0.1, "tol": 1e-2, "max_steps": 200}
+      solution, info = kernels.neumann(product, v, step_size=0.5, **settings)
+
     Source: Lorraine et al. 2020, Optimizing millions of hyperparameters by implicit
     differentiation.
     """
@@ -120,7 +125,15 @@ def lissa(
     Raises:
       ValueError: `b` is not real floating point, `depth` or `repeats` < 1, or `step_size` < 0.
 
-    Source: Agarwal, Bullins and Hazan 2017; Koh and Liang 2017, section 3.
+    Example:
+      def sampled(key, v):
+          rows = jax.random.choice(key, len(y), (8,))
+          return kernels.hvp(lambda p: loss(p, x[rows], y[rows]), params, v)
+      product = kernels.hvp_operator(lambda p: loss(p, x, y), params)
+      settings = {"damping": 1.0, "tol": 0.1, "step_size": 0.1, "depth": 50}
+      solution, info = kernels.lissa(key, sampled, product, v, **settings)
+
+    Source: Agarwal, Bullins and Hazan 2017; Koh and Liang 2017, §3.
     """
     check(b, tol, depth)
     _trees.check_positive(repeats=repeats)

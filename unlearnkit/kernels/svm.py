@@ -66,7 +66,12 @@ def svm(
       ValueError: shapes, labels, C, weights or loss are not as above, or a value is not finite.
         Under a transformation only what the shapes tell is refused; the rest is `INVALID_INPUT`.
 
-    Source: Cortes and Vapnik 1995, problem (26); the auditor of paper 001, Sections 3 to 4 and A.4;
+    Example:
+      machine = kernels.svm(x, 2 * (y > 0) - 1, C=1.0)
+      print(machine.weights, machine.bias, machine.info.status)
+      slope = jax.grad(lambda x: kernels.svm(x, 2 * (y > 0) - 1, C=1.0).bias)(x)  # [n, d]
+
+    Source: Cortes and Vapnik 1995, problem (26); the auditor of Di et al. 2024, §3 to 4 and A.4;
     Mehrotra 1992 for the interior point, Ferris and Munson 2002 for its d + 1 unknowns.
     """
     _check(features, labels, C, loss, sample_weight)
@@ -105,7 +110,11 @@ def logistic_regression(
     Raises:
       ValueError: as `svm`.
 
-    Source: Hastie, Tibshirani and Friedman 2009, Section 4.4 (Newton's method, IRLS).
+    Example:
+      machine = kernels.logistic_regression(x, 2 * (y > 0) - 1, C=1.0)
+      scores = machine.decision(x)  # [n]
+
+    Source: Hastie, Tibshirani and Friedman 2009, §4.4 (Newton's method, IRLS).
     """
     return svm(features, labels, C=C, loss="logistic", sample_weight=sample_weight)
 
@@ -137,6 +146,10 @@ def one_vs_rest(
 
     Raises:
       ValueError: as `svm`, or a label is not one of the classes.
+
+    Example:
+      machine = kernels.one_vs_rest(x, y, n_classes=3, C=1.0)
+      predicted = machine.decision(x).argmax(-1)
 
     Source: Rifkin and Klautau 2004.
     """

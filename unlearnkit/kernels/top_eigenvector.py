@@ -51,6 +51,11 @@ def top_eigenvector(
     Returns:
       The pair and how the search ended. Of a matrix A Aᵀ of rows a_i, λ u_i² is the squared
       projection of a_i on the direction along which the rows spread most.
+
+    Example:
+      rows = np.asarray(x, np.float64)
+      settings = {"tol": 1e-6, "max_steps": 20}
+      found = kernels.top_eigenvector(key, lambda u: rows @ (rows.T @ u), len(rows), **settings)
     """
     basis: list[np.ndarray] = []
     diagonal: list[float] = []

@@ -95,7 +95,15 @@ def total_gradient(
     Raises:
       ValueError: no solver has that name, or a loss does not return a scalar.
 
-    Source: paper 003, section 3.3. MINRES replaces the CG on (H + damping I)² of the paper's
+    Example:
+      def follows(leader, follower):
+          return jnp.sum((follower - leader) ** 2)  # the follower answers w = x
+      def leads(leader, follower):
+          return jnp.sum(follower**2)
+      ones, settings = jnp.ones(3), {"damping": 0.0, "tol": 1e-6, "max_steps": 10}
+      gradient, info = kernels.total_gradient(leads, follows, ones, ones, **settings)  # 2 x
+
+    Source: Lu et al. 2022, §3.3. MINRES replaces the CG on (H + damping I)² of the paper's
     reference code: one product a step, not two, and the condition number is not squared.
     """
     solve = get_solver(solver)
@@ -114,7 +122,16 @@ def through_response(
     solve: solvers.Solver,
     settings: dict[str, Any],
 ) -> tuple[Player, SolveInfo]:
-    """Returns the total gradient at the point where `game` was linearised."""
+    """Returns the total gradient at the point where `game` was linearised.
+
+    Args:
+      game: the follower's loss, linearised at this point.
+      leader_loss: (leader, follower) -> a scalar.
+      leader: x.
+      follower: w.
+      solve: with the follower's Hessian.
+      settings: of the solve, as `damping`, `tol` and `max_steps`.
+    """
     direct, to_follower = jax.grad(leader_loss, argnums=(0, 1))(leader, follower)
     response, info = solve(game.hessian, to_follower, **settings)
     return _trees.subtract(direct, game.products(response)[0]), info

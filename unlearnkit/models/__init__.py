@@ -47,6 +47,10 @@ def create(name: str, *, input_shape: tuple[int, ...], n_classes: int, **options
 
     Raises:
       ValueError: the name or an option is unknown, or the input does not suit the network.
+
+    Example:
+      model = models.create("resnet18", input_shape=(32, 32, 3), n_classes=10)
+      variables = model.init(key)
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; known models: {', '.join(MODELS)}")

@@ -49,6 +49,9 @@ def from_linen(
     Raises:
       ValueError: the module does not map to [n, c]; it has dropout or batch statistics that its
         training call leaves as they are in evaluation; its evaluation draws random numbers.
+
+    Example:
+      model = models.from_linen(flax.linen.Dense(10), input_shape=(784,))
     """
     held = _Held(module)
 
@@ -97,6 +100,9 @@ def from_nnx(
 
     Raises:
       ValueError: see `from_linen`.
+
+    Example:
+      model = models.from_nnx(lambda rngs: flax.nnx.Linear(784, 10, rngs=rngs), input_shape=(784,))
     """
     held = _Held(build)
     parts: list[Any] = []
@@ -136,6 +142,11 @@ def from_functions(
 
     Raises:
       ValueError: `apply` does not map to [n, c].
+
+    Example:
+      def init(key):
+          return {"w": jax.random.normal(key, (784, 10)) / 28}
+      model = models.from_functions(init, lambda params, x: x @ params["w"], input_shape=(784,))
     """
     held = _Held(apply)
     return _assemble(

@@ -76,8 +76,8 @@ def allcnn(
     Raises:
       ValueError: the input is no image or too small, or the width is not positive.
 
-    Source: Springenberg et al. 2015, All-CNN-C; BatchNorm as in paper 004, section 5.2. The 1x1
-    convolution to the classes stands behind the global mean, with which it commutes, and has no
+    Source: Springenberg et al. 2015, All-CNN-C; BatchNorm as in Golatkar et al. 2020b, §5.2. The
+    1x1 convolution to the classes stands behind the global mean, with which it commutes, and has no
     ReLU; no dropout.
     """
     check_image_shape("allcnn", input_shape, smallest=4)
@@ -95,7 +95,12 @@ def allcnn_small(
 ) -> Model:
     """Returns All-CNN of width 24, a sixteenth of the work: the one for two CPU cores.
 
-    Args and Raises as `allcnn`.
+    Raises as `allcnn`.
+
+    Args:
+      input_shape: (height, width, channels), at least 4x4.
+      n_classes: the number of logits.
+      implementation: of the convolutions; see `allcnn`.
     """
     return allcnn(
         input_shape=input_shape, n_classes=n_classes, width=24, implementation=implementation

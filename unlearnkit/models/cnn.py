@@ -1,4 +1,4 @@
-"""The two small CNNs of paper 003."""
+"""The two small CNNs of Lu et al. 2022."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def cnn_mnist(
     n_classes: int,
     implementation: str | None = None,
 ) -> Model:
-    """Returns the MNIST CNN of paper 003: conv 16/5x5 - pool - conv 32/5x5 - pool - linear.
+    """Returns the MNIST CNN of Lu et al. 2022: conv 16/5x5 - pool - conv 32/5x5 - pool - linear.
 
     The convolutions keep the image's size; 28,938 parameters on 28x28x1 with ten classes.
 
@@ -68,7 +68,7 @@ def cnn_mnist(
     Raises:
       ValueError: the input is no image or too small.
 
-    Source: paper 003, section 5; widths and kernels from its public code.
+    Source: Lu et al. 2022, §5; widths and kernels from its public code.
     """
     check_image_shape("cnn_mnist", input_shape, smallest=4)
     network = CnnMnist(n_classes, check_implementation(implementation))
@@ -81,7 +81,7 @@ def cnn_cifar(
     n_classes: int,
     implementation: str | None = None,
 ) -> Model:
-    """Returns the CIFAR CNN of paper 003: conv 6/5x5 - pool - conv 16/5x5 - pool - 120 - 84 - c.
+    """Returns the CIFAR CNN of Lu et al. 2022: conv 6/5x5, pool, conv 16/5x5, pool, 120, 84, c.
 
     62,006 parameters on 32x32x3 with ten classes.
 
@@ -94,7 +94,7 @@ def cnn_cifar(
     Raises:
       ValueError: the input is no image or too small.
 
-    Source: paper 003, section 5; widths and kernels from its public code.
+    Source: Lu et al. 2022, §5; widths and kernels from its public code.
     """
     check_image_shape("cnn_cifar", input_shape, smallest=16)
     network = CnnCifar(n_classes, check_implementation(implementation))

@@ -41,7 +41,7 @@ def logistic(*, input_shape: tuple[int, ...], n_classes: int) -> Model:
       input_shape: the shape of one example.
       n_classes: the number of logits.
 
-    Source: the LR of paper 003, section 5.
+    Source: the LR of Lu et al. 2022, §5.
     """
     return from_linen(Mlp(n_classes, (), "relu"), input_shape=input_shape)
 
@@ -72,13 +72,13 @@ def mlp(
 
 
 def nn_tgda(*, input_shape: tuple[int, ...], n_classes: int) -> Model:
-    """Returns the NN of paper 003: 784-784-784-10 on MNIST, leaky ReLU of slope .2.
+    """Returns the NN of Lu et al. 2022: 784-784-784-10 on MNIST, leaky ReLU of slope .2.
 
     Args:
       input_shape: the shape of one example.
       n_classes: the number of logits.
 
-    Source: paper 003, section 5; widths and slope from its public code.
+    Source: Lu et al. 2022, §5; widths and slope from its public code.
     """
     return mlp(
         input_shape=input_shape, n_classes=n_classes, hidden=(784, 784), activation="leaky_relu"

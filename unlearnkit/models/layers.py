@@ -164,7 +164,15 @@ def convolve(
     stride: int,
     padding: int,
 ) -> Images:
-    """Returns the images cross-correlated with `kernel`, plus a bias; see `Conv`."""
+    """Returns the images cross-correlated with `kernel`, plus a bias; see `Conv`.
+
+    Args:
+      x: [n, h, w, c] images, which know how convolutions are computed.
+      kernel: [s, s, c, o].
+      bias: [o], or None for none.
+      stride: between two outputs, in pixels.
+      padding: rows and columns of zeros on each side.
+    """
     function = _CONVOLUTIONS[x.implementation]
     return dataclasses.replace(
         x, values=function(x.values, kernel, bias, stride=stride, padding=padding)

@@ -56,7 +56,7 @@ def lenet(
     Raises:
       ValueError: the input is no image or too small.
 
-    Source: LeCun et al. 1998; ReLU and max-pooling as in paper 000's LeNet/MNIST.
+    Source: LeCun et al. 1998; ReLU and max-pooling as in LeNet/MNIST of Suliman et al. 2024.
     """
     check_image_shape("lenet", input_shape, smallest=12)
     padding = 2 if min(input_shape[:2]) < 32 else 0

@@ -110,7 +110,13 @@ def choose_mode(
 
 
 def trace_call(call: Callable[..., Any], shapes: Variables, input_shape: tuple[int, ...]) -> Traced:
-    """Returns what `call` (variables, x, key) -> (output, state) does with two examples."""
+    """Returns what `call` (variables, x, key) -> (output, state) does with two examples.
+
+    Args:
+      call: (variables, x, key) -> (output, state).
+      shapes: of the variables, as `jax.eval_shape` gives them.
+      input_shape: of one example.
+    """
     x = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     traced, shape = jax.make_jaxpr(call, return_shape=True)(shapes, x, key)

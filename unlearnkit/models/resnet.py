@@ -98,7 +98,8 @@ def resnet18(
     Raises:
       ValueError: the input is no image or too small, or the width is not positive.
 
-    Source: He et al. 2016, with the stem for 32x32 images that papers 001 and 004 train.
+    Source: He et al. 2016, with the stem for 32x32 images that Di et al. 2024 and Golatkar et al.
+    2020b train.
     """
     check_image_shape("resnet18", input_shape, smallest=8)
     if width < 1:

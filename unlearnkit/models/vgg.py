@@ -43,11 +43,11 @@ def vggmini(
 ) -> Model:
     """Returns VGGmini: 64 - pool - 128 - pool - 256 - 512 - pool - linear 512 - linear n_classes.
 
-    Paper 000 gives no layout, but two numbers: 5.75 M parameters, and sqrt(1e-6 dim) = 2.398,
-    hence between 5,748,000 and 5,752,800. Of the VGG-style layouts for 32x32x3 and ten classes
-    (3x3 convolutions, widths that at most double, 2x2 pools, no more than two hidden linear layers)
-    those with six weight layers are the smallest in that range, and this is the one of them without
-    BatchNorm, which VGG has not: 5,750,922 parameters, sqrt(1e-6 dim) = 2.3981.
+    Suliman et al. 2024 give no layout, but two numbers: 5.75 M parameters, and sqrt(1e-6 dim) =
+    2.398, hence between 5,748,000 and 5,752,800. Of the VGG-style layouts for 32x32x3 and ten
+    classes (3x3 convolutions, widths that at most double, 2x2 pools, no more than two hidden linear
+    layers) those with six weight layers are the smallest in that range, and this is the one of them
+    without BatchNorm, which VGG has not: 5,750,922 parameters, sqrt(1e-6 dim) = 2.3981.
 
     Args:
       input_shape: (height, width, channels), at least 8x8.
@@ -58,7 +58,8 @@ def vggmini(
     Raises:
       ValueError: the input is no image or too small.
 
-    Source: paper 000, table 1 and appendix on error measures; Simonyan and Zisserman 2014.
+    Source: Suliman et al. 2024, table 1 and appendix on error measures; Simonyan and Zisserman
+    2014.
     """
     check_image_shape("vggmini", input_shape, smallest=8)
     network = VggMini(n_classes, check_implementation(implementation))

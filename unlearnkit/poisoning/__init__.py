@@ -53,6 +53,10 @@ def create(name: str, **hyperparameters: Any) -> Attack:
     Raises:
       ValueError: an unknown name, or a hyperparameter outside its range.
       TypeError: a hyperparameter that the attack does not have.
+
+    Example:
+      attack = poisoning.create("label_flip", budget=poisoning.Budget(0.1))
+      poisoned = attack(key, model, variables, task)
     """
     check_known("attack", name, ATTACKS)
     return ATTACKS[name](**hyperparameters)

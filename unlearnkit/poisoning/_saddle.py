@@ -128,7 +128,7 @@ class Saddle:
 def hinge(logits: Float[Array, "n c"], y: Int[Array, " n"]) -> Float[Array, " n"]:
     """Returns max(0, 1 + max_{j≠y} z_j - z_y) of each example.
 
-    Source: Crammer and Singer 2001; paper 003, equation (38).
+    Source: Crammer and Singer 2001; Lu et al. 2022, equation (38).
     """
     own = jax.nn.one_hot(y, logits.shape[1], dtype=bool)
     other = jnp.where(own, -jnp.inf, logits).max(1)

@@ -26,7 +26,7 @@ def hold_out(key: Key[Array, ""], n: int, share: float) -> tuple[np.ndarray, np.
     Raises:
       ValueError: fewer than two examples.
 
-    Source: paper 003, section 5.1: 70 % to train on, 30 % to validate.
+    Source: Lu et al. 2022, §5.1: 70 % to train on, 30 % to validate.
     """
     if n < 2:
         raise ValueError(f"the training set must hold at least 2 examples to be split, got {n}")

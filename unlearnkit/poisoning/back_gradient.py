@@ -51,8 +51,12 @@ class BackGradient:
       learning_rate: η.
       held_out: the attacker's share of the clean training set, in (0, 1).
 
-    Source: Muñoz-González et al. 2017, Algorithm 2; paper 003, equations (10), (11) and A.1. They
-    run the training backwards to save memory; we keep the T weights, recompute what is between
+    Example:
+      attack = poisoning.BackGradient(budget=poisoning.Budget(count=10), steps=20)
+      poisoned = attack(key, model, variables, task)
+
+    Source: Muñoz-González et al. 2017, Algorithm 2; Lu et al. 2022, equations (10), (11) and A.1.
+    They run the training backwards to save memory; we keep the T weights, recompute what is between
     them, and so take the exact gradient. Their poisons begin at validation points, ours at points
     of the training part, which every attack here shares.
     """
@@ -204,7 +208,19 @@ def move_group(
     unroll_steps: int,
     rate: float,
 ) -> tuple[Float[Array, "m ..."], Float[Array, " steps"]]:
-    """Returns the poisons after some of them were moved, and the loss before each move."""
+    """Returns the poisons after some of them were moved, and the loss before each move.
+
+    Args:
+      x: [m, ...] all poisons.
+      rows: [g] which are moved.
+      active: [m] which the defender trains on.
+      setting: what they are made against.
+      model: the defender's network.
+      steps: moves.
+      step_size: of a move, in units of the network's input.
+      unroll_steps: steps of the defender's training that a move sees through.
+      rate: the defender's learning rate.
+    """
     region = setting.region.take(rows)
     settings: dict[str, Any] = {"model": model, "unroll_steps": unroll_steps, "rate": rate}
 

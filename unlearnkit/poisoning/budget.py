@@ -16,7 +16,7 @@ class Budget:
       epsilon: ε in (0, 1]; with ε = 1 as many poisons as clean examples.
       count: the number itself, in place of ε; at most n.
 
-    Source: paper 003, section 3.2; its default is ε = 3 %.
+    Source: Lu et al. 2022, §3.2; its default is ε = 3 %.
     """
 
     epsilon: float = 0.03

@@ -53,8 +53,13 @@ class ErrorMinimizing:
       adversary_steps: steps of σ_a, each of 2.5 adversary / adversary_steps.
       recipe: how the network is trained; its epochs and schedule count turns.
 
+    Example:
+      attack = poisoning.ErrorMinimizing(budget=poisoning.Budget(1.0))
+      poisoned = attack(key, model, variables, task)
+
     Source: Huang et al. 2021 (8/255, 20 steps of 0.8/255, 10 batches, error 0.01); Fu et al. 2022
-    for the robust form, without its random image transformations; paper 003, equations (43), (44).
+    for the robust form, without its random image transformations; Lu et al. 2022, equations (43),
+    (44).
     """
 
     budget: Budget = Budget(1.0)  # noqa: RUF009 (frozen, and so safe to share)

@@ -32,8 +32,12 @@ class GaussianPoison:
       placement: `perturb`, each poison in the place of its clean example; or `add`.
       noise_std: ε_p, in the units of the network, the same in every channel.
 
-    Source: paper 002, section 4.3 and Algorithm 4 (ε_p² = 0.32 on CIFAR-10, 1.5 % of the training
-    set). Line 7 prints S_clean ∩ S_poison for the union.
+    Example:
+      attack = poisoning.GaussianPoison(budget=poisoning.Budget(0.015), noise_std=0.5)
+      poisoned = attack(key, model, variables, task)
+
+    Source: Pawelczyk et al. 2024, §4.3 and Algorithm 4 (ε_p² = 0.32 on CIFAR-10, 1.5 % of the
+    training set). Line 7 prints S_clean ∩ S_poison for the union.
     """
 
     budget: Budget = Budget(0.015)  # noqa: RUF009 (frozen, and so safe to share)

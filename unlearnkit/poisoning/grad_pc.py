@@ -33,8 +33,8 @@ class GradPC:
       step_size: of each, in the units of the weights.
       chunk: examples at a time.
 
-    Source: Sun et al. 2020, Algorithm 1 and section 3.2; paper 002, A.1.3, has l2 with radius 1.
-    BatchNorm statistics stay as they are.
+    Source: Sun et al. 2020, Algorithm 1 and §3.2; Pawelczyk et al. 2024, A.1.3, has l2 with radius
+    1. BatchNorm statistics stay as they are.
     """
 
     radius: float = 1.0

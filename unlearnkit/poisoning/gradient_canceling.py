@@ -45,7 +45,7 @@ class GradientCanceling:
 
     Attributes:
       budget: how many poisons.
-      bounds: within which they lie; none by default, as in paper 002.
+      bounds: within which they lie; none by default, as in Pawelczyk et al. 2024.
       placement: `add`; or `perturb` the examples in place, g_c then being that of the others.
       corruption: how w_low is made of the trained weights.
       parameters: names of the parameters whose gradient is cancelled, as `classifier` or
@@ -55,10 +55,14 @@ class GradientCanceling:
         cosine to 0.
       chunk: examples at a time.
 
-    Source: Lu, Kamath and Yu 2023 (step 10 for 1000 iterations on logistic regression); paper 002,
-    A.1.3, equation (4) and Algorithm 2. Equation (4) prints r = 1, under which the gradient on the
-    poisoned set is not 0 at the minimum: we weigh each example once. The public code matches one
-    tensor of parameters.
+    Example:
+      attack = poisoning.GradientCanceling(budget=poisoning.Budget(0.03), steps=500)
+      poisoned = attack(key, model, variables, task)
+
+    Source: Lu, Kamath and Yu 2023 (step 10 for 1000 iterations on logistic regression); Pawelczyk
+    et al. 2024, A.1.3, equation (4) and Algorithm 2. Equation (4) prints r = 1, under which the
+    gradient on the poisoned set is not 0 at the minimum: we weigh each example once. The public
+    code matches one tensor of parameters.
     """
 
     budget: Budget = Budget(0.015)  # noqa: RUF009 (frozen, and so safe to share)

@@ -33,7 +33,11 @@ class ImprovedMinMax(MinMax):
       decoy: which labels are flipped for the decoy, and how many.
       recipe: how the decoy is trained.
 
-    Source: Koh, Steinhardt and Liang 2022; paper 003, equation (35).
+    Example:
+      attack = poisoning.ImprovedMinMax(budget=poisoning.Budget(0.03))
+      poisoned = attack(key, model, variables, task)
+
+    Source: Koh, Steinhardt and Liang 2022; Lu et al. 2022, equation (35).
     """
 
     tau: float = 0.5

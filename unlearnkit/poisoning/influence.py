@@ -42,7 +42,11 @@ class InfluenceAttack:
       step_size: length of a move, in units of the network (l2).
       held_out: the attacker's share of the clean training set, in (0, 1).
 
-    Source: Koh and Liang 2017; Koh, Steinhardt and Liang 2022, section 4; paper 003, equations (21)
+    Example:
+      attack = poisoning.InfluenceAttack(budget=poisoning.Budget(0.03), steps=50)
+      poisoned = attack(key, model, variables, task)
+
+    Source: Koh and Liang 2017; Koh, Steinhardt and Liang 2022, §4; Lu et al. 2022, equations (21)
     and (22). They smooth the hinge; the logistic loss and the squared hinge need no smoothing.
     """
 

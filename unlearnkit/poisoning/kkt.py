@@ -45,7 +45,11 @@ class KktAttack:
       grid: how many values of m₊ are tried, evenly from 0 to m; at least 2.
       steps: Frank-Wolfe steps for each.
 
-    Source: Koh, Steinhardt and Liang 2022, section 6; paper 003, equations (30) to (34), which
+    Example:
+      attack = poisoning.KktAttack(budget=poisoning.Budget(0.03))
+      poisoned = attack(key, model, variables, task)
+
+    Source: Koh, Steinhardt and Liang 2022, §6; Lu et al. 2022, equations (30) to (34), which
     leave out the regulariser. The decoy is trained with the squared hinge: of a hinge SVM d + 1
     examples lie on the margin, where the gradient in R is not unique.
     """
@@ -165,7 +169,13 @@ def solve(
 def clean_gradient(
     clean: Dataset, decoy: Decoy, C: float
 ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
-    """Returns w/C + Σ ∇l_i and Σ ∂l_i/∂b of the clean examples at the decoy, l the hinge."""
+    """Returns w/C + Σ ∇l_i and Σ ∂l_i/∂b of the clean examples at the decoy, l the hinge.
+
+    Args:
+      clean: n examples of two classes.
+      decoy: the weights [d] and the bias to reach.
+      C: weight of the losses against the regularisation.
+    """
     features, signs = clean.x.reshape(clean.size, -1), _convex.signs(clean.y)
     active = signs * (features @ decoy.weights + decoy.bias) < 1
     slope = -jnp.where(active, signs, 0)

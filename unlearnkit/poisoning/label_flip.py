@@ -44,9 +44,14 @@ class LabelFlip:
       rule: see above.
       placement: `add`, or `perturb` to relabel the examples in place.
 
-    Source: paper 003, equations (36) to (38) and A.4; Biggio et al. 2011 for `adversarial`. The
-    rule of 003, section 5.2, is y <- 10 - y, which sends 0 to a label that does not exist: `mirror`
-    takes it mod c. It leaves the classes 0 and c/2 as they are, and draws no poisons from them.
+    Example:
+      attack = poisoning.LabelFlip(budget=poisoning.Budget(0.03), rule="random")
+      poisoned = attack(key, model, variables, task)
+
+    Source: Lu et al. 2022, equations (36) to (38) and A.4; Biggio et al. 2011 for `adversarial`.
+    The rule of Lu et al. 2022, §5.2, is y <- 10 - y, which sends 0 to a label that does not exist:
+    `mirror` takes it mod c. It leaves the classes 0 and c/2 as they are, and draws no poisons from
+    them.
     """
 
     budget: Budget = Budget()  # noqa: RUF009 (frozen, and so safe to share)
@@ -122,7 +127,7 @@ def flip_by_logits(
       labels: the true classes.
       farthest: the class of the largest loss -log softmax_j; else of the least but the label's.
 
-    Source: paper 003, A.4, "Label flip for multi-class classification".
+    Source: Lu et al. 2022, A.4, "Label flip for multi-class classification".
     """
     own = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
     best_other = jnp.argmax(jnp.where(own, -jnp.inf, logits), axis=1)

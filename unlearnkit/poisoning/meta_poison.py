@@ -58,8 +58,12 @@ class MetaPoison:
       horizon: steps after which a network begins anew.
       held_out: the attacker's share of the clean training set, in (0, 1).
 
+    Example:
+      attack = poisoning.MetaPoison(budget=poisoning.Budget(0.01), networks=8)
+      poisoned = attack(key, model, variables, task)
+
     Source: Huang et al. 2020, Algorithm 1 (24 networks, K = 2, 60 steps, Adam at 200/255, ±8/255),
-    without its recolouring; the indiscriminate form of paper 003, section 5.1. Networks advance by
+    without its recolouring; the indiscriminate form of Lu et al. 2022, §5.1. Networks advance by
     `advance_steps`, where theirs advance by an epoch.
     """
 

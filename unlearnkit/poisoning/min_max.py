@@ -44,8 +44,12 @@ class MinMax:
       weight_decay: λ.
       batch_size: clean examples of a round, drawn with replacement.
 
-    Source: Steinhardt, Koh and Liang 2017, Algorithm 1; paper 003, equations (26) to (28). Their
-    slab, a second filter of two classes, is left out.
+    Example:
+      attack = poisoning.MinMax(budget=poisoning.Budget(0.03))
+      poisoned = attack(key, model, variables, task)
+
+    Source: Steinhardt, Koh and Liang 2017, Algorithm 1; Lu et al. 2022, equations (26) to (28).
+    Their slab, a second filter of two classes, is left out.
     """
 
     budget: Budget = Budget()  # noqa: RUF009 (frozen, and so safe to share)

@@ -17,8 +17,8 @@ from unlearnkit.rows import check_rows
 from unlearnkit.validation import check_choice
 
 Placement: TypeAlias = Literal["add", "perturb"]
-"""`add`: the clean training set, then the poisons (paper 003). `perturb`: each poison stands in the
-place of the example that it was made of (paper 002, unlearnable examples)."""
+"""`add`: the clean training set, then the poisons (Lu et al. 2022). `perturb`: each poison stands
+in the place of the example that it was made of (Pawelczyk et al. 2024, unlearnable examples)."""
 
 FROM_SCRATCH = -1
 """The base of a poison that was made of no clean example."""
@@ -104,7 +104,13 @@ def perturbation(poisoned: Poisoned, clean: Dataset) -> Float[Array, "m ..."]:
 
 
 def choose_rows(key: Key[Array, ""], n: int, m: int) -> Int[Array, " m"]:
-    """Returns m of n rows drawn without replacement, ascending."""
+    """Returns m of n rows drawn without replacement, ascending.
+
+    Args:
+      key: draws them.
+      n: how many there are.
+      m: how many are drawn, at most n.
+    """
     return jnp.sort(jax.random.choice(key, n, (m,), replace=False)).astype(jnp.int32)
 
 

@@ -38,8 +38,12 @@ class PoisonSvm:
       step_size: length of a move, in units of the network (l2).
       held_out: the attacker's share of the clean training set, in (0, 1).
 
-    Source: Biggio, Nelson and Laskov 2012, Algorithm 1, with a linear kernel; paper 003, equations
-    (23) to (25).
+    Example:
+      attack = poisoning.PoisonSvm(budget=poisoning.Budget(count=3), C=1.0)
+      poisoned = attack(key, model, variables, task)
+
+    Source: Biggio, Nelson and Laskov 2012, Algorithm 1, with a linear kernel; Lu et al. 2022,
+    equations (23) to (25).
     """
 
     budget: Budget = Budget()  # noqa: RUF009 (frozen, and so safe to share)

@@ -112,7 +112,13 @@ def table_section(records: Sequence[Record], columns: Sequence[Column] = COLUMNS
 
 
 def html_table(head: Sequence[str], body: Sequence[Sequence[str]], *, prose: bool = False) -> str:
-    """Returns a table of plain text; with `prose`, of sentences, which are wrapped."""
+    """Returns a table of plain text; with `prose`, of sentences, which are wrapped.
+
+    Args:
+      head: titles of the columns.
+      body: rows of as many cells, in plain text.
+      prose: whether cells are wrapped, as sentences are.
+    """
     kind = ' class="prose"' if prose else ""
     titles = "".join(f"<th>{_line(title)}</th>" for title in head)
     lines = "".join(
@@ -134,7 +140,13 @@ def _problems(records: Sequence[Record]) -> str:
 
 
 def figure_section(title: str, svg: str, caption: str) -> str:
-    """Returns one figure under its title, the caption in plain text."""
+    """Returns one figure under its title, the caption in plain text.
+
+    Args:
+      title: in plain text.
+      svg: the picture, as an SVG element.
+      caption: in plain text.
+    """
     return f"<h2>{_line(title)}</h2><figure>{svg}<figcaption>{_line(caption)}</figcaption></figure>"
 
 

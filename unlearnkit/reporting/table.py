@@ -166,7 +166,13 @@ def rows(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> list
 def to_rich(
     records: Sequence[Record], *, title: str, columns: Sequence[Column] = BRIEF_COLUMNS
 ) -> Any:
-    """Returns the `rich.table.Table` for a terminal, with the columns that matter most."""
+    """Returns the `rich.table.Table` for a terminal, with the columns that matter most.
+
+    Args:
+      records: of methods and seeds.
+      title: above the table.
+      columns: what to show, in this order.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table

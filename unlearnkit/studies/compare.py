@@ -84,6 +84,19 @@ def compare(
     Raises:
       ValueError: data that do not fit the model, or a forget request that they cannot answer.
       DivergedError: an original or a reference diverged.
+
+    Example:
+      records = studies.compare(
+          key,
+          model,
+          train,
+          test,
+          forget=data.RandomForget(fraction=0.1),
+          recipe=training.Recipe(epochs=10),
+          methods={"fine_tune": unlearning.FineTune(epochs=2)},
+          seeds=3,
+      )
+      print(reporting.to_markdown(list(records)))
     """
     if seeds < 1:
         raise ValueError(f"seeds must be >= 1, got {seeds}")
@@ -176,7 +189,13 @@ def _epochs(method: Unlearner) -> int:
 
 
 def announce(on_stage: OnStage | None, what: str, epochs: int) -> OnEpoch | None:
-    """Announces a stage, and returns a callback that reports its finished epochs."""
+    """Announces a stage, and returns a callback that reports its finished epochs.
+
+    Args:
+      on_stage: called with (what, epochs done, epochs); None for nobody.
+      what: begins.
+      epochs: that it will take.
+    """
     if on_stage is None:
         return None
     on_stage(what, 0, epochs)

@@ -104,6 +104,11 @@ def poison_and_train(
 def poisoned_task(poisoned: Poisoned, validation: Dataset, test: Dataset) -> Task:
     """Returns the task of forgetting all poisons of a training set, U = S_poison.
 
+    Args:
+      poisoned: a training set and which of its n examples are poisons.
+      validation: clean examples that no method trains on.
+      test: clean examples to judge by.
+
     Raises:
       ValueError: no poisons, or nothing but poisons.
     """
@@ -127,6 +132,13 @@ def poison_effects(
     cost: Cost,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Returns the metrics and curves of step 4.
+
+    Args:
+      key: of the audits.
+      model: the network.
+      variables: what an unlearning method left.
+      corrupted: the poisons, and the networks to compare with.
+      cost: of the method.
 
     Metrics:
       accuracy_{retain,forget}: on the clean examples that stay, and on the poisons

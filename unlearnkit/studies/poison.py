@@ -36,7 +36,7 @@ from unlearnkit.validation import check_compatible
 RETRAIN = "retrained"
 """The row of the network that was trained on everything but the poisons, at full cost."""
 BUDGETS = (0.02, 0.04, 0.06, 0.08, 0.1)
-"""Shares of Retrain's example-gradients: paper 002, Table 2, 2 … 10 of 100 epochs."""
+"""Shares of Retrain's example-gradients: Pawelczyk et al. 2024, Table 2, 2 … 10 of 100 epochs."""
 
 
 OnPoisoned: TypeAlias = Callable[[str, int, Poisoned], None]
@@ -98,7 +98,21 @@ def poison_and_unlearn(
         or what an attack or a method refuses.
       DivergedError: the clean network diverged.
 
-    Source: paper 002, section 4.4 (after Sommer et al. 2022) and 5.1.
+    Example:
+      records = studies.poison_and_unlearn(
+          key,
+          model,
+          train,
+          test,
+          attacks={"gaussian": poisoning.GaussianPoison(noise_std=0.5)},
+          recipe=training.Recipe(epochs=10),
+          methods={"scrub": unlearning.Scrub(epochs=5)},
+          budgets=(0.1,),
+      )
+      for record in records:
+          print(record.method, record.metrics["gaussian_gus"])
+
+    Source: Pawelczyk et al. 2024, §4.4 (after Sommer et al. 2022) and 5.1.
     """
     _check(model, train, test, attacks, methods, audits or {}, budgets, seeds)
     methods = {name: train_like(method, recipe) for name, method in methods.items()}

@@ -118,8 +118,12 @@ def sweep(
       ValueError: no settings, or a task or variables that do not fit.
       DivergedError: every setting diverged.
 
-    Source: 001, section 6.1: "we create a new auditing set" and "select the hyper-parameters that
-    maximize the difference between the validation accuracy and the MIA accuracy" on it.
+    Example:
+      choices = studies.grid(unlearning.FineTune(), learning_rate=(0.1, 0.01), epochs=(2, 5))
+      chosen = studies.sweep(key, model, variables, studies.choosing_task(key, task), choices)
+
+    Source: Di et al. 2024, §6.1: "we create a new auditing set" and "select the hyper-parameters
+    that maximize the difference between the validation accuracy and the MIA accuracy" on it.
     """
     if not methods:
         raise ValueError("methods must hold at least one setting, got none")

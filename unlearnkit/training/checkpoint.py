@@ -93,6 +93,11 @@ def save_progress(folder: Path, progress: Progress, run: Mapping[str, Any]) -> N
 
     The arrays go first, under a name of their own; the sidecar that names them goes last, so that
     at any moment the sidecar speaks of a file that is whole.
+
+    Args:
+      folder: of the run.
+      progress: where it stands.
+      run: what identifies it, as JSON; see `unlearnkit.training.identity`.
     """
     path = folder / f"state-{progress.epoch:06d}.safetensors"
     try:

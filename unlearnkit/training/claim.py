@@ -155,7 +155,19 @@ def claim_run(
     batches_sha256: str,
     examples_sha256: str,
 ) -> Claim:
-    """Returns the claim of a run that is about to begin with `key`."""
+    """Returns the claim of a run that is about to begin with `key`.
+
+    Args:
+      key: that `fit` was given.
+      model: the network.
+      dataset: [n] examples that it trains on.
+      recipe: how it trains.
+      start: where it begins.
+      every: steps between two checkpoints.
+      environment: device, versions and flags.
+      batches_sha256: of the file of batch indices.
+      examples_sha256: of the file of the examples' digests.
+    """
     return Claim(
         recipe,
         _claim_network(model),

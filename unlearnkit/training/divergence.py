@@ -14,7 +14,13 @@ class DivergedError(FloatingPointError):
 
 
 def refuse_divergence(losses: float | np.ndarray, epoch: int, recipe: Recipe) -> None:
-    """Raises `DivergedError` where a loss of the epoch (from 0) is not finite."""
+    """Raises `DivergedError` where a loss of the epoch (from 0) is not finite.
+
+    Args:
+      losses: of the epoch, one or several.
+      epoch: its number, from 0.
+      recipe: whose learning rate the message names.
+    """
     if np.all(np.isfinite(losses)):
         return
     raise DivergedError(

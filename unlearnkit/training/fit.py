@@ -94,6 +94,11 @@ def fit(
         trajectory together with a checkpoint, an objective or several epochs a call.
       CheckpointError: the folder holds a corrupt checkpoint or log, or another run's.
       DivergedError: the loss is no longer finite.
+
+    Example:
+      recipe = training.Recipe(epochs=10, batch_size=128, learning_rate=0.1)
+      variables, info = training.fit(key, model, train, recipe)
+      print(info.history["accuracy"][-1], info.cost.seconds)
     """
     _check_data(dataset, model, recipe)
     recipe.steps_per_epoch(dataset.size)
@@ -166,8 +171,20 @@ def descend(
 ) -> Trained:
     """Returns the network after `recipe.epochs` epochs of descending `objective` from `variables`.
 
-    `variables` themselves are left untouched. See `fit` for the arguments; `context` is passed on
-    to the objective.
+    `variables` themselves are left untouched. See `fit`.
+
+    Args:
+      key: its halves drive the order of batches and the steps.
+      objective: what to descend.
+      recipe: how to train.
+      dataset: [n] examples.
+      variables: where to start.
+      context: passed on to the objective, as a teacher's weights.
+      checkpoint: a folder to resume from and to write to; None for none.
+      checkpoint_every: epochs between two checkpoints.
+      epochs_per_call: epochs of one compiled call.
+      on_epoch: called after each epoch.
+      mesh: of one axis, whose devices take an equal share of each batch; None for one device.
 
     Raises:
       CheckpointError: the folder holds a corrupt checkpoint, or another run's.
@@ -256,6 +273,11 @@ def fit_many(
       ValueError: data that do not fit the model, a batch larger than the data, or subsets out
         of range.
       DivergedError: the loss of a run is no longer finite.
+
+    Example:
+      keys = jax.random.split(key, 5)  # five networks at once
+      trained = training.fit_many(keys, model, train, training.Recipe(epochs=10))
+      first = jax.tree.map(lambda leaf: leaf[0], trained.variables)
     """
     _check_data(dataset, model, recipe)
     n_seeds = keys.shape[0]

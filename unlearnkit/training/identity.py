@@ -69,7 +69,13 @@ def identify(
 
 
 def identify_network(model: Model, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
-    """Returns what identifies a network: its name and options, or what it computes on a batch."""
+    """Returns what identifies a network: its name and options, or what it computes on a batch.
+
+    Args:
+      model: the network.
+      recipe: whose batch size gives the shapes.
+      dataset: whose examples give the shapes.
+    """
     return _network(model, _batch_shapes(recipe, dataset))
 
 
@@ -84,7 +90,14 @@ def digest(tree: Any) -> str:
 def trace_gradient(
     objective: Callable[..., Any], start: Variables, batch: Any, context: Any
 ) -> dict[str, str]:
-    """Returns the SHA-256 of an objective's traced value and gradient, and JAX's version."""
+    """Returns the SHA-256 of an objective's traced value and gradient, and JAX's version.
+
+    Args:
+      objective: (params, state, batch, key, context) -> (loss, rest).
+      start: variables, or their shapes.
+      batch: examples, or their shapes.
+      context: of the objective.
+    """
 
     def step(params: Any, state: Any, batch: Any, key: Any, context: Any) -> Any:
         graded = jax.value_and_grad(objective, has_aux=True)

@@ -76,7 +76,13 @@ class TrajectoryWriter:
     """
 
     def __init__(self, folder: Path, claim: Claim, digests: Sequence[str] = ()):
-        """Goes on behind the checkpoints `digests`; the batches are in the folder already."""
+        """Goes on behind the checkpoints `digests`; the batches are in the folder already.
+
+        Args:
+          folder: where it is.
+          claim: what it says of its run.
+          digests: the SHA-256 of each checkpoint's file so far.
+        """
         self.folder, self.claim, self.digests = folder, claim, list(digests)
         self._named = len(self.digests)
 
@@ -118,12 +124,20 @@ def descend_logged(
 ) -> Trained:
     """Returns the network after the run of `recipe` from `variables`, and leaves its log.
 
-    `key` is the one that `fit` was given: its halves initialise the network and drive the run.
-    `derived` says that `variables` are what the first half initialises.
-
     A log that is there already is gone on with, if it is this run's; `seconds` then count from
     there. Each `every` steps are one compiled call, and the disk is written to while the next one
     runs. A disk that fails ends the log, with a warning, but not the run.
+
+    Args:
+      key: that `fit` was given; its halves initialise the network and drive the run.
+      model: the network.
+      dataset: [n] examples.
+      recipe: how to train.
+      variables: where to start.
+      derived: whether `variables` are what the first half of `key` initialises.
+      folder: of the log.
+      every: steps between two checkpoints.
+      on_epoch: called after the segment that ends an epoch.
 
     Raises:
       TrajectoryError: the folder holds a corrupt log, or another run's.

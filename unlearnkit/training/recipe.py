@@ -241,7 +241,8 @@ class DecayTowardStartState(NamedTuple):
 def decay_toward_start(weight_decay: float) -> optax.GradientTransformation:
     """Returns a transformation that adds λ (w - w₀), the gradient of (λ/2)‖w - w₀‖².
 
-    Source: 004, section 6: the ridge of the NTK comes from decay toward the initialisation.
+    Source: Golatkar et al. 2020b, §6: the ridge of the NTK comes from decay toward the
+    initialisation.
     """
 
     def init(params: Params) -> DecayTowardStartState:

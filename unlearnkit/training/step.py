@@ -46,7 +46,17 @@ class Objective(Protocol):
         batch: Dataset,
         key: Key[Array, ""],
         context: Any,
-    ) -> tuple[Float[Array, ""], tuple[State, Metrics]]: ...
+    ) -> tuple[Float[Array, ""], tuple[State, Metrics]]:
+        """Returns the loss, and the new state with metrics of the batch by name.
+
+        Args:
+          params: to differentiate by.
+          state: before the batch.
+          batch: the step's examples.
+          key: of augmentation and dropout.
+          context: what else the objective needs, as a teacher's weights.
+        """
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +97,13 @@ class CrossEntropy:
 def cross_entropy(
     logits: Float[Array, "n c"], labels: Int[Array, " n"], smoothing: float = 0.0
 ) -> Float[Array, ""]:
-    """Returns the mean cross-entropy against smoothed labels (1 - s) onehot(y) + s / C."""
+    """Returns the mean cross-entropy against smoothed labels (1 - s) onehot(y) + s / C.
+
+    Args:
+      logits: [n, c].
+      labels: [n] classes.
+      smoothing: s, in [0, 1).
+    """
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     if smoothing == 0.0:
         return losses.mean()
@@ -96,7 +112,13 @@ def cross_entropy(
 
 
 def augment(key: Key[Array, ""], batch: Dataset, recipe: Recipe) -> Float[Array, "n ..."]:
-    """Returns the inputs of a batch under the recipe's random augmentation."""
+    """Returns the inputs of a batch under the recipe's random augmentation.
+
+    Args:
+      key: draws it anew for each example.
+      batch: [n] examples; images unless the recipe has no augmentation.
+      recipe: which augmentation, and by how many pixels.
+    """
     if recipe.augmentation == "none":
         return batch.x
     shift_key, flip_key = jax.random.split(key)
@@ -108,7 +130,15 @@ def augment(key: Key[Array, ""], batch: Dataset, recipe: Recipe) -> Float[Array,
 def forward_train(
     model: Model, recipe: Recipe, variables: Variables, x: Array, key: Key[Array, ""]
 ) -> tuple[Float[Array, "n c"], State]:
-    """Returns float32 logits in training mode and the new state, computed as the recipe says."""
+    """Returns float32 logits in training mode and the new state, computed as the recipe says.
+
+    Args:
+      model: the network.
+      recipe: whether the state is frozen, and the type that is computed in.
+      variables: weights and state before the batch.
+      x: [n, ...] inputs.
+      key: of dropout.
+    """
     if recipe.frozen_state:
         model = freeze_state(model)
     dtype = jnp.dtype(recipe.compute_dtype)
@@ -119,7 +149,13 @@ def forward_train(
 
 
 def init_train_state(recipe: Recipe, steps_per_epoch: int, variables: Variables) -> TrainState:
-    """Returns the state before the first step."""
+    """Returns the state before the first step.
+
+    Args:
+      recipe: of the optimiser.
+      steps_per_epoch: turns the recipe's epochs into steps.
+      variables: where to start.
+    """
     optimizer = make_optimizer(recipe, steps_per_epoch)
     return TrainState(variables, optimizer.init(variables.params), jnp.int32(0))
 
@@ -171,7 +207,14 @@ def train_step(
 def epoch_batches(
     key: Key[Array, ""], epoch: Int[Array, ""] | int, n: int, batch_size: int
 ) -> Int[Array, "steps batch"]:
-    """Returns the batches of one epoch: the rows of a fresh permutation of range(n)."""
+    """Returns the batches of one epoch: the rows of a fresh permutation of range(n).
+
+    Args:
+      key: the run's order key; the epoch's own is `fold_in(key, epoch)`.
+      epoch: its number, from 0.
+      n: examples; the n mod `batch_size` last ones of the permutation are left out.
+      batch_size: examples of a step.
+    """
     order = jax.random.permutation(jax.random.fold_in(key, epoch), n)
     steps = n // batch_size
     return order[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)
@@ -223,7 +266,16 @@ def run_steps(
 ) -> tuple[TrainState, Metrics]:
     """Returns the state after a step on each batch in turn, and the metrics of each step.
 
-    See `run_epoch` for the arguments; `steps_per_epoch` turns the recipe's epochs into steps.
+    Args:
+      objective: what each step descends.
+      recipe: how.
+      steps_per_epoch: turns the recipe's epochs into steps.
+      state: where the run stands.
+      dataset: the examples that `batches` indexes.
+      batches: the indices of each step's examples.
+      key: the run's step key.
+      context: passed on to the objective.
+      shares: see `train_step`.
     """
 
     def body(carry: TrainState, indices: Array) -> tuple[TrainState, Metrics]:
@@ -256,6 +308,17 @@ def train_epoch(
 
     `state` is donated: its buffers are gone after the call. With a `mesh` of one axis, its devices
     take an equal share of every batch each.
+
+    Args:
+      state: where the run stands; donated.
+      dataset: [n] examples.
+      order_key: draws the permutation, by the number of the epoch.
+      step_key: the run's, for augmentation, dropout and noise.
+      context: passed on to the objective.
+      objective: what each step descends.
+      recipe: how.
+      batch_size: examples of a step.
+      mesh: of the devices that share each batch; None for one.
     """
     epoch = partial(_epoch, objective, recipe, batch_size, mesh)
     return epoch(state, dataset, order_key, step_key, context)
@@ -283,6 +346,18 @@ def train_epochs(
 
     The same as `epochs` calls of `train_epoch`, without the way to the host between them. `state`
     is donated.
+
+    Args:
+      state: where the run stands; donated.
+      dataset: [n] examples.
+      order_key: draws the permutations, by the number of the epoch.
+      step_key: the run's, for augmentation, dropout and noise.
+      context: passed on to the objective.
+      objective: what each step descends.
+      recipe: how.
+      batch_size: examples of a step.
+      epochs: how many.
+      mesh: of the devices that share each batch; None for one.
     """
     epoch = partial(_epoch, objective, recipe, batch_size, mesh)
 
@@ -345,6 +420,16 @@ def train_segment(
 
     What writes a trajectory and what replays it call this one function, so that the same program
     computes both. `state` is kept: it is being written while the next segment runs.
+
+    Args:
+      state: where the run stands; kept.
+      dataset: [n] examples.
+      batches: the indices of each step's examples.
+      step_key: the run's, for augmentation, dropout and noise.
+      context: passed on to the objective.
+      objective: what each step descends.
+      recipe: how.
+      steps_per_epoch: turns the recipe's epochs into steps.
     """
     return run_steps(objective, recipe, steps_per_epoch, state, dataset, batches, step_key, context)
 
@@ -353,7 +438,14 @@ def train_segment(
 def all_batches(
     order_key: Key[Array, ""], *, epochs: int, n: int, batch_size: int
 ) -> Int[Array, "steps batch"]:
-    """Returns the batches of every epoch of a run, one after another."""
+    """Returns the batches of every epoch of a run, one after another.
+
+    Args:
+      order_key: of the run.
+      epochs: how many.
+      n: examples.
+      batch_size: examples of a step.
+    """
     batches = jax.lax.map(
         lambda epoch: epoch_batches(order_key, epoch, n, batch_size), jnp.arange(epochs)
     )

@@ -60,6 +60,10 @@ def create(name: str, **hyperparameters: Any) -> Unlearner:
     Raises:
       ValueError: an unknown name, or a hyperparameter outside its range.
       TypeError: a hyperparameter that the method does not have.
+
+    Example:
+      unlearn = unlearning.create("scrub", epochs=5, temperature=2.0)
+      forgotten, info = unlearn(key, model, variables, task)
     """
     check_known("unlearner", name, UNLEARNERS)
     return UNLEARNERS[name](**hyperparameters)

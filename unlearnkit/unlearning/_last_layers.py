@@ -27,7 +27,7 @@ from unlearnkit.unlearning._sgd import SgdSettings
 from unlearnkit.validation import check_at_least
 
 DEFAULT_K = 3
-"""Layers that move where a method is not told how many: 002, A.2.4."""
+"""Layers that move where a method is not told how many: Pawelczyk et al. 2024, A.2.4."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,11 +28,15 @@ class BoundaryExpand(SgdSettings):
     Attributes:
       epochs: passes over the forget set; each uses every example, see `SgdSettings` for the rest.
 
-    Source: Chen et al. 2023; defaults of 001, Table 5 (learning rate 1e-5, 10 epochs) and section
-    6.1 (momentum 0.9, weight decay 5e-4), at which the network barely moves. u and b are drawn as
-    the model draws a logit of its last layer. Some public code keeps the shadow class, so that a
-    forgotten example is "predicted" as none. 001, A.2.3 has the descriptions of Boundary Shrink and
-    Boundary Expand exchanged.
+    Example:
+      unlearn = unlearning.BoundaryExpand(epochs=5, learning_rate=1e-3)
+      forgotten, info = unlearn(key, model, variables, task)
+
+    Source: Chen et al. 2023; defaults of Di et al. 2024, Table 5 (learning rate 1e-5, 10 epochs)
+    and §6.1 (momentum 0.9, weight decay 5e-4), at which the network barely moves. u and b are drawn
+    as the model draws a logit of its last layer. Some public code keeps the shadow class, so that a
+    forgotten example is "predicted" as none. Di et al. 2024, A.2.3 has the descriptions of Boundary
+    Shrink and Boundary Expand exchanged.
     """
 
     learning_rate: float = 1e-5

@@ -34,11 +34,15 @@ class BoundaryShrink(SgdSettings):
       step: length of the gradient step in every pixel, in pixel units [0, 1].
       box: the range of pixels that x' is clipped to; None for inputs that are no pixels.
 
-    Source: Chen et al. 2023 (step 0.1); defaults of 001, Table 5 (learning rate 1e-5, 10 epochs)
-    and section 6.1 (momentum 0.9, weight decay 5e-4), at which the network barely moves. The public
-    code takes the class predicted at x', which is y where the step does not cross the boundary, and
-    would there train what is to be forgotten. 001, A.2.3 has the descriptions of Boundary Shrink
-    and Boundary Expand exchanged.
+    Example:
+      unlearn = unlearning.BoundaryShrink(epochs=5, step=0.1)
+      forgotten, info = unlearn(key, model, variables, task)
+
+    Source: Chen et al. 2023 (step 0.1); defaults of Di et al. 2024, Table 5 (learning rate 1e-5, 10
+    epochs) and §6.1 (momentum 0.9, weight decay 5e-4), at which the network barely moves. The
+    public code takes the class predicted at x', which is y where the step does not cross the
+    boundary, and would there train what is to be forgotten. Di et al. 2024, A.2.3 has the
+    descriptions of Boundary Shrink and Boundary Expand exchanged.
     """
 
     learning_rate: float = 1e-5
@@ -132,6 +136,15 @@ def fgsm(
     CE = softplus(-m) rises as the margin m = f_y - logsumexp_{c≠y} f_c falls, so that the sign is
     that of -∇m, which stays exact where float32 rounds softmax to 0 and 1. It is the same in pixels
     as in normalised units, as the standard deviations are positive.
+
+    Args:
+      model: the network, asked in evaluation mode.
+      variables: its weights and state.
+      x: [n, ...] normalised inputs.
+      y: [n] labels whose loss is to rise.
+      normalisation: how the inputs were made from pixels.
+      step: in pixel units, of [0, 1].
+      box: range to which pixels are clipped; None for none.
 
     Source: Goodfellow et al. 2015, fast gradient sign method.
     """

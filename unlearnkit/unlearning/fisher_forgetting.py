@@ -42,9 +42,13 @@ class FisherForgetting:
       chunk: examples at a time; chunk c p numbers are held.
       class_branch: whether a class that is forgotten as a whole is treated apart.
 
-    Source: Golatkar et al. 2020a, as 004, section 5.3 runs it (α = 1e-6; 1e-9 after NTK scrubbing).
-    The class branch is that of the public code: mean 0, variance 1e-4 before the last layer's
-    factor of 10. It asks for it by the request; here the labels of the retain set decide.
+    Example:
+      unlearn = unlearning.FisherForgetting(alpha=1e-6)
+      forgotten, info = unlearn(key, model, variables, task)
+
+    Source: Golatkar et al. 2020a, run as in Golatkar et al. 2020b, §5.3 (α = 1e-6; 1e-9 after NTK
+    scrubbing). The class branch is that of the public code: mean 0, variance 1e-4 before the last
+    layer's factor of 10. It asks for it by the request; here the labels of the retain set decide.
     """
 
     alpha: float = 1e-6
@@ -110,9 +114,18 @@ def add_fisher_noise(
     chunk: int = 16,
     forgotten: tuple[int, ...] = (),
 ) -> Params:
-    """Returns weights drawn from N(w, diag(fisher_noise_variance)); see there for the arguments.
+    """Returns weights drawn from N(w, diag(fisher_noise_variance)).
 
     The last layer's w of the `forgotten` classes are taken for 0.
+
+    Args:
+      key: draws the noise.
+      model: the network; its last layer is `model.layers[-1]`.
+      variables: w, and the state.
+      x: [n, ...] the retained inputs; no labels are needed.
+      alpha: α >= 0.
+      chunk: examples at a time.
+      forgotten: classes of which nothing is to be left.
     """
     variance = fisher_noise_variance(
         model, variables, x, alpha=alpha, chunk=chunk, forgotten=forgotten
@@ -192,7 +205,13 @@ def _variance(
 
 @jax.jit
 def gaussian_around(key: Key[Array, ""], mean: Params, variance: Params) -> Params:
-    """Returns one draw of N(mean, diag(variance))."""
+    """Returns one draw of N(mean, diag(variance)).
+
+    Args:
+      key: draws the noise.
+      mean: of every weight.
+      variance: of every weight, like `mean`.
+    """
     noise = optax.tree.random_like(key, mean)
     return jax.tree.map(lambda w, v, z: w + jnp.sqrt(v) * z, mean, variance, noise)
 

@@ -22,8 +22,12 @@ class GradientAscent(SgdSettings):
     Attributes:
       epochs: passes over the forget set; each uses every example, see `SgdSettings` for the rest.
 
-    Source: Graves et al. 2021; defaults of 001, Table 5 (learning rate 1e-3, 5 epochs). 002, A.2.3
-    uses learning rates of 5e-6 … 1e-5.
+    Example:
+      unlearn = unlearning.GradientAscent(epochs=3, learning_rate=1e-4)
+      forgotten, info = unlearn(key, model, variables, task)
+
+    Source: Graves et al. 2021; defaults of Di et al. 2024, Table 5 (learning rate 1e-3, 5 epochs).
+    Pawelczyk et al. 2024, A.2.3 uses learning rates of 5e-6 … 1e-5.
     """
 
     epochs: int = 5

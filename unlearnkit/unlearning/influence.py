@@ -53,8 +53,12 @@ class Influence(CurvatureSettings):
       samples: retained examples that `woodfisher` runs over, and its constant.
       loss, curvature, weight_decay, damping, tol, max_steps, chunk: see `CurvatureSettings`.
 
-    Source: Koh & Liang 2017; Izzo et al. 2021; the gradients' weights of Jia et al. 2023. 001,
-    Table 5 uses α = 10 with their WoodFisher.
+    Example:
+      unlearn = unlearning.Influence(damping=1e-2, max_steps=100)
+      forgotten, info = unlearn(key, model, variables, task)
+
+    Source: Koh & Liang 2017; Izzo et al. 2021; the gradients' weights of Jia et al. 2023. Di et al.
+    2024, Table 5 uses α = 10 with their WoodFisher.
     """
 
     alpha: float = 1.0

@@ -27,8 +27,12 @@ class L1Sparse(SgdSettings):
       epochs: passes over the retain set.
       gamma: γ, the penalty's weight in the first epoch.
 
-    Source: Jia et al. 2023; defaults of 001, Table 5 (learning rate 0.01, 10 epochs, γ = 5e-4) and
-    section 6.1 (momentum 0.9, weight decay 5e-4).
+    Example:
+      unlearn = unlearning.L1Sparse(epochs=5, gamma=5e-4)
+      forgotten, info = unlearn(key, model, variables, task)
+
+    Source: Jia et al. 2023; defaults of Di et al. 2024, Table 5 (learning rate 0.01, 10 epochs, γ =
+    5e-4) and §6.1 (momentum 0.9, weight decay 5e-4).
     """
 
     learning_rate: float = 1e-2

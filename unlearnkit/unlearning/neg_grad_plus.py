@@ -46,9 +46,13 @@ class NegGradPlus(TwoSetSettings):
       epochs: passes over the retain set.
       beta: β in (0, 1], the weight of the retain set's loss.
 
-    Source: Kurmanji et al. 2023; defaults of 002, A.2.7 (β = 0.999, the rest as GD in A.2.1). The
-    reference code has β = 0.95 for 10 epochs on small problems, 0.9999 for 5 against membership
-    inference, both with learning rate 0.01 and no momentum.
+    Example:
+      unlearn = unlearning.NegGradPlus(epochs=5, beta=0.95)
+      forgotten, info = unlearn(key, model, variables, task)
+
+    Source: Kurmanji et al. 2023; defaults of Pawelczyk et al. 2024, A.2.7 (β = 0.999, the rest as
+    GD in A.2.1). The reference code has β = 0.95 for 10 epochs on small problems, 0.9999 for 5
+    against membership inference, both with learning rate 0.01 and no momentum.
     """
 
     beta: float = 0.999

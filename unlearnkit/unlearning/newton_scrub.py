@@ -37,8 +37,12 @@ class NewtonScrub(CurvatureSettings):
     Attributes:
       loss, curvature, weight_decay, damping, tol, max_steps, chunk: see `CurvatureSettings`.
 
-    Source: 004, equation (12); Golatkar et al. 2020a; Guo et al. 2020. The damping is ours: in an
-    over-parametrised network H has a null space.
+    Example:
+      unlearn = unlearning.NewtonScrub(damping=1e-2, max_steps=100)
+      forgotten, info = unlearn(key, model, variables, task)
+
+    Source: Golatkar et al. 2020b, equation (12); Golatkar et al. 2020a; Guo et al. 2020. The
+    damping is ours: in an over-parametrised network H has a null space.
     """
 
     def __call__(

@@ -17,7 +17,12 @@ class NoisyDescent(FineTune):
     Attributes:
       noise_std: standard deviation of ξ, in units of the mean-loss gradient.
 
-    Source: Chien et al. 2024, Langevin unlearning; hyperparameters of 002, A.2.2 (σ² = 1e-6).
+    Example:
+      unlearn = unlearning.NoisyDescent(epochs=5, noise_std=1e-3)
+      forgotten, info = unlearn(key, model, variables, task)
+
+    Source: Chien et al. 2024, Langevin unlearning; hyperparameters of Pawelczyk et al. 2024, A.2.2
+    (σ² = 1e-6).
     """
 
     noise_std: float = 1e-3

@@ -40,8 +40,12 @@ class RandomLabel(TwoSetSettings):
     Attributes:
       epochs: pairs of passes.
 
-    Source: Hayase et al. 2020 (random labels), run as in Fan et al. 2024; defaults of 001,
-    Table 5 (learning rate 0.01, 10 epochs) and section 6.1 (momentum 0.9, weight decay 5e-4). The
+    Example:
+      unlearn = unlearning.RandomLabel(epochs=5, learning_rate=0.01)
+      forgotten, info = unlearn(key, model, variables, task)
+
+    Source: Hayase et al. 2020 (random labels), run as in Fan et al. 2024; defaults of Di et al.
+    2024, Table 5 (learning rate 0.01, 10 epochs) and §6.1 (momentum 0.9, weight decay 5e-4). The
     reference code uses batches of 256.
     """
 
@@ -154,5 +158,11 @@ class _RelabelledEpoch:
 
 
 def random_labels(key: Key[Array, ""], n: int, n_classes: int) -> Int[Array, " n"]:
-    """Returns n labels drawn uniformly from all classes, the true one among them."""
+    """Returns n labels drawn uniformly from all classes, the true one among them.
+
+    Args:
+      key: draws them.
+      n: how many.
+      n_classes: drawn from 0 … n_classes - 1.
+    """
     return jax.random.randint(key, (n,), 0, n_classes)

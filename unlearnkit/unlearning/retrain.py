@@ -22,7 +22,12 @@ class Retrain:
         batches of 128 or of the whole retain set where that is smaller (`info.adapted` says so); a
         study that trains the original itself then gives its recipe.
 
-    Source: the exact unlearning that 001, 002 and 004 compare every method with.
+    Example:
+      unlearn = unlearning.Retrain(training.Recipe(epochs=30, learning_rate=0.1))
+      forgotten, info = unlearn(key, model, variables, task)
+
+    Source: the exact unlearning that Di et al. 2024, Pawelczyk et al. 2024 and Golatkar et al.
+    2020b compare every method with.
     """
 
     recipe: Recipe | None = None

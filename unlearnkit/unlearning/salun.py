@@ -44,6 +44,10 @@ class SalUn(RandomLabel):
       epochs: pairs of passes.
       fraction: share of all d parameters together that may move, in (0, 1].
 
+    Example:
+      unlearn = unlearning.SalUn(epochs=5, fraction=0.5)
+      forgotten, info = unlearn(key, model, variables, task)
+
     Source: Fan et al. 2024, SalUn (fraction 0.5); the rest as `RandomLabel`. Ties at the threshold
     go to the parameter that comes first, so that the share is exact.
     """

@@ -73,11 +73,16 @@ class Scrub(TwoSetSettings):
     The forget batch decides how many ascent steps a pass has. The default is that of the retain
     set, `batch_size`; `SCRUB_REFERENCES` has the reference's own settings, batches included.
 
-    Source: Kurmanji et al. 2023; defaults of 001, Table 5 (learning rate 5e-4, 10 epochs, T = 4,
-    milestones 3, 5, 9) and section 6.1 (momentum 0.9, weight decay 5e-4). 001 does not name α and
-    γ: 0.001 and 0.99 are those of the large-scale reference (T = 4, `max_epochs` 2 of 3). Its
-    β = 0.1 has no counterpart there but the factor of the learning rate. 002, A.2.6 has γ = 0.99,
-    α = 0.999, β = 0.001. The reference's other settings are in `SCRUB_REFERENCES`.
+    Example:
+      unlearn = unlearning.Scrub(epochs=10, max_epochs=3, temperature=4.0)
+      forgotten, info = unlearn(key, model, variables, task)
+
+    Source: Kurmanji et al. 2023; defaults of Di et al. 2024, Table 5 (learning rate 5e-4, 10
+    epochs, T = 4, milestones 3, 5, 9) and §6.1 (momentum 0.9, weight decay 5e-4). Di et al. 2024 do
+    not name α and γ: 0.001 and 0.99 are those of the large-scale reference (T = 4, `max_epochs` 2
+    of 3). Its β = 0.1 has no counterpart there but the factor of the learning rate. Pawelczyk et
+    al. 2024, A.2.6 has γ = 0.99, α = 0.999, β = 0.001. The reference's other settings are in
+    `SCRUB_REFERENCES`.
     """
 
     learning_rate: float = 5e-4
@@ -279,6 +284,11 @@ def distillation_loss(
     teacher: Float[Array, "n c"], student: Float[Array, "n c"], temperature: float
 ) -> Float[Array, ""]:
     """Returns the mean of T² KL(softmax(teacher / T) ‖ softmax(student / T)), in nats.
+
+    Args:
+      teacher: [n, c] logits.
+      student: [n, c] logits.
+      temperature: T > 0.
 
     Source: Hinton et al. 2015; T² keeps the gradient's size independent of T.
     """

@@ -34,7 +34,13 @@ class InputWarning(UserWarning):
 
 
 def check_at_least(settings: Any, least: float, *names: str) -> None:
-    """Raises ValueError if a named attribute of `settings` is below `least`, or NaN."""
+    """Raises ValueError if a named attribute of `settings` is below `least`, or NaN.
+
+    Args:
+      settings: the object whose attributes are checked.
+      least: the bound, which they may reach.
+      names: of the attributes.
+    """
     for name in names:
         value = getattr(settings, name)
         if not value >= least:
@@ -42,7 +48,13 @@ def check_at_least(settings: Any, least: float, *names: str) -> None:
 
 
 def check_above(settings: Any, bound: float, *names: str) -> None:
-    """Raises ValueError if a named attribute of `settings` is not above `bound`."""
+    """Raises ValueError if a named attribute of `settings` is not above `bound`.
+
+    Args:
+      settings: the object whose attributes are checked.
+      bound: which they must exceed.
+      names: of the attributes.
+    """
     for name in names:
         value = getattr(settings, name)
         if not value > bound:
@@ -50,13 +62,25 @@ def check_above(settings: Any, bound: float, *names: str) -> None:
 
 
 def check_known(kind: str, value: Any, known: Collection[str]) -> None:
-    """Raises ValueError if `value` is none of the known ones."""
+    """Raises ValueError if `value` is none of the known ones.
+
+    Args:
+      kind: what the value names, for the message.
+      value: to be checked.
+      known: the names that there are.
+    """
     if value not in known:
         raise ValueError(f"unknown {kind} {value!r}; known: {', '.join(known)}")
 
 
 def check_choice(name: str, value: Any, alternatives: Any) -> None:
-    """Raises ValueError if `value` is none of the `alternatives`, a `Literal`."""
+    """Raises ValueError if `value` is none of the `alternatives`, a `Literal`.
+
+    Args:
+      name: of the argument, for the message.
+      value: to be checked.
+      alternatives: the `Literal` of its names.
+    """
     known = get_args(alternatives)
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")

@@ -83,12 +83,12 @@ JOBS: tuple[Job, ...] = (
         "papers:sg_unlearn",
         240,
         gigabytes=30.0,
-        about="001: ResNet-18, three seeds, all methods, random forgetting",
+        about="Di et al. 2024: ResNet-18, three seeds, all methods, random forgetting",
     ),
     Job(
         "tgda",
         "tgda",
-        "003: whole games against NN and CNN on MNIST, three seeds in lanes",
+        "Lu et al. 2022: whole games against NN and CNN on MNIST, three seeds in lanes",
         f"{_HERE}.papers:tgda",
         150,
         data=("mnist",),
@@ -98,7 +98,7 @@ JOBS: tuple[Job, ...] = (
         "tgda",
         "papers:tgda_colour",
         150,
-        about="003: the whole game against the CNN on CIFAR-10, likewise",
+        about="Lu et al. 2022: the whole game against the CNN on CIFAR-10, likewise",
     ),
     *(
         _job(
@@ -107,7 +107,8 @@ JOBS: tuple[Job, ...] = (
             f"papers:{name}",
             seconds,
             gigabytes=30.0,
-            about=f"002: ResNet-18, {name} poisons, Retrain and seven methods, two seeds",
+            about=f"Pawelczyk et al. 2024: ResNet-18, {name} poisons, Retrain and seven methods, "
+            "two seeds",
         )
         for name, seconds in (("gaussian", 120), ("targeted", 170), ("indiscriminate", 170))
     ),
@@ -117,7 +118,7 @@ JOBS: tuple[Job, ...] = (
         "ntk_scrub:run",
         240,
         gigabytes=22.0,
-        about="004: the NTK scrub of all 50,000 images and ten outputs",
+        about="Golatkar et al. 2020b: the NTK scrub of all 50,000 images and ten outputs",
     ),
 )
 """A job fits a run where its estimate does; the whole list is for several."""

@@ -1,4 +1,4 @@
-"""Paper 004: the NTK scrub of all of CIFAR-10, every image and every output."""
+"""Golatkar et al. 2020b: the NTK scrub of all of CIFAR-10, every image and every output."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CASES: tuple[tuple[str, Precision], ...] = (
     ("allcnn_small", "highest"),
     ("allcnn", "tensorfloat32"),
 )
-"""A small network in float32, and 004's own, which has 16 times the arithmetic, in TF32."""
+"""A small network in float32; that of Golatkar et al. 2020b, 16 times the arithmetic, in TF32."""
 
 
 def run(context: Context) -> Iterator[Row]:

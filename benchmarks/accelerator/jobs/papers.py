@@ -29,7 +29,7 @@ AT_ONCE = 6
 
 
 def sg_unlearn(context: Context) -> Iterator[Row]:
-    """Paper 001, Table 1: random forgetting on ResNet-18 by every method, each seed's rows."""
+    """Di et al. 2024, Table 1: random forgetting on ResNet-18 by every method, each seed's rows."""
     context.check_memory()
     data, setting = context.data("cifar10"), sg_setting(context)
     records = compare(
@@ -48,7 +48,7 @@ def sg_unlearn(context: Context) -> Iterator[Row]:
     )
     for record in records:
         yield _row(
-            f"001: {record.method}",
+            f"Di et al. 2024: {record.method}",
             f"{_name(context)}, {100 * setting.forget:g} % forgotten, seed {record.seed}",
             record.cost,
             record.metrics,
@@ -129,21 +129,21 @@ def _row(kernel: str, size: str, cost: Cost, metrics: Mapping[str, Any], lost: s
     )
 
 
-# 002: poisons and what is left of them ----------------------------------------------------------
+# Pawelczyk et al. 2024: poisons and what is left of them ------------------------------------------
 
 
 def gaussian(context: Context) -> Iterator[Row]:
-    """Paper 002: Gaussian poisons."""
+    """Pawelczyk et al. 2024: Gaussian poisons."""
     yield from poison_rows(context, "gaussian")
 
 
 def targeted(context: Context) -> Iterator[Row]:
-    """Paper 002: poisons for a target, by gradient matching."""
+    """Pawelczyk et al. 2024: poisons for a target, by gradient matching."""
     yield from poison_rows(context, "targeted")
 
 
 def indiscriminate(context: Context) -> Iterator[Row]:
-    """Paper 002: poisons against all, by gradient canceling."""
+    """Pawelczyk et al. 2024: poisons against all, by gradient canceling."""
     yield from poison_rows(context, "indiscriminate")
 
 
@@ -168,7 +168,7 @@ def poison_rows(context: Context, poison: poison_setting.Poison) -> Iterator[Row
         )
         for record in records:
             yield _row(
-                f"002, {poison}: {record.method}",
+                f"Pawelczyk et al. 2024, {poison}: {record.method}",
                 f"{_name(context)}, {record.attack} poisoned, seed {record.seed}",
                 record.cost,
                 record.metrics,
@@ -196,11 +196,11 @@ def poison_settings(context: Context) -> poison_setting.Setting:
     )
 
 
-# 003: games ---------------------------------------------------------------------------------------
+# Lu et al. 2022: games ----------------------------------------------------------------------------
 
 
 def tgda(context: Context) -> Iterator[Row]:
-    """Paper 003: TGDA's whole games against NN and the CNN, all seeds in lanes."""
+    """Lu et al. 2022: TGDA's whole games against NN and the CNN, all seeds in lanes."""
     context.check_memory()
     data = context.data("mnist", normalisation="unit")
     for name in context.pick(("mnist-nn", "mnist-cnn"), ("mnist-nn",)):
@@ -209,7 +209,7 @@ def tgda(context: Context) -> Iterator[Row]:
 
 
 def tgda_colour(context: Context) -> Iterator[Row]:
-    """Paper 003: TGDA's whole game against the CNN on CIFAR-10, all seeds in lanes."""
+    """Lu et al. 2022: TGDA's whole game against the CNN on CIFAR-10, all seeds in lanes."""
     context.check_memory()
     data = context.data("cifar10", normalisation="unit")
     yield from game_rows(context, "cifar10-cnn", data)
@@ -245,7 +245,7 @@ def game_rows(context: Context, name: str, data: Split) -> Iterator[Row]:
         )
         metrics = {"accuracy": after, "accuracy_clean": before, "drop": before - after}
         row = _row(
-            f"003: TGDA on {target.model}",
+            f"Lu et al. 2022: TGDA on {target.model}",
             f"{name}, {data.train.size:,} images, ε {attack.budget.epsilon:g}, seed {seed}",
             made.info.cost,
             metrics,

@@ -31,12 +31,12 @@ from unlearnkit.training import (
 )
 
 EPOCHS = 160
-"""Of the training that paper 001 compares with."""
+"""Of the training that Di et al. 2024 compare with."""
 MEASURED = 5
 
 
 def resnet18(context: Context) -> Iterator[Row]:
-    """One epoch five times, at paper 001's batch and at a larger one."""
+    """One epoch five times, at the batch of Di et al. 2024 and at a larger one."""
     train = context.data("cifar10").train
     peak, source = bfloat16_peak(context)
     for batch_size in context.pick((128, 512), (32,)):

@@ -85,7 +85,11 @@ class TotalGradientAttack:
       tol: wanted relative residual of a solve.
       max_solve_steps: the most steps of a solve.
 
-    Source: paper 003, Algorithm 1, sections 4.2 and 5.1, equations (15) to (17), (41), (42) and
+    Example:
+      attack = poisoning.TotalGradientAttack(budget=poisoning.Budget(0.03), epochs=50)
+      poisoned = attack(key, model, variables, task)
+
+    Source: Lu et al. 2022, Algorithm 1, §4.2 and §5.1, equations (15) to (17), (41), (42) and
     appendix C. We solve by MINRES where the paper's code has CG on the squared Hessian, keep the
     held-out part out of the defender's batches where that code trains on it, give labels one-hot,
     and pretrain the generator by Adam where the paper says gradient descent. The paper does not
@@ -165,7 +169,14 @@ class TotalGradientAttack:
     def begin(
         self, key: Key[Array, ""], model: Model, variables: Variables, clean: Dataset
     ) -> Start:
-        """Returns what the first round needs, the generator pretrained."""
+        """Returns what the first round needs, the generator pretrained.
+
+        Args:
+          key: drives the split, the generator's initialisation, its pretraining and the game.
+          model: the defender's network.
+          variables: its weights, trained on the clean data.
+          clean: n examples.
+        """
         split_key, init_key, pretrain_key, game_key = jax.random.split(key, 4)
         setup = self._set_up(split_key, clean, model, variables)
         game = self._game(model, clean.size)
@@ -182,7 +193,15 @@ class TotalGradientAttack:
         history: dict[str, list[float]],
         watch: Stopwatch,
     ) -> Poisoned:
-        """Returns the poisoned training set after the last round."""
+        """Returns the poisoned training set after the last round.
+
+        Args:
+          start: what `begin` returned.
+          clean: the training set that it was given.
+          x: [m, ...] the poisons.
+          history: of each epoch, by name.
+          watch: that timed the game.
+        """
         _warn_unsolved(history)
         setup = start.setup
         dataset, is_poison = place(clean, x, clean.y[setup.base], setup.base, self.placement)

@@ -106,7 +106,13 @@ class Game:
     max_solve_steps: int
 
     def defender_loss(self, theta: Params, w: Params, data: GameData) -> Float[Array, ""]:
-        """Returns f, the training loss on clean and poisoned examples in their true proportion."""
+        """Returns f, the training loss on clean and poisoned examples in their true proportion.
+
+        Args:
+          theta: θ, the generator's weights.
+          w: the defender's weights.
+          data: the data of this round.
+        """
         poisons = self.generate(theta, data)
         loss = self.poison_weight * self._cross_entropy(w, poisons, data.labels, data)
         if self.clean_weight == 0:
@@ -114,7 +120,13 @@ class Game:
         return loss + self.clean_weight * self._cross_entropy(w, *data.clean[:2], data)
 
     def attacker_loss(self, theta: Params, w: Params, data: GameData) -> Float[Array, ""]:
-        """Returns ℓ, which the attacker ascends."""
+        """Returns ℓ, which the attacker ascends.
+
+        Args:
+          theta: θ, the generator's weights.
+          w: the defender's weights.
+          data: the data of this round.
+        """
         if self.zero_sum:
             return self.defender_loss(theta, w, data)
         return self._cross_entropy(w, *data.held_out[:2], data)
@@ -143,7 +155,13 @@ class Game:
         return self._solver(outer, inner, self.defender_rate)
 
     def anticipated(self, theta: Params, w: Params, data: GameData) -> Float[Array, ""]:
-        """Returns ℓ(w - β ∇_w f(θ, w)), or f where zero-sum."""
+        """Returns ℓ(w - β ∇_w f(θ, w)), or f where zero-sum.
+
+        Args:
+          theta: θ, the generator's weights.
+          w: the defender's weights.
+          data: the data of this round.
+        """
         if self.zero_sum:
             return self.defender_loss(theta, w, data)
         return self.attacker_loss(theta, self._descended(theta, w, data), data)
@@ -187,7 +205,13 @@ class Game:
     def play_round(
         self, theta: Params, w: Params, data: GameData
     ) -> tuple[Params, Params, dict[str, Array]]:
-        """Returns both players after a round: first the leader's steps, then the follower's."""
+        """Returns both players after a round: first the leader's steps, then the follower's.
+
+        Args:
+          theta: θ, the generator's weights before the round.
+          w: the defender's weights before the round.
+          data: the data of this round.
+        """
         solver, attacks = self.step_of_leader(), self.leads == "attacker"
         leader, follower = (theta, w) if attacks else (w, theta)
         n_leader, n_follower = self.attacker_steps, self.defender_steps
@@ -233,6 +257,12 @@ def draw_indices(
 
     There are as many rounds as whole batches of both parts of the clean data; poisons begin anew
     where they run out.
+
+    Args:
+      keys: for the order of clean, held-out and poisoned examples.
+      epoch: its number, from 0.
+      data: whose data are dealt.
+      sizes: batch sizes of the three.
     """
     held = (data.clean.size, data.held_out.size, data.labels.shape[0])
     parts = [epoch_batches(k, epoch, n, size) for k, n, size in zip(keys, held, sizes, strict=True)]
@@ -252,7 +282,17 @@ def play_epoch(
     game: Game,
     sizes: tuple[int, int, int],
 ) -> tuple[Params, Params, dict[str, Array]]:
-    """Returns both players after one compiled epoch of rounds, and its history, averaged."""
+    """Returns both players after one compiled epoch of rounds, and its history, averaged.
+
+    Args:
+      theta: the generator's weights.
+      w: the defender's weights.
+      data: all of the data.
+      keys: for the order of examples.
+      epoch: its number, from 0.
+      game: the rules.
+      sizes: batch sizes of clean, held-out and poisoned examples.
+    """
 
     def body(
         players: tuple[Params, Params], rows: BatchIndices
@@ -279,5 +319,13 @@ def generate(
     *,
     generator: Generator,
 ) -> Float[Array, "m ..."]:
-    """Returns poisons, within their bounds."""
+    """Returns poisons, within their bounds.
+
+    Args:
+      theta: the generator's weights.
+      region: [m] where the poisons may lie, with the images they are made of.
+      labels: [m] of the poisons.
+      box: range of a value.
+      generator: the network that makes them.
+    """
     return region.project(generator(theta, region.base, labels, box))

@@ -1,4 +1,4 @@
-"""The leader of paper 003: a network that turns an image and its label into a poison."""
+"""The leader of Lu et al. 2022: a network that turns an image and its label into a poison."""
 
 from __future__ import annotations
 
@@ -48,7 +48,14 @@ class Generator:
     def __call__(
         self, params: Params, x: Float[Array, "n ..."], y: Int[Array, " n"], box: Box
     ) -> Float[Array, "n ..."]:
-        """Returns poisons in the shape of `x`."""
+        """Returns poisons in the shape of `x`.
+
+        Args:
+          params: θ.
+          x: [n, ...] images, in units of the network's input.
+          y: [n] their labels.
+          box: range of a value; not read where `in_box` is False.
+        """
         label = jax.nn.one_hot(y, self.n_classes, dtype=x.dtype)
         inputs = jnp.concatenate([x.reshape(x.shape[0], -1), label], axis=1)
         raw = self.network.apply(Variables(params), inputs).reshape(x.shape)
@@ -77,7 +84,7 @@ def make_generator(
     Raises:
       ValueError: `autoencoder` for what is no image with sides divisible by 8.
 
-    Source: paper 003, section 5.1; layer sizes of its public code, which gives the label as the raw
+    Source: Lu et al. 2022, §5.1; layer sizes of its public code, which gives the label as the raw
     integer: one-hot is the form that does not order the classes.
     """
     d = math.prod(input_shape)

@@ -40,11 +40,15 @@ class NtkScrub(NtkSettings):
       loss, implementation, weight_decay, tol, max_steps, newton_steps, rank, chunk, jacobian_chunk,
         precision: see `NtkSettings`. λ and the loss are those of the fine-tuning.
 
-    Source: 004, Proposition 2 and equations (10), (11). The printed (10) has two signs wrong, as
-    h(w) = w + P J_fᵀ M V with V = (Y_f - f₀) + Θ_rfᵀ Θ_rr⁻¹ (Y_r - f₀): the correct ones are
-    h(w) = w - P J_fᵀ M V with V = (Y_f - f₀) - Θ_rfᵀ Θ_rr⁻¹ (Y_r - f₀). Its public code linearises
-    at the trained weights, takes these for c (pass them as `initial`), and the errors of the
-    softmax for those of the L2 loss, which is one Newton step with an identity for B.
+    Example:
+      unlearn = unlearning.NtkScrub(weight_decay=0.1, tol=1e-3)
+      forgotten, info = unlearn(key, model, variables, task)
+
+    Source: Golatkar et al. 2020b, Proposition 2 and equations (10), (11). The printed (10) has two
+    signs wrong, as h(w) = w + P J_fᵀ M V with V = (Y_f - f₀) + Θ_rfᵀ Θ_rr⁻¹ (Y_r - f₀): the correct
+    ones are h(w) = w - P J_fᵀ M V with V = (Y_f - f₀) - Θ_rfᵀ Θ_rr⁻¹ (Y_r - f₀). Its public code
+    linearises at the trained weights, takes these for c (pass them as `initial`), and the errors of
+    the softmax for those of the L2 loss, which is one Newton step with an identity for B.
     """
 
     linearise_at: PointName = "trained"

@@ -8,7 +8,8 @@ centre c of the decay, and ρ = N λ, ρ_r = N_r λ the ridges that a mean loss 
     w_Dr - w_D = -Jᵀ a,  a = v - [u; 0],  (Θ + ρ) a = [-(ρ - ρ_r) u; V],  V = r_f - Θ_rfᵀ u
 
 The last line gives the shift without the cancellation of the two before it. Eliminating the retain
-set from it is equation (10) of 004, corrected, with a ridge of its own for each of the two runs.
+set from it is equation (10) of Golatkar et al. 2020b, corrected, with a ridge of its own for each
+of the two runs.
 """
 
 from __future__ import annotations
@@ -198,8 +199,8 @@ def trapezium_scale(shift: Params, error: Params) -> Float[Array, ""]:
       shift: δ.
       error: e, from the predicted retrained weights to the trained ones.
 
-    Source: 004, section 4 (the supplementary's trick), in the form of its public code: its two
-    cases, ‖δ‖ + 2 sin(arccos c - π/2)‖e‖ for c < 0 and ‖δ‖ + 2 c ‖e‖ else, are this one.
+    Source: Golatkar et al. 2020b, §4 (the supplementary's trick), in the form of its public code:
+    its two cases, ‖δ‖ + 2 sin(arccos c - π/2)‖e‖ for c < 0 and ‖δ‖ + 2 c ‖e‖ else, are this one.
     """
     ratio = 2 * jnp.abs(kernels.rayleigh_quotient(shift, error))
     return 1 + jnp.where(kernels.tree_norm(shift) == 0, 0, ratio)

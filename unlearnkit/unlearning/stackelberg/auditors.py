@@ -50,11 +50,24 @@ class Auditor(Protocol):
         features: Float[Array, "n d"],
         labels: Float[Array, " n"],
         weight: Float[Array, " n"],
-    ) -> tuple[Any, Fit]: ...
+    ) -> tuple[Any, Fit]:
+        """Returns the fitted classifier, and how its training ended.
 
-    def decision(self, fitted: Any, features: Float[Array, "n d"]) -> Float[Array, " n"]: ...
+        Args:
+          key: of its initialisation, where it has one.
+          features: [n, d] what is seen of each example.
+          labels: [n] 1 for members, -1 for others.
+          weight: [n] of each example's loss; 0 leaves it out.
+        """
+        ...
 
-    def loss(self, margins: Float[Array, " n"]) -> Float[Array, " n"]: ...
+    def decision(self, fitted: Any, features: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """Returns a number an example, above 0 for members."""
+        ...
+
+    def loss(self, margins: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Returns l of the margins, label times decision."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +80,8 @@ class LinearAuditor:
       surrogate: l: `hinge`, `squared_hinge` or `logistic`.
       C: weight of the losses against the regularisation.
 
-    Source: 001, sections 4.1 and 6.1, A.4 (the linear SVM); the prediction-confidence attacks of
-    Salem et al. 2019 and Song & Mittal 2021 are of this kind.
+    Source: Di et al. 2024, §4.1 and §6.1, A.4 (the linear SVM); the prediction-confidence attacks
+    of Salem et al. 2019 and Song & Mittal 2021 are of this kind.
     """
 
     surrogate: Loss = "hinge"
@@ -117,7 +130,7 @@ class MlpAuditor:
       steps: of gradient descent.
       learning_rate: of these steps.
 
-    Source: the neural attacks of Nasr et al. 2018, which 001, section 4.1 unifies.
+    Source: the neural attacks of Nasr et al. 2018, which Di et al. 2024, §4.1 unifies.
     """
 
     width: int = 8
@@ -189,7 +202,7 @@ class QuantileAuditor:
       false_positive_rate: f, in (0, 1).
       temperature: t, in standard deviations of the scores, > 0.
 
-    Source: Bertran et al. 2023, which 001, section 4.1 unifies.
+    Source: Bertran et al. 2023, which Di et al. 2024, §4.1 unifies.
     """
 
     false_positive_rate: float = 0.1

@@ -130,7 +130,19 @@ def play_epoch(
     recipe: Recipe,
     game: Game,
 ) -> tuple[TrainState, Metrics]:
-    """Returns the state after one compiled epoch, and its metrics; `state` is donated."""
+    """Returns the state after one compiled epoch, and its metrics; `state` is donated.
+
+    Args:
+      state: where the run stands; donated.
+      retain: the examples to descend on.
+      pool: whom auditing sets are drawn from.
+      keys: of the game.
+      weights: α and β.
+      model: the network.
+      objective: of the retain set.
+      recipe: how to descend.
+      game: what of it is fixed.
+    """
     steps = retain.size // recipe.batch_size
     epoch = state.step // steps
     batches = epoch_batches(keys.order, epoch, retain.size, recipe.batch_size)
@@ -188,7 +200,16 @@ def auditor_cost(
     *,
     game: Game,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Returns α M - β CE(D_f), and how the auditor fared; see `answer_auditor`."""
+    """Returns α M - β CE(D_f), and how the auditor fared; see `answer_auditor`.
+
+    Args:
+      key: draws the auditing set, its folds and the auditors' initialisations.
+      model: the network.
+      variables: its weights and state.
+      pool: whom the auditing set is drawn from.
+      weights: α and β.
+      game: what of it is fixed.
+    """
     draw_key, fit_key = jax.random.split(key)
     rows, folds = draw(draw_key, pool, game.size, game.folds)
     examples, groups = pool.dataset.take(rows), pool.groups[rows]
@@ -277,8 +298,8 @@ def audit_fold(
       train: weights of the training fold; 0 for what is not in it.
       held_out: weights v of the held-out fold.
 
-    Source: 001, equations (1) and (4); the direct path, which (4) leaves out, belongs to the
-    gradient of (3).
+    Source: Di et al. 2024, equations (1) and (4); the direct path, which (4) leaves out, belongs to
+    the gradient of (3).
     """
     seen = jax.lax.stop_gradient(features) if path == "direct" else features
     judged = jax.lax.stop_gradient(features) if path == "implicit" else features

@@ -67,20 +67,20 @@ class StackelbergUnlearn(SgdSettings):
       auditor: a name in `AUDITORS`, or an auditor of these classes with settings of its own.
       feature: what the auditor sees; see `kernels.membership_features`. `margin` is the loss on a
         scale where the near-zero losses of a network that has learned its data by heart do not
-        coincide in float32; 001 has `loss`, `probabilities` and `logits`.
+        coincide in float32; Di et al. 2024 have `loss`, `probabilities` and `logits`.
       folds: of the auditor's cross-validation. None takes 3, or as many as there are forget
         examples where these are fewer (`info.adapted` says so), see `make_pool`.
-      gradient: `total`; `implicit` through the auditor's response alone, as 001, equation (4)
-        prints; or `direct`, as if the auditor did not respond.
+      gradient: `total`; `implicit` through the auditor's response alone, as Di et al. 2024,
+        equation (4) prints; or `direct`, as if the auditor did not respond.
       per_class: one auditor for each class of the forget set, as the shares of outputs may differ.
       same_classes: non-members are of the forget set's classes only. When a class is forgotten,
-        False (001) asks it to look like the held-out data of all classes, True like held-out data
-        of its own class, which the validation set must then hold.
+        False (Di et al. 2024) asks it to look like the held-out data of all classes, True like
+        held-out data of its own class, which the validation set must then hold.
       l1: γ >= 0, of a sparsity-promoting term.
       forget_weight: β >= 0, of a term that lowers the utility on the forget set.
       clip_norm: the largest global norm of ∂/∂w [α M - β CE(D_f; w)] in units of α + β, or None, as
-        001. Now and then an auditor's gradient is tens of times as long as in the epochs around it,
-        long enough to lose the network in one step.
+        Di et al. 2024. Now and then an auditor's gradient is tens of times as long as in the epochs
+        around it, long enough to lose the network in one step.
       chunk: auditing examples a forward pass; activations of one chunk are kept in memory.
 
     `info.history` holds per epoch, beside `loss` and `accuracy` of the pass: `auditor_utility` (M),
@@ -88,11 +88,15 @@ class StackelbergUnlearn(SgdSettings):
     `auditor_residual` (likewise), `auditor_converged` (the share of the folds) and `answer_norm`
     (of the answer's gradient, before it is clipped).
 
-    Source: 001, Algorithm 1 and section 4.2; defaults of its Table 5, batch size aside. Algorithm 1
-    prints one step of η on either term; its pass is S steps in practice, and its reference code
-    accumulates the auditor's gradients as a sum over folds and classes. Here M is a mean and the
-    step S times as long, so that α depends on neither. That code also runs the pass in evaluation
-    mode from the second epoch on; here it is always in training mode.
+    Example:
+      unlearn = unlearning.StackelbergUnlearn(epochs=5, alpha=1.0, auditor="hinge")
+      forgotten, info = unlearn(key, model, variables, task)
+
+    Source: Di et al. 2024, Algorithm 1 and §4.2; defaults of its Table 5, batch size aside.
+    Algorithm 1 prints one step of η on either term; its pass is S steps in practice, and its
+    reference code accumulates the auditor's gradients as a sum over folds and classes. Here M is a
+    mean and the step S times as long, so that α depends on neither. That code also runs the pass in
+    evaluation mode from the second epoch on; here it is always in training mode.
     """
 
     epochs: int = 30
@@ -171,8 +175,14 @@ class StackelbergUnlearn(SgdSettings):
     ) -> Iterator[Played]:
         """Yields the network after each epoch, for those who watch the game.
 
-        What is yielded is gone when the next epoch begins: use it before. See `__call__` for the
-        arguments and errors; a degenerate auditor is in the metrics.
+        What is yielded is gone when the next epoch begins: use it before. Errors are those of
+        `__call__`; a degenerate auditor is in the metrics.
+
+        Args:
+          key: of the batches' order, the steps and the auditing sets.
+          model: the network.
+          variables: trained on all of `task.train`.
+          task: what to forget, and what to keep.
         """
         check_task(task, model)
         check_variables(variables, model)

@@ -137,7 +137,7 @@ def poison_effects(
       key: of the audits.
       model: the network.
       variables: what an unlearning method left.
-      corrupted: the poisons, and the networks to compare with.
+      poisoned_training: the poisons, and the networks to compare with.
       cost: of the method.
 
     Metrics:

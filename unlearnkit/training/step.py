@@ -150,6 +150,22 @@ def train_step(
       shares: the mapped axis over which devices hold equal shares of the step's examples, whose
         gradients, new states and metrics are averaged; None where `batch` is the whole step.
     """
+    optimizer, noise = make_optimizer(recipe, steps_per_epoch), recipe.gradient_noise or None
+    return take_step(objective, optimizer, noise, state, batch, key, context, shares=shares)
+
+
+def take_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    gradient_noise: Float[Array, ""] | float | None,
+    state: TrainState,
+    batch: Dataset,
+    key: Key[Array, ""],
+    context: Any = None,
+    *,
+    shares: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """Returns what `train_step` does, with the optimiser and the strength of the noise given."""
     objective_key, noise_key = jax.random.split(jax.random.fold_in(key, state.step))
     if shares is not None:
         objective_key = jax.random.fold_in(objective_key, jax.lax.axis_index(shares))
@@ -159,10 +175,9 @@ def train_step(
     )
     if shares is not None:
         gradient, new_state, metrics = jax.lax.pmean((gradient, new_state, metrics), shares)
-    if recipe.gradient_noise > 0:
+    if gradient_noise is not None:
         noise = optax.tree.random_like(noise_key, gradient)
-        gradient = optax.tree.add_scale(gradient, recipe.gradient_noise, noise)
-    optimizer = make_optimizer(recipe, steps_per_epoch)
+        gradient = optax.tree.add_scale(gradient, gradient_noise, noise)
     updates, opt_state = optimizer.update(gradient, state.opt_state, params)
     variables = Variables(optax.apply_updates(params, updates), new_state)
     return TrainState(variables, opt_state, state.step + 1), metrics

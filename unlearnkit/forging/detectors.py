@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float, Int
 
 from unlearnkit.base import Dataset, SoftDataset
 from unlearnkit.training import Trajectory
-from unlearnkit.training.step import all_batches
+from unlearnkit.training.host_random import host_key
+from unlearnkit.training.order import several_epochs
 
 Batch: TypeAlias = Dataset | SoftDataset
 
@@ -138,10 +139,10 @@ def redrawn_steps(log: Trajectory) -> Int[np.ndarray, " m"]:
     """
     claim = log.claim
     recipe = claim.recipe
-    drawn = all_batches(
-        claim.order_key, epochs=recipe.epochs, n=claim.data.examples, batch_size=recipe.batch_size
+    drawn = several_epochs(
+        host_key(claim.order_key), range(recipe.epochs), claim.data.examples, recipe.batch_size
     )
-    return np.flatnonzero((np.asarray(drawn) != log.batches).any(axis=1))
+    return np.flatnonzero((drawn != log.batches).any(axis=1))
 
 
 def _rows(batch: Batch) -> np.ndarray:

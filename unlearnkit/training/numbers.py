@@ -1,8 +1,9 @@
 """The numbers of an objective, apart from the form that a program is compiled for.
 
 An objective is a frozen dataclass that says by `NUMBERS` which of its fields are numbers that a
-compiled step may take as arguments. Its recipe is reduced to its form, and an objective inside it is
-split too. One without `NUMBERS` is compiled for as it is, every number in it included.
+compiled step may take as arguments; a 0 stays in the form, so that nothing is computed only to be
+multiplied by it. Its recipe is reduced to its form, and an objective inside it
+is split too. One without `NUMBERS` is compiled for as it is, every number in it included.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def split_numbers(objective: Any) -> tuple[Any, list[Any]]:
     numbers: list[Any] = []
 
     def form_of(value: Any, *, is_number: bool = False) -> Any:
-        if is_number:
+        if is_number and value != 0:
             numbers.append(value)
             return 1.0
         if isinstance(value, Recipe):
@@ -34,7 +35,7 @@ def join_numbers(form: Any, numbers: Sequence[Any]) -> Any:
     left = iter(numbers)
 
     def filled(value: Any, *, is_number: bool = False) -> Any:
-        if is_number:
+        if is_number and value != 0:
             return next(left)
         return _replace_fields(value, filled) if _can_be_split(value) else value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -189,21 +190,29 @@ def learning_rate_schedule(recipe: Recipe, steps_per_epoch: int) -> optax.Schedu
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
 
 
+@lru_cache(maxsize=64)
 def rate_table(recipe: Recipe, steps_per_epoch: int, steps: int) -> Float[np.ndarray, " steps"]:
     """Returns the learning rates of the first `steps` steps, by the schedule itself, on the host.
 
     Args:
       recipe: whose schedule.
       steps_per_epoch: turns the recipe's epochs into steps.
-      steps: how many; a multiple of what a program computes at once, so that all lengths share it.
+      steps: how many.
+
+    Returns:
+      [steps], which cannot be written to.
     """
     schedule = learning_rate_schedule(recipe, steps_per_epoch)
+    dtype = jax.dtypes.canonicalize_dtype(float)
     if recipe.schedule == "constant" and recipe.warmup_epochs == 0:
-        return np.full(steps, schedule(0), np.float32)
-    room = -(-steps // _RATES_AT_ONCE) * _RATES_AT_ONCE
-    parts = np.arange(room, dtype=np.int32).reshape(-1, _RATES_AT_ONCE)
-    rates = [np.asarray(schedule(jnp.asarray(part)), np.float32) for part in parts]
-    return np.concatenate(rates)[:steps] if rates else np.zeros(0, np.float32)
+        rates = np.full(steps, schedule(0), dtype)
+    else:
+        room = -(-steps // _RATES_AT_ONCE) * _RATES_AT_ONCE
+        parts = np.arange(room, dtype=np.int32).reshape(-1, _RATES_AT_ONCE)
+        found = [np.zeros(0, dtype), *(np.asarray(schedule(jnp.asarray(part))) for part in parts)]
+        rates = np.concatenate(found)[:steps].astype(dtype)
+    rates.setflags(write=False)
+    return rates
 
 
 def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> optax.GradientTransformation:
@@ -219,14 +228,12 @@ class RecipeNumbers(NamedTuple):
       momentum: see `Recipe`.
       weight_decay: see `Recipe`.
       gradient_noise: see `Recipe`.
-      clip_norm: see `Recipe`.
       rate_ratio: of `muon`, the rate of what is not a convolution kernel over that of the kernels.
     """
 
     momentum: Any = None
     weight_decay: Any = None
     gradient_noise: Any = None
-    clip_norm: Any = None
     rate_ratio: Any = None
 
 
@@ -234,17 +241,18 @@ def split_recipe(recipe: Recipe) -> tuple[Recipe, RecipeNumbers]:
     """Returns what a step is compiled for, and the numbers that it takes.
 
     Recipes whose steps have the same terms have one form, whatever their rates, strengths and
-    number of epochs.
+    number of epochs. The clipping norm and the label smoothing stay in the form: constants of a
+    program are folded into others there, so that as arguments they would give other bits.
 
     Returns:
-      The form: the recipe with 1 for every number that is not 0 or None, and without a schedule.
+      The form: the recipe with a fixed value for every number that is an argument, and without a
+      schedule.
       The numbers, as Python scalars, so that they adopt the precision of the weights.
     """
     numbers = RecipeNumbers(
         momentum=recipe.momentum or None,
         weight_decay=recipe.weight_decay or None,
         gradient_noise=recipe.gradient_noise or None,
-        clip_norm=recipe.clip_norm,
         rate_ratio=(
             recipe.other_learning_rate / recipe.learning_rate
             if recipe.optimizer == "muon"
@@ -264,7 +272,6 @@ def split_recipe(recipe: Recipe) -> tuple[Recipe, RecipeNumbers]:
         milestones=(),
         step_factor=1.0,
         gradient_noise=1.0 if recipe.gradient_noise else 0.0,
-        clip_norm=None if recipe.clip_norm is None else 1.0,
     )
     return form, numbers
 
@@ -280,8 +287,8 @@ def optimizer_of_form(
       schedule: the learning rate as a function of the step.
     """
     parts: list[optax.GradientTransformation] = []
-    if numbers.clip_norm is not None:
-        parts.append(optax.clip_by_global_norm(numbers.clip_norm))
+    if form.clip_norm is not None:
+        parts.append(optax.clip_by_global_norm(form.clip_norm))
     decays = numbers.weight_decay is not None
     if decays and form.decay_toward == "start":
         parts.append(decay_toward_start(numbers.weight_decay))

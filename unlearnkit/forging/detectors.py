@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from unlearnkit.base import Dataset, SoftDataset
+from unlearnkit.host.order import several_epochs
+from unlearnkit.host.random import host_key
 from unlearnkit.training import Trajectory
-from unlearnkit.training.host_random import host_key
-from unlearnkit.training.order import several_epochs
 
 Batch: TypeAlias = Dataset | SoftDataset
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Int, Key
 from unlearnkit.base import Dataset, Forger, Model
 from unlearnkit.forging.opening import open_log
 from unlearnkit.forging.steps import honest_step
+from unlearnkit.host.reserve import reserve
 from unlearnkit.io.files import write_bytes, write_json
 from unlearnkit.rows import check_rows
 from unlearnkit.training import (
@@ -27,7 +28,6 @@ from unlearnkit.training import (
     manifest,
 )
 from unlearnkit.training.logged_run import npy_content
-from unlearnkit.training.reserve import reserve
 from unlearnkit.training.unit import take_steps
 
 

@@ -16,9 +16,9 @@ import numpy as np
 from unlearnkit.base import Dataset, Model
 from unlearnkit.forging.limits import Tolerance, state_errors
 from unlearnkit.forging.norms import Norm
+from unlearnkit.host.reserve import reserve
 from unlearnkit.training import CrossEntropy, Objective, Recipe, TrainState, Trajectory
 from unlearnkit.training.recipe import rate_table
-from unlearnkit.training.reserve import reserve
 from unlearnkit.training.unit import take_steps, take_steps_together
 
 

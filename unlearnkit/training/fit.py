@@ -18,6 +18,10 @@ from jaxtyping import Array, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo, Variables
 from unlearnkit.costs import Stopwatch
+from unlearnkit.host.arrays import put
+from unlearnkit.host.order import several_epochs
+from unlearnkit.host.random import host_key
+from unlearnkit.host.reserve import reserve
 from unlearnkit.training.checkpoint import (
     CheckpointError,
     Progress,
@@ -25,12 +29,9 @@ from unlearnkit.training.checkpoint import (
     save_progress,
 )
 from unlearnkit.training.divergence import refuse_divergence, refuse_infinite_weights
-from unlearnkit.training.host_random import host_key
 from unlearnkit.training.identity import identify
 from unlearnkit.training.logged_run import descend_logged
-from unlearnkit.training.order import several_epochs
 from unlearnkit.training.recipe import Recipe, rate_table, split_recipe
-from unlearnkit.training.reserve import reserve
 from unlearnkit.training.step import CrossEntropy, Objective, start_state
 from unlearnkit.training.unit import Measured, take_steps, take_steps_together
 from unlearnkit.validation import check_compatible, check_dataset, check_variables
@@ -218,7 +219,7 @@ def descend(
                 on_epoch(epoch + 1, of_epoch)
     refuse_infinite_weights(state.variables, recipe)
     cost = Cost(float(recipe.epochs * steps * recipe.batch_size), *seconds)
-    arrays = {name: jnp.asarray(values) for name, values in history.items()}
+    arrays = {name: put(np.array(values)) for name, values in history.items()}
     return Trained(state.variables, TrainInfo(arrays, cost))
 
 

@@ -28,6 +28,9 @@ from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo, Variables
 from unlearnkit.costs import Stopwatch
+from unlearnkit.host.order import several_epochs
+from unlearnkit.host.random import host_key
+from unlearnkit.host.reserve import reserve
 from unlearnkit.io.files import read_regular_file, write_bytes, write_json
 from unlearnkit.io.provenance import environment
 from unlearnkit.training import manifest
@@ -51,11 +54,8 @@ from unlearnkit.training.divergence import (
     refuse_divergence,
     refuse_infinite_weights,
 )
-from unlearnkit.training.host_random import host_key
 from unlearnkit.training.identity import identify_network
-from unlearnkit.training.order import several_epochs
 from unlearnkit.training.recipe import Recipe, rate_table
-from unlearnkit.training.reserve import reserve
 from unlearnkit.training.step import (
     CrossEntropy,
     TrainState,

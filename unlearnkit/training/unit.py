@@ -20,9 +20,9 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Dataset
+from unlearnkit.host.reserve import reserve
 from unlearnkit.training.numbers import join_numbers, split_numbers
 from unlearnkit.training.recipe import Recipe, RecipeNumbers, optimizer_of_form, split_recipe
-from unlearnkit.training.reserve import reserve
 from unlearnkit.training.step import Metrics, Objective, TrainState, take_step
 
 STEPS = 64

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
@@ -21,12 +20,13 @@ from unlearnkit.base import (
     Variables,
 )
 from unlearnkit.costs import Stopwatch
+from unlearnkit.host.arrays import put
+from unlearnkit.host.order import whole_rows
+from unlearnkit.host.random import host_key
+from unlearnkit.host.reserve import reserve
 from unlearnkit.training import CrossEntropy, Objective, Recipe, rate_table, take_steps
 from unlearnkit.training.divergence import refuse_divergence, refuse_infinite_weights
-from unlearnkit.training.host_random import host_key
-from unlearnkit.training.order import whole_rows
 from unlearnkit.training.recipe import split_recipe
-from unlearnkit.training.reserve import reserve
 from unlearnkit.training.step import start_state
 from unlearnkit.unlearning._sgd import Fitted, SgdSettings, with_running_statistics
 
@@ -140,7 +140,7 @@ def descend_on_forget(
 ) -> Unlearned:
     """Returns the network after descending `sign` times the cross-entropy of the forget set.
 
-    Every example is used in every pass, see `training.order.whole_rows`.
+    Every example is used in every pass, see `host.whole_rows`.
     """
     recipe, adapted = fitted
     order_key, step_key = host_key(key).split()
@@ -224,6 +224,6 @@ def descend_passes(
         if on_epoch is not None:
             on_epoch(epoch + 1, measured)
     refuse_infinite_weights(state.variables, recipe)
-    arrays = {name: jnp.asarray(values) for name, values in history.items()}
+    arrays = {name: put(np.array(values)) for name, values in history.items()}
     cost = Cost(example_gradients, seconds, compile_seconds)
     return Unlearned(state.variables, UnlearnInfo(arrays, cost, adapted=adapted))

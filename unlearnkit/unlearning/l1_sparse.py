@@ -9,10 +9,10 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Dataset, Model, OnEpoch, Params, State, Task, Unlearned, Variables
+from unlearnkit.host.order import epoch_rows
+from unlearnkit.host.random import host_key
+from unlearnkit.host.reserve import reserve
 from unlearnkit.training import CrossEntropy
-from unlearnkit.training.host_random import host_key
-from unlearnkit.training.order import epoch_rows
-from unlearnkit.training.reserve import reserve
 from unlearnkit.training.step import Metrics
 from unlearnkit.unlearning._passes import Pass, descend_passes, used
 from unlearnkit.unlearning._sgd import SgdSettings

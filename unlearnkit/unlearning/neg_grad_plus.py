@@ -20,10 +20,10 @@ from unlearnkit.base import (
     Unlearned,
     Variables,
 )
+from unlearnkit.host.order import cycled_rows, epoch_rows
+from unlearnkit.host.random import host_key
+from unlearnkit.host.reserve import reserve
 from unlearnkit.training import Recipe, cross_entropy
-from unlearnkit.training.host_random import host_key
-from unlearnkit.training.order import cycled_rows, epoch_rows
-from unlearnkit.training.reserve import reserve
 from unlearnkit.training.step import Metrics, augment, forward_train
 from unlearnkit.unlearning._passes import Pass, TwoSetSettings, descend_passes
 from unlearnkit.validation import check_task, check_variables

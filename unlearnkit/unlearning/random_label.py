@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Model, OnEpoch, Task, Unlearned, Variables
+from unlearnkit.host.order import epoch_rows, whole_rows
+from unlearnkit.host.random import host_key
+from unlearnkit.host.reserve import reserve
 from unlearnkit.training import CrossEntropy, Objective
-from unlearnkit.training.host_random import host_key
-from unlearnkit.training.order import epoch_rows, whole_rows
-from unlearnkit.training.reserve import reserve
 from unlearnkit.unlearning._passes import (
     FittedPair,
     Pass,

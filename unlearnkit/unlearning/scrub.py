@@ -23,11 +23,11 @@ from unlearnkit.base import (
     Variables,
 )
 from unlearnkit.costs import FORWARD, Stopwatch
+from unlearnkit.host.order import epoch_rows, whole_rows
+from unlearnkit.host.random import host_key
+from unlearnkit.host.reserve import reserve
 from unlearnkit.training import Recipe, cross_entropy, predict, rate_table
-from unlearnkit.training.host_random import host_key
-from unlearnkit.training.order import epoch_rows, whole_rows
 from unlearnkit.training.recipe import OptimizerName
-from unlearnkit.training.reserve import reserve
 from unlearnkit.training.step import Metrics, augment, forward_train
 from unlearnkit.unlearning._passes import (
     Pass,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int
 
-from unlearnkit.training.host_random import AnyKey
+from unlearnkit.host.random import AnyKey
 
 
 def epoch_rows(key: AnyKey, epoch: int, n: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:

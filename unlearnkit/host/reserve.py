@@ -56,5 +56,5 @@ def reserve(tree: T) -> T:
 def _extended(array: Any, room: int) -> jax.Array:
     held = np.zeros((room, *array.shape[1:]), array.dtype)
     held[: array.shape[0]] = np.asarray(array)
-    place = array.sharding if isinstance(array, jax.Array) else None
-    return jax.device_put(held, place)
+    committed = isinstance(array, jax.Array) and array.committed
+    return jax.device_put(held, array.sharding if committed else None)

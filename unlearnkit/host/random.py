@@ -62,7 +62,7 @@ class HostKey(NamedTuple):
 
     def typed(self) -> Key[Array, ""]:
         """Returns the key that `jax.random` takes."""
-        return jax.random.wrap_key_data(jnp.asarray(self.bits), impl=_IMPLEMENTATION)
+        return jax.random.wrap_key_data(jax.device_put(self.bits), impl=_IMPLEMENTATION)
 
     def _draw(self, n: int) -> UInt32[np.ndarray, " n"]:
         first, second = _hash(self.bits, *_counts(n))

@@ -75,18 +75,21 @@ from unlearnkit.kernels import (
     margins,
     membership_features,
 )
-from unlearnkit.validation import check_known
+from unlearnkit.registry import Registry
 
-AUDITS: dict[str, type[Audit]] = {
-    "membership_inference": MembershipInference,
-    "threshold": ThresholdAttack,
-    "population": PopulationAttack,
-    "quantile": QuantileAttack,
-    "entropy_svm": EntropySvm,
-    "optml": OptmlScores,
-    "lira": Lira,
-    "relearn_time": RelearnTime,
-}
+AUDITS: Registry[Audit] = Registry(
+    "audit",
+    {
+        "membership_inference": MembershipInference,
+        "threshold": ThresholdAttack,
+        "population": PopulationAttack,
+        "quantile": QuantileAttack,
+        "entropy_svm": EntropySvm,
+        "optml": OptmlScores,
+        "lira": Lira,
+        "relearn_time": RelearnTime,
+    },
+)
 """Every audit of one network by name; the command line and the shared tests read it."""
 
 
@@ -97,8 +100,7 @@ def create(name: str, **hyperparameters: Any) -> Audit:
       ValueError: an unknown name, or a hyperparameter outside its range.
       TypeError: a hyperparameter that the audit does not have, or lacks.
     """
-    check_known("audit", name, AUDITS)
-    return AUDITS[name](**hyperparameters)
+    return AUDITS.create(name, **hyperparameters)
 
 
 __all__ = [

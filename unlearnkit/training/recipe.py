@@ -209,8 +209,9 @@ def rate_table(recipe: Recipe, steps_per_epoch: int, steps: int) -> Float[np.nda
     else:
         room = -(-steps // _RATES_AT_ONCE) * _RATES_AT_ONCE
         parts = np.arange(room, dtype=np.int32).reshape(-1, _RATES_AT_ONCE)
-        found = [np.zeros(0, dtype), *(np.asarray(schedule(jnp.asarray(part))) for part in parts)]
-        rates = np.concatenate(found)[:steps].astype(dtype)
+        # Without milestones a step schedule is one number.
+        found = [np.broadcast_to(schedule(jnp.asarray(part)), part.shape) for part in parts]
+        rates = np.concatenate([np.zeros(0, dtype), *found])[:steps].astype(dtype)
     rates.setflags(write=False)
     return rates
 

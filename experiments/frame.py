@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO, TypeVar
 
 from unlearnkit.base import (
     Cost,
 )
 from unlearnkit.io.files import as_json, numbers_from_json, write_json, write_text
+from unlearnkit.io.programs import keep_programs
 from unlearnkit.reporting import RunFolderError, to_markdown
 from unlearnkit.studies import OnStage, Record
 from unlearnkit.training import DivergedError, TrajectoryError
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 T = TypeVar("T")
+C = TypeVar("C", bound="Command")
 Scale = Literal["smoke", "cpu", "paper"]
 """smoke: seconds, in the tests. cpu: minutes on two cores. paper: the paper's own, accelerator."""
 
@@ -47,6 +51,29 @@ def report_error(console: Console, error: Exception) -> int:
     """Prints what is wrong, for one of `USER_ERRORS`; returns the exit code."""
     console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
     return 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What every experiment's command takes."""
+
+    cache: bool = True
+    """Keep compiled programs in the user's cache folder, so that the next run starts sooner."""
+
+
+def run_command(main: Callable[[C], int], options: type[C]) -> NoReturn:
+    """Reads the command line, runs an experiment, and exits with its code.
+
+    Args:
+      main: the experiment.
+      options: a `Command` with its options.
+    """
+    import tyro
+
+    chosen = tyro.cli(options)
+    if chosen.cache:
+        keep_programs()
+    sys.exit(main(chosen))
 
 
 class StageProgress:

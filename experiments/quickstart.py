@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,10 +20,12 @@ import tyro
 
 from experiments.frame import (
     USER_ERRORS,
+    Command,
     Scale,
     StageProgress,
     make_console,
     report_error,
+    run_command,
     save_result,
 )
 from unlearnkit import models
@@ -51,7 +52,7 @@ class Preset:
 
 
 @dataclasses.dataclass(frozen=True)
-class Quickstart:
+class Quickstart(Command):
     """Trains a network, forgets part of its data by several methods, audits against retraining."""
 
     dataset: Annotated[str, tyro.conf.arg(metavar="NAME|FILE.npz|FOLDER")] = "digits"
@@ -227,4 +228,4 @@ def _folder(config: Quickstart) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Quickstart)))
+    run_command(main, Quickstart)

@@ -529,7 +529,7 @@ BUGS = (
          "slow | np.repeat(still, lengths)", "slow",
          "forging/test_attacks.py::test_stolen_weights_that_stand_still_are_no_training"),
     _bug("memory_counts_at_the_first_rate", "forging.limits:caps_of",
-         "np.max(learning_rates(claim), initial=0.0)", "learning_rates(claim)[0]",
+         "np.max(claim.rates, initial=0.0)", "claim.rates[0]",
          "forging/test_attacks.py::test_memory_is_limited_by_what_it_moves_at_the_largest_rate"),
     _bug("memory_is_free_beside_tolerance_0", "forging.limits:as_tolerance",
          "math.inf if value > 0 else 0.0", "math.inf",

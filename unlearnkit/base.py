@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from unlearnkit.host.arrays import concatenate_rows, take_rows
 from unlearnkit.rows import check_rows
 
 Params: TypeAlias = Any
@@ -96,7 +97,7 @@ class Dataset(NamedTuple):
           ValueError: an index that is negative or beyond the data, or booleans of another number.
         """
         rows = check_rows(indices, self.size)
-        return jax.tree.map(lambda array: array[rows], self)
+        return jax.tree.map(lambda array: take_rows(array, rows), self)
 
 
 class SoftDataset(NamedTuple):
@@ -120,7 +121,7 @@ class SoftDataset(NamedTuple):
 
 def concatenate(*datasets: Dataset) -> Dataset:
     """Returns one dataset with the examples of all, in order."""
-    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *datasets)
+    return jax.tree.map(lambda *arrays: concatenate_rows(arrays), *datasets)
 
 
 class Task(NamedTuple):

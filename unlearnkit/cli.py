@@ -27,6 +27,7 @@ from unlearnkit.base import Dataset, Model
 from unlearnkit.data.indices import as_indices, read_indices
 from unlearnkit.forging import Calibration, Norm, Verdict, calibrate, match_rows, verify
 from unlearnkit.io.files import write_json, write_text
+from unlearnkit.io.programs import keep_programs
 from unlearnkit.io.text import escaped
 from unlearnkit.reporting import verification_errors
 from unlearnkit.training import load_variables, read_trajectory
@@ -58,6 +59,7 @@ class LogArguments:
       norm: the measure of errors.
       seed: of what is drawn at random, 0 to 4294967295; without one it is drawn from the system's
         entropy, so that it cannot be predicted.
+      cache: keep compiled programs in the user's cache folder for the next time.
     """
 
     log: Annotated[Path, tyro.conf.Positional]
@@ -68,6 +70,7 @@ class LogArguments:
     data_dir: Path | None = None
     norm: Norm = "l2"
     seed: int | None = None
+    cache: bool = True
 
     def load(self) -> Dataset:
         """Returns the log's examples under its normalisation."""
@@ -212,6 +215,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         args=None if arguments is None else list(arguments),
     )
     try:
+        if command.cache:
+            keep_programs()
         return command()
     except Exception as error:  # whatever fails, exit code 1 says that the log is INVALID
         known = isinstance(error, ValueError | TypeError | OSError | ImportError)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import tempfile
 import time
 from functools import partial
@@ -26,7 +25,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import tyro
 
 from experiments.forging import figures
 from experiments.forging.forgetting import run_seed
@@ -41,10 +39,12 @@ from experiments.forging.measure import (
 from experiments.forging.page import figure_path, result_path, write_pages
 from experiments.forging.settings import Setting, settings
 from experiments.frame import (
+    Command,
     Scale,
     StageProgress,
     choose_named,
     load_present,
+    run_command,
     run_to_page,
 )
 from unlearnkit import models
@@ -59,7 +59,7 @@ Part = Literal["all", "logs", "reproduce", "page"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Forging:
+class Forging(Command):
     """Forges batches and logs, verifies and audits them, and judges the claims of the paper."""
 
     scale: Scale = "cpu"
@@ -215,4 +215,4 @@ def _describe(config: Forging, setting: Setting) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Forging)))
+    run_command(main, Forging)

@@ -1,10 +1,7 @@
 """Runs the experiment; see `experiments.ntk_scrubbing`."""
 
-import sys
-
-import tyro
-
+from experiments.frame import run_command
 from experiments.ntk_scrubbing.run import NtkScrubbing, main
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(NtkScrubbing)))
+    run_command(main, NtkScrubbing)

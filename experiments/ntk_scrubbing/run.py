@@ -12,6 +12,7 @@ import jax
 from experiments.claims import claims_markdown, claims_table
 from experiments.frame import (
     USER_ERRORS,
+    Command,
     Scale,
     StageProgress,
     load_result,
@@ -87,7 +88,7 @@ COLUMNS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class NtkScrubbing:
+class NtkScrubbing(Command):
     """Forgets part of a small fine-tuning set by NTK scrubbing, as Golatkar et al. 2020b do."""
 
     scale: Scale = "cpu"

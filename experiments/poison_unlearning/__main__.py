@@ -1,10 +1,7 @@
 """Runs the experiment; see `experiments.poison_unlearning`."""
 
-import sys
-
-import tyro
-
+from experiments.frame import run_command
 from experiments.poison_unlearning.run import PoisonUnlearning, main
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(PoisonUnlearning)))
+    run_command(main, PoisonUnlearning)

@@ -12,6 +12,7 @@ import jax
 from jaxtyping import Array, Key
 
 from experiments.frame import (
+    Command,
     Scale,
     StageProgress,
     choose_named,
@@ -49,7 +50,7 @@ Part = Literal["all", "gaussian", "targeted", "indiscriminate", "shift", "update
 
 
 @dataclasses.dataclass(frozen=True)
-class PoisonUnlearning:
+class PoisonUnlearning(Command):
     """Poisons a training set three ways, unlearns the poisons, and measures what is left."""
 
     scale: Scale = "cpu"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from unlearnkit.poisoning import (
     GradPC,
 )
 from unlearnkit.studies import BUDGETS
-from unlearnkit.training import Recipe
+from unlearnkit.training import Recipe, speedrun_recipe
 from unlearnkit.unlearning import (
     CatastrophicLastLayers,
     ExactLastLayers,
@@ -46,6 +47,7 @@ class Setting:
     Attributes:
       dataset: a name that `unlearnkit.data.load` knows.
       model: the network's name.
+      options: what else `models.create` is given.
       recipe: of every training.
       train: training examples; None for all.
       gaussian, targeted, indiscriminate: ε, shares of the training set that are poisoned.
@@ -83,6 +85,7 @@ class Setting:
     canceling_radius: float = 1.0
     canceling_bound: float | None = None
     canceling_parameters: tuple[str, ...] = ()
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seeds: int = 8
     features: int | None = None
     feature_poisons: int = 384
@@ -171,14 +174,15 @@ def choose_settings(scale: Scale) -> dict[str, Setting]:
         decaying = dataclasses.replace(small, weight_decay=5e-4)
         cifar = Setting(
             "cifar10",
-            "cnn_cifar",
-            decaying,
-            train=2500,
+            "speedrun",
+            speedrun_recipe(epochs=16, batch_size=100, optimizer="sgd"),
+            options={"widths": (32, 64)},
+            train=5000,
             gaussian=(0.025, 0.05),
             targeted=(0.05,),
             budgets=(0.02, 0.06, 0.1),
-            rate_factor=20.0,
-            scrub_rate=2e-3,
+            rate_factor=100.0,
+            scrub_rate=1e-2,
             indiscriminate=(0.015, 0.025),
             matching_restarts=2,
             matching_steps=250,
@@ -196,6 +200,7 @@ def choose_settings(scale: Scale) -> dict[str, Setting]:
             cifar,
             dataset="mnist",
             model="mlp",
+            options={},
             recipe=dataclasses.replace(decaying, epochs=30, learning_rate=0.05),
             train=6000,
             indiscriminate=(0.025, 0.05),
@@ -259,7 +264,10 @@ def load_data(setting: Setting, data_dir: Path | None) -> Data:
     test = load(setting.dataset, split="test", normalisation=whole.normalisation, **where)
     description = describe(setting.dataset, **where)
     model = models.create(
-        setting.model, input_shape=description.input_shape, n_classes=description.n_classes
+        setting.model,
+        input_shape=description.input_shape,
+        n_classes=description.n_classes,
+        **setting.options,
     )
     return Data(model, subset(whole, setting.train), whole, test)
 

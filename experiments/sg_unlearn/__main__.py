@@ -11,7 +11,6 @@ Expected:  SG lowers MIA accuracy, KS and Wasserstein distance toward Retrain ag
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -20,14 +19,15 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import tyro
 
 from experiments.frame import (
+    Command,
     Scale,
     StageProgress,
     choose_named,
     load_present,
     prefix_stage,
+    run_command,
     run_to_page,
     save_result,
 )
@@ -53,7 +53,7 @@ CHOOSING = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
-class SgUnlearn:
+class SgUnlearn(Command):
     """Compares SG-Unlearn with the methods of its paper, and judges the paper's claims."""
 
     scale: Scale = "cpu"
@@ -224,4 +224,4 @@ def _describe(
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(SgUnlearn)))
+    run_command(main, SgUnlearn)

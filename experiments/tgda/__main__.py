@@ -15,22 +15,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
-import tyro
 
 from experiments.frame import (
+    Command,
     Scale,
     StageProgress,
     choose_named,
     load_present,
     load_result,
     prefix_stage,
+    run_command,
     run_to_page,
     save_result,
 )
@@ -51,7 +51,7 @@ from unlearnkit.validation import check_at_least, check_known
 
 
 @dataclasses.dataclass(frozen=True)
-class Tgda:
+class Tgda(Command):
     """Compares TGDA with other poisoning attacks, and judges the claims of its paper."""
 
     scale: Scale = "cpu"
@@ -186,4 +186,4 @@ def _settings(config: Tgda, name: str, target: Target) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Tgda)))
+    run_command(main, Tgda)

@@ -44,7 +44,7 @@ def test_a_user_s_own_arrays_are_welcome(tmp_path):
     ("options", "message"),
     [
         ({"dataset": "mnis"}, "did you mean mnist?"),
-        ({"model": "lenett"}, "unknown model 'lenett'; known models: logistic"),
+        ({"model": "lenett"}, "unknown network 'lenett'; known: logistic"),
         ({"forget": "everything"}, "forget must be of a form"),
         ({"forget": "random:1.0"}, "1.0"),
         ({"forget": "class:11"}, "11"),

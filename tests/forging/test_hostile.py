@@ -203,7 +203,7 @@ def put(*path, value):
         (put("environment", "device", value="x" * 5000), "not text of at most 4096"),
         (put("network", "name", value="x" * 300), "not text of at most 200"),
         (put("every", value=5), "4 checkpoints, where 1 to 3 belong"),
-        (put("network", "name", value="os.system"), "unknown model 'os.system'"),
+        (put("network", "name", value="os.system"), "unknown network 'os.system'"),
         (
             put("network", "options", value={"hidden": [10**9, 10**9]}),
             "expected|bytes|cannot be made",

@@ -152,7 +152,7 @@ def test_gradients_of_implementations_agree(name):
 
 
 def test_refuses_what_it_does_not_know():
-    with pytest.raises(ValueError, match=r"'lanet'; known models: logistic, mlp, .*resnet18"):
+    with pytest.raises(ValueError, match=r"'lanet'; known: logistic, mlp, .*resnet18"):
         create("lanet", input_shape=MNIST, n_classes=10)
     with pytest.raises(
         ValueError, match="no option depth; its options: implementation, rematerialise, width"

@@ -75,18 +75,21 @@ from unlearnkit.kernels import (
     margins,
     membership_features,
 )
-from unlearnkit.validation import check_known
+from unlearnkit.registry import Registry
 
-AUDITS: dict[str, type[Audit]] = {
-    "membership_inference": MembershipInference,
-    "threshold": ThresholdAttack,
-    "population": PopulationAttack,
-    "quantile": QuantileAttack,
-    "entropy_svm": EntropySvm,
-    "optml": OptmlScores,
-    "lira": Lira,
-    "relearn_time": RelearnTime,
-}
+AUDITS: Registry[Audit] = Registry(
+    "audit",
+    {
+        "membership_inference": MembershipInference,
+        "threshold": ThresholdAttack,
+        "population": PopulationAttack,
+        "quantile": QuantileAttack,
+        "entropy_svm": EntropySvm,
+        "optml": OptmlScores,
+        "lira": Lira,
+        "relearn_time": RelearnTime,
+    },
+)
 """Every audit of one network by name; the command line and the shared tests read it."""
 
 
@@ -101,8 +104,7 @@ def create(name: str, **hyperparameters: Any) -> Audit:
       audit = auditing.create("threshold", feature="confidence")
       metrics, curves = audit(key, model, variables, task)
     """
-    check_known("audit", name, AUDITS)
-    return AUDITS[name](**hyperparameters)
+    return AUDITS.create(name, **hyperparameters)
 
 
 __all__ = [

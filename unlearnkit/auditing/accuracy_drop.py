@@ -58,5 +58,5 @@ class AccuracyDrop:
 
 
 def _right(model: Model, variables: Variables, dataset: Dataset) -> np.ndarray:
-    predicted = predict(model, variables, dataset.x).argmax(-1)
-    return np.asarray(predicted == dataset.y, np.float64)
+    predicted = np.asarray(predict(model, variables, dataset.x)).argmax(-1)
+    return (predicted == np.asarray(dataset.y)).astype(np.float64)

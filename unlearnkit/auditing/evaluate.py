@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 from scipy import stats
 
 from unlearnkit.auditing.intervals import clopper_pearson
@@ -206,7 +206,7 @@ def accuracy(model: Model, variables: Variables, dataset: Dataset) -> float:
 
 def prediction_agreement(one: Float[Array, "n c"], other: Float[Array, "n c"]) -> float:
     """Returns the share of examples on which two networks predict the same class."""
-    return float(jnp.mean(jnp.argmax(one, -1) == jnp.argmax(other, -1)))
+    return float(np.mean(_right(one, np.asarray(other).argmax(-1))))
 
 
 def activation_distance(one: Float[Array, "n c"], other: Float[Array, "n c"]) -> float:
@@ -281,7 +281,11 @@ def _audit(
 
 
 def _accuracy(logits: Array, dataset: Dataset) -> float:
-    return float(jnp.mean(jnp.argmax(logits, -1) == dataset.y))
+    return float(np.mean(_right(logits, dataset.y)))
+
+
+def _right(logits: Array, labels: Array | np.ndarray) -> Bool[np.ndarray, " n"]:
+    return np.asarray(logits).argmax(-1) == np.asarray(labels)
 
 
 def _accuracies_by_class(logits: Array, task: Task) -> dict[str, float]:
@@ -289,7 +293,7 @@ def _accuracies_by_class(logits: Array, task: Task) -> dict[str, float]:
     kept = np.isin(np.asarray(task.test.y), np.asarray(task.retain.y))
     if kept.all() or not kept.any():
         return {}
-    right = np.asarray(jnp.argmax(logits, -1) == task.test.y)
+    right = _right(logits, task.test.y)
     return {
         "accuracy_test_kept": float(right[kept].mean()),
         "accuracy_test_forgotten": float(right[~kept].mean()),

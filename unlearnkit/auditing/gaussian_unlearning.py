@@ -14,6 +14,7 @@ from scipy import stats
 
 from unlearnkit.auditing.intervals import mean_and_error, rate
 from unlearnkit.base import Audited, Dataset, Model, Poisoned, Task, Variables
+from unlearnkit.host.arrays import take_rows
 from unlearnkit.kernels import by_chunks, margins
 from unlearnkit.training import DivergedError
 from unlearnkit.validation import check_compatible, check_task, check_variables
@@ -50,7 +51,7 @@ def gaussian_poisons(poisoned: Poisoned) -> GaussianPoisons:
             f"the poisoned set has no {', '.join(missing)}: the score needs the noise that each "
             "poison was made with; make the poisons by GaussianPoison"
         )
-    y = poisoned.dataset.y[poisoned.is_poison]
+    y = take_rows(poisoned.dataset.y, poisoned.is_poison)
     return GaussianPoisons(extras["base_x"], y, extras["noise"], extras["noise_std"])
 
 
@@ -90,7 +91,7 @@ class GaussianUnlearningScore:
             )
         if self.poisons.y.shape[0] < 1:
             raise ValueError("at least 1 poison is needed, got none")
-        if not self.poisons.noise_std > 0:
+        if not float(self.poisons.noise_std) > 0:
             raise ValueError(f"noise_std must be > 0, got {self.poisons.noise_std}")
 
     def __call__(

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import jax
 import numpy as np
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Dataset
 from unlearnkit.data.indices import as_indices, read_indices
+from unlearnkit.host.random import host_key
 
 
 @runtime_checkable
@@ -238,4 +238,4 @@ def _draw(
             )
     if count > len(pool):
         raise ValueError(f"count must be at most {len(pool)}, the size of {what}, got {count}")
-    return pool[np.asarray(jax.random.permutation(key, len(pool)))[:count]]
+    return pool[host_key(key).permutation(len(pool))[:count]]

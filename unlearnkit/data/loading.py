@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -16,8 +17,17 @@ from unlearnkit.data.cache import read_cached
 from unlearnkit.data.digits import Digits
 from unlearnkit.data.folders import Folders
 from unlearnkit.data.source import SPLITS, Description, Progress, Source
+from unlearnkit.registry import Registry
 
-NAMES = ("digits", *prepared.NAMES)
+DATASETS: Registry[Source] = Registry(
+    "dataset",
+    {
+        "digits": lambda data_dir, download: Digits(),
+        **{name: partial(prepared.find, name) for name in prepared.NAMES},
+    },
+)
+"""Sources of datasets by name; each takes `data_dir` and `download`."""
+NAMES = tuple(DATASETS)
 NORMALISATIONS = ("unit", "symmetric", "standard")
 SYMMETRIC = Normalisation("symmetric", (0.5,), (0.5,))
 
@@ -114,10 +124,8 @@ def _open(
         raise FileNotFoundError(
             f"data_dir {folder} is not a folder; name the one that holds {name} (--data-dir)"
         )
-    if name == "digits":
-        return Digits()
-    if name in prepared.NAMES:
-        return prepared.find(name, data_dir=folder, download=download)
+    if name in DATASETS.known():
+        return DATASETS.create(name, data_dir=folder, download=download)
     path = (folder or Path()) / Path(name).expanduser()
     if name and path.is_dir():
         return Folders(path)
@@ -125,9 +133,10 @@ def _open(
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}")
         return Arrays(path)
-    close = difflib.get_close_matches(name, NAMES, n=1)
+    known = DATASETS.known()
+    close = difflib.get_close_matches(name, known, n=1)
     raise ValueError(
-        f"dataset must be one of {', '.join(NAMES)}, the path of an .npz file or of a folder with "
+        f"dataset must be one of {', '.join(known)}, the path of an .npz file or of a folder with "
         f"train and test, got {name!r}" + (f"; did you mean {close[0]}?" if close else "")
     )
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Key
 from unlearnkit.base import Dataset, Task
 from unlearnkit.data.forget import ClassForget, ForgetRequest
 from unlearnkit.data.indices import as_indices, check_forget
+from unlearnkit.host.random import host_key
 from unlearnkit.validation import check_dataset, check_held_out
 
 VALIDATION_SOURCES = ("test", "train")
@@ -49,10 +50,10 @@ class Split(NamedTuple):
         _check_disjoint(from_train, train.size, "training")
         _check_disjoint(from_test, test.size, "test")
         return Task(
-            train.take(jnp.asarray(self.retain)),
-            train.take(jnp.asarray(self.forget)),
-            (train if self.validation_from == "train" else test).take(jnp.asarray(self.validation)),
-            test.take(jnp.asarray(self.test)),
+            train.take(self.retain),
+            train.take(self.forget),
+            (train if self.validation_from == "train" else test).take(self.validation),
+            test.take(self.test),
         )
 
 
@@ -95,7 +96,7 @@ def choose_split(
             f"got {validation_from!r}"
         )
     _check_pair(train, test)
-    forget_key, validation_key = jax.random.split(key)
+    forget_key, validation_key = (half.typed() for half in host_key(key).split())
     chosen = check_forget(as_indices(forget(forget_key, train), name="forget indices"), train.size)
     retain = np.setdiff1d(np.arange(train.size), chosen)
     held_out = np.arange(test.size)
@@ -169,7 +170,7 @@ def _divide(
             f"validation and what it is taken from must both hold examples, but {fraction} of "
             f"{what} ({len(pool)} examples) is {count}; choose another fraction"
         )
-    order = np.asarray(jax.random.permutation(key, len(pool)))
+    order = host_key(key).permutation(len(pool))
     return np.sort(pool[order[:count]]), np.sort(pool[order[count:]])
 
 

@@ -16,17 +16,20 @@ from unlearnkit.defences.loss_filter import LossFilter
 from unlearnkit.defences.max_up import MaxUp
 from unlearnkit.defences.sever import Sever
 from unlearnkit.defences.spectral_signature import SpectralSignature
-from unlearnkit.validation import check_known
+from unlearnkit.registry import Registry
 
-DEFENCES: dict[str, type[Defence] | type[RobustTrainer]] = {
-    "loss": LossFilter,
-    "influence": InfluenceFilter,
-    "sever": Sever,
-    "max_up": MaxUp,
-    "spectral_signature": SpectralSignature,
-    "activation_clustering": ActivationClustering,
-    "deep_knn": DeepKnn,
-}
+DEFENCES: Registry[Defence | RobustTrainer] = Registry(
+    "defence",
+    {
+        "loss": LossFilter,
+        "influence": InfluenceFilter,
+        "sever": Sever,
+        "max_up": MaxUp,
+        "spectral_signature": SpectralSignature,
+        "activation_clustering": ActivationClustering,
+        "deep_knn": DeepKnn,
+    },
+)
 """Every defence by name; the command line, the grid and the shared tests read it."""
 
 
@@ -41,8 +44,7 @@ def create(name: str, **hyperparameters: Any) -> Defence | RobustTrainer:
       defend = defences.create("sever", fraction=0.03)
       defended = defend(key, model, variables, train)
     """
-    check_known("defence", name, DEFENCES)
-    return DEFENCES[name](**hyperparameters)
+    return DEFENCES.create(name, **hyperparameters)
 
 
 __all__ = [

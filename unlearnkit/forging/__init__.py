@@ -5,6 +5,9 @@ and the verdict is one of VALID, INVALID, INCOMPLETE and UNPROVEN (`Verdict`); a
 (`unlearnkit.base.Forger`) makes one of its steps say something else.
 """
 
+from typing import Any
+
+from unlearnkit.base import Forger
 from unlearnkit.forging import detectors
 from unlearnkit.forging.calibrate import calibrate
 from unlearnkit.forging.calibration import Band, Calibration
@@ -28,16 +31,35 @@ from unlearnkit.forging.report import Verdict, VerificationReport
 from unlearnkit.forging.steps import Step, honest_step, step_error
 from unlearnkit.forging.swap import SwapForger, SwapInfo
 from unlearnkit.forging.verify import verify
+from unlearnkit.registry import Registry
 
-FORGERS = {
-    "greedy": GreedyForger,
-    "grid_logistic": GridLogisticForger,
-    "logistic": LogisticForger,
-    "noise": NoiseForger,
-    "optimise": OptimiseForger,
-    "swap": SwapForger,
-}
+FORGERS: Registry[Forger] = Registry(
+    "forger",
+    {
+        "greedy": GreedyForger,
+        "grid_logistic": GridLogisticForger,
+        "logistic": LogisticForger,
+        "noise": NoiseForger,
+        "optimise": OptimiseForger,
+        "swap": SwapForger,
+    },
+)
 """The forgers by name."""
+
+
+def create(name: str, **settings: Any) -> Forger:
+    """Returns the named forger with these settings.
+
+    Args:
+      name: a key of `FORGERS`, or a forger of another package.
+      **settings: of the forger.
+
+    Raises:
+      ValueError: an unknown name, or a setting outside its range.
+      TypeError: a setting that the forger does not have, or lacks.
+    """
+    return FORGERS.create(name, **settings)
+
 
 __all__ = [
     "FORGERS",
@@ -67,6 +89,7 @@ __all__ = [
     "VerificationReport",
     "calibrate",
     "convert_error",
+    "create",
     "detectors",
     "error_between",
     "forge_trajectory",

@@ -28,6 +28,7 @@ from unlearnkit.forging.limits import (
 from unlearnkit.forging.norms import Norm, check_norm
 from unlearnkit.forging.opening import open_log
 from unlearnkit.forging.replay import replay
+from unlearnkit.host.random import host_key
 from unlearnkit.training import (
     CrossEntropy,
     Recipe,
@@ -105,7 +106,7 @@ def calibrate(
         raise ValueError(f"changes must be of {', '.join(CHANGES)}, got {', '.join(unknown)}")
     log, network = open_log(path, dataset, model)
     choice_key, shuffle_key = jax.random.split(key)
-    order = np.asarray(jax.random.permutation(choice_key, log.segments))
+    order = host_key(choice_key).permutation(log.segments)
     bench = _Bench(log, network, dataset, norm, sorted(order[:segments].tolist()))
     bands = [bench.measure(_Changed("the same again", True, bench.all(), bench.ratio))]
     left_out: dict[str, str] = {}

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from unlearnkit.base import Dataset, SoftDataset
+from unlearnkit.host.order import several_epochs
+from unlearnkit.host.random import host_key
 from unlearnkit.training import Trajectory
-from unlearnkit.training.step import all_batches
 
 Batch: TypeAlias = Dataset | SoftDataset
 
@@ -149,10 +150,10 @@ def redrawn_steps(log: Trajectory) -> Int[np.ndarray, " m"]:
     """
     claim = log.claim
     recipe = claim.recipe
-    drawn = all_batches(
-        claim.order_key, epochs=recipe.epochs, n=claim.data.examples, batch_size=recipe.batch_size
+    drawn = several_epochs(
+        host_key(claim.order_key), range(recipe.epochs), claim.data.examples, recipe.batch_size
     )
-    return np.flatnonzero((np.asarray(drawn) != log.batches).any(axis=1))
+    return np.flatnonzero((drawn != log.batches).any(axis=1))
 
 
 def _rows(batch: Batch) -> np.ndarray:

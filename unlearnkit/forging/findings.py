@@ -11,7 +11,7 @@ from scipy import stats
 
 from unlearnkit.base import Dataset, Model, Variables
 from unlearnkit.forging import detectors
-from unlearnkit.forging.limits import ROUNDING, Move, Tolerance, learning_rates
+from unlearnkit.forging.limits import ROUNDING, Move, Tolerance
 from unlearnkit.forging.norms import error_between
 from unlearnkit.training import Trajectory, TrajectoryError
 from unlearnkit.training.checkpoint import flatten, same_bits
@@ -181,7 +181,7 @@ def find_moves(log: Trajectory, moves: list[Move], covered: float) -> MoveFindin
       covered: ‖θ_T - θ_0‖₂.
     """
     claim = log.claim
-    rates = learning_rates(claim)
+    rates = claim.rates
     slow = rates[: log.steps] < LEAST_RATE * max(claim.recipe.learning_rate, rates.max())
     ends = np.array([claim.checkpoint_step(i + 1) for i in range(log.segments)])
     lengths = np.diff(ends, prepend=0)

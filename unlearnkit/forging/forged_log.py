@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Int, Key
 from unlearnkit.base import Dataset, Forger, Model
 from unlearnkit.forging.opening import open_log
 from unlearnkit.forging.steps import honest_step
+from unlearnkit.host.reserve import reserve
 from unlearnkit.io.files import write_bytes, write_json
 from unlearnkit.rows import check_rows
 from unlearnkit.training import (
@@ -25,10 +26,9 @@ from unlearnkit.training import (
     TrainState,
     Trajectory,
     manifest,
-    train_segment,
 )
 from unlearnkit.training.logged_run import npy_content
-from unlearnkit.training.recipe import learning_rate_schedule
+from unlearnkit.training.unit import take_steps
 
 
 class ForgedLog(NamedTuple):
@@ -92,10 +92,10 @@ def forge_trajectory(
     batches = log.batches.copy()
     steps = np.flatnonzero(np.isin(batches, rows).any(axis=1))
     errors = []
-    schedule = learning_rate_schedule(log.claim.recipe, log.claim.steps_per_epoch)
+    rates = log.claim.rates
     for step, state in _states(log, network, dataset, steps):
         batch = dataset.take(log.batches[step])
-        wanted = honest_step(network, state.variables, batch, float(schedule(step)))
+        wanted = honest_step(network, state.variables, batch, float(rates[step]))
         forged = forger(jax.random.fold_in(key, step), network, wanted, allowed)
         if not hasattr(forged.info, "indices"):
             raise ValueError(
@@ -134,6 +134,7 @@ def _states(
 ) -> Iterator[tuple[int, TrainState]]:
     """Yields (step, the state before it), replayed from the checkpoint before."""
     claim, objective = log.claim, CrossEntropy(model, log.claim.recipe)
+    held = reserve(dataset)
     for segment in range(log.segments):
         first = claim.checkpoint_step(segment)
         wanted = steps[(steps >= first) & (steps < first + len(log.rows(segment)))]
@@ -144,15 +145,16 @@ def _states(
             if step in wanted:
                 yield step, state
             with jax.default_matmul_precision(claim.matmul_precision):
-                state = train_segment(
+                state, _ = take_steps(
                     state,
-                    dataset,
-                    jnp.asarray(log.batches[step : step + 1]),
+                    held,
+                    log.batches[step : step + 1],
+                    claim.rates[step : step + 1],
                     claim.step_key,
                     objective=objective,
                     recipe=claim.recipe,
-                    steps_per_epoch=claim.steps_per_epoch,
-                )[0]
+                    keep=True,
+                )
 
 
 def _write(log: Trajectory, batches: np.ndarray, folder: Path) -> None:

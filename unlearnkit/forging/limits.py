@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from unlearnkit.forging.norms import Norm, error_between
-from unlearnkit.training import Claim, TrainState, learning_rate_schedule
+from unlearnkit.training import Claim, TrainState
 from unlearnkit.training.checkpoint import flatten
 
 LARGEST_RATIO = 1e-4
@@ -115,12 +115,6 @@ def power(norm: Norm) -> int:
     return 1 if norm in ("l2", "linf") else 2
 
 
-def learning_rates(claim: Claim) -> np.ndarray:
-    """Returns the learning rate of each step of a run: [steps]."""
-    schedule = learning_rate_schedule(claim.recipe, claim.steps_per_epoch)
-    return np.broadcast_to(np.asarray(schedule(np.arange(claim.steps)), float), claim.steps)
-
-
 class Caps(NamedTuple):
     """The largest limits that the segments of a log may have.
 
@@ -166,7 +160,7 @@ def caps_of(claim: Claim, norm: Norm, ratio: float | None = None) -> Caps:
     """
     recipe = claim.recipe
     momentum = recipe.optimizer == "sgd" and recipe.momentum > 0
-    worth = float(np.max(learning_rates(claim), initial=0.0)) / (1 - recipe.momentum)
+    worth = float(np.max(claim.rates, initial=0.0)) / (1 - recipe.momentum)
     return Caps(norm, ratio or largest_ratio(claim), worth if momentum else 0.0)
 
 

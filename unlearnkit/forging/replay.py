@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
 
 from unlearnkit.base import Dataset, Model
 from unlearnkit.forging.limits import Tolerance, state_errors
 from unlearnkit.forging.norms import Norm
+from unlearnkit.host.reserve import reserve
 from unlearnkit.training import CrossEntropy, Objective, Recipe, TrainState, Trajectory
-from unlearnkit.training.step import run_steps, train_segment
+from unlearnkit.training.recipe import rate_table
+from unlearnkit.training.unit import take_steps, take_steps_together
 
 
 class Replayed(NamedTuple):
@@ -56,16 +57,23 @@ def replay(
     """
     claim = log.claim
     with jax.default_matmul_precision(claim.matmul_precision):
-        return train_segment(
+        return take_steps(
             start,
             dataset,
-            jnp.asarray(log.rows(segment)),
+            log.rows(segment),
+            _rates(log, segment, recipe or claim.recipe),
             claim.step_key,
             context,
             objective=objective,
             recipe=recipe or claim.recipe,
-            steps_per_epoch=claim.steps_per_epoch,
+            keep=True,
         )[0]
+
+
+def _rates(log: Trajectory, segment: int, recipe: Recipe) -> np.ndarray:
+    first = log.claim.checkpoint_step(segment)
+    rates = rate_table(recipe, log.claim.steps_per_epoch, log.claim.steps)
+    return rates[first : first + len(log.rows(segment))]
 
 
 def replay_segments(
@@ -97,7 +105,8 @@ def replay_segments(
     parallel = parallel or (_cores_each(places) if places[0].platform == "cpu" else 1)
     workers = [place for place in places for _ in range(parallel)][: len(segments)]
     shares = np.array_split(np.array(segments), len(workers))
-    copies = {place: jax.device_put(dataset, place) for place in places}
+    held = reserve(dataset)
+    copies = {place: jax.device_put(held, place) for place in places}
 
     def work(place: jax.Device, share: np.ndarray) -> list[Replayed]:
         return _replay_share(log, model, copies[place], share.tolist(), place, norm, at_once)
@@ -142,35 +151,18 @@ def _replay_at_once(
 ) -> list[TrainState]:
     claim = log.claim
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
-    rows = jnp.asarray(np.stack([log.rows(segment) for segment in group]))
+    keys = jnp.broadcast_to(claim.step_key, (len(group),))
     with jax.default_matmul_precision(claim.matmul_precision):
-        ends = _train_segments(
+        ends, _ = take_steps_together(
             stacked,
             dataset,
-            rows,
-            claim.step_key,
+            np.stack([log.rows(segment) for segment in group]),
+            np.stack([_rates(log, segment, claim.recipe) for segment in group]),
+            keys,
             objective=objective,
             recipe=claim.recipe,
-            steps_per_epoch=claim.steps_per_epoch,
         )
     return [jax.tree.map(lambda leaf, i=i: leaf[i], ends) for i in range(len(group))]
-
-
-@partial(jax.jit, static_argnames=("objective", "recipe", "steps_per_epoch"))
-def _train_segments(
-    states: TrainState,
-    dataset: Dataset,
-    batches: Int[Array, "segments steps batch"],
-    step_key: Key[Array, ""],
-    *,
-    objective: Objective,
-    recipe: Recipe,
-    steps_per_epoch: int,
-) -> TrainState:
-    def one(state: TrainState, rows: Array) -> TrainState:
-        return run_steps(objective, recipe, steps_per_epoch, state, dataset, rows, step_key)[0]
-
-    return jax.vmap(one)(states, batches)
 
 
 def _equally_long(log: Trajectory, segments: Sequence[int], at_once: int) -> Iterator[list[int]]:

@@ -28,6 +28,7 @@ from unlearnkit.forging.norms import Norm, check_norm, error_between
 from unlearnkit.forging.opening import open_log
 from unlearnkit.forging.replay import replay_segments
 from unlearnkit.forging.report import VerificationReport
+from unlearnkit.host.random import host_key
 from unlearnkit.io.provenance import environment
 from unlearnkit.io.text import escaped
 from unlearnkit.training import Claim, Trajectory, TrajectoryError
@@ -200,7 +201,7 @@ def _choose(
         return list(range(log.segments)), log.segments
     chosen: set[int] = set()
     if "random" in choice and key is not None:
-        order = np.asarray(jax.random.permutation(key, log.segments))
+        order = host_key(key).permutation(log.segments)
         chosen |= set(order[: choice["random"]].tolist())
     drawn = len(chosen)
     if "top" in choice:

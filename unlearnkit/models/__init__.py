@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from unlearnkit.base import Model
@@ -17,8 +15,10 @@ from unlearnkit.models.lenet import lenet
 from unlearnkit.models.resnet import resnet18
 from unlearnkit.models.speedrun import speedrun
 from unlearnkit.models.vgg import vggmini
+from unlearnkit.registry import Registry
 
-MODELS: Mapping[str, Callable[..., Model]] = MappingProxyType(
+MODELS: Registry[Model] = Registry(
+    "network",
     {
         "logistic": logistic,
         "mlp": mlp,
@@ -31,7 +31,7 @@ MODELS: Mapping[str, Callable[..., Model]] = MappingProxyType(
         "allcnn_small": allcnn_small,
         "resnet18": resnet18,
         "speedrun": speedrun,
-    }
+    },
 )
 """Name -> factory; each takes `input_shape`, `n_classes` and options of its own by keyword."""
 
@@ -40,7 +40,7 @@ def create(name: str, *, input_shape: tuple[int, ...], n_classes: int, **options
     """Returns the network called `name`. Equal calls return equal models.
 
     Args:
-      name: a key of `MODELS`.
+      name: a key of `MODELS`, or a network of another package.
       input_shape: the shape of one example; (height, width, channels) for the convolutional ones.
       n_classes: the number of logits.
       **options: what else the factory takes, as `implementation` or `width`.
@@ -52,19 +52,18 @@ def create(name: str, *, input_shape: tuple[int, ...], n_classes: int, **options
       model = models.create("resnet18", input_shape=(32, 32, 3), n_classes=10)
       variables = model.init(key)
     """
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}; known models: {', '.join(MODELS)}")
-    known = set(inspect.signature(MODELS[name]).parameters) - {"input_shape", "n_classes"}
+    factory = MODELS.find(name)
+    known = set(inspect.signature(factory).parameters) - {"input_shape", "n_classes"}
     if unknown := sorted(options.keys() - known):
         raise ValueError(
-            f"model {name!r} has no option {', '.join(unknown)}; "
+            f"network {name!r} has no option {', '.join(unknown)}; "
             f"its options: {', '.join(sorted(known)) or 'none'}"
         )
     if n_classes < 1:
         raise ValueError(f"n_classes must be >= 1, got {n_classes}")
     if not input_shape or any(side < 1 for side in input_shape):
         raise ValueError(f"input_shape must have sides >= 1, got {tuple(input_shape)}")
-    made = MODELS[name](input_shape=tuple(input_shape), n_classes=n_classes, **options)
+    made = factory(input_shape=tuple(input_shape), n_classes=n_classes, **options)
     hashable = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     return made._replace(origin=(name, tuple(sorted(hashable.items()))))
 

@@ -27,23 +27,26 @@ from unlearnkit.poisoning.placing import (
 from unlearnkit.poisoning.poison_svm import PoisonSvm
 from unlearnkit.poisoning.saved import PoisonFileError, load_poisoned, save_poisoned
 from unlearnkit.poisoning.total_gradient import TotalGradientAttack, attack_in_lanes
-from unlearnkit.validation import check_known
+from unlearnkit.registry import Registry
 
-ATTACKS: dict[str, type[Attack]] = {
-    "total_gradient": TotalGradientAttack,
-    "label_flip": LabelFlip,
-    "min_max": MinMax,
-    "improved_min_max": ImprovedMinMax,
-    "back_gradient": BackGradient,
-    "influence": InfluenceAttack,
-    "kkt": KktAttack,
-    "poison_svm": PoisonSvm,
-    "meta_poison": MetaPoison,
-    "error_minimizing": ErrorMinimizing,
-    "gaussian": GaussianPoison,
-    "gradient_matching": GradientMatching,
-    "gradient_canceling": GradientCanceling,
-}
+ATTACKS: Registry[Attack] = Registry(
+    "attack",
+    {
+        "total_gradient": TotalGradientAttack,
+        "label_flip": LabelFlip,
+        "min_max": MinMax,
+        "improved_min_max": ImprovedMinMax,
+        "back_gradient": BackGradient,
+        "influence": InfluenceAttack,
+        "kkt": KktAttack,
+        "poison_svm": PoisonSvm,
+        "meta_poison": MetaPoison,
+        "error_minimizing": ErrorMinimizing,
+        "gaussian": GaussianPoison,
+        "gradient_matching": GradientMatching,
+        "gradient_canceling": GradientCanceling,
+    },
+)
 """Every attack by name; the command line, the grid and the shared tests read it."""
 
 
@@ -58,8 +61,7 @@ def create(name: str, **hyperparameters: Any) -> Attack:
       attack = poisoning.create("label_flip", budget=poisoning.Budget(0.1))
       poisoned = attack(key, model, variables, task)
     """
-    check_known("attack", name, ATTACKS)
-    return ATTACKS[name](**hyperparameters)
+    return ATTACKS.create(name, **hyperparameters)
 
 
 __all__ = [

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 from jaxtyping import Array, Key
+
+from unlearnkit.host.random import host_key
 
 
 def check_share(share: float) -> None:
@@ -30,6 +31,6 @@ def hold_out(key: Key[Array, ""], n: int, share: float) -> tuple[np.ndarray, np.
     """
     if n < 2:
         raise ValueError(f"the training set must hold at least 2 examples to be split, got {n}")
-    order = np.asarray(jax.random.permutation(key, n))
+    order = host_key(key).permutation(n)
     kept = min(max(round(share * n), 1), n - 1)
     return order[: n - kept], order[n - kept :]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
 from unlearnkit.base import Dataset
+from unlearnkit.host.random import host_key
 from unlearnkit.rows import check_rows
 
 
@@ -45,5 +45,5 @@ def rows_of_class(key: Key[Array, ""], clean: Dataset, label: int, m: int) -> In
             f"the training set has {len(own)} examples of class {label}, "
             f"fewer than the {m} poisons of the budget; lower it"
         )
-    drawn = own[np.asarray(jax.random.permutation(key, len(own)))[:m]]
+    drawn = own[host_key(key).permutation(len(own))[:m]]
     return jnp.asarray(np.sort(drawn), jnp.int32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
 
 import jax
@@ -62,25 +63,8 @@ class Bounds:
         Raises:
           ValueError: a base image is outside the box.
         """
-        pixels = self.units == "pixels"
-        std = jnp.asarray(normalisation.std if pixels else 1.0, base.dtype)
-        low, high = self.box if self.box is not None else (-jnp.inf, jnp.inf)
-        edges = [jnp.asarray(edge, base.dtype) for edge in (low, high)]
-        if pixels:
-            edges = [normalisation.apply(edge) for edge in edges]
-        edges = _onto_rounded(base, *edges)
-        radius = jnp.asarray(jnp.inf if self.radius is None else self.radius, base.dtype)
-        infinite = jnp.asarray(jnp.inf, base.dtype)
-        in_cube = self.norm == "linf"
-        region = Region(
-            base,
-            edges[0].astype(base.dtype),
-            edges[1].astype(base.dtype),
-            radius / std if in_cube else infinite,
-            infinite if in_cube else radius,
-            std,
-        )
-        outside = np.flatnonzero(~np.asarray(region.in_box(base)))
+        region, inside = _region(base, bounds=self, normalisation=normalisation)
+        outside = np.flatnonzero(~np.asarray(inside))
         if len(outside):
             row = base[outside[0]]
             raise ValueError(
@@ -148,6 +132,7 @@ class Region(NamedTuple):
         high = jnp.where(high - self.base > self.reach, jnp.nextafter(high, self.base), high)
         return jnp.maximum(low, self.low), jnp.minimum(high, self.high)
 
+    @jax.jit
     def project(self, x: Float[Array, "m ..."]) -> Float[Array, "m ..."]:
         """Returns `x` moved into the region; points inside stay as they are.
 
@@ -177,6 +162,32 @@ class Region(NamedTuple):
         total = squares.reshape(x.shape[0], -1).sum(1)
         # The root has no derivative at 0, where the point is inside anyway.
         return jnp.where(total > 0, jnp.sqrt(jnp.where(total > 0, total, 1)), 0)
+
+
+@partial(jax.jit, static_argnames=("bounds", "normalisation"))
+def _region(
+    base: Float[Array, "m ..."], *, bounds: Bounds, normalisation: Normalisation
+) -> tuple[Region, Bool[Array, " m"]]:
+    """Returns the region around `base`, and which of its rows are in the box."""
+    pixels = bounds.units == "pixels"
+    std = jnp.asarray(normalisation.std if pixels else 1.0, base.dtype)
+    low, high = bounds.box if bounds.box is not None else (-jnp.inf, jnp.inf)
+    edges = [jnp.asarray(edge, base.dtype) for edge in (low, high)]
+    if pixels:
+        edges = [normalisation.apply(edge) for edge in edges]
+    edges = _onto_rounded(base, *edges)
+    radius = jnp.asarray(jnp.inf if bounds.radius is None else bounds.radius, base.dtype)
+    infinite = jnp.asarray(jnp.inf, base.dtype)
+    in_cube = bounds.norm == "linf"
+    region = Region(
+        base,
+        edges[0].astype(base.dtype),
+        edges[1].astype(base.dtype),
+        radius / std if in_cube else infinite,
+        infinite if in_cube else radius,
+        std,
+    )
+    return region, region.in_box(base)
 
 
 def _onto_rounded(base: Array, low: Array, high: Array) -> list[Array]:

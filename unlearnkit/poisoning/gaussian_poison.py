@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Key
+import numpy as np
+from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Cost, Model, Poisoned, Task, Variables
 from unlearnkit.costs import Stopwatch
-from unlearnkit.poisoning.bounds import Bounds
+from unlearnkit.host.arrays import put
+from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, choose_rows, place
 from unlearnkit.validation import check_choice, check_task, check_variables
@@ -65,16 +66,24 @@ class GaussianPoison:
         row_key, noise_key = jax.random.split(key)
         with Stopwatch() as watch:
             base = choose_rows(row_key, clean.size, self.budget.of(clean.size))
-            region = self.bounds.region(clean.x[base], clean.normalisation)
-            shape, dtype = region.base.shape, region.base.dtype
-            noise = self.noise_std * jax.random.normal(noise_key, shape, dtype)
-            x = region.project(region.base + noise)
-            dataset, is_poison = place(clean, x, clean.y[base], base, self.placement)
+            chosen = clean.take(base)
+            region = self.bounds.region(chosen.x, chosen.normalisation)
+            noise, x = _add_noise(noise_key, region, self.noise_std)
+            dataset, is_poison = place(clean, x, chosen.y, base, self.placement)
             jax.block_until_ready(dataset.x)
         extras = {
             "noise": noise,
-            "noise_std": jnp.asarray(self.noise_std, dtype),
+            "noise_std": put(np.asarray(self.noise_std, noise.dtype)),
             "base_x": region.base,
         }
         cost = Cost(0.0, watch.seconds, watch.compile_seconds)
         return Poisoned(dataset, is_poison, PoisonInfo(base, self.bounds, {}, cost, extras=extras))
+
+
+@jax.jit
+def _add_noise(
+    key: Key[Array, ""], region: Region, noise_std: float | Float[Array, ""]
+) -> tuple[Float[Array, "m ..."], Float[Array, "m ..."]]:
+    """Returns Gaussian noise, and the images with it, moved into their region."""
+    noise = noise_std * jax.random.normal(key, region.base.shape, region.base.dtype)
+    return noise, region.project(region.base + noise)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Model, Poisoned, Task, Variables
 from unlearnkit.costs import Stopwatch
+from unlearnkit.host.random import host_key
 from unlearnkit.poisoning import _convex
 from unlearnkit.poisoning._split import check_share, hold_out
 from unlearnkit.poisoning.bounds import Bounds
@@ -111,7 +112,7 @@ class InfluenceAttack:
 
 def _one_of_each(key: Key[Array, ""], y: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Returns one row of class 0 and one of class 1 among `rows`, drawn."""
-    drawn = rows[np.asarray(jax.random.permutation(key, len(rows)))]
+    drawn = rows[host_key(key).permutation(len(rows))]
     found = [drawn[y[drawn] == label] for label in (0, 1)]
     if not all(len(own) for own in found):
         raise ValueError("the training set must hold examples of both classes, got one class")

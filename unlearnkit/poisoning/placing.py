@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Poisoned, SolveInfo
+from unlearnkit.host.arrays import concatenate_rows, replace_rows
+from unlearnkit.host.random import host_key
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.rows import check_rows
 from unlearnkit.validation import check_choice
@@ -72,16 +74,16 @@ def place(
     n, m = clean.size, y.shape[0]
     x, y = x.astype(clean.x.dtype), y.astype(clean.y.dtype)
     if placement == "add":
-        both = clean._replace(x=jnp.concatenate([clean.x, x]), y=jnp.concatenate([clean.y, y]))
-        return both, jnp.arange(n + m) >= n
+        both = clean._replace(x=concatenate_rows([clean.x, x]), y=concatenate_rows([clean.y, y]))
+        return both, jax.device_put(np.arange(n + m) >= n)
     rows = np.asarray(check_rows(base, n, name="ascending base rows", of="the clean data"))
     if np.any(np.diff(rows) <= 0):
         raise ValueError(
             "placement='perturb' needs ascending base rows, one of its own for each poison, "
             f"got {rows[:5].tolist()}…; sort them, or use placement='add'"
         )
-    replaced = clean._replace(x=clean.x.at[base].set(x), y=clean.y.at[base].set(y))
-    return replaced, jnp.zeros(n, bool).at[base].set(True)
+    replaced = clean._replace(x=replace_rows(clean.x, rows, x), y=replace_rows(clean.y, rows, y))
+    return replaced, jax.device_put(np.isin(np.arange(n), rows))
 
 
 def perturbation(poisoned: Poisoned, clean: Dataset) -> Float[Array, "m ..."]:
@@ -111,7 +113,7 @@ def choose_rows(key: Key[Array, ""], n: int, m: int) -> Int[Array, " m"]:
       n: how many there are.
       m: how many are drawn, at most n.
     """
-    return jnp.sort(jax.random.choice(key, n, (m,), replace=False)).astype(jnp.int32)
+    return jax.device_put(np.sort(host_key(key).permutation(n)[:m]))
 
 
 def warn(message: str) -> None:

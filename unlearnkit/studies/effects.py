@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Array, Key
 
@@ -29,6 +28,7 @@ from unlearnkit.base import (
     Unlearned,
     Variables,
 )
+from unlearnkit.host.random import host_key
 from unlearnkit.training import Recipe, fit
 from unlearnkit.unlearning import Retrain
 
@@ -86,7 +86,8 @@ def poison_and_train(
       ValueError: what the attack refuses, or an attack that poisoned everything.
       DivergedError: the attack or a training diverged.
     """
-    attack_key, train_key, retrain_key = jax.random.split(key, 3)
+    keys = host_key(key).split(3)
+    attack_key, train_key, retrain_key = (part.typed() for part in keys)
     poisoned = attack(attack_key, model, clean, task)
     question = poisoned_task(poisoned, task.validation, task.test)
     trained = fit(train_key, model, poisoned.dataset, recipe).variables

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-import jax
 from jaxtyping import Array, Key
 
 from unlearnkit.base import (
@@ -21,6 +20,7 @@ from unlearnkit.base import (
     UnlearnInfo,
 )
 from unlearnkit.data import IndexForget, choose_split
+from unlearnkit.host.random import host_key
 from unlearnkit.studies.budget import has_epochs, price, with_epochs
 from unlearnkit.studies.compare import ORIGINAL, OnStage, announce
 from unlearnkit.studies.effects import (
@@ -117,13 +117,15 @@ def poison_and_unlearn(
     _check(model, train, test, attacks, methods, audits or {}, budgets, seeds)
     methods = {name: train_like(method, recipe) for name, method in methods.items()}
     for seed in range(seeds):
-        split_key, clean_key, attacks_key = jax.random.split(jax.random.fold_in(key, seed), 3)
+        keys = host_key(key).fold_in(seed).split(3)
+        split_key, clean_key, attacks_key = (part.typed() for part in keys)
         clean_task = _clean_task(split_key, train, test)
         stage = f"training on clean data, seed {seed + 1} of {seeds}"
         on_epoch = announce(on_stage, stage, recipe.epochs)
         clean = fit(clean_key, model, train, recipe, on_epoch=on_epoch).variables
         for index, (name, attack) in enumerate(attacks.items()):
-            steps_key, method_key = jax.random.split(jax.random.fold_in(attacks_key, index))
+            halves = host_key(attacks_key).fold_in(index).split()
+            steps_key, method_key = (half.typed() for half in halves)
             announce(on_stage, f"{name}: poisoning and training, seed {seed + 1} of {seeds}", 1)
             try:
                 poisoned_training = poison_and_train(
@@ -157,12 +159,12 @@ def _unlearn(
 ) -> Iterator[PoisonRecord]:
     """Yields the rows of one attack on one seed."""
     attack, seed, seeds = where
-    audit_key, methods_key = jax.random.split(key)
+    audit_key, methods_key = (half.typed() for half in host_key(key).split())
     untouched = Unlearned(poisoned_training.trained, UnlearnInfo({}, Cost(0.0, 0.0)))
     for name, unlearned in ((ORIGINAL, untouched), (RETRAIN, poisoned_training.retrained)):
         yield _judge(audit_key, model, poisoned_training, unlearned, (attack, name, None, seed))
     for index, (name, method) in enumerate(methods.items()):
-        method_key = jax.random.fold_in(methods_key, index)
+        method_key = host_key(methods_key).fold_in(index).typed()
         stage = f"{attack}: {name}, seed {seed + 1} of {seeds}"
         for budget, result in _runs(
             method_key, model, poisoned_training, method, budgets, stage, on_stage
@@ -184,7 +186,7 @@ def _runs(
     on_stage: OnStage | None,
 ) -> Iterator[tuple[float, Unlearned | _NoResult]]:
     """Yields each budget with what the method made of it, or why it made nothing."""
-    price_key, run_key = jax.random.split(key)
+    price_key, run_key = (half.typed() for half in host_key(key).split())
     task, trained, full = (
         poisoned_training.task,
         poisoned_training.trained,
@@ -195,7 +197,7 @@ def _runs(
         on_epoch = announce(on_stage, f"{stage}, {epochs} epochs", epochs)
         try:
             return method(
-                jax.random.fold_in(run_key, epochs), model, trained, task, on_epoch=on_epoch
+                host_key(run_key).fold_in(epochs).typed(), model, trained, task, on_epoch=on_epoch
             )
         except DivergedError as error:
             return _NoResult(diverged=str(error))

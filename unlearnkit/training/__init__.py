@@ -18,6 +18,7 @@ from unlearnkit.training.recipe import (
     Recipe,
     learning_rate_schedule,
     make_optimizer,
+    rate_table,
     speedrun_recipe,
 )
 from unlearnkit.training.step import (
@@ -28,12 +29,10 @@ from unlearnkit.training.step import (
     epoch_batches,
     init_train_state,
     run_epoch,
-    train_epoch,
-    train_epochs,
-    train_segment,
     train_step,
 )
 from unlearnkit.training.trajectory import Logged, Trajectory, read_trajectory
+from unlearnkit.training.unit import take_steps, take_steps_together
 
 __all__ = [
     "Batching",
@@ -62,14 +61,14 @@ __all__ = [
     "make_optimizer",
     "penultimate",
     "predict",
+    "rate_table",
     "read_trajectory",
     "run_epoch",
     "save_variables",
     "speedrun_recipe",
-    "train_epoch",
-    "train_epochs",
+    "take_steps",
+    "take_steps_together",
     "train_like",
-    "train_segment",
     "train_step",
     "variables_sha256",
 ]

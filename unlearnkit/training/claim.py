@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Dataset, Model, Normalisation, Variables
 from unlearnkit.io.files import sha256_of_array
 from unlearnkit.io.text import escaped
 from unlearnkit.models import create
 from unlearnkit.training.checkpoint import CheckpointError, flatten
-from unlearnkit.training.recipe import Recipe
+from unlearnkit.training.recipe import Recipe, rate_table
 
 
 class TrajectoryError(CheckpointError):
@@ -127,6 +127,11 @@ class Claim(NamedTuple):
     def init_key(self) -> Key[Array, ""]:
         """The key that initialises the network."""
         return jax.random.split(self.key)[0]
+
+    @property
+    def rates(self) -> Float[np.ndarray, " steps"]:
+        """The learning rate of each step."""
+        return rate_table(self.recipe, self.steps_per_epoch, self.steps)
 
     @property
     def order_key(self) -> Key[Array, ""]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +13,15 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo, Variables
 from unlearnkit.costs import Stopwatch
+from unlearnkit.host.arrays import put
+from unlearnkit.host.order import several_epochs
+from unlearnkit.host.random import host_key
+from unlearnkit.host.reserve import reserve
 from unlearnkit.training.checkpoint import (
     CheckpointError,
     Progress,
@@ -26,18 +31,9 @@ from unlearnkit.training.checkpoint import (
 from unlearnkit.training.divergence import refuse_divergence, refuse_infinite_weights
 from unlearnkit.training.identity import identify
 from unlearnkit.training.logged_run import descend_logged
-from unlearnkit.training.recipe import Recipe, learning_rate_schedule
-from unlearnkit.training.step import (
-    CrossEntropy,
-    Metrics,
-    Objective,
-    TrainState,
-    epoch_batches,
-    init_train_state,
-    run_epoch,
-    train_epoch,
-    train_epochs,
-)
+from unlearnkit.training.recipe import Recipe, rate_table, split_recipe
+from unlearnkit.training.step import CrossEntropy, Objective, start_state
+from unlearnkit.training.unit import Measured, take_steps, take_steps_together
 from unlearnkit.validation import check_compatible, check_dataset, check_variables
 
 Batching = Literal["vmap", "map"]
@@ -80,9 +76,8 @@ def fit(
         (see `unlearnkit.forging.verify`); the run resumes from what it holds. It tells a run from
         a fresh initialisation, which others derive from the key again, from one from `variables`.
       every: steps between two checkpoints of that log, each one compiled call.
-      epochs_per_call: epochs of one compiled call, after which their metrics come to the host; more
-        than one pays on an accelerator where an epoch takes milliseconds. The bits are the same. A
-        number of epochs that is no multiple, of the run or between checkpoints, compiles again.
+      epochs_per_call: epochs after which their metrics come to the host; more than one pays on an
+        accelerator where an epoch takes milliseconds. The bits are the same.
       on_epoch: called after each epoch, of several at the end of their call; with a trajectory,
         after the segment that ends it.
       devices: take an equal share of each batch each, and average gradients, batch statistics and
@@ -123,7 +118,7 @@ def fit(
             "a call of a run with a trajectory is one segment of its log; choose every= in the "
             "place of epochs_per_call"
         )
-    init_key, run_key = jax.random.split(key)
+    init_key, run_key = (half.typed() for half in host_key(key).split())
     derived = variables is None
     if variables is None:
         variables = jax.jit(model.init)(init_key)
@@ -191,9 +186,9 @@ def descend(
       DivergedError: the loss is no longer finite.
     """
     steps = recipe.steps_per_epoch(dataset.size)
-    order_key, step_key = jax.random.split(key)
-    copied = jax.tree.map(jnp.array, variables)
-    fresh = init_train_state(recipe, steps, copied)
+    order_key, step_key = host_key(key).split()
+    step_key = step_key.typed()
+    fresh = start_state(variables, recipe=split_recipe(recipe)[0])
     progress = Progress(fresh, 0, {}, (0.0, 0.0), recipe.epochs)
     run: Mapping[str, Any] = {}
     if checkpoint is not None:
@@ -205,40 +200,50 @@ def descend(
             _check_epochs(checkpoint, recipe, found, steps)
             progress = found
     state, done, history, seconds, _ = progress
-    settings: Any = {
-        "objective": objective, "recipe": recipe, "batch_size": recipe.batch_size, "mesh": mesh
-    }  # fmt: skip
+    with Stopwatch() as watch:
+        held = reserve(dataset)
+        rates = rate_table(recipe, steps, recipe.epochs * steps)
+    seconds = (seconds[0] + watch.seconds, seconds[1] + watch.compile_seconds)
     while done < recipe.epochs:
         epochs = min(epochs_per_call, recipe.epochs - done)
         if checkpoint is not None:
             epochs = min(epochs, checkpoint_every - done % checkpoint_every)
+        now = range(done, done + epochs)
         with Stopwatch() as watch:
-            keys = (order_key, step_key)
-            if epochs == 1:
-                state, metrics = train_epoch(state, dataset, *keys, context, **settings)
-            else:
-                state, metrics = train_epochs(
-                    state, dataset, *keys, context, epochs=epochs, **settings
-                )
-            measured = {name: np.atleast_1d(value).tolist() for name, value in metrics.items()}
+            state, metrics = take_steps(
+                state,
+                held,
+                several_epochs(order_key, now, dataset.size, recipe.batch_size),
+                rates[now.start * steps : now.stop * steps],
+                step_key,
+                context,
+                objective=objective,
+                recipe=recipe,
+                mesh=mesh,
+            )
         seconds = (seconds[0] + watch.seconds, seconds[1] + watch.compile_seconds)
-        for epoch in range(epochs):
-            of_epoch = {name: values[epoch] for name, values in measured.items()}
-            refuse_divergence(of_epoch["loss"], done + epoch, recipe)
+        measured = [_mean_of(metrics, epoch, steps) for epoch in range(epochs)]
+        for epoch, of_epoch in zip(now, measured, strict=True):
+            refuse_divergence(of_epoch["loss"], epoch, recipe)
             for name, value in of_epoch.items():
                 history.setdefault(name, []).append(value)
-        done += epochs
+        done = now.stop
         if checkpoint is not None and (done % checkpoint_every == 0 or done == recipe.epochs):
             reached = Progress(state, done, history, seconds, recipe.epochs)
             save_progress(checkpoint, reached, run)
         if on_epoch is not None:
-            for epoch in range(epochs):
-                of_epoch = {name: values[epoch] for name, values in measured.items()}
-                on_epoch(done - epochs + epoch + 1, of_epoch)
+            for epoch, of_epoch in zip(now, measured, strict=True):
+                on_epoch(epoch + 1, of_epoch)
     refuse_infinite_weights(state.variables, recipe)
     cost = Cost(float(recipe.epochs * steps * recipe.batch_size), *seconds)
-    arrays = {name: jnp.asarray(values) for name, values in history.items()}
+    arrays = {name: put(np.array(values)) for name, values in history.items()}
     return Trained(state.variables, TrainInfo(arrays, cost))
+
+
+def _mean_of(metrics: Measured, epoch: int, steps: int) -> dict[str, float]:
+    """Returns the mean metrics of one of several epochs of equally many steps."""
+    part = slice(epoch * steps, (epoch + 1) * steps)
+    return {name: float(np.mean(values[part])) for name, values in metrics.items()}
 
 
 def fit_many(
@@ -254,8 +259,9 @@ def fit_many(
 ) -> Trained:
     """Returns as many networks as keys, trained together; every array has a leading seed axis.
 
-    Run i is `fit(keys[i], model, dataset.take(subsets[i]), recipe)` up to rounding. Where several
-    devices are present and divide the number of runs, each takes an equal share of the runs.
+    Run i is `fit(keys[i], model, dataset.take(subsets[i]), recipe)`: bit by bit where the runs go
+    in turn, up to rounding where one program does all. Several devices share the runs, each as many
+    as the others or one more.
 
     Args:
       keys: [seeds] typed keys.
@@ -263,7 +269,7 @@ def fit_many(
       dataset: the examples, shared by all runs.
       recipe: how to train.
       subsets: [seeds, n] the rows of `dataset` that each run sees; None gives all to each.
-      batching: `vmap` runs all at once, `map` one after another inside one program; None takes
+      batching: `vmap` runs all at once by one program, `map` an epoch of each in turn; None takes
         what measures faster: `map` on CPU, `vmap` elsewhere.
       epochs_per_call: see `fit`.
       on_epoch: called after each epoch, of several at the end of their call, with metrics of shape
@@ -288,109 +294,117 @@ def fit_many(
     rows = _check_subsets(subsets, n_seeds, dataset.size)
     steps = recipe.steps_per_epoch(rows.shape[1])
     batching = batching or ("map" if jax.default_backend() == "cpu" else "vmap")
-    objective = CrossEntropy(model, recipe)
-    history: dict[str, list[Array]] = {}
-    with Stopwatch() as watch:
-        init_keys, run_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-        order_keys, step_keys = jax.vmap(jax.random.split, out_axes=1)(run_keys)
-        state = _init_many(init_keys, model=model, recipe=recipe, steps_per_epoch=steps)
-        check_variables(jax.tree.map(lambda leaf: leaf[0], state.variables), model)
-        mesh = _seed_mesh(n_seeds)
-        if mesh is not None:
-            shared, own = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in ((), ("seed",)))
-            dataset = jax.device_put(dataset, shared)
-            state, rows, order_keys, step_keys = jax.device_put(
-                (state, rows, order_keys, step_keys), own
-            )
+    places = jax.local_devices()[:n_seeds]
+    shares = np.array_split(np.arange(n_seeds), len(places))
+    history: dict[str, list[np.ndarray]] = {}
+    with Stopwatch() as watch, ThreadPoolExecutor(len(places)) as pool:
+        held = reserve(dataset)
+        make = partial(_Runs, keys, model, held, recipe, rows, batching)
+        # One device leaves the data where they are.
+        on = places if len(places) > 1 else [None]
+        runs = list(pool.map(make, shares, on))
         for done in range(0, recipe.epochs, epochs_per_call):
-            state, metrics = _train_epochs_many(
-                state,
-                dataset,
-                rows,
-                order_keys,
-                step_keys,
-                objective=objective,
-                recipe=recipe,
-                batching=batching,
-                mesh=mesh,
-                epochs=min(epochs_per_call, recipe.epochs - done),
-            )
-            for epoch, losses in enumerate(np.asarray(metrics["loss"]).T, start=done):
-                refuse_divergence(losses, epoch, recipe)
-                of_epoch = {name: values[:, epoch - done] for name, values in metrics.items()}
+            now = range(done, min(done + epochs_per_call, recipe.epochs))
+            parts = list(pool.map(partial(_Runs.go_on, epochs=now), runs))
+            metrics = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            by_epoch = {
+                name: values.reshape(n_seeds, len(now), steps).mean(2, dtype=np.float64)
+                for name, values in metrics.items()
+            }
+            for index, epoch in enumerate(now):
+                of_epoch = {
+                    name: values[:, index].astype(np.float32) for name, values in by_epoch.items()
+                }
+                refuse_divergence(of_epoch["loss"], epoch, recipe)
                 for name, value in of_epoch.items():
                     history.setdefault(name, []).append(value)
                 if on_epoch is not None:
                     on_epoch(epoch + 1, of_epoch)
-        jax.block_until_ready(state)
-    refuse_infinite_weights(state.variables, recipe)
-    stacked = {name: jnp.stack(values, axis=1) for name, values in history.items()}
+        variables = _join([run.variables() for run in runs])
+    check_variables(jax.tree.map(lambda leaf: leaf[0], variables), model)
+    refuse_infinite_weights(variables, recipe)
+    stacked = {name: jnp.asarray(np.stack(values, axis=1)) for name, values in history.items()}
     examples = float(n_seeds * recipe.epochs * steps * recipe.batch_size)
     cost = Cost(examples, watch.seconds, watch.compile_seconds)
-    return Trained(state.variables, TrainInfo(stacked, cost))
+    return Trained(variables, TrainInfo(stacked, cost))
 
 
-@partial(jax.jit, static_argnames=("model", "recipe", "steps_per_epoch"))
-def _init_many(
-    keys: Key[Array, " seeds"], *, model: Model, recipe: Recipe, steps_per_epoch: int
-) -> TrainState:
-    variables = jax.vmap(model.init)(keys)
-    return jax.vmap(partial(init_train_state, recipe, steps_per_epoch))(variables)
+class _Runs:
+    """Some of the runs of `fit_many`, on one device: in turn, or all by one program."""
 
-
-@partial(
-    jax.jit,
-    static_argnames=("objective", "recipe", "batching", "mesh", "epochs"),
-    donate_argnames=("state",),
-)
-def _train_epochs_many(
-    state: TrainState,
-    dataset: Dataset,
-    rows: Int[Array, "seeds n"],
-    order_keys: Key[Array, " seeds"],
-    step_keys: Key[Array, " seeds"],
-    *,
-    objective: Objective,
-    recipe: Recipe,
-    batching: Batching,
-    mesh: Mesh | None,
-    epochs: int,
-) -> tuple[TrainState, Metrics]:
-    """Returns the states after `epochs` epochs, and metrics [seeds, epochs]."""
-
-    def one(
+    def __init__(
+        self,
+        keys: Key[Array, " seeds"],
+        model: Model,
         dataset: Dataset,
-        state: TrainState,
-        rows: Array,
-        order_key: Key[Array, ""],
-        step_key: Key[Array, ""],
-    ) -> tuple[TrainState, Metrics]:
-        n = rows.shape[0]
+        recipe: Recipe,
+        rows: Int[np.ndarray, "seeds n"],
+        batching: Batching,
+        which: Int[np.ndarray, " share"],
+        place: jax.Device | None,
+    ):
+        form, _ = split_recipe(recipe)
+        halves = [host_key(keys[seed]).split() for seed in which]
+        orders = [run_key.split() for _, run_key in halves]
+        self._orders = [order_key for order_key, _ in orders]
+        self._rows, self._recipe, self._together = rows[which], recipe, batching == "vmap"
+        self._steps = recipe.steps_per_epoch(rows.shape[1])
+        self._rates = rate_table(recipe, self._steps, recipe.epochs * self._steps)
+        self._objective = CrossEntropy(model, recipe)
+        starts = [jax.jit(model.init)(init_key.typed()) for init_key, _ in halves]
+        states = [start_state(variables, recipe=form) for variables in starts]
+        step_keys = [step_key.typed() for _, step_key in orders]
+        if self._together:
+            states, step_keys = [_stack(states)], [jnp.stack(step_keys)]
+        if place is not None:
+            dataset, states, step_keys = jax.device_put((dataset, states, step_keys), place)
+        self._dataset, self._states, self._step_keys = dataset, states, step_keys
 
-        def one_epoch(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
-            epoch = state.step // (n // recipe.batch_size)
-            batches = rows[epoch_batches(order_key, epoch, n, recipe.batch_size)]
-            return run_epoch(objective, recipe, state, dataset, batches, step_key)
+    def go_on(self, *, epochs: range) -> Measured:
+        """Takes the steps of these epochs; returns metrics [seeds, steps]."""
+        n, batch_size = self._rows.shape[1], self._recipe.batch_size
+        batches = np.stack(
+            [
+                rows[several_epochs(key, epochs, n, batch_size)]
+                for key, rows in zip(self._orders, self._rows, strict=True)
+            ]
+        )
+        rates = self._rates[epochs.start * self._steps : epochs.stop * self._steps]
+        settings: Any = {"objective": self._objective, "recipe": self._recipe}
+        if self._together:
+            lanes = np.broadcast_to(rates, (len(batches), len(rates)))
+            (state,), (key,) = self._states, self._step_keys
+            state, metrics = take_steps_together(
+                state, self._dataset, batches, lanes, key, **settings
+            )
+            self._states = [state]
+            return metrics
+        done: list[Measured] = []
+        for seed, (state, key) in enumerate(zip(self._states, self._step_keys, strict=True)):
+            self._states[seed], metrics = take_steps(
+                state, self._dataset, batches[seed], rates, key, **settings
+            )
+            done.append(metrics)
+        return {name: np.stack([metrics[name] for metrics in done]) for name in done[0]}
 
-        if epochs > 1:
-            return jax.lax.scan(one_epoch, state, length=epochs)
-        state, metrics = one_epoch(state, None)
-        return state, jax.tree.map(lambda value: value[None], metrics)
+    def variables(self) -> Variables:
+        """Returns the networks, with a leading axis."""
+        reached = [state.variables for state in self._states]
+        return reached[0] if self._together else _stack(reached)
 
-    def several(dataset: Dataset, *runs: Any) -> tuple[TrainState, Metrics]:
-        if batching == "vmap":
-            return jax.vmap(partial(one, dataset))(*runs)
-        return jax.lax.map(lambda run: one(dataset, *run), runs)
 
-    runs = (state, rows, order_keys, step_keys)
-    if mesh is None:
-        return several(dataset, *runs)
-    seed_axis = PartitionSpec("seed")
-    specs = (PartitionSpec(), *(seed_axis for _ in runs))
-    sharded = jax.shard_map(
-        several, mesh=mesh, in_specs=specs, out_specs=seed_axis, check_vma=False
-    )
-    return sharded(dataset, *runs)
+def _stack(trees: Sequence[Any]) -> Any:
+    """Returns trees as one with a leading axis, put together on the host."""
+    fetched = jax.device_get(list(trees))
+    return jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *fetched))
+
+
+def _join(trees: Sequence[Any]) -> Any:
+    """Returns trees of one leading axis each as one."""
+    if len(trees) == 1:
+        return trees[0]
+    fetched = jax.device_get(list(trees))
+    return jax.device_put(jax.tree.map(lambda *leaves: np.concatenate(leaves), *fetched))
 
 
 def _share_mesh(devices: Sequence[jax.Device] | None, recipe: Recipe) -> Mesh | None:
@@ -404,13 +418,6 @@ def _share_mesh(devices: Sequence[jax.Device] | None, recipe: Recipe) -> Mesh | 
     return Mesh(np.array(devices), ("share",)) if len(devices) > 1 else None
 
 
-def _seed_mesh(n_seeds: int) -> Mesh | None:
-    devices = jax.local_devices()
-    if len(devices) == 1 or n_seeds % len(devices) != 0:
-        return None
-    return Mesh(np.array(devices), ("seed",))
-
-
 def _check_epochs(folder: Path, recipe: Recipe, found: Progress, steps: int) -> None:
     """Refuses another number of epochs where the epochs that are done would have differed."""
     if found.epoch > recipe.epochs:
@@ -419,11 +426,7 @@ def _check_epochs(folder: Path, recipe: Recipe, found: Progress, steps: int) -> 
             "are asked for; ask for as many, or choose another folder"
         )
     earlier = dataclasses.replace(recipe, epochs=found.planned)
-    taken = jnp.arange(found.epoch * steps)
-    then, now = (
-        np.broadcast_to(learning_rate_schedule(each, steps)(taken), taken.shape)
-        for each in (earlier, recipe)
-    )
+    then, now = (rate_table(each, steps, found.epoch * steps) for each in (earlier, recipe))
     if not np.array_equal(then, now):
         raise CheckpointError(
             f"{folder} holds {found.epoch} of {found.planned} epochs, and a run of {recipe.epochs} "
@@ -443,9 +446,9 @@ def _check_data(dataset: Dataset, model: Model, recipe: Recipe) -> None:
         )
 
 
-def _check_subsets(subsets: Any, n_seeds: int, n: int) -> Int[Array, "seeds n"]:
+def _check_subsets(subsets: Any, n_seeds: int, n: int) -> Int[np.ndarray, "seeds n"]:
     if subsets is None:
-        return jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (n_seeds, n))
+        return np.broadcast_to(np.arange(n, dtype=np.int32), (n_seeds, n))
     rows = np.asarray(subsets)
     if not np.issubdtype(rows.dtype, np.integer) or rows.ndim != 2 or rows.shape[0] != n_seeds:
         raise ValueError(
@@ -456,4 +459,4 @@ def _check_subsets(subsets: Any, n_seeds: int, n: int) -> Int[Array, "seeds n"]:
         raise ValueError(
             f"subsets must be in 0 … {n - 1}, got {int(rows.min())} … {int(rows.max())}"
         )
-    return jnp.asarray(rows, dtype=jnp.int32)
+    return rows.astype(np.int32)

@@ -28,6 +28,9 @@ from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo, Variables
 from unlearnkit.costs import Stopwatch
+from unlearnkit.host.order import several_epochs
+from unlearnkit.host.random import host_key
+from unlearnkit.host.reserve import reserve
 from unlearnkit.io.files import read_regular_file, write_bytes, write_json
 from unlearnkit.io.provenance import environment
 from unlearnkit.training import manifest
@@ -52,15 +55,14 @@ from unlearnkit.training.divergence import (
     refuse_infinite_weights,
 )
 from unlearnkit.training.identity import identify_network
-from unlearnkit.training.recipe import Recipe
+from unlearnkit.training.recipe import Recipe, rate_table
 from unlearnkit.training.step import (
     CrossEntropy,
     TrainState,
-    all_batches,
     init_train_state,
-    train_segment,
 )
 from unlearnkit.training.trajectory import METRICS, Logged, first_not_finite, read_trajectory
+from unlearnkit.training.unit import take_steps
 
 _LAG = 32
 _NETWORK = "network.json"
@@ -151,15 +153,14 @@ def descend_logged(
             f"a log holds at most {manifest.MOST_CHECKPOINTS} checkpoints; choose every >= "
             f"{steps // (manifest.MOST_CHECKPOINTS - 1) + 1} for {steps} steps"
         )
-    order_key, step_key = jax.random.split(jax.random.split(key)[1])
+    order_key, step_key = host_key(key).split()[1].split()
+    step_key = step_key.typed()
     objective = CrossEntropy(model, recipe)
     history = _History(per_epoch, on_epoch)
     with Stopwatch() as watch:
-        batches = np.asarray(
-            all_batches(
-                order_key, epochs=recipe.epochs, n=dataset.size, batch_size=recipe.batch_size
-            )
-        )
+        epochs = range(recipe.epochs)
+        batches = several_epochs(order_key, epochs, dataset.size, recipe.batch_size)
+        rates = rate_table(recipe, per_epoch, steps)
         contents = npy_content(batches, "<i4")
         examples = npy_content(example_digests(dataset), "<u8")
         claim = claim_run(
@@ -180,20 +181,22 @@ def descend_logged(
             history.add(logged.metrics)
         state = jax.tree.map(jnp.asarray, past[-1].state) if past else start
         done = int(state.step)
+        held = reserve(dataset)
         with _Background(log) as background:
             while done < claim.steps:
-                rows = jnp.asarray(batches[done : done + every])
-                state, metrics = train_segment(
+                now = slice(done, done + every)
+                state, metrics = take_steps(
                     state,
-                    dataset,
-                    rows,
+                    held,
+                    batches[now],
+                    rates[now],
                     step_key,
                     objective=objective,
                     recipe=recipe,
-                    steps_per_epoch=per_epoch,
+                    keep=True,
                 )
-                refuse_divergence(np.asarray(metrics["loss"]), done // per_epoch, recipe)
-                done += len(rows)
+                refuse_divergence(metrics["loss"], done // per_epoch, recipe)
+                done = min(now.stop, claim.steps)
                 background.append(Logged(state, metrics))
                 history.add(metrics, report=True)
     refuse_infinite_weights(state.variables, recipe)

@@ -1,21 +1,26 @@
-"""What a network says of many examples, chunk by chunk."""
+"""Batched inference."""
 
 from __future__ import annotations
 
 from functools import partial
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float
 
 from unlearnkit.base import Model, Variables
+from unlearnkit.host.arrays import on_host
+from unlearnkit.host.reserve import reserve
 from unlearnkit.kernels import map_batches
 
 
-@partial(jax.jit, static_argnames=("model", "chunk"))
 def predict(
     model: Model, variables: Variables, x: Float[Array, "n ..."], *, chunk: int = 1000
 ) -> Float[Array, "n c"]:
     """Returns the logits of every example, in evaluation mode.
+
+    Sets of few different sizes share a compiled program: the examples are computed in their room
+    (see `host.reserve`), of which each row's logits depend on that row alone.
 
     Args:
       model: the network.
@@ -23,4 +28,16 @@ def predict(
       x: [n, *input_shape] inputs.
       chunk: examples a forward pass; the result does not depend on it beyond rounding.
     """
+    held = reserve(x)
+    logits = _predict(model, variables, held, chunk=chunk)
+    if held is x:
+        return logits
+    found = on_host(logits)[: x.shape[0]]
+    return jax.device_put(found) if isinstance(found, np.ndarray) else found
+
+
+@partial(jax.jit, static_argnames=("model", "chunk"))
+def _predict(
+    model: Model, variables: Variables, x: Float[Array, "n ..."], *, chunk: int
+) -> Float[Array, "n c"]:
     return map_batches(model.apply, variables, (x,), chunk)

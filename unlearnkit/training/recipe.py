@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import optax.contrib
+from jaxtyping import Float
 
 from unlearnkit.base import Params
 from unlearnkit.validation import check_known
 
 OptimizerName = Literal["sgd", "adam", "adamw", "muon"]
 ScheduleName = Literal["constant", "cosine", "linear", "step"]
+_RATES_AT_ONCE = 64
+"""Steps whose learning rates one call computes, whatever the length of the run."""
 DecayCentre = Literal["zero", "start"]
 AugmentationName = Literal["none", "shift", "shift_flip"]
 ComputeDtype = Literal["float32", "bfloat16"]
@@ -185,47 +190,144 @@ def learning_rate_schedule(recipe: Recipe, steps_per_epoch: int) -> optax.Schedu
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
 
 
+@lru_cache(maxsize=64)
+def rate_table(recipe: Recipe, steps_per_epoch: int, steps: int) -> Float[np.ndarray, " steps"]:
+    """Returns the learning rates of the first `steps` steps, by the schedule itself, on the host.
+
+    Args:
+      recipe: whose schedule.
+      steps_per_epoch: turns the recipe's epochs into steps.
+      steps: how many.
+
+    Returns:
+      [steps], which cannot be written to.
+    """
+    schedule = learning_rate_schedule(recipe, steps_per_epoch)
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    if recipe.schedule == "constant" and recipe.warmup_epochs == 0:
+        rates = np.full(steps, schedule(0), dtype)
+    else:
+        room = -(-steps // _RATES_AT_ONCE) * _RATES_AT_ONCE
+        parts = np.arange(room, dtype=np.int32).reshape(-1, _RATES_AT_ONCE)
+        # Without milestones a step schedule is one number.
+        found = [np.broadcast_to(schedule(jnp.asarray(part)), part.shape) for part in parts]
+        rates = np.concatenate([np.zeros(0, dtype), *found])[:steps].astype(dtype)
+    rates.setflags(write=False)
+    return rates
+
+
 def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> optax.GradientTransformation:
     """Returns the optimiser of a recipe; initialised at the weights where the run begins."""
-    schedule = learning_rate_schedule(recipe, steps_per_epoch)
+    form, numbers = split_recipe(recipe)
+    return optimizer_of_form(form, numbers, learning_rate_schedule(recipe, steps_per_epoch))
+
+
+class RecipeNumbers(NamedTuple):
+    """What a compiled step takes as arguments, `None` where the recipe has no such term.
+
+    Attributes:
+      momentum: see `Recipe`.
+      weight_decay: see `Recipe`.
+      gradient_noise: see `Recipe`.
+      rate_ratio: of `muon`, the rate of what is not a convolution kernel over that of the kernels.
+    """
+
+    momentum: Any = None
+    weight_decay: Any = None
+    gradient_noise: Any = None
+    rate_ratio: Any = None
+
+
+def split_recipe(recipe: Recipe) -> tuple[Recipe, RecipeNumbers]:
+    """Returns what a step is compiled for, and the numbers that it takes.
+
+    Recipes whose steps have the same terms have one form, whatever their rates, strengths and
+    number of epochs. The clipping norm and the label smoothing stay in the form: constants of a
+    program are folded into others there, so that as arguments they would give other bits.
+
+    Returns:
+      The form: the recipe with a fixed value for every number that is an argument, and without a
+      schedule.
+      The numbers, as Python scalars, so that they adopt the precision of the weights.
+    """
+    numbers = RecipeNumbers(
+        momentum=recipe.momentum or None,
+        weight_decay=recipe.weight_decay or None,
+        gradient_noise=recipe.gradient_noise or None,
+        rate_ratio=(
+            recipe.other_learning_rate / recipe.learning_rate
+            if recipe.optimizer == "muon"
+            else None
+        ),
+    )
+    form = dataclasses.replace(
+        recipe,
+        epochs=1,
+        batch_size=1,
+        learning_rate=1.0,
+        other_learning_rate=1.0,
+        momentum=0.5 if recipe.momentum else 0.0,
+        weight_decay=1.0 if recipe.weight_decay else 0.0,
+        schedule="constant",
+        warmup_epochs=0.0,
+        milestones=(),
+        step_factor=1.0,
+        gradient_noise=1.0 if recipe.gradient_noise else 0.0,
+    )
+    return form, numbers
+
+
+def optimizer_of_form(
+    form: Recipe, numbers: RecipeNumbers, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    """Returns the optimiser of a form; see `split_recipe`.
+
+    Args:
+      form: which terms there are.
+      numbers: their strengths, which may be traced.
+      schedule: the learning rate as a function of the step.
+    """
     parts: list[optax.GradientTransformation] = []
-    if recipe.clip_norm is not None:
-        parts.append(optax.clip_by_global_norm(recipe.clip_norm))
-    if recipe.weight_decay > 0 and recipe.decay_toward == "start":
-        parts.append(decay_toward_start(recipe.weight_decay))
-    elif recipe.weight_decay > 0 and recipe.optimizer != "adamw":
-        parts.append(optax.add_decayed_weights(recipe.weight_decay))
-    if recipe.optimizer == "sgd":
-        parts.append(optax.sgd(schedule, recipe.momentum or None, nesterov=recipe.nesterov))
-    elif recipe.optimizer == "muon":
-        parts.append(_muon(recipe, schedule))
-    elif recipe.optimizer == "adam":
-        parts.append(optax.adam(schedule, nesterov=recipe.nesterov))
+    if form.clip_norm is not None:
+        parts.append(optax.clip_by_global_norm(form.clip_norm))
+    decays = numbers.weight_decay is not None
+    if decays and form.decay_toward == "start":
+        parts.append(decay_toward_start(numbers.weight_decay))
+    elif decays and form.optimizer != "adamw":
+        parts.append(optax.add_decayed_weights(numbers.weight_decay))
+    if form.optimizer == "sgd":
+        parts.append(optax.sgd(schedule, numbers.momentum, nesterov=form.nesterov))
+    elif form.optimizer == "muon":
+        parts.append(_muon(numbers, schedule))
+    elif form.optimizer == "adam":
+        parts.append(optax.adam(schedule, nesterov=form.nesterov))
     else:
-        decay = recipe.weight_decay
-        parts.append(optax.adamw(schedule, weight_decay=decay, nesterov=recipe.nesterov))
+        decay = numbers.weight_decay if decays else 0.0
+        parts.append(optax.adamw(schedule, weight_decay=decay, nesterov=form.nesterov))
     return optax.chain(*parts)
 
 
-def _muon(recipe: Recipe, schedule: optax.Schedule) -> optax.GradientTransformation:
+def _muon(numbers: RecipeNumbers, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Returns Muon for kernels [height, width, channels, features], Nesterov's SGD for the rest.
 
     Source: Jordan et al. 2024, Muon; three Newton-Schulz steps, as in the speed runs of Jordan's
     airbench.
     """
-    ratio = recipe.other_learning_rate / recipe.learning_rate
 
     def rows_and_columns(params: Params) -> Any:
         axes = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
         return jax.tree.map(lambda _: axes, params)
 
+    beta = 0.0 if numbers.momentum is None else numbers.momentum
     kernels = optax.chain(
         optax.contrib.scale_by_muon(
-            ns_steps=3, beta=recipe.momentum, weight_dimension_numbers=rows_and_columns
+            ns_steps=3, beta=beta, weight_dimension_numbers=rows_and_columns
         ),
         optax.scale_by_learning_rate(schedule),
     )
-    others = optax.sgd(lambda step: ratio * schedule(step), recipe.momentum or None, nesterov=True)
+    others = optax.sgd(
+        lambda step: numbers.rate_ratio * schedule(step), numbers.momentum, nesterov=True
+    )
     return optax.partition(
         {"kernels": kernels, "others": others},
         lambda params: jax.tree.map(lambda w: "kernels" if w.ndim == 4 else "others", params),

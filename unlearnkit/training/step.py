@@ -1,16 +1,15 @@
-"""One step and one compiled epoch of stochastic gradient training, as pure functions."""
+"""One step and one epoch of stochastic gradient training, as pure functions."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Dataset, Model, Params, State, Variables
@@ -70,6 +69,8 @@ class CrossEntropy:
       recipe: label smoothing s, augmentation, compute dtype and frozen state are read from it.
       sign: -1 ascends.
     """
+
+    NUMBERS: ClassVar[tuple[str, ...]] = ()
 
     model: Model
     recipe: Recipe
@@ -160,6 +161,18 @@ def init_train_state(recipe: Recipe, steps_per_epoch: int, variables: Variables)
     return TrainState(variables, optimizer.init(variables.params), jnp.int32(0))
 
 
+@partial(jax.jit, static_argnames=("recipe",))
+def start_state(variables: Variables, *, recipe: Recipe) -> TrainState:
+    """Returns the state before the first step, in arrays of its own; see `split_recipe`.
+
+    Args:
+      variables: where the run begins; not donated with the state.
+      recipe: its form.
+    """
+    copied = jax.tree.map(jnp.copy, variables)
+    return init_train_state(recipe, 1, copied)
+
+
 def train_step(
     objective: Objective,
     recipe: Recipe,
@@ -168,8 +181,6 @@ def train_step(
     batch: Dataset,
     key: Key[Array, ""],
     context: Any = None,
-    *,
-    shares: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Returns the state after one step on `batch`, and the step's metrics.
 
@@ -183,6 +194,32 @@ def train_step(
       batch: the step's examples.
       key: the run's key; the step's own is `fold_in(key, state.step)`.
       context: passed on to the objective, as a teacher's weights.
+    """
+    optimizer, noise = make_optimizer(recipe, steps_per_epoch), recipe.gradient_noise or None
+    return take_step(objective, optimizer, noise, state, batch, key, context)
+
+
+def take_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    gradient_noise: Float[Array, ""] | float | None,
+    state: TrainState,
+    batch: Dataset,
+    key: Key[Array, ""],
+    context: Any = None,
+    *,
+    shares: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """Returns what `train_step` does, with its optimiser and the strength of its noise given.
+
+    Args:
+      objective: L.
+      optimizer: turns gradients into updates.
+      gradient_noise: the noise's standard deviation; None for none.
+      state: where the run stands.
+      batch: the step's examples.
+      key: the run's key.
+      context: passed on to the objective.
       shares: the mapped axis over which devices hold equal shares of the step's examples, whose
         gradients, new states and metrics are averaged; None where `batch` is the whole step.
     """
@@ -195,10 +232,9 @@ def train_step(
     )
     if shares is not None:
         gradient, new_state, metrics = jax.lax.pmean((gradient, new_state, metrics), shares)
-    if recipe.gradient_noise > 0:
+    if gradient_noise is not None:
         noise = optax.tree.random_like(noise_key, gradient)
-        gradient = optax.tree.add_scale(gradient, recipe.gradient_noise, noise)
-    optimizer = make_optimizer(recipe, steps_per_epoch)
+        gradient = optax.tree.add_scale(gradient, gradient_noise, noise)
     updates, opt_state = optimizer.update(gradient, state.opt_state, params)
     variables = Variables(optax.apply_updates(params, updates), new_state)
     return TrainState(variables, opt_state, state.step + 1), metrics
@@ -230,7 +266,6 @@ def run_epoch(
     context: Any = None,
     *,
     steps_per_epoch: int | None = None,
-    shares: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Returns the state after a step on each batch in turn, and the mean of the steps' metrics.
 
@@ -243,12 +278,9 @@ def run_epoch(
       key: the run's step key.
       context: passed on to the objective.
       steps_per_epoch: turns the recipe's epochs into steps; None where an epoch is these batches.
-      shares: see `train_step`.
     """
     steps = steps_per_epoch or batches.shape[0]
-    state, metrics = run_steps(
-        objective, recipe, steps, state, dataset, batches, key, context, shares=shares
-    )
+    state, metrics = run_steps(objective, recipe, steps, state, dataset, batches, key, context)
     return state, jax.tree.map(lambda m: m.mean(0), metrics)
 
 
@@ -261,8 +293,6 @@ def run_steps(
     batches: Int[Array, "steps batch"],
     key: Key[Array, ""],
     context: Any = None,
-    *,
-    shares: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Returns the state after a step on each batch in turn, and the metrics of each step.
 
@@ -280,173 +310,6 @@ def run_steps(
 
     def body(carry: TrainState, indices: Array) -> tuple[TrainState, Metrics]:
         batch = dataset.take(indices)
-        return train_step(
-            objective, recipe, steps_per_epoch, carry, batch, key, context, shares=shares
-        )
+        return train_step(objective, recipe, steps_per_epoch, carry, batch, key, context)
 
     return jax.lax.scan(body, state, batches)
-
-
-@partial(
-    jax.jit,
-    static_argnames=("objective", "recipe", "batch_size", "mesh"),
-    donate_argnames=("state",),
-)
-def train_epoch(
-    state: TrainState,
-    dataset: Dataset,
-    order_key: Key[Array, ""],
-    step_key: Key[Array, ""],
-    context: Any = None,
-    *,
-    objective: Objective,
-    recipe: Recipe,
-    batch_size: int,
-    mesh: Mesh | None = None,
-) -> tuple[TrainState, Metrics]:
-    """Returns the state after one compiled epoch over a fresh permutation, and its mean metrics.
-
-    `state` is donated: its buffers are gone after the call. With a `mesh` of one axis, its devices
-    take an equal share of every batch each.
-
-    Args:
-      state: where the run stands; donated.
-      dataset: [n] examples.
-      order_key: draws the permutation, by the number of the epoch.
-      step_key: the run's, for augmentation, dropout and noise.
-      context: passed on to the objective.
-      objective: what each step descends.
-      recipe: how.
-      batch_size: examples of a step.
-      mesh: of the devices that share each batch; None for one.
-    """
-    epoch = partial(_epoch, objective, recipe, batch_size, mesh)
-    return epoch(state, dataset, order_key, step_key, context)
-
-
-@partial(
-    jax.jit,
-    static_argnames=("objective", "recipe", "batch_size", "epochs", "mesh"),
-    donate_argnames=("state",),
-)
-def train_epochs(
-    state: TrainState,
-    dataset: Dataset,
-    order_key: Key[Array, ""],
-    step_key: Key[Array, ""],
-    context: Any = None,
-    *,
-    objective: Objective,
-    recipe: Recipe,
-    batch_size: int,
-    epochs: int,
-    mesh: Mesh | None = None,
-) -> tuple[TrainState, Metrics]:
-    """Returns the state after several epochs in one compiled call, and each epoch's mean metrics.
-
-    The same as `epochs` calls of `train_epoch`, without the way to the host between them. `state`
-    is donated.
-
-    Args:
-      state: where the run stands; donated.
-      dataset: [n] examples.
-      order_key: draws the permutations, by the number of the epoch.
-      step_key: the run's, for augmentation, dropout and noise.
-      context: passed on to the objective.
-      objective: what each step descends.
-      recipe: how.
-      batch_size: examples of a step.
-      epochs: how many.
-      mesh: of the devices that share each batch; None for one.
-    """
-    epoch = partial(_epoch, objective, recipe, batch_size, mesh)
-
-    def one(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
-        return epoch(state, dataset, order_key, step_key, context)
-
-    return jax.lax.scan(one, state, length=epochs)
-
-
-def _epoch(
-    objective: Objective,
-    recipe: Recipe,
-    batch_size: int,
-    mesh: Mesh | None,
-    state: TrainState,
-    dataset: Dataset,
-    order_key: Key[Array, ""],
-    step_key: Key[Array, ""],
-    context: Any,
-) -> tuple[TrainState, Metrics]:
-    epoch = state.step // (dataset.size // batch_size)
-    batches = epoch_batches(order_key, epoch, dataset.size, batch_size)
-    if mesh is None:
-        return run_epoch(objective, recipe, state, dataset, batches, step_key, context)
-    (axis,) = mesh.axis_names
-
-    def share(
-        state: TrainState,
-        batches: Int[Array, "steps share"],
-        dataset: Dataset,
-        key: Key[Array, ""],
-        context: Any,
-    ) -> tuple[TrainState, Metrics]:
-        return run_epoch(objective, recipe, state, dataset, batches, key, context, shares=axis)
-
-    whole = PartitionSpec()
-    run = jax.shard_map(
-        share,
-        mesh=mesh,
-        in_specs=(whole, PartitionSpec(None, axis), whole, whole, whole),
-        out_specs=whole,
-        check_vma=False,
-    )
-    return run(state, batches, dataset, step_key, context)
-
-
-@partial(jax.jit, static_argnames=("objective", "recipe", "steps_per_epoch"))
-def train_segment(
-    state: TrainState,
-    dataset: Dataset,
-    batches: Int[Array, "steps batch"],
-    step_key: Key[Array, ""],
-    context: Any = None,
-    *,
-    objective: Objective,
-    recipe: Recipe,
-    steps_per_epoch: int,
-) -> tuple[TrainState, Metrics]:
-    """Returns the state after one compiled run of steps on these batches, and each step's metrics.
-
-    What writes a trajectory and what replays it call this one function, so that the same program
-    computes both. `state` is kept: it is being written while the next segment runs.
-
-    Args:
-      state: where the run stands; kept.
-      dataset: [n] examples.
-      batches: the indices of each step's examples.
-      step_key: the run's, for augmentation, dropout and noise.
-      context: passed on to the objective.
-      objective: what each step descends.
-      recipe: how.
-      steps_per_epoch: turns the recipe's epochs into steps.
-    """
-    return run_steps(objective, recipe, steps_per_epoch, state, dataset, batches, step_key, context)
-
-
-@partial(jax.jit, static_argnames=("epochs", "n", "batch_size"))
-def all_batches(
-    order_key: Key[Array, ""], *, epochs: int, n: int, batch_size: int
-) -> Int[Array, "steps batch"]:
-    """Returns the batches of every epoch of a run, one after another.
-
-    Args:
-      order_key: of the run.
-      epochs: how many.
-      n: examples.
-      batch_size: examples of a step.
-    """
-    batches = jax.lax.map(
-        lambda epoch: epoch_batches(order_key, epoch, n, batch_size), jnp.arange(epochs)
-    )
-    return batches.reshape(-1, batch_size)

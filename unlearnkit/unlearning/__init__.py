@@ -3,6 +3,7 @@
 from typing import Any
 
 from unlearnkit.base import Unlearner
+from unlearnkit.registry import Registry
 from unlearnkit.unlearning._one_shot import SolveWarning
 from unlearnkit.unlearning.boundary_expand import BoundaryExpand
 from unlearnkit.unlearning.boundary_shrink import BoundaryShrink
@@ -29,28 +30,30 @@ from unlearnkit.unlearning.stackelberg import (
     QuantileAuditor,
     StackelbergUnlearn,
 )
-from unlearnkit.validation import check_known
 
-UNLEARNERS: dict[str, type[Unlearner]] = {
-    "retrain": Retrain,
-    "fine_tune": FineTune,
-    "noisy_descent": NoisyDescent,
-    "gradient_ascent": GradientAscent,
-    "neg_grad_plus": NegGradPlus,
-    "random_label": RandomLabel,
-    "salun": SalUn,
-    "l1_sparse": L1Sparse,
-    "boundary_shrink": BoundaryShrink,
-    "boundary_expand": BoundaryExpand,
-    "scrub": Scrub,
-    "exact_last_layers": ExactLastLayers,
-    "catastrophic_last_layers": CatastrophicLastLayers,
-    "stackelberg": StackelbergUnlearn,
-    "influence": Influence,
-    "newton_scrub": NewtonScrub,
-    "fisher_forgetting": FisherForgetting,
-    "ntk_scrub": NtkScrub,
-}
+UNLEARNERS: Registry[Unlearner] = Registry(
+    "unlearner",
+    {
+        "retrain": Retrain,
+        "fine_tune": FineTune,
+        "noisy_descent": NoisyDescent,
+        "gradient_ascent": GradientAscent,
+        "neg_grad_plus": NegGradPlus,
+        "random_label": RandomLabel,
+        "salun": SalUn,
+        "l1_sparse": L1Sparse,
+        "boundary_shrink": BoundaryShrink,
+        "boundary_expand": BoundaryExpand,
+        "scrub": Scrub,
+        "exact_last_layers": ExactLastLayers,
+        "catastrophic_last_layers": CatastrophicLastLayers,
+        "stackelberg": StackelbergUnlearn,
+        "influence": Influence,
+        "newton_scrub": NewtonScrub,
+        "fisher_forgetting": FisherForgetting,
+        "ntk_scrub": NtkScrub,
+    },
+)
 """Every method by name; the command line, the grid and the shared tests read it."""
 
 
@@ -65,8 +68,7 @@ def create(name: str, **hyperparameters: Any) -> Unlearner:
       unlearn = unlearning.create("scrub", epochs=5, temperature=2.0)
       forgotten, info = unlearn(key, model, variables, task)
     """
-    check_known("unlearner", name, UNLEARNERS)
-    return UNLEARNERS[name](**hyperparameters)
+    return UNLEARNERS.create(name, **hyperparameters)
 
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from itertools import compress, takewhile
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 from jaxtyping import Array, Float, Key
@@ -135,6 +135,8 @@ class _LastLayers:
     In training mode the whole network normalises by the batch; the running statistics of the
     layers that do not move are put back.
     """
+
+    NUMBERS: ClassVar[tuple[str, ...]] = ()
 
     objective: CrossEntropy
     selection: Selection

@@ -1,15 +1,13 @@
-"""Epochs over the retain and the forget set: several passes, or both sets zipped, in one call."""
+"""Epochs over the retain and the forget set: several passes, or both sets zipped."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import (
     Cost,
@@ -22,31 +20,15 @@ from unlearnkit.base import (
     Variables,
 )
 from unlearnkit.costs import Stopwatch
-from unlearnkit.training import (
-    CrossEntropy,
-    Objective,
-    Recipe,
-    TrainState,
-    init_train_state,
-    run_epoch,
-)
+from unlearnkit.host.arrays import put
+from unlearnkit.host.order import whole_rows
+from unlearnkit.host.random import host_key
+from unlearnkit.host.reserve import reserve
+from unlearnkit.training import CrossEntropy, Objective, Recipe, rate_table, take_steps
 from unlearnkit.training.divergence import refuse_divergence, refuse_infinite_weights
-from unlearnkit.training.step import Metrics
+from unlearnkit.training.recipe import split_recipe
+from unlearnkit.training.step import start_state
 from unlearnkit.unlearning._sgd import Fitted, SgdSettings, with_running_statistics
-
-
-@runtime_checkable
-class Epoch(Protocol):
-    """What one epoch does; a hashable value, so that it can be a static argument.
-
-    `data` are the arrays it reads, `key` is the run's key and `epoch` counts from 0. The metrics
-    hold at least `loss` and `accuracy`.
-    """
-
-    def __call__(
-        self, state: TrainState, data: Any, key: Key[Array, ""], epoch: Int[Array, ""]
-    ) -> tuple[TrainState, Metrics]: ...
-
 
 AfterEpoch = Callable[[Variables], Mapping[str, float]]
 """Measures the network after an epoch; the arrays are donated to the next: copy what is kept."""
@@ -111,6 +93,31 @@ class TwoSetSettings(SgdSettings):
         return FittedPair(retain, forget, adapted)
 
 
+class Pass(NamedTuple):
+    """Some steps of an epoch, all of one objective on one dataset.
+
+    Attributes:
+      objective: what each step descends.
+      dataset: what `rows` indexes; `reserve` it once for all epochs.
+      rows: the batches.
+      key: of the steps.
+      context: passed on to the objective.
+      report: the metrics that the epoch's history takes from this pass, and what it calls them;
+        None takes all by their own names.
+    """
+
+    objective: Objective
+    dataset: Dataset
+    rows: Int[np.ndarray, "steps batch"]
+    key: Key[Array, ""]
+    context: Any = None
+    report: Mapping[str, str] | None = None
+
+
+Plan = Callable[[int], Sequence[Pass]]
+"""Returns the passes of an epoch, which counts from 0."""
+
+
 def used(size: int, batch_size: int) -> int:
     """Returns how many of `size` examples a pass in whole batches sees: the rest waits."""
     return size // batch_size * batch_size
@@ -119,72 +126,6 @@ def used(size: int, batch_size: int) -> int:
 def steps_of_whole_pass(size: int, batch_size: int) -> int:
     """Returns the batches of a pass that sees every one of `size` examples."""
     return -(-size // batch_size)
-
-
-def whole_batches(
-    key: Key[Array, ""], index: Int[Array, ""] | int, n: int, batch_size: int
-) -> Int[Array, "steps batch"]:
-    """Returns the batches of a pass in which every one of range(n) is seen.
-
-    They are the rows of a fresh permutation. The last one, where that leaves it short, is filled
-    from the permutation of the next pass, with the first examples there that it does not hold.
-
-    Args:
-      key: of all passes.
-      index: of this pass.
-      n: examples.
-      batch_size: at most n.
-    """
-    order = jax.random.permutation(jax.random.fold_in(key, index), n)
-    steps = steps_of_whole_pass(n, batch_size)
-    missing = steps * batch_size - n
-    if missing:
-        following = jax.random.permutation(jax.random.fold_in(key, index + 1), n)
-        held = jnp.isin(following, order[(steps - 1) * batch_size :])
-        fill = following[jnp.argsort(held, stable=True)[:missing]]
-        order = jnp.concatenate([order, fill])
-    return order.reshape(steps, batch_size).astype(jnp.int32)
-
-
-def cycled_batches(
-    key: Key[Array, ""], first: Int[Array, ""] | int, n: int, batch_size: int, steps: int
-) -> Int[Array, "steps batch"]:
-    """Returns `steps` batches of whole passes over range(n) that follow one another.
-
-    Args:
-      key: of all passes.
-      first: the batches that were taken before: the cycle goes on where it stood.
-      n: examples.
-      batch_size: at most n.
-      steps: batches.
-    """
-    per_pass = steps_of_whole_pass(n, batch_size)
-    passes = -(-steps // per_pass) + 1
-    begun = first // per_pass
-    batches = jax.vmap(lambda i: whole_batches(key, begun + i, n, batch_size))(jnp.arange(passes))
-    flat = batches.reshape(-1, batch_size)
-    return jax.lax.dynamic_slice_in_dim(flat, first - begun * per_pass, steps)
-
-
-class _ForgetPass(NamedTuple):
-    dataset: Dataset
-    order_key: Key[Array, ""]
-    step_key: Key[Array, ""]
-
-
-@dataclasses.dataclass(frozen=True)
-class _WholeEpoch:
-    """A pass that sees every example."""
-
-    objective: Objective
-    recipe: Recipe
-
-    def __call__(
-        self, state: TrainState, data: _ForgetPass, key: Key[Array, ""], epoch: Int[Array, ""]
-    ) -> tuple[TrainState, Metrics]:
-        dataset, order_key, step_key = data
-        batches = whole_batches(order_key, epoch, dataset.size, self.recipe.batch_size)
-        return run_epoch(self.objective, self.recipe, state, dataset, batches, step_key)
 
 
 def descend_on_forget(
@@ -199,66 +140,81 @@ def descend_on_forget(
 ) -> Unlearned:
     """Returns the network after descending `sign` times the cross-entropy of the forget set.
 
-    Every example is used in every pass, see `whole_batches`.
+    Every example is used in every pass, see `host.whole_rows`.
     """
     recipe, adapted = fitted
-    order_key, step_key = jax.random.split(key)
+    order_key, step_key = host_key(key).split()
+    objective, held, typed = CrossEntropy(model, recipe, sign), reserve(dataset), step_key.typed()
+
+    def plan(epoch: int) -> list[Pass]:
+        rows = whole_rows(order_key, epoch, dataset.size, recipe.batch_size)
+        return [Pass(objective, held, rows, typed)]
+
     steps = steps_of_whole_pass(dataset.size, recipe.batch_size)
     return descend_passes(
-        order_key,
-        _WholeEpoch(CrossEntropy(model, recipe, sign), recipe),
+        plan,
         recipe,
         variables,
-        _ForgetPass(dataset, order_key, step_key),
+        steps_per_epoch=steps,
         example_gradients=float(recipe.epochs * steps * recipe.batch_size),
         adapted=adapted,
         on_epoch=on_epoch,
     )
 
 
-@partial(jax.jit, static_argnames=("run",), donate_argnames=("state",))
-def pass_epoch(
-    state: TrainState, data: Any, key: Key[Array, ""], epoch: Int[Array, ""], *, run: Epoch
-) -> tuple[TrainState, Metrics]:
-    """Returns the state after one compiled epoch, and its metrics; `state` is donated."""
-    return run(state, data, key, epoch)
-
-
 def descend_passes(
-    key: Key[Array, ""],
-    run: Epoch,
+    plan: Plan,
     recipe: Recipe,
     variables: Variables,
-    data: Any,
     *,
+    steps_per_epoch: int,
     example_gradients: float,
     adapted: Mapping[str, int | str],
+    rates: Float[np.ndarray, " steps"] | None = None,
     on_epoch: OnEpoch | None = None,
     after_epoch: AfterEpoch | None = None,
 ) -> Unlearned:
-    """Returns the network after `recipe.epochs` epochs of `run`; `variables` stay untouched.
+    """Returns the network after `recipe.epochs` epochs of passes; `variables` stay untouched.
 
     Args:
-      key: the run's key.
-      run: an epoch.
-      recipe: its optimiser and number of epochs.
+      plan: what is done in an epoch.
+      recipe: the optimiser of all passes, and the number of epochs.
       variables: where to start.
-      data: what `run` reads.
+      steps_per_epoch: the steps of all passes of an epoch, which turn the recipe's schedule into
+        learning rates.
       example_gradients: what all epochs cost.
       adapted: see `UnlearnInfo`.
+      rates: the learning rate of each step in the place of the recipe's.
       on_epoch: called after each epoch.
       after_epoch: measures the network after each epoch; joins the history.
 
     Raises:
       DivergedError: the loss or a weight is no longer finite.
     """
-    state = init_train_state(recipe, 1, jax.tree.map(jnp.array, variables))
+    state = start_state(variables, recipe=split_recipe(recipe)[0])
+    if rates is None:
+        rates = rate_table(recipe, steps_per_epoch, recipe.epochs * steps_per_epoch)
     history: dict[str, list[float]] = {}
-    seconds, compile_seconds = 0.0, 0.0
+    seconds, compile_seconds, done = 0.0, 0.0, 0
     for epoch in range(recipe.epochs):
         with Stopwatch() as watch:
-            state, metrics = pass_epoch(state, data, key, jnp.int32(epoch), run=run)
-            measured = {name: float(value) for name, value in metrics.items()}
+            measured: dict[str, float] = {}
+            for part in plan(epoch):
+                state, metrics = take_steps(
+                    state,
+                    part.dataset,
+                    part.rows,
+                    rates[done : done + len(part.rows)],
+                    part.key,
+                    part.context,
+                    objective=part.objective,
+                    recipe=recipe,
+                )
+                done += len(part.rows)
+                names = {name: name for name in metrics} if part.report is None else part.report
+                measured |= {
+                    names[name]: float(np.mean(metrics[name])) for name in metrics if name in names
+                }
             if after_epoch is not None:
                 measured |= after_epoch(state.variables)
         seconds, compile_seconds = seconds + watch.seconds, compile_seconds + watch.compile_seconds
@@ -268,6 +224,6 @@ def descend_passes(
         if on_epoch is not None:
             on_epoch(epoch + 1, measured)
     refuse_infinite_weights(state.variables, recipe)
-    arrays = {name: jnp.asarray(values) for name, values in history.items()}
+    arrays = {name: put(np.array(values)) for name, values in history.items()}
     cost = Cost(example_gradients, seconds, compile_seconds)
     return Unlearned(state.variables, UnlearnInfo(arrays, cost, adapted=adapted))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
-import jax
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Dataset, Model, OnEpoch, Params, State, Task, Unlearned, Variables
-from unlearnkit.training import CrossEntropy, Recipe, TrainState, epoch_batches, run_epoch
+from unlearnkit.host.order import epoch_rows
+from unlearnkit.host.random import host_key
+from unlearnkit.host.reserve import reserve
+from unlearnkit.training import CrossEntropy
 from unlearnkit.training.step import Metrics
-from unlearnkit.unlearning._passes import descend_passes, used
+from unlearnkit.unlearning._passes import Pass, descend_passes, used
 from unlearnkit.unlearning._sgd import SgdSettings
 from unlearnkit.validation import check_at_least, check_task, check_variables
 
@@ -61,13 +64,20 @@ class L1Sparse(SgdSettings):
         check_task(task, model)
         check_variables(variables, model)
         recipe, adapted = self.fitted(variables, task.retain)
-        run = _SparseEpoch(_Sparse(CrossEntropy(model, recipe)), recipe, self.gamma)
+        objective, held = _Sparse(CrossEntropy(model, recipe)), reserve(task.retain)
+        steps = task.retain.size // recipe.batch_size
+
+        def plan(epoch: int) -> list[Pass]:
+            order_key, step_key = host_key(key).fold_in(epoch).split()
+            rows = epoch_rows(order_key, 0, task.retain.size, recipe.batch_size)
+            weight = self.gamma * (1 - epoch / recipe.epochs)
+            return [Pass(objective, held, rows, step_key.typed(), weight)]
+
         return descend_passes(
-            key,
-            run,
+            plan,
             recipe,
             variables,
-            task.retain,
+            steps_per_epoch=steps,
             example_gradients=float(self.epochs * used(task.retain.size, recipe.batch_size)),
             adapted=adapted,
             on_epoch=on_epoch,
@@ -78,6 +88,8 @@ class L1Sparse(SgdSettings):
 class _Sparse:
     """The objective's loss plus `context` ‖w‖₁."""
 
+    NUMBERS: ClassVar[tuple[str, ...]] = ()
+
     objective: CrossEntropy
 
     def __call__(
@@ -86,25 +98,8 @@ class _Sparse:
         state: State,
         batch: Dataset,
         key: Key[Array, ""],
-        context: Float[Array, ""],
+        context: float | Float[Array, ""],
     ) -> tuple[Float[Array, ""], tuple[State, Metrics]]:
         loss, (new_state, metrics) = self.objective(params, state, batch, key)
         norm = optax.tree.norm(params, ord=1)
         return loss + context * norm, (new_state, {**metrics, "l1_norm": norm})
-
-
-@dataclasses.dataclass(frozen=True)
-class _SparseEpoch:
-    """A pass over the data under this epoch's penalty."""
-
-    objective: _Sparse
-    recipe: Recipe
-    gamma: float
-
-    def __call__(
-        self, state: TrainState, data: Dataset, key: Key[Array, ""], epoch: Int[Array, ""]
-    ) -> tuple[TrainState, Metrics]:
-        order_key, step_key = jax.random.split(jax.random.fold_in(key, epoch))
-        batches = epoch_batches(order_key, 0, data.size, self.recipe.batch_size)
-        weight = self.gamma * (1 - epoch / self.recipe.epochs)
-        return run_epoch(self.objective, self.recipe, state, data, batches, step_key, weight)

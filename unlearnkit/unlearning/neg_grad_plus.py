@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+import numpy as np
+from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import (
     Dataset,
@@ -19,16 +20,12 @@ from unlearnkit.base import (
     Unlearned,
     Variables,
 )
-from unlearnkit.training import (
-    Objective,
-    Recipe,
-    TrainState,
-    cross_entropy,
-    epoch_batches,
-    run_epoch,
-)
+from unlearnkit.host.order import cycled_rows, epoch_rows
+from unlearnkit.host.random import host_key
+from unlearnkit.host.reserve import reserve
+from unlearnkit.training import Recipe, cross_entropy
 from unlearnkit.training.step import Metrics, augment, forward_train
-from unlearnkit.unlearning._passes import TwoSetSettings, cycled_batches, descend_passes
+from unlearnkit.unlearning._passes import Pass, TwoSetSettings, descend_passes
 from unlearnkit.validation import check_task, check_variables
 
 
@@ -85,36 +82,45 @@ class NegGradPlus(TwoSetSettings):
         check_variables(variables, model)
         recipe, forget_recipe, adapted = self.fitted_pair(variables, task)
         batch, forget_batch = recipe.batch_size, forget_recipe.batch_size
-        objective = _Difference(model, recipe, self.beta, batch)
-        run = _ZippedEpoch(objective, recipe, task.retain.size, forget_batch)
-        pairs = task.retain.size // batch * (batch + forget_batch)
-        cycle_key, run_key = jax.random.split(key)
+        objective = _Difference(model, recipe, self.beta, 1 - self.beta, batch)
+        n_retain, n_forget = task.retain.size, task.forget.size
+        steps = n_retain // batch
+        cycle_key, run_key = host_key(key).split()
+        held = reserve(task.train)
+
+        def plan(epoch: int) -> list[Pass]:
+            retain_key, step_key = run_key.fold_in(epoch).split()
+            retain = epoch_rows(retain_key, 0, n_retain, batch)
+            forget = cycled_rows(cycle_key, epoch * steps, n_forget, forget_batch, steps)
+            pairs = np.concatenate([retain, n_retain + forget], axis=1)
+            return [Pass(objective, held, pairs, step_key.typed())]
+
         return descend_passes(
-            run_key,
-            run,
+            plan,
             recipe,
             variables,
-            _Pairs(task.train, cycle_key),
-            example_gradients=float(self.epochs * pairs),
+            steps_per_epoch=steps,
+            example_gradients=float(self.epochs * steps * (batch + forget_batch)),
             adapted=adapted,
             on_epoch=on_epoch,
         )
 
 
-class _Pairs(NamedTuple):
-    """Retain, then forget, and the key of all passes over the latter."""
-
-    dataset: Dataset
-    cycle_key: Key[Array, ""]
-
-
 @dataclasses.dataclass(frozen=True)
 class _Difference:
-    """β CE(first `n_retain` examples of the batch) - (1 - β) CE(the others)."""
+    """β CE(first `n_retain` examples of the batch) - (1 - β) CE(the others).
+
+    Attributes:
+      retain_weight: β.
+      forget_weight: 1 - β; computed on the host, where it does not lose digits.
+    """
+
+    NUMBERS: ClassVar[tuple[str, ...]] = ("retain_weight", "forget_weight")
 
     model: Model
     recipe: Recipe
-    beta: float
+    retain_weight: float | Float[Array, ""]
+    forget_weight: float | Float[Array, ""]
     n_retain: int
 
     def __call__(
@@ -135,25 +141,5 @@ class _Difference:
         forget = cross_entropy(logits[n:], batch.y[n:], smoothing)
         accuracy = jnp.mean(jnp.argmax(logits[:n], -1) == batch.y[:n])
         metrics = {"loss": retain, "accuracy": accuracy, "forget_loss": forget}
-        return self.beta * retain - (1 - self.beta) * forget, (new_state, metrics)
-
-
-@dataclasses.dataclass(frozen=True)
-class _ZippedEpoch:
-    """A pass over the retain set, each batch beside the next one of the cycled forget set."""
-
-    objective: Objective
-    recipe: Recipe
-    n_retain: int
-    forget_batch: int
-
-    def __call__(
-        self, state: TrainState, data: _Pairs, key: Key[Array, ""], epoch: Int[Array, ""]
-    ) -> tuple[TrainState, Metrics]:
-        dataset, cycle_key = data
-        retain_key, step_key = jax.random.split(jax.random.fold_in(key, epoch))
-        retain = epoch_batches(retain_key, 0, self.n_retain, self.recipe.batch_size)
-        steps, n_forget = retain.shape[0], dataset.size - self.n_retain
-        forget = cycled_batches(cycle_key, epoch * steps, n_forget, self.forget_batch, steps)
-        pairs = jnp.concatenate([retain, self.n_retain + forget], axis=1)
-        return run_epoch(self.objective, self.recipe, state, dataset, pairs, step_key)
+        weighted = self.retain_weight * retain - self.forget_weight * forget
+        return weighted, (new_state, metrics)

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-from jaxtyping import Array, Int, Key
+import numpy as np
+from jaxtyping import Array, Key
 
-from unlearnkit.base import Dataset, Model, OnEpoch, Task, Unlearned, Variables
-from unlearnkit.training import (
-    CrossEntropy,
-    Objective,
-    Recipe,
-    TrainState,
-    epoch_batches,
-    run_epoch,
-)
-from unlearnkit.training.step import Metrics
+from unlearnkit.base import Model, OnEpoch, Task, Unlearned, Variables
+from unlearnkit.host.order import epoch_rows, whole_rows
+from unlearnkit.host.random import host_key
+from unlearnkit.host.reserve import reserve
+from unlearnkit.training import CrossEntropy, Objective
 from unlearnkit.unlearning._passes import (
     FittedPair,
+    Pass,
     TwoSetSettings,
     descend_passes,
     steps_of_whole_pass,
-    used,
-    whole_batches,
 )
 from unlearnkit.validation import check_task, check_variables
 
@@ -97,72 +92,31 @@ def relabel(
       on_epoch: called after each epoch.
     """
     recipe, forget_batch = fitted.retain, fitted.forget.batch_size
+    on_forget, on_retain = objectives
+    retain, forget = reserve(task.retain), reserve(task.forget)
     forget_steps = steps_of_whole_pass(task.forget.size, forget_batch)
-    per_epoch = used(task.retain.size, recipe.batch_size) + forget_steps * forget_batch
+    retain_steps = task.retain.size // recipe.batch_size
+    seen = retain_steps * recipe.batch_size + forget_steps * forget_batch
+
+    def plan(epoch: int) -> list[Pass]:
+        keys = host_key(key).fold_in(epoch).split(4)
+        label_key, forget_key, retain_key, step_key = keys
+        drawn = label_key.randint(task.forget.size, model.n_classes)
+        away = whole_rows(forget_key, 0, task.forget.size, forget_batch)
+        back = epoch_rows(retain_key, 0, task.retain.size, recipe.batch_size)
+        relabelled = forget._replace(y=jax.device_put(np.resize(drawn, forget.size)))
+        typed = step_key.typed()
+        return [
+            Pass(on_forget, relabelled, away, typed, context, {"loss": "random_label_loss"}),
+            Pass(on_retain, retain, back, typed, context),
+        ]
+
     return descend_passes(
-        key,
-        _RelabelledEpoch(*objectives, recipe, forget_batch, model.n_classes),
+        plan,
         recipe,
         variables,
-        _Sets(task.retain, task.forget, context),
-        example_gradients=float(recipe.epochs * per_epoch),
+        steps_per_epoch=forget_steps + retain_steps,
+        example_gradients=float(recipe.epochs * seen),
         adapted=fitted.adapted,
         on_epoch=on_epoch,
     )
-
-
-class _Sets(NamedTuple):
-    retain: Dataset
-    forget: Dataset
-    context: Any
-
-
-@dataclasses.dataclass(frozen=True)
-class _RelabelledEpoch:
-    """A pass over the forget set under fresh random labels, then one over the retain set."""
-
-    on_forget: Objective
-    on_retain: Objective
-    recipe: Recipe
-    forget_batch: int
-    n_classes: int
-
-    def __call__(
-        self, state: TrainState, data: _Sets, key: Key[Array, ""], epoch: Int[Array, ""]
-    ) -> tuple[TrainState, Metrics]:
-        keys = jax.random.split(jax.random.fold_in(key, epoch), 4)
-        label_key, forget_key, retain_key, step_key = keys
-        retain, forget, context = data
-        forget = forget._replace(y=random_labels(label_key, forget.size, self.n_classes))
-        away = whole_batches(forget_key, 0, forget.size, self.forget_batch)
-        back = epoch_batches(retain_key, 0, retain.size, self.recipe.batch_size)
-        steps = away.shape[0] + back.shape[0]
-        metrics: list[Metrics] = []
-        for objective, dataset, batches in (
-            (self.on_forget, forget, away),
-            (self.on_retain, retain, back),
-        ):
-            state, measured = run_epoch(
-                objective,
-                self.recipe,
-                state,
-                dataset,
-                batches,
-                step_key,
-                context,
-                steps_per_epoch=steps,
-            )
-            metrics.append(measured)
-        relabelled, kept = metrics
-        return state, {**kept, "random_label_loss": relabelled["loss"]}
-
-
-def random_labels(key: Key[Array, ""], n: int, n_classes: int) -> Int[Array, " n"]:
-    """Returns n labels drawn uniformly from all classes, the true one among them.
-
-    Args:
-      key: draws them.
-      n: how many.
-      n_classes: drawn from 0 … n_classes - 1.
-    """
-    return jax.random.randint(key, (n,), 0, n_classes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -140,6 +140,8 @@ class _Mask(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class _Masked:
     """The objective as a function of the weights inside the mask; those outside stay at `start`."""
+
+    NUMBERS: ClassVar[tuple[str, ...]] = ()
 
     objective: Objective
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import (
@@ -22,23 +23,18 @@ from unlearnkit.base import (
     Variables,
 )
 from unlearnkit.costs import FORWARD, Stopwatch
-from unlearnkit.training import (
-    Objective,
-    Recipe,
-    TrainState,
-    cross_entropy,
-    epoch_batches,
-    predict,
-    run_epoch,
-)
+from unlearnkit.host.order import epoch_rows, whole_rows
+from unlearnkit.host.random import host_key
+from unlearnkit.host.reserve import reserve
+from unlearnkit.training import Recipe, cross_entropy, predict, rate_table
 from unlearnkit.training.recipe import OptimizerName
 from unlearnkit.training.step import Metrics, augment, forward_train
 from unlearnkit.unlearning._passes import (
+    Pass,
     TwoSetSettings,
     descend_passes,
     steps_of_whole_pass,
     used,
-    whole_batches,
 )
 from unlearnkit.unlearning._rewind import Rewind
 from unlearnkit.unlearning._sgd import with_preparation
@@ -138,29 +134,33 @@ class Scrub(TwoSetSettings):
         augmented = on_retain.augmentation != "none"
         with Stopwatch() as watch:
             original = jax.tree.map(jnp.array, variables) if augmented else None
-            distill_sets = _DistillSets(
-                _distill_set(model, variables, task.retain, original),
-                _distill_set(model, variables, task.forget, original),
-            )
-            jax.block_until_ready(distill_sets)
-        run = _ScrubEpoch(
-            forget_loss=_Distillation(model, on_forget, 0.0, -1.0, self.temperature),
-            retain_loss=_Distillation(model, on_retain, self.gamma, self.alpha, self.temperature),
-            recipe=dataclasses.replace(
-                self._recipe_in_steps(retain_used // on_retain.batch_size, forget_steps),
-                batch_size=on_retain.batch_size,
-            ),
-            forget_batch=on_forget.batch_size,
-            max_epochs=self.max_epochs,
-        )
+            retain = _distill_set(model, variables, task.retain, original)
+            forget = _distill_set(model, variables, task.forget, original)
+            jax.block_until_ready((retain, forget))
+        ascent = _Distillation(model, on_forget, 0.0, -1.0, self.temperature)
+        descent = _Distillation(model, on_retain, self.gamma, self.alpha, self.temperature)
+
+        def plan(epoch: int) -> list[Pass]:
+            forget_key, retain_key, step_key = host_key(key).fold_in(epoch).split(3)
+            away = whole_rows(forget_key, 0, task.forget.size, on_forget.batch_size)
+            back = epoch_rows(retain_key, 0, task.retain.size, on_retain.batch_size)
+            typed = step_key.typed()
+            passes = [
+                Pass(ascent, forget.rows, away, typed, forget.targets, report={}),
+                Pass(descent, retain.rows, back, typed, retain.targets),
+            ]
+            return passes if epoch < self.max_epochs else passes[1:]
+
+        retain_steps = retain_used // on_retain.batch_size
         forget_used = min(self.max_epochs, self.epochs) * forget_steps * on_forget.batch_size
         seen = self.epochs * retain_used + forget_used
+        steps = self.epochs * (retain_steps + forget_steps)
         unlearned = descend_passes(
-            key,
-            run,
+            plan,
             on_retain,
             variables,
-            distill_sets,
+            steps_per_epoch=retain_steps + forget_steps,
+            rates=rate_table(self._recipe_in_steps(retain_steps, forget_steps), 1, steps),
             example_gradients=seen * (1 + FORWARD if augmented else 1.0),
             adapted=adapted,
             on_epoch=on_epoch,
@@ -232,29 +232,27 @@ class _DistillSet(NamedTuple):
     targets: _DistillTargets
 
 
-class _DistillSets(NamedTuple):
-    retain: _DistillSet
-    forget: _DistillSet
-
-
 def _distill_set(
     model: Model, variables: Variables, dataset: Dataset, original: Variables | None
 ) -> _DistillSet:
-    rows = dataset._replace(y=jnp.arange(dataset.size, dtype=jnp.int32))
-    return _DistillSet(
-        rows, _DistillTargets(dataset.y, predict(model, variables, dataset.x), original)
-    )
+    rows = dataset._replace(y=jax.device_put(np.arange(dataset.size, dtype=np.int32)))
+    known = reserve((dataset.y, predict(model, variables, dataset.x)))
+    return _DistillSet(reserve(rows), _DistillTargets(*known, original))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Distillation:
     """a CE + b T² KL(teacher ‖ student), both means over the batch."""
 
+    NUMBERS: ClassVar[tuple[str, ...]] = (
+        "cross_entropy_weight", "divergence_weight", "temperature"
+    )  # fmt: skip
+
     model: Model
     recipe: Recipe
-    cross_entropy_weight: float
-    divergence_weight: float
-    temperature: float
+    cross_entropy_weight: float | Float[Array, ""]
+    divergence_weight: float | Float[Array, ""]
+    temperature: float | Float[Array, ""]
 
     def __call__(
         self,
@@ -295,45 +293,3 @@ def distillation_loss(
     log_p = jax.nn.log_softmax(teacher / temperature)
     log_q = jax.nn.log_softmax(student / temperature)
     return temperature**2 * jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1))
-
-
-@dataclasses.dataclass(frozen=True)
-class _ScrubEpoch:
-    """A pass over the forget set in the first epochs, then one over the retain set."""
-
-    forget_loss: Objective
-    retain_loss: Objective
-    recipe: Recipe
-    forget_batch: int
-    max_epochs: int
-
-    def __call__(
-        self, state: TrainState, data: _DistillSets, key: Key[Array, ""], epoch: Int[Array, ""]
-    ) -> tuple[TrainState, Metrics]:
-        keys = jax.random.split(jax.random.fold_in(key, epoch), 3)
-        forget_key, retain_key, step_key = keys
-        forget, retain = data.forget, data.retain
-        away = whole_batches(forget_key, 0, forget.rows.size, self.forget_batch)
-        back = epoch_batches(retain_key, 0, retain.rows.size, self.recipe.batch_size)
-
-        def one_pass(
-            objective: Objective, state: TrainState, part: _DistillSet, batches: Array
-        ) -> tuple[TrainState, Metrics]:
-            return run_epoch(
-                objective,
-                self.recipe,
-                state,
-                part.rows,
-                batches,
-                step_key,
-                part.targets,
-                steps_per_epoch=1,
-            )
-
-        state = jax.lax.cond(
-            epoch < self.max_epochs,
-            lambda s: one_pass(self.forget_loss, s, forget, away)[0],
-            lambda s: s,
-            state,
-        )
-        return one_pass(self.retain_loss, state, retain, back)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unlearnkit.base import Dataset, Model, Task, Variables
+from unlearnkit.host.arrays import on_host
 from unlearnkit.validation.separability import check_logits, check_rows_alone
 from unlearnkit.validation.shared_rows import count_shared, range_of
 
@@ -110,6 +111,7 @@ def check_labels(y: Any, *, name: str = "dataset", n_classes: int | None = None)
         )
     if y.shape[0] == 0:
         return
+    y = on_host(y)
     least, most = int(y.min()), int(y.max())
     if least < 0:
         raise ValueError(
@@ -134,8 +136,8 @@ def check_finite(x: Any, *, name: str = "dataset") -> None:
     Raises:
       ValueError: a value that is not finite.
     """
-    on_device = isinstance(x, jax.Array)
-    finite = jnp.isfinite(x) if on_device else np.isfinite(x)
+    x = on_host(x)
+    finite = jnp.isfinite(x) if isinstance(x, jax.Array) else np.isfinite(x)
     if bool(finite.all()):
         return
     where = np.argwhere(~np.asarray(finite))
@@ -148,7 +150,10 @@ def check_finite(x: Any, *, name: str = "dataset") -> None:
 
 def all_finite(tree: Any) -> bool:
     """Whether no array of a pytree, of numpy or JAX, holds NaN or infinity."""
-    return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(tree))
+    leaves = [on_host(leaf) for leaf in jax.tree.leaves(tree)]
+    return all(
+        bool((jnp if isinstance(leaf, jax.Array) else np).isfinite(leaf).all()) for leaf in leaves
+    )
 
 
 def check_dataset(dataset: Dataset, *, name: str = "dataset") -> None:

@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from jaxtyping import UInt64
 
+from unlearnkit.host.arrays import on_host
+
 _BLOCK = 2**22
 """Numbers that are hashed at a time."""
 
@@ -77,6 +79,7 @@ def _hashes(handle: _Handle) -> np.ndarray:
 
 
 def _measure(x: Any) -> Range:
+    x = on_host(x)
     low, high = float(x.min()), float(x.max())
     # Only what may be counted in bytes is asked for whole numbers, which costs a copy.
     whole = low >= 0 and 1 < high <= 255 and bool((x == x.round()).all())

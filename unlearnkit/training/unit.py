@@ -1,0 +1,254 @@
+"""The one program that trains: some steps of stochastic gradient descent, compiled once.
+
+What a run is made of is kept apart by when it is known. The *form* of a recipe and of an
+objective (which terms exist, the network, shapes) is what a program is compiled for. Their
+*numbers* (learning rates, momentum, weight decay, temperatures, ...), the rows of each batch and
+how many steps are taken are arguments. So another learning rate, number of epochs, seed or compute
+budget, and mostly another size of the data, compile nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int, Key
+
+from unlearnkit.base import Dataset
+from unlearnkit.host.reserve import reserve
+from unlearnkit.training.numbers import join_numbers, split_numbers
+from unlearnkit.training.recipe import Recipe, RecipeNumbers, optimizer_of_form, split_recipe
+from unlearnkit.training.step import Metrics, Objective, TrainState, take_step
+
+STEPS = 64
+"""Steps of a call at most; a run is as many calls as it needs, the last one for what is left."""
+
+Measured = Mapping[str, np.ndarray]
+"""The metrics of each step, on the host."""
+
+
+def take_steps(
+    state: TrainState,
+    dataset: Dataset,
+    batches: Int[np.ndarray, "steps batch"],
+    rates: Float[np.ndarray, " steps"],
+    key: Key[Array, ""],
+    context: Any = None,
+    *,
+    objective: Objective,
+    recipe: Recipe,
+    keep: bool = False,
+    mesh: Mesh | None = None,
+) -> tuple[TrainState, Measured]:
+    """Returns the state after a step on each batch in turn, and the metrics of each step.
+
+    One compiled program takes any number of steps at any rates; see the module. What writes a log
+    of training and what replays it call it, so that the same program computes both.
+
+    Args:
+      state: where the run stands; donated (its buffers are gone after the call), unless `keep`.
+      dataset: what `batches` indexes; `reserve` it before many calls.
+      batches: the rows of each step's examples.
+      rates: the learning rate of each step.
+      key: of all steps; each step's own is `fold_in(key, state.step)`.
+      context: passed on to the objective.
+      objective: what each step descends.
+      recipe: how; its rates, batch size and number of epochs are not read.
+      keep: leaves `state` as it is.
+      mesh: of one axis, whose devices take an equal share of every batch each; None for one device.
+
+    Returns:
+      The state, and metrics of shape [steps, ...].
+    """
+    run = _kept_unit if keep else _unit
+    return _call(
+        partial(run, mesh=mesh), state, dataset, batches, rates, key, context, objective, recipe
+    )
+
+
+def take_steps_together(
+    states: TrainState,
+    dataset: Dataset,
+    batches: Int[np.ndarray, "lanes steps batch"],
+    rates: Float[np.ndarray, "lanes steps"],
+    keys: Key[Array, " lanes"],
+    context: Any = None,
+    *,
+    objective: Objective,
+    recipe: Recipe,
+) -> tuple[TrainState, Measured]:
+    """Returns what `take_steps` returns of several runs at once, up to rounding, by one program.
+
+    Args:
+      states: with a leading axis of runs; left as they are.
+      dataset: what all of `batches` index.
+      batches: the rows of each run's steps.
+      rates: the learning rate of each run's steps.
+      keys: of each run's steps.
+      context: passed on to the objective, the same for all.
+      objective: see `take_steps`.
+      recipe: see `take_steps`.
+
+    Returns:
+      The states, and metrics of shape [lanes, steps, ...].
+    """
+    return _call(
+        _unit_in_lanes, states, dataset, batches, rates, keys, context, objective, recipe, axis=1
+    )
+
+
+def _call(
+    run: Callable[..., tuple[TrainState, Metrics]],
+    state: TrainState,
+    dataset: Dataset,
+    batches: np.ndarray,
+    rates: np.ndarray,
+    key: Key[Array, ...],
+    context: Any,
+    objective: Objective,
+    recipe: Recipe,
+    *,
+    axis: int = 0,
+) -> tuple[TrainState, Measured]:
+    """Runs a unit as often as the steps need, on successive parts of them along `axis`."""
+    form, numbers = split_recipe(recipe)
+    objective_form, objective_numbers = split_numbers(objective)
+    held, given = reserve(dataset), jax.device_put((numbers, objective_numbers))
+    parts: list[tuple[Metrics, int]] = []
+    for rows, now, count in _calls(batches, rates, axis):
+        arrays = jax.device_put((rows, now, np.int32(count)))
+        state, metrics = run(
+            state, held, *arrays, key, context, given, objective=objective_form, recipe=form
+        )
+        parts.append((metrics, count))
+    if not parts:
+        return state, {}
+    cut = (slice(None),) * axis
+    measured = [(jax.device_get(metrics), count) for metrics, count in parts]
+    return state, {
+        name: np.concatenate([part[name][(*cut, slice(count))] for part, count in measured], axis)
+        for name in parts[0][0]
+    }
+
+
+def _calls(batches: np.ndarray, rates: np.ndarray, axis: int) -> Any:
+    """Yields the rows and the rates of each call, in full room, and how many of them hold."""
+    total, room = batches.shape[axis], (*((0, 0),) * axis,)
+    for start in range(0, total, STEPS):
+        count = min(STEPS, total - start)
+        part = (*(slice(None),) * axis, slice(start, start + count))
+        padding = (*room, (0, STEPS - count))
+        yield (
+            np.pad(batches[part], (*padding, (0, 0))).astype(np.int32),
+            np.pad(rates[part], padding),
+            count,
+        )
+
+
+def _take_steps(
+    state: TrainState,
+    dataset: Dataset,
+    batches: Int[Array, "room batch"],
+    rates: Float[Array, " room"],
+    count: Int[Array, ""],
+    key: Key[Array, ""],
+    context: Any,
+    numbers: tuple[RecipeNumbers, Sequence[Any]],
+    *,
+    objective: Objective,
+    recipe: Recipe,
+    mesh: Mesh | None = None,
+) -> tuple[TrainState, Metrics]:
+    """Returns the state after the first `count` batches, and metrics of which as many hold."""
+    if mesh is None:
+        run = partial(_loop, objective=objective, recipe=recipe, shares=None)
+        return run(state, dataset, batches, rates, count, key, context, numbers)
+    (shares,) = mesh.axis_names
+    whole, share = PartitionSpec(), PartitionSpec(None, shares)
+    run = jax.shard_map(
+        partial(_loop, objective=objective, recipe=recipe, shares=shares),
+        mesh=mesh,
+        in_specs=(whole, whole, share, *(whole,) * 5),
+        out_specs=whole,
+        check_vma=False,
+    )
+    return run(state, dataset, batches, rates, count, key, context, numbers)
+
+
+def _loop(
+    state: TrainState,
+    dataset: Dataset,
+    batches: Int[Array, "room batch"],
+    rates: Float[Array, " room"],
+    count: Int[Array, ""],
+    key: Key[Array, ""],
+    context: Any,
+    numbers: tuple[RecipeNumbers, Sequence[Any]],
+    *,
+    objective: Objective,
+    recipe: Recipe,
+    shares: str | None,
+) -> tuple[TrainState, Metrics]:
+    recipe_numbers, objective_numbers = numbers
+    descended = join_numbers(objective, objective_numbers)
+
+    def step(state: TrainState, rows: Array, rate: Array) -> tuple[TrainState, Metrics]:
+        optimizer = optimizer_of_form(recipe, recipe_numbers, lambda _: rate)
+        noise, batch = recipe_numbers.gradient_noise, dataset.take(rows)
+        return take_step(descended, optimizer, noise, state, batch, key, context, shares=shares)
+
+    abstract = jax.eval_shape(partial(_metrics_of, step), state, batches[0], rates[0])
+    nothing = jax.tree.map(lambda metric: jnp.zeros(metric.shape, metric.dtype), abstract)
+
+    def body(state: TrainState, at: tuple[Array, Array, Array]) -> tuple[TrainState, Metrics]:
+        rows, rate, index = at
+        return jax.lax.cond(
+            index < count, lambda s: step(s, rows, rate), lambda s: (s, nothing), state
+        )
+
+    return jax.lax.scan(body, state, (batches, rates, jnp.arange(batches.shape[0])))
+
+
+def _metrics_of(step: Callable[..., tuple[TrainState, Metrics]], *arguments: Any) -> Metrics:
+    return step(*arguments)[1]
+
+
+@partial(jax.jit, static_argnames=("objective", "recipe"))
+def _unit_in_lanes(
+    states: TrainState,
+    dataset: Dataset,
+    batches: Int[Array, "lanes room batch"],
+    rates: Float[Array, "lanes room"],
+    count: Int[Array, ""],
+    keys: Key[Array, " lanes"],
+    context: Any,
+    numbers: tuple[RecipeNumbers, Sequence[Any]],
+    *,
+    objective: Objective,
+    recipe: Recipe,
+) -> tuple[TrainState, Metrics]:
+    def one(state: TrainState, rows: Array, now: Array, key: Array) -> tuple[TrainState, Metrics]:
+        return _take_steps(
+            state,
+            dataset,
+            rows,
+            now,
+            count,
+            key,
+            context,
+            numbers,
+            objective=objective,
+            recipe=recipe,
+        )
+
+    return jax.vmap(one)(states, batches, rates, keys)
+
+
+_STATIC = ("objective", "recipe", "mesh")
+_unit = partial(jax.jit, static_argnames=_STATIC, donate_argnames=("state",))(_take_steps)
+_kept_unit = partial(jax.jit, static_argnames=_STATIC)(_take_steps)

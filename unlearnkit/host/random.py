@@ -105,7 +105,7 @@ def host_key(key: Key[Array, ""]) -> AnyKey:
       order = host_key(jax.random.key(0)).permutation(1437)   # of jax.random, without a compilation
     """
     default = str(jax.random.key_impl(key)) == _IMPLEMENTATION
-    if not default or not jax.config.jax_threefry_partitionable:
+    if not default or not jax.config.values["jax_threefry_partitionable"]:
         return DeviceKey(key)
     return HostKey(np.asarray(jax.random.key_data(key)))
 

@@ -51,7 +51,7 @@ def keep_programs(
     """
     if max_bytes < 1:
         raise ValueError(f"max_bytes must be >= 1, got {max_bytes}")
-    if chosen := jax.config.jax_compilation_cache_dir:
+    if chosen := jax.config.values["jax_compilation_cache_dir"]:
         return Path(chosen)
     place = user_folder() if folder is None else Path(folder)
     if problem := _make_private(place):

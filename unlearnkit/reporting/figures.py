@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from unlearnkit.records import Record
 from unlearnkit.reporting.escaping import figure_label
-from unlearnkit.studies.records import Record
 
 FORGET_COLOUR, TEST_COLOUR = "#c2410c", "#0e7490"
 BAND_COLOUR = "#e7e5e4"

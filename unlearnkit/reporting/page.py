@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unlearnkit.io.files import as_json
+from unlearnkit.records import Record
 from unlearnkit.reporting.escaping import MISSING, one_line
 from unlearnkit.reporting.figures import gap_against_cost, loss_histograms, roc_curves
 from unlearnkit.reporting.table import COLUMNS, Column, present, rows
-from unlearnkit.studies.records import Record
 
 _STYLE = """
 :root { color-scheme: light; }

@@ -16,8 +16,8 @@ from unlearnkit.base import (
     Cost,
 )
 from unlearnkit.io.files import as_json, numbers_from_json, write_bytes, write_json, write_text
+from unlearnkit.records import Record
 from unlearnkit.reporting.escaping import slug
-from unlearnkit.studies.records import Record
 
 _RUN, _METRICS, _CURVES = "run.json", "metrics.jsonl", "curves"
 

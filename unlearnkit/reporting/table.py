@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from unlearnkit.records import Record
 from unlearnkit.reporting.escaping import (
     MISSING,
     latex_cell,
@@ -15,7 +16,6 @@ from unlearnkit.reporting.escaping import (
     markdown_name,
     one_line,
 )
-from unlearnkit.studies.records import Record
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,9 @@
 """Unlearners, attacks and audits over seeds, and the search for hyperparameters."""
 
+from unlearnkit.records import (
+    PoisonRecord,
+    Record,
+)
 from unlearnkit.studies.budget import (
     Price,
     has_epochs,
@@ -22,10 +26,6 @@ from unlearnkit.studies.poison import (
     RETRAIN,
     OnPoisoned,
     poison_and_unlearn,
-)
-from unlearnkit.studies.records import (
-    PoisonRecord,
-    Record,
 )
 from unlearnkit.studies.selection import (
     Selection,

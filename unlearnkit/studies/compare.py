@@ -30,7 +30,7 @@ from unlearnkit.base import (
     Variables,
 )
 from unlearnkit.data import ForgetRequest, choose_split
-from unlearnkit.studies.records import Record
+from unlearnkit.records import Record
 from unlearnkit.training import Batching, DivergedError, Recipe, fit_many, train_like
 from unlearnkit.validation import check_compatible
 

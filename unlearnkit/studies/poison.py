@@ -21,6 +21,7 @@ from unlearnkit.base import (
 )
 from unlearnkit.data import IndexForget, choose_split
 from unlearnkit.host.random import host_key
+from unlearnkit.records import PoisonRecord
 from unlearnkit.studies.budget import has_epochs, price, with_epochs
 from unlearnkit.studies.compare import ORIGINAL, OnStage, announce
 from unlearnkit.studies.effects import (
@@ -29,7 +30,6 @@ from unlearnkit.studies.effects import (
     poison_and_train,
     poison_effects,
 )
-from unlearnkit.studies.records import PoisonRecord
 from unlearnkit.training import DivergedError, Recipe, fit, train_like
 from unlearnkit.validation import check_compatible
 

@@ -9,9 +9,9 @@ import unlearnkit
 
 PACKAGE = Path(unlearnkit.__file__).parent
 FLOORS = [
-    {"rows", "costs", "io"},
+    {"rows", "costs", "io", "host", "registry"},
     {"base"},
-    {"validation"},
+    {"validation", "records"},
     {"kernels"},
     {"models", "data"},
     {"training"},

@@ -34,11 +34,22 @@ from unlearnkit.studies.selection import (
     grid,
     sweep,
 )
+from unlearnkit.studies.store import (
+    Environment,
+    Stage,
+    StageKey,
+    Store,
+    StoreError,
+    StoreWarning,
+    content_hash,
+    stage_key,
+)
 
 __all__ = [
     "BUDGETS",
     "ORIGINAL",
     "RETRAIN",
+    "Environment",
     "OnPoisoned",
     "OnStage",
     "PoisonRecord",
@@ -46,9 +57,15 @@ __all__ = [
     "Price",
     "Record",
     "Selection",
+    "Stage",
+    "StageKey",
+    "Store",
+    "StoreError",
+    "StoreWarning",
     "Trial",
     "choosing_task",
     "compare",
+    "content_hash",
     "grid",
     "has_epochs",
     "poison_and_train",
@@ -56,6 +73,7 @@ __all__ = [
     "poison_effects",
     "poisoned_task",
     "price",
+    "stage_key",
     "sweep",
     "with_epochs",
 ]

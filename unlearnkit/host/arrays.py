@@ -48,7 +48,13 @@ def concatenate_rows(arrays: Sequence[Any]) -> Any:
 
 
 def replace_rows(array: Any, rows: np.ndarray, values: Any) -> Any:
-    """Returns a copy of `array` [n, ...] with its rows [m] replaced by `values` [m, ...]."""
+    """Returns a copy of an array in which some rows are replaced, where the array is.
+
+    Args:
+      array: [n, ...] of NumPy or JAX.
+      rows: [m] integers, none twice.
+      values: [m, ...] what stands in them then.
+    """
     if not _is_on_cpu(array):
         return array.at[rows].set(values)
     replaced = np.array(array)

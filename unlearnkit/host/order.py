@@ -27,7 +27,14 @@ def epoch_rows(key: AnyKey, epoch: int, n: int, batch_size: int) -> Int[np.ndarr
 def several_epochs(
     key: AnyKey, epochs: range, n: int, batch_size: int
 ) -> Int[np.ndarray, "steps batch"]:
-    """Returns the batches of successive epochs, one after another; see `epoch_rows`."""
+    """Returns the batches of successive epochs, one after another; see `epoch_rows`.
+
+    Args:
+      key: of all epochs.
+      epochs: their numbers.
+      n: examples.
+      batch_size: examples per step, at most n.
+    """
     rows = [epoch_rows(key, epoch, n, batch_size) for epoch in epochs]
     return np.concatenate(rows) if rows else np.zeros((0, batch_size), np.int32)
 

@@ -305,7 +305,6 @@ def run_steps(
       batches: the indices of each step's examples.
       key: the run's step key.
       context: passed on to the objective.
-      shares: see `train_step`.
     """
 
     def body(carry: TrainState, indices: Array) -> tuple[TrainState, Metrics]:

@@ -71,7 +71,13 @@ def encode_stage(key: StageKey, stage: Stage) -> tuple[dict[str, Any], bytes]:
 
 
 def write_stage(folder: Path, document: Mapping[str, Any], content: bytes) -> None:
-    """Writes the files of a stage to an empty folder, and waits until they are on the disk."""
+    """Writes the files of a stage to an empty folder, and waits until they are on the disk.
+
+    Args:
+      folder: where to.
+      document: what `stage.json` says.
+      content: of the arrays' file; empty where there are none.
+    """
     if content:
         _write_durably(folder / _ARRAYS, content)
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"

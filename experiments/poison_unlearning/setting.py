@@ -24,7 +24,7 @@ from unlearnkit.poisoning import (
     GradPC,
 )
 from unlearnkit.studies import BUDGETS
-from unlearnkit.training import Recipe, speedrun_recipe
+from unlearnkit.training import Recipe
 from unlearnkit.unlearning import (
     CatastrophicLastLayers,
     ExactLastLayers,
@@ -174,15 +174,14 @@ def choose_settings(scale: Scale) -> dict[str, Setting]:
         decaying = dataclasses.replace(small, weight_decay=5e-4)
         cifar = Setting(
             "cifar10",
-            "speedrun",
-            speedrun_recipe(epochs=16, batch_size=100, optimizer="sgd"),
-            options={"widths": (32, 64)},
-            train=5000,
+            "cnn_cifar",
+            decaying,
+            train=2500,
             gaussian=(0.025, 0.05),
             targeted=(0.05,),
             budgets=(0.02, 0.06, 0.1),
-            rate_factor=100.0,
-            scrub_rate=1e-2,
+            rate_factor=20.0,
+            scrub_rate=2e-3,
             indiscriminate=(0.015, 0.025),
             matching_restarts=2,
             matching_steps=250,
@@ -200,7 +199,6 @@ def choose_settings(scale: Scale) -> dict[str, Setting]:
             cifar,
             dataset="mnist",
             model="mlp",
-            options={},
             recipe=dataclasses.replace(decaying, epochs=30, learning_rate=0.05),
             train=6000,
             indiscriminate=(0.025, 0.05),

@@ -77,7 +77,8 @@ def price(
     """Returns what the epochs of a method take, from its own counts of one epoch and of two.
 
     They follow from the sizes of the task: a method that has `example_gradients` is asked, another
-    one is run. Where later epochs are cheaper, as those of `Scrub` that pass over the retain set alone, a budget of that many is not used up.
+    one is run. Where later epochs are cheaper, as those of `Scrub` that pass over the retain set
+    alone, a budget of that many is not used up.
 
     Args:
       key: of the two runs, where there are any.

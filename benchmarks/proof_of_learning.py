@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from benchmarks.frame import Row, Timing, compare, markdown
 from benchmarks.training import SHAPES, examples
@@ -130,16 +131,16 @@ def _print_shares() -> None:
     model = create("lenet", input_shape=SHAPES["mnist"], n_classes=10)
     recipe = Recipe(epochs=8, batch_size=8, learning_rate=0.01)
     steps: collections.Counter[int] = collections.Counter()
-    program = replay.train_segment
+    program = replay.take_steps
 
-    def counted(start: Any, dataset: Dataset, rows: jax.Array, *rest: Any, **options: Any) -> Any:
+    def counted(start: Any, dataset: Dataset, rows: np.ndarray, *rest: Any, **options: Any) -> Any:
         (device,) = start.step.devices()
         steps[device.id] += len(rows)
         return program(start, dataset, rows, *rest, **options)
 
     with tempfile.TemporaryDirectory() as folder:
         fit(jax.random.key(0), model, dataset, recipe, trajectory=folder, every=4)
-        setattr(replay, "train_segment", counted)  # noqa: B010 (mypy allows no assignment)
+        setattr(replay, "take_steps", counted)  # noqa: B010 (mypy allows no assignment)
         report = verify(folder, dataset, tolerance=0)
     if not report.valid:
         raise RuntimeError(report.summary())

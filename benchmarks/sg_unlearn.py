@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from benchmarks.epochs import Epoch, one_more_epoch
 from benchmarks.frame import Row, Timing, compare
 from benchmarks.training import DATA
 from unlearnkit.auditing import MembershipInference, accuracy
 from unlearnkit.base import Model, Task, Unlearned, Unlearner, Variables
 from unlearnkit.data import RandomForget, load, make_task
 from unlearnkit.models import create, from_functions
-from unlearnkit.training import CrossEntropy, Recipe, fit, init_train_state, predict, train_epoch
+from unlearnkit.training import Recipe, fit, predict
 from unlearnkit.unlearning import AUDITORS, FineTune, Retrain, StackelbergUnlearn
 from unlearnkit.unlearning.stackelberg.auditing_set import Pool, make_pool
 from unlearnkit.unlearning.stackelberg.game import Game, answer_auditor
@@ -95,27 +96,10 @@ def _step_row(name: str, timing: Timing, base: Timing, task: Task, size: int) ->
     )
 
 
-def _pass(problem: Problem) -> Callable[[], Any]:
+def _pass(problem: Problem) -> Epoch:
     """Returns a call that fine-tunes for one more epoch."""
     model, variables, task = problem
-    steps = RECIPE.steps_per_epoch(task.retain.size)
-    state = init_train_state(RECIPE, steps, jax.tree.map(jnp.array, variables))
-    objective = CrossEntropy(model, RECIPE)
-
-    def epoch() -> Any:
-        nonlocal state
-        state, metrics = train_epoch(
-            state,
-            task.retain,
-            KEY,
-            KEY,
-            objective=objective,
-            recipe=RECIPE,
-            batch_size=RECIPE.batch_size,
-        )
-        return metrics
-
-    return epoch
+    return one_more_epoch(KEY, model, task.retain, RECIPE, variables)
 
 
 def _answer(

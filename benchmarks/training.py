@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.epochs import one_more_epoch
 from benchmarks.frame import (
     Row,
     Timing,
@@ -27,7 +28,7 @@ from benchmarks.frame import (
     print_timings,
     time_on_cpu_devices,
 )
-from unlearnkit.base import Dataset, Model
+from unlearnkit.base import Dataset
 from unlearnkit.costs import program_flops
 from unlearnkit.data import load
 from unlearnkit.models import create
@@ -38,7 +39,6 @@ from unlearnkit.training import (
     fit,
     fit_many,
     init_train_state,
-    train_epoch,
     train_step,
 )
 
@@ -78,36 +78,14 @@ def _recipe(batch_size: int, **options: Any) -> Recipe:
     return Recipe(epochs=1, batch_size=batch_size, learning_rate=0.01, momentum=0.0, **options)
 
 
-def _compiled_epochs(model: Model, dataset: Dataset, recipe: Recipe) -> Callable[[], Any]:
-    """Returns a call that trains for one more epoch."""
-    steps = recipe.steps_per_epoch(dataset.size)
-    key = jax.random.key(KEY)
-    objective = CrossEntropy(model, recipe)
-    state = init_train_state(recipe, steps, jax.jit(model.init)(key))
-
-    def epoch() -> Any:
-        nonlocal state
-        state, metrics = train_epoch(
-            state,
-            dataset,
-            key,
-            key,
-            objective=objective,
-            recipe=recipe,
-            batch_size=recipe.batch_size,
-        )
-        return metrics
-
-    return epoch
-
-
 def _against_torch(
     name: str, data: str, *, n: int, batch_size: int, repeats: int, goal: float | None = None
 ) -> Row:
     dataset, source = examples(data, n)
     size = f"{source}, {n} examples, batch {batch_size}, SGD"
     model = create(name, input_shape=SHAPES[data], n_classes=10)
-    calls = {"ours": _compiled_epochs(model, dataset, _recipe(batch_size))}
+    epoch = one_more_epoch(jax.random.key(KEY), model, dataset, _recipe(batch_size))
+    calls: dict[str, Callable[[], Any]] = {"ours": epoch}
     try:
         calls |= _torch_epochs(name, dataset, batch_size)
     except ImportError:
@@ -171,7 +149,8 @@ def _epoch_against_python_loop() -> Row:
             state = step(state, dataset, batch)
         return state
 
-    timings = compare({"ours": _compiled_epochs(model, dataset, recipe), "loop": loop}, repeats=9)
+    calls = {"ours": one_more_epoch(key, model, dataset, recipe), "loop": loop}
+    timings = compare(calls, repeats=9)
     ours, peer = timings["ours"], timings["loop"]
     return Row(
         "compiled epoch / Python loop",
@@ -218,7 +197,7 @@ def _resnet_in_bfloat16() -> Row:
     dataset, source = examples("cifar10", 50_000)
     recipe = _recipe(128, compute_dtype="bfloat16", augmentation="shift_flip")
     model = create("resnet18", input_shape=SHAPES["cifar10"], n_classes=10)
-    epoch = _compiled_epochs(model, dataset, recipe)
+    epoch = one_more_epoch(jax.random.key(KEY), model, dataset, recipe)
     ours = compare({"ours": epoch}, repeats=3, warmups=2)["ours"]
     return Row(
         "resnet18, 160 epochs in bfloat16 (seconds)",

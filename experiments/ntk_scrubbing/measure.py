@@ -35,8 +35,16 @@ from unlearnkit.base import (
     Variables,
 )
 from unlearnkit.costs import Stopwatch
+from unlearnkit.host import epoch_rows, host_key, reserve
 from unlearnkit.studies import Record
-from unlearnkit.training import CrossEntropy, Recipe, init_train_state, predict, train_epoch
+from unlearnkit.training import (
+    CrossEntropy,
+    Recipe,
+    init_train_state,
+    predict,
+    rate_table,
+    take_steps,
+)
 from unlearnkit.unlearning import NtkScrub
 from unlearnkit.unlearning.fisher_forgetting import fisher_noise_variance, gaussian_around
 
@@ -124,20 +132,17 @@ def fine_tune(
     key: Key[Array, ""], model: Model, dataset: Dataset, recipe: Recipe, start: Variables
 ) -> tuple[Variables, Params, Cost]:
     """Returns the weights, their path with an epoch a point, and the cost."""
-    order_key, step_key = jax.random.split(key)
+    (order_key, step), held = host_key(key).split(), reserve(dataset)
     steps, objective = recipe.steps_per_epoch(dataset.size), CrossEntropy(model, recipe)
+    step_key, rates = step.typed(), rate_table(recipe, steps, recipe.epochs * steps)
     state = init_train_state(recipe, steps, jax.tree.map(jnp.array, start))
     path = [jax.tree.map(np.array, start.params)]
     with Stopwatch() as watch:
-        for _ in range(recipe.epochs):
-            state, _ = train_epoch(
-                state,
-                dataset,
-                order_key,
-                step_key,
-                objective=objective,
-                recipe=recipe,
-                batch_size=recipe.batch_size,
+        for epoch in range(recipe.epochs):
+            rows = epoch_rows(order_key, epoch, dataset.size, recipe.batch_size)
+            now = rates[epoch * steps : (epoch + 1) * steps]
+            state, _ = take_steps(
+                state, held, rows, now, step_key, objective=objective, recipe=recipe
             )
             path.append(jax.tree.map(np.array, state.variables.params))
     spent = Cost(

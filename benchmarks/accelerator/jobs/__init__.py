@@ -20,7 +20,11 @@ def _job(name: str, group: str, run: str, seconds: float, *, about: str, **optio
 
 JOBS: tuple[Job, ...] = (
     _correct("oracles", "kernels against float64 on the CPU, by precision of products", 45),
-    _correct("same_bits", "training twice to the bit, and no transfer inside an epoch", 20),
+    _correct(
+        "same_bits",
+        "training twice to the bit, and no transfer in an epoch but of batches and metrics",
+        20,
+    ),
     _correct("lanes", "seeds at once against in turn, to rounding", 15),
     _correct("logs", "a log of training verified on the CPU, and back", 45),
     Job(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from benchmarks.accelerator.context import Context
 from benchmarks.accelerator.jobs.peaks import bfloat16_peak
+from benchmarks.epochs import one_more_epoch
 from benchmarks.frame import Row, Timing, compare
 from unlearnkit import models
 from unlearnkit.auditing import accuracy
@@ -25,9 +26,7 @@ from unlearnkit.training import (
     Recipe,
     fit,
     fit_many,
-    init_train_state,
     speedrun_recipe,
-    train_epoch,
 )
 
 EPOCHS = 160
@@ -61,23 +60,11 @@ def _epochs_row(context: Context, train: Dataset, batch_size: int, peak: float, 
     )
     model = make_resnet18(context)
     steps = recipe.steps_per_epoch(train.size)
-    order_key, step_key = jax.random.split(jax.random.key(0))
-    objective = CrossEntropy(model, recipe)
-    fresh = jax.jit(model.init)(jax.random.key(1))
-    state = init_train_state(recipe, steps, fresh)
+    epoch = one_more_epoch(jax.random.key(0), model, train, recipe)
     seconds = []
     for _ in range(1 + context.pick(MEASURED, 1)):
         start = time.perf_counter()
-        state, metrics = train_epoch(
-            state,
-            train,
-            order_key,
-            step_key,
-            objective=objective,
-            recipe=recipe,
-            batch_size=batch_size,
-        )
-        loss = float(metrics["loss"])
+        loss = epoch()["loss"]
         seconds.append(time.perf_counter() - start)
     first, *epochs = seconds
     median = statistics.median(epochs)

@@ -21,13 +21,13 @@ def main(folder: str) -> None:
     recipe = Recipe(epochs=6, batch_size=8, learning_rate=0.1)
     fit(jax.random.key(1), model, dataset, recipe, trajectory=Path(folder), every=5)
     used: collections.Counter[int] = collections.Counter()
-    program = replay.train_segment
+    program = replay.take_steps
 
     def counted(start, *arguments, **options):
         used.update(device.id for device in start.step.devices())
         return program(start, *arguments, **options)
 
-    replay.train_segment = counted
+    replay.take_steps = counted
     report = verify(folder, dataset, tolerance=0, parallel=1)
     assert report.valid, report.summary()
     assert report.errors.tolist() == [0.0] * 6

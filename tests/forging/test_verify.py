@@ -67,13 +67,13 @@ def test_the_matmul_precision_of_the_training_is_replayed(tmp_path, mlp, points,
     seen = []
     from unlearnkit.forging import replay
 
-    program = replay.train_segment
+    program = replay.take_steps
 
     def spy(*arguments, **options):
         seen.append(jax.config.jax_default_matmul_precision)
         return program(*arguments, **options)
 
-    monkeypatch.setattr(replay, "train_segment", spy)
+    monkeypatch.setattr(replay, "take_steps", spy)
     assert verify(tmp_path, points, tolerance=0).valid
     assert seen == ["highest"]
 

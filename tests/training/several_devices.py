@@ -1,7 +1,10 @@
 """Trains networks on two simulated devices and on one: python several_devices.py."""
 
+import collections
 import dataclasses
+import importlib
 import tempfile
+from typing import Any
 
 import jax
 
@@ -14,7 +17,7 @@ import pytest  # noqa: E402
 from unlearnkit import models  # noqa: E402
 from unlearnkit.base import Dataset, Model, Params  # noqa: E402
 from unlearnkit.models import from_functions  # noqa: E402
-from unlearnkit.training import CheckpointError, Recipe, fit, fit_many  # noqa: E402
+from unlearnkit.training import CheckpointError, Recipe, TrainState, fit, fit_many  # noqa: E402
 
 
 def main() -> None:
@@ -35,11 +38,34 @@ def main() -> None:
                 many.variables,
                 one.variables,
             )
-    odd = fit_many(keys[:3], model, dataset, recipe)
-    assert len(jax.tree.leaves(odd.variables)[0].sharding.device_set) == 1
+    share_runs_unevenly(model, dataset, recipe)
     share_batches(model, dataset, recipe)
     share_batches_of_one_image_repeated()
     print("same on two devices")
+
+
+def share_runs_unevenly(model: Model, dataset: Dataset, recipe: Recipe) -> None:
+    """Three runs on two devices: the bits of each alone."""
+    keys = jax.random.split(jax.random.key(1), 3)
+    taken: collections.Counter[int] = collections.Counter()
+    module = importlib.import_module(
+        "unlearnkit.training.fit"
+    )  # the package has a function so named
+    plain = module.take_steps
+
+    def counted(state: TrainState, *rest: Any, **options: Any) -> Any:
+        taken.update(device.id for device in state.step.devices())
+        return plain(state, *rest, **options)
+
+    module.take_steps = counted
+    odd = fit_many(keys, model, dataset, recipe)
+    module.take_steps = plain
+    assert dict(taken) == {0: 2 * recipe.epochs, 1: recipe.epochs}, taken
+    for i, key in enumerate(keys):
+        one = fit(key, model, dataset, recipe)
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_array_equal(a[i], b), odd.variables, one.variables
+        )
 
 
 def share_batches(model: Model, dataset: Dataset, recipe: Recipe) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from unlearnkit import models
 from unlearnkit.base import Dataset
+from unlearnkit.host import host_key, reserve, several_epochs
 from unlearnkit.training import (
     CrossEntropy,
     DivergedError,
@@ -16,9 +17,12 @@ from unlearnkit.training import (
     fit,
     fit_many,
     init_train_state,
-    train_epoch,
-    train_epochs,
+    rate_table,
+    take_steps,
+    unit,
 )
+from unlearnkit.training.numbers import split_numbers
+from unlearnkit.training.recipe import split_recipe
 
 KEY = jax.random.key(3)
 RECIPE = Recipe(epochs=5, batch_size=8, learning_rate=0.1, schedule="cosine", shift=1)
@@ -109,37 +113,45 @@ def test_bad_numbers_of_epochs_are_refused(problem, tmp_path):
         fit(KEY, *problem, RECIPE, epochs_per_call=2, trajectory=tmp_path / "log")
 
 
-@pytest.mark.parametrize("epochs", [None, 2])
-def test_nothing_passes_between_host_and_device_in_an_epoch(problem, epochs):
+@pytest.mark.parametrize("epochs", [1, 2, 20])
+def test_nothing_passes_between_host_and_device_but_batches_and_metrics(problem, epochs):
     model, dataset = problem
-    steps = AUGMENTED.steps_per_epoch(dataset.size)
-    state = init_train_state(AUGMENTED, steps, model.init(KEY))
-    order_key, step_key = jax.random.split(KEY)
-    settings = {
-        "objective": CrossEntropy(model, AUGMENTED), "recipe": AUGMENTED, "batch_size": 8
-    }  # fmt: skip
-    call = train_epoch
-    if epochs is not None:
-        call, settings["epochs"] = train_epochs, epochs
-    program = call.lower(state, dataset, order_key, step_key, **settings).as_text()
+    state = init_train_state(AUGMENTED, 1, model.init(KEY))
+    order_key, step_key = host_key(KEY).split()
+    rows = several_epochs(order_key, range(epochs), dataset.size, 8)
+    rates, key = rate_table(AUGMENTED, 4, len(rows)), step_key.typed()
+    settings = {"objective": CrossEntropy(model, AUGMENTED), "recipe": AUGMENTED}
+    program = lowered(state, dataset, rows, rates, key, **settings)
     for word in ("callback", "infeed", "outfeed", "@SendToHost", "@RecvFromHost"):
         assert word not in program
+    held = reserve(dataset)
     with jax.transfer_guard("disallow"):
-        state, metrics = call(state, dataset, order_key, step_key, **settings)
-        state, metrics = call(state, dataset, order_key, step_key, **settings)
-    assert jnp.all(jnp.isfinite(metrics["loss"]))
-    # The guard sees what it is for: a step that is given examples of the host.
+        state, metrics = take_steps(state, held, rows, rates, key, **settings)
+        state, metrics = take_steps(state, held, rows, rates, key, **settings)
+    assert metrics["loss"].shape == (4 * epochs,)
+    assert np.all(np.isfinite(metrics["loss"]))
+    # The guard sees what it is for: a step that is given what the host has.
     with (
         pytest.raises(Exception, match="isallowed host-to-device transfer"),
         jax.transfer_guard("disallow"),
     ):
-        call(state, jax.device_get(dataset), order_key, step_key, **settings)
+        take_steps(jax.device_get(state), held, rows, rates, key, **settings, keep=True)
 
 
-def test_the_state_of_an_epoch_is_donated(problem):
+def lowered(state, dataset, rows, rates, key, *, objective, recipe):
+    """Returns the text of the program that takes these steps."""
+    form, numbers = split_recipe(recipe)
+    objective, objective_numbers = split_numbers(objective)
+    arguments = rows, rates, np.int32(len(rows)), key, None, (numbers, objective_numbers)
+    return unit._unit.lower(state, dataset, *arguments, objective=objective, recipe=form).as_text()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_state_is_donated_unless_it_is_to_be_kept(problem, keep):
     model, dataset = problem
     state = init_train_state(RECIPE, 4, model.init(KEY))
     leaf = jax.tree.leaves(state.variables.params)[0]
-    settings = {"objective": CrossEntropy(model, RECIPE), "recipe": RECIPE, "batch_size": 8}
-    train_epochs(state, dataset, KEY, jax.random.key(4), epochs=2, **settings)
-    assert leaf.is_deleted()
+    rows = several_epochs(host_key(KEY), range(20), dataset.size, 8)
+    rates, settings = rate_table(RECIPE, 4, len(rows)), {"objective": CrossEntropy(model, RECIPE)}
+    take_steps(state, dataset, rows, rates, jax.random.key(4), recipe=RECIPE, keep=keep, **settings)
+    assert leaf.is_deleted() != keep

@@ -11,7 +11,7 @@ import pytest
 
 from unlearnkit.base import Dataset, Normalisation, Variables
 from unlearnkit.models import from_functions
-from unlearnkit.training import DivergedError, Recipe, epoch_batches, fit, fit_many, train_epoch
+from unlearnkit.training import DivergedError, Recipe, epoch_batches, fit, fit_many, unit
 from unlearnkit.training.fit import descend
 from unlearnkit.training.step import CrossEntropy
 
@@ -193,9 +193,9 @@ def test_cost_counts_example_gradients_and_history_is_per_epoch(model, dataset):
 
 def test_second_run_compiles_nothing(model, dataset):
     fit(KEY, model, dataset, RECIPE)
-    before = train_epoch._cache_size()
+    before = unit._unit._cache_size()
     fit(jax.random.key(8), from_functions(init, apply, input_shape=(4,)), dataset, RECIPE)
-    assert train_epoch._cache_size() == before
+    assert unit._unit._cache_size() == before
 
 
 def test_second_run_of_many_traces_nothing(dataset):
@@ -226,6 +226,19 @@ def test_many_runs_are_each_the_single_run(model, dataset, batching):
             many.variables,
             one.variables,
         )
+
+
+@pytest.mark.parametrize("batching", [None, "map"])
+def test_many_runs_in_turn_are_the_single_runs_bit_by_bit(model, dataset, batching):
+    keys = jax.random.split(KEY, 3)
+    subsets = np.stack([np.random.default_rng(i).permutation(70)[:40] for i in range(3)])
+    recipe = Recipe(epochs=3, batch_size=11, schedule="cosine", gradient_noise=0.01)
+    many = fit_many(keys, model, dataset, recipe, subsets=subsets, batching=batching)
+    for i in range(3):
+        one = fit(keys[i], model, dataset.take(subsets[i]), recipe)
+        tree_equal(jax.tree.map(lambda leaf, i=i: leaf[i], many.variables), one.variables)
+        for name, values in one.info.history.items():
+            np.testing.assert_array_equal(many.info.history[name][i], values)
 
 
 def test_bf16_computes_near_float32_and_keeps_float32_weights(model, dataset):

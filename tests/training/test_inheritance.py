@@ -108,7 +108,7 @@ def loss_of(objective, batch, context=None):
 @pytest.mark.parametrize("change", [{"augmentation": "none"}, {"label_smoothing": 0.0}])
 def test_objectives_of_two_sets_augment_and_smooth(change):
     other = dataclasses.replace(SHIFTED, **change)
-    pair = [neg_grad_plus._Difference(sr.MODEL, recipe, 0.9, 2) for recipe in (SHIFTED, other)]
+    pair = [neg_grad_plus._Difference(sr.MODEL, recipe, 0.9, 0.1, 2) for recipe in (SHIFTED, other)]
     lessons = [scrub._Distillation(sr.MODEL, recipe, 1.0, 0.0, 2.0) for recipe in (SHIFTED, other)]
     rows = IMAGES._replace(y=jnp.arange(6))
     teaching = scrub._Teaching(IMAGES.y, jnp.zeros((6, 3)), None)

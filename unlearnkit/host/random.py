@@ -55,8 +55,9 @@ class HostKey(NamedTuple):
     def randint(self, n: int, high: int) -> Int[np.ndarray, " n"]:
         """Returns n int32 below `high`, see `jax.random.randint`."""
         upper, lower = (key._draw(n) for key in self.split())
-        span = np.uint32(high)
+        span = np.array([high], np.uint32)
         factor = np.uint32(2**16) % span
+        # Products wrap around, as those of 32 bits do there.
         factor = factor * factor % span
         return ((upper % span * factor + lower % span) % span).astype(np.int32)
 
@@ -105,7 +106,7 @@ def host_key(key: Key[Array, ""]) -> AnyKey:
       order = host_key(jax.random.key(0)).permutation(1437)   # of jax.random, without a compilation
     """
     default = str(jax.random.key_impl(key)) == _IMPLEMENTATION
-    if not default or not jax.config.jax_threefry_partitionable:
+    if not default or not jax.config.values["jax_threefry_partitionable"]:
         return DeviceKey(key)
     return HostKey(np.asarray(jax.random.key_data(key)))
 

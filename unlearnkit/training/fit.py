@@ -13,7 +13,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo, Variables
@@ -169,8 +169,8 @@ def descend(
       DivergedError: the loss is no longer finite.
     """
     steps = recipe.steps_per_epoch(dataset.size)
-    order_key, step_key = host_key(key).split()
-    step_key = step_key.typed()
+    order_key, drives = host_key(key).split()
+    step_key = drives.typed()
     fresh = start_state(variables, recipe=split_recipe(recipe)[0])
     progress = Progress(fresh, 0, {}, (0.0, 0.0), recipe.epochs)
     run: Mapping[str, Any] = {}
@@ -205,7 +205,7 @@ def descend(
                 mesh=mesh,
             )
         seconds = (seconds[0] + watch.seconds, seconds[1] + watch.compile_seconds)
-        measured = [_mean_of(metrics, epoch, steps) for epoch in range(epochs)]
+        measured = _in_epochs(metrics, epochs, steps)
         for epoch, of_epoch in zip(now, measured, strict=True):
             refuse_divergence(of_epoch["loss"], epoch, recipe)
             for name, value in of_epoch.items():
@@ -218,15 +218,15 @@ def descend(
             for epoch, of_epoch in zip(now, measured, strict=True):
                 on_epoch(epoch + 1, of_epoch)
     refuse_infinite_weights(state.variables, recipe)
-    cost = Cost(float(recipe.epochs * steps * recipe.batch_size), *seconds)
+    cost = Cost(recipe.example_gradients(dataset.size), *seconds)
     arrays = {name: put(np.array(values)) for name, values in history.items()}
     return Trained(state.variables, TrainInfo(arrays, cost))
 
 
-def _mean_of(metrics: Measured, epoch: int, steps: int) -> dict[str, float]:
-    """Returns the mean metrics of one of several epochs of equally many steps."""
-    part = slice(epoch * steps, (epoch + 1) * steps)
-    return {name: float(np.mean(values[part])) for name, values in metrics.items()}
+def _in_epochs(metrics: Measured, epochs: int, steps: int) -> list[dict[str, float]]:
+    """Returns the mean metrics of each of several epochs of equally many steps."""
+    parts = [slice(epoch * steps, (epoch + 1) * steps) for epoch in range(epochs)]
+    return [{name: float(np.mean(values[p])) for name, values in metrics.items()} for p in parts]
 
 
 def fit_many(
@@ -285,24 +285,26 @@ def fit_many(
             now = range(done, min(done + epochs_per_call, recipe.epochs))
             parts = list(pool.map(partial(_Runs.go_on, epochs=now), runs))
             metrics = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-            by_epoch = {
-                name: values.reshape(n_seeds, len(now), steps).mean(2, dtype=np.float64)
-                for name, values in metrics.items()
-            }
+            of_seeds = [
+                _in_epochs(
+                    {name: values[seed] for name, values in metrics.items()}, len(now), steps
+                )
+                for seed in range(n_seeds)
+            ]
             for index, epoch in enumerate(now):
                 of_epoch = {
-                    name: values[:, index].astype(np.float32) for name, values in by_epoch.items()
+                    name: np.array([measured[index][name] for measured in of_seeds], values.dtype)
+                    for name, values in metrics.items()
                 }
                 refuse_divergence(of_epoch["loss"], epoch, recipe)
                 for name, value in of_epoch.items():
                     history.setdefault(name, []).append(value)
                 if on_epoch is not None:
                     on_epoch(epoch + 1, of_epoch)
-        variables = _join([run.variables() for run in runs])
-    check_variables(jax.tree.map(lambda leaf: leaf[0], variables), model)
+        variables = _join([run.variables() for run in runs], places)
     refuse_infinite_weights(variables, recipe)
     stacked = {name: jnp.asarray(np.stack(values, axis=1)) for name, values in history.items()}
-    examples = float(n_seeds * recipe.epochs * steps * recipe.batch_size)
+    examples = n_seeds * recipe.example_gradients(rows.shape[1])
     cost = Cost(examples, watch.seconds, watch.compile_seconds)
     return Trained(variables, TrainInfo(stacked, cost))
 
@@ -330,12 +332,14 @@ class _Runs:
         self._rates = rate_table(recipe, self._steps, recipe.epochs * self._steps)
         self._objective = CrossEntropy(model, recipe)
         starts = [jax.jit(model.init)(init_key.typed()) for init_key, _ in halves]
+        check_variables(starts[0], model)
         states = [start_state(variables, recipe=form) for variables in starts]
         step_keys = [step_key.typed() for _, step_key in orders]
         if self._together:
             states, step_keys = [_stack(states)], [jnp.stack(step_keys)]
         if place is not None:
             dataset, states, step_keys = jax.device_put((dataset, states, step_keys), place)
+        self._place = place
         self._dataset, self._states, self._step_keys = dataset, states, step_keys
 
     def go_on(self, *, epochs: range) -> Measured:
@@ -368,21 +372,34 @@ class _Runs:
     def variables(self) -> Variables:
         """Returns the networks, with a leading axis."""
         reached = [state.variables for state in self._states]
-        return reached[0] if self._together else _stack(reached)
+        return reached[0] if self._together else _stack(reached, self._place)
 
 
-def _stack(trees: Sequence[Any]) -> Any:
+def _stack(trees: Sequence[Any], place: jax.Device | None = None) -> Any:
     """Returns trees as one with a leading axis, put together on the host."""
     fetched = jax.device_get(list(trees))
-    return jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *fetched))
+    return jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *fetched), place)
 
 
-def _join(trees: Sequence[Any]) -> Any:
-    """Returns trees of one leading axis each as one."""
+def _join(trees: Sequence[Any], places: Sequence[jax.Device]) -> Any:
+    """Returns trees of one leading axis each, one a device, as one tree.
+
+    Where all are equally long, each stays on its device.
+    """
     if len(trees) == 1:
         return trees[0]
+    if len({jax.tree.leaves(tree)[0].shape[0] for tree in trees}) == 1:
+        spread = NamedSharding(Mesh(np.array(places), ("seed",)), PartitionSpec("seed"))
+        return jax.tree.map(lambda *leaves: _spread(leaves, spread), *trees)
     fetched = jax.device_get(list(trees))
     return jax.device_put(jax.tree.map(lambda *leaves: np.concatenate(leaves), *fetched))
+
+
+def _spread(parts: Sequence[Array], sharding: NamedSharding) -> Array:
+    """Returns arrays of equal shapes, one a device, as one along their first axis."""
+    first, *rest = parts[0].shape
+    shape = (first * len(parts), *rest)
+    return jax.make_array_from_single_device_arrays(shape, sharding, list(parts))
 
 
 def _share_mesh(devices: Sequence[jax.Device] | None, recipe: Recipe) -> Mesh | None:

@@ -139,8 +139,8 @@ def descend_logged(
             f"a log holds at most {manifest.MOST_CHECKPOINTS} checkpoints; choose every >= "
             f"{steps // (manifest.MOST_CHECKPOINTS - 1) + 1} for {steps} steps"
         )
-    order_key, step_key = host_key(key).split()[1].split()
-    step_key = step_key.typed()
+    order_key, drives = host_key(key).split()[1].split()
+    step_key = drives.typed()
     objective = CrossEntropy(model, recipe)
     history = _History(per_epoch, on_epoch)
     with Stopwatch() as watch:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from unlearnkit.base import Params
 from unlearnkit.validation import check_known
@@ -136,6 +136,14 @@ class Recipe:
             )
         return n // self.batch_size
 
+    def example_gradients(self, n: int) -> float:
+        """Returns what the run takes on n examples: epochs · ⌊n / batch_size⌋ · batch_size.
+
+        Raises:
+          ValueError: the data are fewer than one batch.
+        """
+        return float(self.epochs * self.steps_per_epoch(n) * self.batch_size)
+
 
 def speedrun_recipe(
     *, epochs: int = 5, batch_size: int = 400, optimizer: OptimizerName = "muon"
@@ -209,8 +217,9 @@ def rate_table(recipe: Recipe, steps_per_epoch: int, steps: int) -> Float[np.nda
     else:
         room = -(-steps // _RATES_AT_ONCE) * _RATES_AT_ONCE
         parts = np.arange(room, dtype=np.int32).reshape(-1, _RATES_AT_ONCE)
-        found = [np.zeros(0, dtype), *(np.asarray(schedule(jnp.asarray(part))) for part in parts)]
-        rates = np.concatenate(found)[:steps].astype(dtype)
+        # Without milestones a step schedule is one number.
+        found = [np.broadcast_to(schedule(jnp.asarray(part)), part.shape) for part in parts]
+        rates = np.concatenate([np.zeros(0, dtype), *found])[:steps].astype(dtype)
     rates.setflags(write=False)
     return rates
 
@@ -225,7 +234,7 @@ class RecipeNumbers(NamedTuple):
     """What a compiled step takes as arguments, `None` where the recipe has no such term.
 
     Attributes:
-      momentum: see `Recipe`.
+      momentum: of `sgd`.
       weight_decay: see `Recipe`.
       gradient_noise: see `Recipe`.
       rate_ratio: of `muon`, the rate of what is not a convolution kernel over that of the kernels.
@@ -241,8 +250,9 @@ def split_recipe(recipe: Recipe) -> tuple[Recipe, RecipeNumbers]:
     """Returns what a step is compiled for, and the numbers that it takes.
 
     Recipes whose steps have the same terms have one form, whatever their rates, strengths and
-    number of epochs. The clipping norm and the label smoothing stay in the form: constants of a
-    program are folded into others there, so that as arguments they would give other bits.
+    number of epochs. The clipping norm, the label smoothing and Muon's momentum stay in the form:
+    constants of a program are folded into others there, so that as arguments they would give other
+    bits.
 
     Returns:
       The form: the recipe with a fixed value for every number that is an argument, and without a
@@ -250,7 +260,7 @@ def split_recipe(recipe: Recipe) -> tuple[Recipe, RecipeNumbers]:
       The numbers, as Python scalars, so that they adopt the precision of the weights.
     """
     numbers = RecipeNumbers(
-        momentum=recipe.momentum or None,
+        momentum=(recipe.momentum or None) if recipe.optimizer == "sgd" else None,
         weight_decay=recipe.weight_decay or None,
         gradient_noise=recipe.gradient_noise or None,
         rate_ratio=(
@@ -265,7 +275,7 @@ def split_recipe(recipe: Recipe) -> tuple[Recipe, RecipeNumbers]:
         batch_size=1,
         learning_rate=1.0,
         other_learning_rate=1.0,
-        momentum=0.5 if recipe.momentum else 0.0,
+        momentum=_form_of_momentum(recipe),
         weight_decay=1.0 if recipe.weight_decay else 0.0,
         schedule="constant",
         warmup_epochs=0.0,
@@ -274,6 +284,12 @@ def split_recipe(recipe: Recipe) -> tuple[Recipe, RecipeNumbers]:
         gradient_noise=1.0 if recipe.gradient_noise else 0.0,
     )
     return form, numbers
+
+
+def _form_of_momentum(recipe: Recipe) -> float:
+    if recipe.optimizer == "muon":
+        return recipe.momentum
+    return 0.5 if recipe.momentum and recipe.optimizer == "sgd" else 0.0
 
 
 def optimizer_of_form(
@@ -297,7 +313,7 @@ def optimizer_of_form(
     if form.optimizer == "sgd":
         parts.append(optax.sgd(schedule, numbers.momentum, nesterov=form.nesterov))
     elif form.optimizer == "muon":
-        parts.append(_muon(numbers, schedule))
+        parts.append(_muon(form, numbers, schedule))
     elif form.optimizer == "adam":
         parts.append(optax.adam(schedule, nesterov=form.nesterov))
     else:
@@ -306,7 +322,9 @@ def optimizer_of_form(
     return optax.chain(*parts)
 
 
-def _muon(numbers: RecipeNumbers, schedule: optax.Schedule) -> optax.GradientTransformation:
+def _muon(
+    form: Recipe, numbers: RecipeNumbers, schedule: optax.Schedule
+) -> optax.GradientTransformation:
     """Returns Muon for kernels [height, width, channels, features], Nesterov's SGD for the rest.
 
     Source: Jordan et al. 2024, Muon; three Newton-Schulz steps, as in the speed runs of Jordan's
@@ -317,15 +335,14 @@ def _muon(numbers: RecipeNumbers, schedule: optax.Schedule) -> optax.GradientTra
         axes = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
         return jax.tree.map(lambda _: axes, params)
 
-    beta = 0.0 if numbers.momentum is None else numbers.momentum
     kernels = optax.chain(
         optax.contrib.scale_by_muon(
-            ns_steps=3, beta=beta, weight_dimension_numbers=rows_and_columns
+            ns_steps=3, beta=form.momentum, weight_dimension_numbers=rows_and_columns
         ),
         optax.scale_by_learning_rate(schedule),
     )
     others = optax.sgd(
-        lambda step: numbers.rate_ratio * schedule(step), numbers.momentum, nesterov=True
+        lambda step: numbers.rate_ratio * schedule(step), form.momentum or None, nesterov=True
     )
     return optax.partition(
         {"kernels": kernels, "others": others},
@@ -339,7 +356,7 @@ class DecayTowardStartState(NamedTuple):
     start: Params
 
 
-def decay_toward_start(weight_decay: float) -> optax.GradientTransformation:
+def decay_toward_start(weight_decay: float | Float[Array, ""]) -> optax.GradientTransformation:
     """Returns a transformation that adds λ (w - w₀), the gradient of (λ/2)‖w - w₀‖².
 
     Source: 004, section 6: the ridge of the NTK comes from decay toward the initialisation.

@@ -1,6 +1,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,8 +9,20 @@ from hypothesis import strategies as st
 from unlearnkit import models
 from unlearnkit.base import Dataset, Task
 from unlearnkit.studies import Price, has_epochs, price, with_epochs
+from unlearnkit.studies.budget import CountsItself
 from unlearnkit.training import Recipe
-from unlearnkit.unlearning import FineTune, FisherForgetting, GradientAscent, Retrain, Scrub
+from unlearnkit.unlearning import (
+    UNLEARNERS,
+    FineTune,
+    FisherForgetting,
+    GradientAscent,
+    NegGradPlus,
+    RandomLabel,
+    Retrain,
+    Scrub,
+    StackelbergUnlearn,
+    create,
+)
 
 KEY = jax.random.key(0)
 COSTS = st.floats(1e-2, 1e4)
@@ -60,3 +73,63 @@ def problem():
 )
 def test_prices_are_the_methods_own_counts(problem, method, expected):
     assert price(KEY, *problem, method) == pytest.approx(expected)
+
+
+@dataclasses.dataclass(frozen=True)
+class Secretive:
+    """Does not say what it costs before it ran."""
+
+    epochs: int = 3
+
+    def __call__(self, *arguments, **options):
+        return FineTune(batch_size=16, epochs=self.epochs)(*arguments, **options)
+
+
+def test_a_method_that_does_not_count_itself_is_run(problem):
+    assert not isinstance(Secretive(), CountsItself)
+    assert price(KEY, *problem, Secretive()) == Price(48, 48)
+
+
+def test_a_method_that_counts_itself_is_not_run(problem, monkeypatch):
+    monkeypatch.setattr(FineTune, "__call__", None)
+    assert price(KEY, *problem, FineTune(batch_size=16)) == Price(48, 48)
+
+
+SHIFTED = Recipe(augmentation="shift", shift=1)
+COUNTED = {
+    **{name: create(name) for name in UNLEARNERS if has_epochs(create(name)) and name != "retrain"},
+    "retrain": Retrain(Recipe(batch_size=20)),
+    "rewinding": Scrub(batch_size=16, rewind=True, max_epochs=1),
+    "augmented": Scrub(batch_size=16, forget_batch_size=4, train_like=SHIFTED),
+    "uneven": RandomLabel(batch_size=20, forget_batch_size=4),
+    "paired": NegGradPlus(batch_size=20, forget_batch_size=4),
+    "in_chunks": StackelbergUnlearn(batch_size=20, chunk=7),
+    "watched": StackelbergUnlearn(batch_size=20, alpha=0.0),
+}
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    def draw(seed, n):
+        x = jax.random.uniform(jax.random.key(seed), (n, 4, 4, 1))
+        return Dataset(x, jnp.arange(n, dtype=jnp.int32) % 3)
+
+    model = models.create("mlp", input_shape=(4, 4, 1), n_classes=3, hidden=(5, 5))
+    return model, model.init(KEY), Task(draw(0, 47), draw(1, 9), draw(2, 10), draw(3, 10))
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_what_a_method_says_it_costs_is_what_its_run_costs(name, pictures):
+    method = COUNTED[name]
+    assert isinstance(method, CountsItself)
+    model, variables, task = pictures
+    for epochs in (2,) if isinstance(method, StackelbergUnlearn) else (1, 2, 5):
+        some = with_epochs(method, epochs)
+        spent = some(KEY, model, variables, task).info.cost.example_gradients
+        assert some.example_gradients(variables, task) == pytest.approx(spent, rel=1e-12)
+
+
+def test_retraining_that_chose_its_batches_counts_them(pictures):
+    model, variables, task = pictures
+    spent = Retrain()(KEY, model, variables, task).info.cost.example_gradients
+    assert Retrain().example_gradients(variables, task) == spent == 10 * 47

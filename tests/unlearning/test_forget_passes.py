@@ -1,6 +1,5 @@
 """Passes over a forget set: every example in each, and batches that fit what there is."""
 
-import dataclasses
 import itertools
 
 import jax
@@ -8,9 +7,11 @@ import jax.numpy as jnp
 import normed
 import numpy as np
 import pytest
+import softmax_regression as sr
+from watched_passes import numbered, watch
 
-from unlearnkit.base import Dataset, Variables
-from unlearnkit.training import Recipe, init_train_state
+from unlearnkit.host import host_key, whole_rows
+from unlearnkit.training import Recipe
 from unlearnkit.unlearning import (
     UNLEARNERS,
     BoundaryExpand,
@@ -22,9 +23,9 @@ from unlearnkit.unlearning import (
     Scrub,
     StackelbergUnlearn,
     create,
-    scrub,
 )
-from unlearnkit.unlearning._passes import _ForgetPass, _WholeEpoch, whole_batches
+from unlearnkit.unlearning._passes import descend_on_forget
+from unlearnkit.unlearning._sgd import Fitted
 from unlearnkit.unlearning.stackelberg.auditing_set import draw, make_pool
 
 KEY = jax.random.key(0)
@@ -32,7 +33,7 @@ KEY = jax.random.key(0)
 
 @pytest.mark.parametrize(("n", "batch"), [(1, 1), (5, 2), (5, 3), (5, 5), (100, 64), (64, 16)])
 def test_a_pass_uses_every_example_and_fills_its_last_batch_from_the_next(n, batch):
-    passes = [np.asarray(whole_batches(KEY, index, n, batch)) for index in range(3)]
+    passes = [whole_rows(host_key(KEY), index, n, batch) for index in range(3)]
     for rows, following in itertools.pairwise(passes):
         assert rows.shape == (-(-n // batch), batch)
         flat = rows.ravel()
@@ -45,60 +46,32 @@ def test_a_pass_uses_every_example_and_fills_its_last_batch_from_the_next(n, bat
         assert not np.array_equal(passes[0], passes[1])
 
 
-@dataclasses.dataclass(frozen=True)
-class Recorder:
-    """Descends nothing; notes in the network's state which examples it sees, by their pixels."""
-
-    def __call__(self, params, state, batch, key, context=None):
-        rows = batch.x[:, 0].astype(jnp.int32)
-        start = (state["n"],)
-        log = jax.lax.dynamic_update_slice(state["log"], rows, start)
-        zero = 0.0 * params["w"].sum()
-        return zero, ({"log": log, "n": start[0] + len(rows)}, {"loss": zero, "accuracy": zero})
-
-
-def numbered(n, first=0):
-    return Dataset(jnp.arange(first, first + n, dtype=jnp.float32)[:, None], jnp.zeros(n, int))
-
-
-def seen_by(run, recipe, data, epochs):
-    state = init_train_state(recipe, 1, Variables({"w": jnp.zeros(1)}, {}))
-    orders = []
-    for epoch in range(epochs):
-        blank = {"log": -jnp.ones(64, jnp.int32), "n": jnp.int32(0)}
-        state = state._replace(variables=state.variables._replace(state=blank))
-        state, _ = run(state, data, KEY, jnp.int32(epoch))
-        log = np.asarray(state.variables.state["log"])
-        orders.append(log[log >= 0])
-    return orders
-
-
-def test_a_forget_pass_sees_everything_in_new_orders():
-    recipe = Recipe(batch_size=4)
-    run = _WholeEpoch(Recorder(), recipe)
-    data = _ForgetPass(numbered(10), *jax.random.split(jax.random.key(3)))
-    one, two = seen_by(run, recipe, data, 2)
+def test_a_forget_pass_sees_everything_in_new_orders(monkeypatch):
+    seen = watch(monkeypatch)
+    fitted = Fitted(Recipe(epochs=2, batch_size=4, learning_rate=1e-3), {})
+    descend_on_forget(KEY, sr.MODEL, sr.weights(), numbered(10), fitted)
+    one, two = (part.pixels for part in seen)
     for rows in (one, two):
-        assert len(rows) == 12
-        assert set(rows) == set(range(10))
+        assert rows.shape == (3, 4)
+        assert set(rows.ravel()) == set(range(10))
     assert not np.array_equal(one, two)
 
 
-def test_both_passes_of_scrub_change_their_order_by_epoch():
-    recipe = Recipe(batch_size=4)
-    run = scrub._ScrubEpoch(Recorder(), Recorder(), recipe, forget_batch=3, max_epochs=2)
-    lessons = [
-        scrub._Lesson(part, scrub._Teaching(part.y, jnp.zeros((part.size, 2)), None))
-        for part in (numbered(12, 20), numbered(7))
-    ]
-    one, two, three = seen_by(run, recipe, scrub._Lessons(*lessons), 3)
-    for rows in (one, two):
-        assert len(rows) == 9 + 12
-        assert set(rows[:9]) == set(range(7))
-        assert set(rows[9:]) == set(range(20, 32))
-    assert not np.array_equal(one[:9], two[:9])
-    assert not np.array_equal(one[9:], two[9:])
-    assert set(three) == set(range(20, 32))
+def test_both_passes_of_scrub_change_their_order_by_epoch(monkeypatch):
+    seen = watch(monkeypatch)
+    task = sr.TASK._replace(retain=numbered(12, 20), forget=numbered(7))
+    method = Scrub(epochs=3, batch_size=4, forget_batch_size=3, max_epochs=2, learning_rate=1e-6)
+    method(KEY, sr.MODEL, sr.weights(), task)
+    away, back = [[seen[i].pixels.ravel() for i in part] for part in ((0, 2), (1, 3, 4))]
+    assert len(seen) == 5
+    for rows in away:
+        assert len(rows) == 9
+        assert set(rows) == set(range(7))
+    for rows in back:
+        assert sorted(rows) == list(range(20, 32))
+    assert not np.array_equal(*away)
+    assert not np.array_equal(back[0], back[1])
+    assert not np.array_equal(back[1], back[2])
 
 
 def few(n, retain=32):

@@ -1,16 +1,13 @@
-import dataclasses
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import softmax_regression as sr
+from watched_passes import numbered, watch
 
-from unlearnkit.base import Dataset
-from unlearnkit.training import Recipe, init_train_state
-from unlearnkit.unlearning import FineTune, NegGradPlus, neg_grad_plus
-from unlearnkit.unlearning._passes import cycled_batches
+from unlearnkit.host import cycled_rows, host_key
+from unlearnkit.unlearning import FineTune, NegGradPlus
 
 KEY = jax.random.key(0)
 
@@ -49,7 +46,7 @@ def test_beta_of_one_ignores_the_forget_set():
 
 @pytest.mark.parametrize(("n", "batch", "steps"), [(10, 5, 5), (10, 4, 7), (9, 9, 3), (40, 4, 3)])
 def test_the_forget_set_is_cycled_in_fresh_orders_over_the_epochs(n, batch, steps):
-    epochs = [np.asarray(cycled_batches(KEY, e * steps, n, batch, steps)) for e in range(8)]
+    epochs = [cycled_rows(host_key(KEY), e * steps, n, batch, steps) for e in range(8)]
     assert all(batches.shape == (steps, batch) for batches in epochs)
     batches, per_pass = np.concatenate(epochs), -(-n // batch)
     whole = [batches[i : i + per_pass] for i in range(0, len(batches) - per_pass + 1, per_pass)]
@@ -61,29 +58,20 @@ def test_the_forget_set_is_cycled_in_fresh_orders_over_the_epochs(n, batch, step
         assert len(set(rows.tolist())) == batch
 
 
-@dataclasses.dataclass(frozen=True)
-class Recorder:
-    """Descends nothing; reports which examples a step sees, by their first pixel."""
-
-    def __call__(self, params, state, batch, key, context=None):
-        seen = batch.x.reshape(len(batch.x), -1)[:, 0]
-        zero = 0.0 * sum(jnp.sum(w) for w in jax.tree.leaves(params))
-        return zero, (state, {"loss": seen, "accuracy": seen})
-
-
-def test_epochs_pair_the_sets_in_new_orders():
-    recipe = Recipe(epochs=2, batch_size=6)
-    x = jnp.arange(22.0)[:, None] * jnp.ones((1, 4))
-    data = neg_grad_plus._Pairs(Dataset(x, jnp.zeros(22, jnp.int32)), jax.random.key(1))
-    run = neg_grad_plus._ZippedEpoch(Recorder(), recipe, 12, 10)
-    means = []
-    for epoch in range(2):
-        state = init_train_state(recipe, 1, sr.weights())
-        means.append(np.asarray(run(state, data, KEY, jnp.int32(epoch))[1]["loss"]))
-    retain, forget = ([m[rows] for m in means] for rows in (slice(0, 6), slice(6, None)))
+def test_epochs_pair_the_sets_in_new_orders(monkeypatch):
+    seen = watch(monkeypatch)
+    task = sr.TASK._replace(retain=numbered(12), forget=numbered(10, 12))
+    method = NegGradPlus(epochs=2, batch_size=6, learning_rate=1e-6)
+    method(KEY, sr.MODEL, sr.weights(), task)
+    pixels = [part.pixels for part in seen]
+    assert [rows.shape for rows in pixels] == [(2, 12), (2, 12)]
+    retain, forget = ([rows[:, part] for rows in pixels] for part in (slice(6), slice(6, None)))
     assert not np.array_equal(*retain)
     assert not np.array_equal(*forget)
-    assert 2 * means[0][:6].sum() == sum(range(12))
+    for rows in retain:
+        assert sorted(rows.ravel()) == list(range(12))
+    for rows in forget:
+        assert set(rows.ravel()) == set(range(12, 22))
 
 
 def test_a_small_forget_set_is_one_batch():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Key
@@ -14,6 +14,15 @@ from unlearnkit.unlearning import Retrain
 
 _ROUNDING = 1 + 1e-9
 """0.06 of 100 is 6.000…: what is equal by hand counts as equal."""
+
+
+@runtime_checkable
+class CountsItself(Protocol):
+    """A method whose cost follows from sizes alone, so that it need not run to be priced."""
+
+    def example_gradients(self, variables: Variables, task: Task) -> float:
+        """Returns the `example_gradients` of the cost of a run."""
+        ...
 
 
 class Price(NamedTuple):
@@ -67,11 +76,12 @@ def price(
 ) -> Price:
     """Returns what the epochs of a method take, from its own counts of one epoch and of two.
 
-    They follow from the sizes of the task. Where later epochs are cheaper, as those of `Scrub` that
+    They follow from the sizes of the task: a method that has `example_gradients` is asked, another
+    one is run. Where later epochs are cheaper, as those of `Scrub` that
     pass over what stays alone, a budget of that many is not used up.
 
     Args:
-      key: of the two runs.
+      key: of the two runs, where there are any.
       model: the network.
       variables: where they start.
       task: the question.
@@ -79,12 +89,25 @@ def price(
 
     Raises:
       ValueError: the method has no epochs, or refuses the task.
-      DivergedError: it diverged within two epochs.
+      DivergedError: it was run, and diverged within two epochs.
     """
-    counts = [
-        with_epochs(method, epochs)(
-            jax.random.fold_in(key, epochs), model, variables, task
-        ).info.cost.example_gradients
+    first, both = (
+        _count(key, model, variables, task, with_epochs(method, epochs), epochs)
         for epochs in (1, 2)
-    ]
-    return Price(counts[0], counts[1] - counts[0])
+    )
+    return Price(first, both - first)
+
+
+def _count(
+    key: Key[Array, ""],
+    model: Model,
+    variables: Variables,
+    task: Task,
+    method: Unlearner,
+    epochs: int,
+) -> float:
+    if isinstance(method, CountsItself):
+        return method.example_gradients(variables, task)
+    return method(
+        jax.random.fold_in(key, epochs), model, variables, task
+    ).info.cost.example_gradients

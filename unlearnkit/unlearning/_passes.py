@@ -118,14 +118,14 @@ Plan = Callable[[int], Sequence[Pass]]
 """Returns the passes of an epoch, which counts from 0."""
 
 
-def used(size: int, batch_size: int) -> int:
-    """Returns how many of `size` examples a pass in whole batches sees: the rest waits."""
-    return size // batch_size * batch_size
-
-
 def steps_of_whole_pass(size: int, batch_size: int) -> int:
     """Returns the batches of a pass that sees every one of `size` examples."""
     return -(-size // batch_size)
+
+
+def gradients_on_forget(recipe: Recipe, size: int) -> float:
+    """Returns what `descend_on_forget` takes on `size` examples."""
+    return float(recipe.epochs * steps_of_whole_pass(size, recipe.batch_size) * recipe.batch_size)
 
 
 def descend_on_forget(
@@ -150,13 +150,12 @@ def descend_on_forget(
         rows = whole_rows(order_key, epoch, dataset.size, recipe.batch_size)
         return [Pass(objective, held, rows, typed)]
 
-    steps = steps_of_whole_pass(dataset.size, recipe.batch_size)
     return descend_passes(
         plan,
         recipe,
         variables,
-        steps_per_epoch=steps,
-        example_gradients=float(recipe.epochs * steps * recipe.batch_size),
+        steps_per_epoch=steps_of_whole_pass(dataset.size, recipe.batch_size),
+        example_gradients=gradients_on_forget(recipe, dataset.size),
         adapted=adapted,
         on_epoch=on_epoch,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 from unlearnkit.base import Dataset, Model, Task, Unlearned, Variables
 from unlearnkit.training import predict
@@ -17,9 +18,6 @@ class Rewind:
     examples of the forget set's classes: a network that errs more than this on what it forgot tells
     an attacker that it forgot it.
 
-    Attributes:
-      size: examples that are looked at after each epoch.
-
     Raises:
       ValueError: no validation example is of a class of the forget set.
 
@@ -27,18 +25,10 @@ class Rewind:
     """
 
     def __init__(self, model: Model, task: Task) -> None:
-        classes = np.unique(np.asarray(task.forget.y))
-        held_out = np.flatnonzero(np.isin(np.asarray(task.validation.y), classes))
-        if held_out.size == 0:
-            raise ValueError(
-                f"rewind needs validation examples of the forget set's classes "
-                f"{classes.tolist()}, got none; set rewind=False, or add such examples"
-            )
         self._model = model
         self._forget = task.forget
-        self._held_out = task.validation.take(held_out)
+        self._held_out = task.validation.take(_held_out(task))
         self._networks: list[Variables] = []
-        self.size = self._forget.size + self._held_out.size
 
     def __call__(self, variables: Variables) -> dict[str, float]:
         """Keeps a copy of the network; returns its errors."""
@@ -59,6 +49,27 @@ class Rewind:
         info = unlearned.info._replace(history={**history, "kept": kept})
         return Unlearned(self._networks[chosen], info)
 
+    @staticmethod
+    def size(task: Task) -> int:
+        """Returns how many examples are looked at after each epoch.
+
+        Raises:
+          ValueError: no validation example is of a class of the forget set.
+        """
+        return task.forget.size + _held_out(task).size
+
     def _error(self, variables: Variables, dataset: Dataset) -> float:
         logits = predict(self._model, variables, dataset.x)
         return float(jnp.mean(jnp.argmax(logits, -1) != dataset.y))
+
+
+def _held_out(task: Task) -> Int[np.ndarray, " m"]:
+    """Returns the rows of the validation examples of the forget set's classes."""
+    classes = np.unique(np.asarray(task.forget.y))
+    rows = np.flatnonzero(np.isin(np.asarray(task.validation.y), classes))
+    if rows.size == 0:
+        raise ValueError(
+            f"rewind needs validation examples of the forget set's classes "
+            f"{classes.tolist()}, got none; set rewind=False, or add such examples"
+        )
+    return rows

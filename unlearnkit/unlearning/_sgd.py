@@ -88,6 +88,10 @@ class SgdSettings:
         recipe.steps_per_epoch(dataset.size)
         return Fitted(*with_running_statistics(recipe, variables, adapted, "statistics"))
 
+    def gradients_on(self, variables: Variables, dataset: Dataset) -> float:
+        """Returns the example-gradients of a descent on `dataset`; see `fitted`."""
+        return self.fitted(variables, dataset).recipe.example_gradients(dataset.size)
+
 
 def with_running_statistics(
     recipe: Recipe, variables: Variables, adapted: Mapping[str, int | str], name: str

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Model, OnEpoch, Params, Path, State, Task, Unlearned, Variables
-from unlearnkit.unlearning._passes import descend_on_forget
+from unlearnkit.unlearning._passes import descend_on_forget, gradients_on_forget
 from unlearnkit.unlearning._sgd import SgdSettings
 from unlearnkit.validation import check_task, check_variables
 
@@ -66,6 +66,11 @@ class BoundaryExpand(SgdSettings):
         )
         params, state = unlearned.variables
         return unlearned._replace(variables=Variables(params["network"], state))
+
+    def example_gradients(self, variables: Variables, task: Task) -> float:
+        """Returns what a run takes, which follows from sizes alone; see `info.cost`."""
+        recipe, _ = self.fitted(variables, task.forget)
+        return gradients_on_forget(recipe, task.forget.size)
 
 
 def linear_output(model: Model, variables: Variables) -> Path:

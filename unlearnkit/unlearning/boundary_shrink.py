@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from unlearnkit.base import Dataset, Model, Normalisation, OnEpoch, Task, Unlearned, Variables
 from unlearnkit.costs import FORWARD, Stopwatch
 from unlearnkit.kernels import map_batches, margins
-from unlearnkit.unlearning._passes import descend_on_forget
+from unlearnkit.unlearning._passes import descend_on_forget, gradients_on_forget
 from unlearnkit.unlearning._sgd import SgdSettings, with_preparation
 from unlearnkit.validation import check_above, check_task, check_variables
 
@@ -84,7 +84,17 @@ class BoundaryShrink(SgdSettings):
             )
             relabelled = task.forget._replace(y=jax.block_until_ready(labels))
         unlearned = descend_on_forget(key, model, variables, relabelled, fitted, on_epoch=on_epoch)
-        return with_preparation(unlearned, task.forget.size * (1 + FORWARD), watch)
+        return with_preparation(unlearned, _search_gradients(task), watch)
+
+    def example_gradients(self, variables: Variables, task: Task) -> float:
+        """Returns what a run takes, which follows from sizes alone; see `info.cost`."""
+        recipe, _ = self.fitted(variables, task.forget)
+        return gradients_on_forget(recipe, task.forget.size) + _search_gradients(task)
+
+
+def _search_gradients(task: Task) -> float:
+    """Returns what the search for the nearest classes takes."""
+    return task.forget.size * (1 + FORWARD)
 
 
 @partial(jax.jit, static_argnames=("model", "step", "box", "chunk"))

@@ -47,3 +47,7 @@ class CatastrophicLastLayers(LastLayersSettings):
         check_task(task, model)
         check_variables(variables, model)
         return descend_last_layers(key, model, variables, task.retain, self, on_epoch=on_epoch)
+
+    def example_gradients(self, variables: Variables, task: Task) -> float:
+        """Returns what a run takes, which follows from sizes alone; see `info.cost`."""
+        return self.gradients_on(variables, task.retain)

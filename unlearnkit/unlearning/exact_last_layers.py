@@ -61,3 +61,7 @@ class ExactLastLayers(LastLayersSettings):
             replace(last.state, variables.state, fresh.state),
         )
         return descend_last_layers(run_key, model, reset, task.retain, self, on_epoch=on_epoch)
+
+    def example_gradients(self, variables: Variables, task: Task) -> float:
+        """Returns what a run takes, which follows from sizes alone; see `info.cost`."""
+        return self.gradients_on(variables, task.retain)

@@ -7,7 +7,7 @@ import dataclasses
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Model, OnEpoch, Task, Unlearned, Variables
-from unlearnkit.unlearning._passes import descend_on_forget
+from unlearnkit.unlearning._passes import descend_on_forget, gradients_on_forget
 from unlearnkit.unlearning._sgd import SgdSettings
 from unlearnkit.validation import check_task, check_variables
 
@@ -50,3 +50,8 @@ class GradientAscent(SgdSettings):
         return descend_on_forget(
             key, model, variables, task.forget, fitted, sign=-1.0, on_epoch=on_epoch
         )
+
+    def example_gradients(self, variables: Variables, task: Task) -> float:
+        """Returns what a run takes, which follows from sizes alone; see `info.cost`."""
+        recipe, _ = self.fitted(variables, task.forget)
+        return gradients_on_forget(recipe, task.forget.size)

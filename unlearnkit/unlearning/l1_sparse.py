@@ -14,7 +14,7 @@ from unlearnkit.host.random import host_key
 from unlearnkit.host.reserve import reserve
 from unlearnkit.training import CrossEntropy
 from unlearnkit.training.step import Metrics
-from unlearnkit.unlearning._passes import Pass, descend_passes, used
+from unlearnkit.unlearning._passes import Pass, descend_passes
 from unlearnkit.unlearning._sgd import SgdSettings
 from unlearnkit.validation import check_at_least, check_task, check_variables
 
@@ -74,10 +74,14 @@ class L1Sparse(SgdSettings):
             recipe,
             variables,
             steps_per_epoch=steps,
-            example_gradients=float(self.epochs * used(task.retain.size, recipe.batch_size)),
+            example_gradients=self.example_gradients(variables, task),
             adapted=adapted,
             on_epoch=on_epoch,
         )
+
+    def example_gradients(self, variables: Variables, task: Task) -> float:
+        """Returns what a run takes, which follows from sizes alone; see `info.cost`."""
+        return self.gradients_on(variables, task.retain)
 
 
 @dataclasses.dataclass(frozen=True)

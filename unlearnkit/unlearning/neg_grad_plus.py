@@ -96,10 +96,16 @@ class NegGradPlus(TwoSetSettings):
             recipe,
             variables,
             steps_per_epoch=steps,
-            example_gradients=float(self.epochs * steps * (batch + forget_batch)),
+            example_gradients=self.example_gradients(variables, task),
             adapted=adapted,
             on_epoch=on_epoch,
         )
+
+    def example_gradients(self, variables: Variables, task: Task) -> float:
+        """Returns what a run takes, which follows from sizes alone; see `info.cost`."""
+        recipe, forget_recipe, _ = self.fitted_pair(variables, task)
+        steps = recipe.steps_per_epoch(task.retain.size)
+        return float(recipe.epochs * steps * (recipe.batch_size + forget_recipe.batch_size))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ from unlearnkit.unlearning._passes import (
     Pass,
     TwoSetSettings,
     descend_passes,
+    gradients_on_forget,
     steps_of_whole_pass,
 )
 from unlearnkit.validation import check_task, check_variables
@@ -63,6 +64,16 @@ class RandomLabel(TwoSetSettings):
         objectives = CrossEntropy(model, fitted.forget), CrossEntropy(model, fitted.retain)
         return relabel(key, fitted, model, objectives, variables, task, on_epoch=on_epoch)
 
+    def example_gradients(self, variables: Variables, task: Task) -> float:
+        """Returns what a run takes, which follows from sizes alone; see `info.cost`."""
+        return relabelling_gradients(self.fitted_pair(variables, task), task)
+
+
+def relabelling_gradients(fitted: FittedPair, task: Task) -> float:
+    """Returns what `relabel` takes."""
+    away = gradients_on_forget(fitted.forget, task.forget.size)
+    return fitted.retain.example_gradients(task.retain.size) + away
+
 
 def relabel(
     key: Key[Array, ""],
@@ -91,8 +102,7 @@ def relabel(
     on_forget, on_retain = objectives
     retain, forget = reserve(task.retain), reserve(task.forget)
     forget_steps = steps_of_whole_pass(task.forget.size, forget_batch)
-    retain_steps = task.retain.size // recipe.batch_size
-    seen = retain_steps * recipe.batch_size + forget_steps * forget_batch
+    retain_steps = recipe.steps_per_epoch(task.retain.size)
 
     def plan(epoch: int) -> list[Pass]:
         keys = host_key(key).fold_in(epoch).split(4)
@@ -112,7 +122,7 @@ def relabel(
         recipe,
         variables,
         steps_per_epoch=forget_steps + retain_steps,
-        example_gradients=float(recipe.epochs * seen),
+        example_gradients=relabelling_gradients(fitted, task),
         adapted=fitted.adapted,
         on_epoch=on_epoch,
     )

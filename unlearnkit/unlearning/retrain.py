@@ -43,12 +43,21 @@ class Retrain:
           DivergedError: the loss is no longer finite.
         """
         check_task(task, model)
-        recipe, adapted = self.recipe, {}
-        if recipe is None:
-            recipe = Recipe()
-            if task.retain.size < recipe.batch_size:
-                adapted = {"batch_size": task.retain.size}
-                recipe = dataclasses.replace(recipe, batch_size=task.retain.size)
+        recipe, adapted = self._fitted(task)
         trained = fit(key, model, task.retain, recipe, on_epoch=on_epoch)
         info = UnlearnInfo(trained.info.history, trained.info.cost, adapted=adapted)
         return Unlearned(trained.variables, info)
+
+    def example_gradients(self, variables: Variables, task: Task) -> float:
+        """Returns what a run takes, which follows from sizes alone; see `info.cost`."""
+        recipe, _ = self._fitted(task)
+        return recipe.example_gradients(task.retain.size)
+
+    def _fitted(self, task: Task) -> tuple[Recipe, dict[str, int | str]]:
+        """Returns the recipe as the task allows it, and what was adapted."""
+        if self.recipe is not None:
+            return self.recipe, {}
+        recipe, size = Recipe(), task.retain.size
+        if size >= recipe.batch_size:
+            return recipe, {}
+        return dataclasses.replace(recipe, batch_size=size), {"batch_size": size}

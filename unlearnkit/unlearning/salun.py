@@ -97,7 +97,16 @@ class SalUn(RandomLabel):
         )
         params = _select(mask, unlearned.variables.params, variables.params)
         unlearned = unlearned._replace(variables=unlearned.variables._replace(params=params))
-        return with_preparation(unlearned, float(task.forget.size), watch)
+        return with_preparation(unlearned, _mask_gradients(task), watch)
+
+    def example_gradients(self, variables: Variables, task: Task) -> float:
+        """Returns what a run takes, which follows from sizes alone; see `info.cost`."""
+        return super().example_gradients(variables, task) + _mask_gradients(task)
+
+
+def _mask_gradients(task: Task) -> float:
+    """Returns what the mask takes: a gradient of the whole forget set."""
+    return float(task.forget.size)
 
 
 @partial(jax.jit, static_argnames=("model", "fraction", "chunk"))

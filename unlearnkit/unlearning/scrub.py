@@ -33,8 +33,8 @@ from unlearnkit.unlearning._passes import (
     Pass,
     TwoSetSettings,
     descend_passes,
+    gradients_on_forget,
     steps_of_whole_pass,
-    used,
 )
 from unlearnkit.unlearning._rewind import Rewind
 from unlearnkit.unlearning._sgd import with_preparation
@@ -123,7 +123,7 @@ class Scrub(TwoSetSettings):
         check_task(task, model)
         check_variables(variables, model)
         on_retain, on_forget, adapted = self.fitted_pair(variables, task)
-        retain_used = used(task.retain.size, on_retain.batch_size)
+        retain_steps = on_retain.steps_per_epoch(task.retain.size)
         forget_steps = steps_of_whole_pass(task.forget.size, on_forget.batch_size)
         rewind = Rewind(model, task) if self.rewind else None
         augmented = on_retain.augmentation != "none"
@@ -146,9 +146,6 @@ class Scrub(TwoSetSettings):
             ]
             return passes if epoch < self.max_epochs else passes[1:]
 
-        retain_steps = retain_used // on_retain.batch_size
-        forget_used = min(self.max_epochs, self.epochs) * forget_steps * on_forget.batch_size
-        seen = self.epochs * retain_used + forget_used
         steps = self.epochs * (retain_steps + forget_steps)
         unlearned = descend_passes(
             plan,
@@ -156,16 +153,32 @@ class Scrub(TwoSetSettings):
             variables,
             steps_per_epoch=retain_steps + forget_steps,
             rates=rate_table(self._recipe_in_steps(retain_steps, forget_steps), 1, steps),
-            example_gradients=seen * (1 + FORWARD if augmented else 1.0),
+            example_gradients=self._descent_gradients(on_retain, on_forget, task),
             adapted=adapted,
             on_epoch=on_epoch,
             after_epoch=rewind,
         )
-        looked_at = task.train.size * FORWARD
         if rewind is not None:
             unlearned = rewind.choose(unlearned)
-            looked_at += self.epochs * rewind.size * FORWARD
-        return with_preparation(unlearned, looked_at, watch)
+        return with_preparation(unlearned, self._looking_gradients(task), watch)
+
+    def example_gradients(self, variables: Variables, task: Task) -> float:
+        """Returns what a run takes, which follows from sizes alone; see `info.cost`."""
+        on_retain, on_forget, _ = self.fitted_pair(variables, task)
+        descent = self._descent_gradients(on_retain, on_forget, task)
+        return descent + self._looking_gradients(task)
+
+    def _descent_gradients(self, on_retain: Recipe, on_forget: Recipe, task: Task) -> float:
+        ascending = dataclasses.replace(on_forget, epochs=min(self.max_epochs, self.epochs))
+        seen = on_retain.example_gradients(task.retain.size)
+        seen += gradients_on_forget(ascending, task.forget.size)
+        # A teacher of augmented examples looks at each batch.
+        return seen if on_retain.augmentation == "none" else seen * (1 + FORWARD)
+
+    def _looking_gradients(self, task: Task) -> float:
+        """Returns what looking takes: the teacher's, once, and rewinding's after each epoch."""
+        rewound = self.epochs * Rewind.size(task) if self.rewind else 0
+        return (task.retain.size + task.forget.size + rewound) * FORWARD
 
     def _recipe_in_steps(self, retain_steps: int, forget_steps: int) -> Recipe:
         """Returns the recipe with milestones in steps: epochs with a forget pass are longer."""
@@ -267,7 +280,9 @@ class _Distillation:
 
 
 def distillation_loss(
-    teacher: Float[Array, "n c"], student: Float[Array, "n c"], temperature: float
+    teacher: Float[Array, "n c"],
+    student: Float[Array, "n c"],
+    temperature: float | Float[Array, ""],
 ) -> Float[Array, ""]:
     """Returns the mean of T² KL(softmax(teacher / T) ‖ softmax(student / T)), in nats.
 

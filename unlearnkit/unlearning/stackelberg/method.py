@@ -15,7 +15,7 @@ from jaxtyping import Array, Key
 from unlearnkit.base import Cost, Model, OnEpoch, Task, Unlearned, UnlearnInfo, Variables
 from unlearnkit.costs import Stopwatch
 from unlearnkit.kernels import FEATURES, MEMBER_SIGNS, FeatureName, SvmStatus
-from unlearnkit.training import CrossEntropy, DivergedError, Objective, init_train_state
+from unlearnkit.training import CrossEntropy, DivergedError, Objective, Recipe, init_train_state
 from unlearnkit.unlearning._sgd import SgdSettings
 from unlearnkit.unlearning.stackelberg.auditing_set import DEFAULT_FOLDS, Drawn, make_pool
 from unlearnkit.unlearning.stackelberg.auditors import AUDITORS, Auditor, QuantileAuditor
@@ -178,18 +178,14 @@ class StackelbergUnlearn(SgdSettings):
         check_variables(variables, model)
         recipe, _ = self.fitted(variables, task.retain)
         steps = recipe.steps_per_epoch(task.retain.size)
-        pool, size, folds = self._drawn(task)
-        game = Game(
-            self._auditor(), self.feature, self.gradient, folds, size, self.chunk,
-            n_strata=pool.quotas.shape[0] // 2, moves=self.alpha > 0 or self.forget_weight > 0,
-            clip_norm=self.clip_norm,
-        )  # fmt: skip
+        drawn = self._drawn(task)
+        pool, game = drawn.pool, self._game(drawn)
         objective: Objective = CrossEntropy(model, recipe)
         objective = SparseObjective(objective, self.l1) if self.l1 > 0 else objective
         keys = Keys(*jax.random.split(key, 3))
         state = init_train_state(recipe, steps, jax.tree.map(jnp.array, variables))
         weights = jnp.float32(self.alpha), jnp.float32(self.forget_weight)
-        cost = steps * recipe.batch_size + game.example_gradients
+        cost = _epoch_gradients(recipe, game, task)
         for epoch in range(recipe.epochs):
             with Stopwatch() as watch:
                 state, metrics = play_epoch(
@@ -200,6 +196,20 @@ class StackelbergUnlearn(SgdSettings):
             _refuse_divergence(measured, epoch, state.variables, self)
             taken = Cost(cost, watch.seconds, watch.compile_seconds)
             yield Played(state.variables, measured, taken)
+
+    def example_gradients(self, variables: Variables, task: Task) -> float:
+        """Returns what a run takes, which follows from sizes alone; see `info.cost`."""
+        recipe, _ = self.fitted(variables, task.retain)
+        of_epoch = _epoch_gradients(recipe, self._game(self._drawn(task)), task)
+        return recipe.epochs * of_epoch
+
+    def _game(self, drawn: Drawn) -> Game:
+        return Game(
+            self._auditor(), self.feature, self.gradient, drawn.folds, drawn.size, self.chunk,
+            n_strata=drawn.pool.quotas.shape[0] // 2,
+            moves=self.alpha > 0 or self.forget_weight > 0,
+            clip_norm=self.clip_norm,
+        )  # fmt: skip
 
     def _drawn(self, task: Task) -> Drawn:
         return make_pool(
@@ -222,6 +232,12 @@ class Played(NamedTuple):
     variables: Variables
     metrics: dict[str, float]
     cost: Cost
+
+
+def _epoch_gradients(recipe: Recipe, game: Game, task: Task) -> float:
+    """Returns what an epoch takes: a pass over the retain set, and a step against the auditor."""
+    steps = recipe.steps_per_epoch(task.retain.size)
+    return steps * recipe.batch_size + game.example_gradients
 
 
 def _refuse_divergence(

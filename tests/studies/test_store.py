@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -126,6 +126,7 @@ def place(store):
 
 
 @given(TREES)
+@example([math.nan, math.inf, -math.inf, -0.0, {"$float": "nan"}])
 @settings(max_examples=150)
 def test_what_was_packed_is_unpacked_bit_for_bit(tree):
     packed, arrays = pack(tree)
@@ -293,6 +294,9 @@ DAMAGES = {
     "arrays cut short": lambda place: os.truncate(place / "arrays.safetensors", 40),
     "empty arrays": lambda place: os.truncate(place / "arrays.safetensors", 0),
     "longer arrays": lambda place: os.truncate(place / "arrays.safetensors", 9999),
+    "another number": lambda place: (place / "stage.json").write_text(
+        (place / "stage.json").read_text().replace('"loss": 0.5', '"loss": 0.4')
+    ),
     "no arrays": lambda place: (place / "arrays.safetensors").unlink(),
     "a document cut short": lambda place: os.truncate(place / "stage.json", 100),
     "an empty document": lambda place: os.truncate(place / "stage.json", 0),

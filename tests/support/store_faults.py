@@ -14,6 +14,7 @@ import random
 import signal
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -107,8 +108,10 @@ def exits(folder):
                 store.put(KEY, STAGE)
                 damage(place)
             code = ended(forked(put, store, k))
-            stage = store.get(KEY)
-            state = "missing" if stage is None else "whole" if is_whole(stage) else "wrong"
+            with warnings.catch_warnings(record=True) as said:
+                stage = store.get(KEY)
+            state = "whole" if stage and is_whole(stage) else "wrong" if stage else "missing"
+            state = "damaged" if said else state
             Store(place).put(KEY, STAGE)
             again = is_whole(Store(place).get(KEY))
             found[f"{before}-{k}"] = [code, state, again]

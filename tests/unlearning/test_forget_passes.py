@@ -87,11 +87,11 @@ def test_a_forget_pass_sees_everything_in_new_orders():
 def test_both_passes_of_scrub_change_their_order_by_epoch():
     recipe = Recipe(batch_size=4)
     run = scrub._ScrubEpoch(Recorder(), Recorder(), recipe, forget_batch=3, max_epochs=2)
-    lessons = [
+    sets = [
         scrub._DistillSet(part, scrub._DistillTargets(part.y, jnp.zeros((part.size, 2)), None))
         for part in (numbered(12, 20), numbered(7))
     ]
-    one, two, three = seen_by(run, recipe, scrub._Lessons(*lessons), 3)
+    one, two, three = seen_by(run, recipe, scrub._DistillSets(*sets), 3)
     for rows in (one, two):
         assert len(rows) == 9 + 12
         assert set(rows[:9]) == set(range(7))

@@ -1,3 +1,6 @@
+import hashlib
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -60,3 +63,17 @@ def test_provenance_names_what_a_reader_needs():
     assert {"commit", "date", "device", "dtype", "python", "versions", "unlearnkit"} <= set(found)
     assert "jax" in found["versions"]
     assert "no-such-package" not in found["versions"]
+
+
+def test_the_hash_of_an_array_tells_types_that_numpy_does_not_know():
+    ones = np.ones((2, 3), np.float32)
+    kinds = (jnp.bfloat16, jnp.float8_e4m3fn, jnp.float8_e5m2, np.float16, np.uint16)
+    hashes = [sha256_of_array(ones.astype(kind)) for kind in kinds]
+    assert len(set(hashes)) == len(kinds)
+    assert sha256_of_array(ones.astype(jnp.bfloat16)) == hashes[0]
+    other = ones.astype(jnp.bfloat16)
+    other[1, 2] = 2
+    assert sha256_of_array(other) != hashes[0]
+    # What logs hold of ordinary arrays stays as it was.
+    expected = hashlib.sha256(b"<f4 (2, 3)" + ones.tobytes()).hexdigest()
+    assert sha256_of_array(ones.T.copy().T) == sha256_of_array(ones) == expected

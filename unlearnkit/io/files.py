@@ -110,8 +110,10 @@ def sha256_of_file(path: Path) -> str:
 
 def sha256_of_array(array: np.ndarray) -> str:
     """Returns the SHA-256 of an array's type, shape and every byte, in hexadecimal."""
-    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
-    digest.update(np.asarray(array, order="C").data)
+    # Types that NumPy does not know, as bfloat16, have no name of their own there, and no buffer.
+    kind = array.dtype.name if array.dtype.kind == "V" else array.dtype.str
+    digest = hashlib.sha256(f"{kind} {array.shape}".encode())
+    digest.update(np.asarray(array, order="C").reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

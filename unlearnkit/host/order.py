@@ -55,8 +55,9 @@ def whole_rows(key: AnyKey, index: int, n: int, batch_size: int) -> Int[np.ndarr
     missing = -n % batch_size
     if missing:
         following = key.fold_in(index + 1).permutation(n)
-        held = np.isin(following, order[n - n % batch_size :])
-        order = np.concatenate([order, following[~held][:missing]])
+        held = np.zeros(n, bool)
+        held[order[n - n % batch_size :]] = True
+        order = np.concatenate([order, following[~held[following]][:missing]])
     return order.reshape(-1, batch_size)
 
 

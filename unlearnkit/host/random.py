@@ -21,6 +21,7 @@ from jaxtyping import Array, Int, Key, UInt32
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 _IMPLEMENTATION = "threefry2x32"
+_FEW = 8
 
 
 class HostKey(NamedTuple):
@@ -34,13 +35,14 @@ class HostKey(NamedTuple):
 
     def split(self, count: int = 2) -> tuple[HostKey, ...]:
         """Returns `count` keys, see `jax.random.split`."""
-        first, second = _hash(self.bits, *_counts(count))
-        return tuple(HostKey(bits) for bits in np.stack([first, second], axis=1))
+        if count > _FEW:
+            first, second = _hash(self.bits, *_counts(count))
+            return tuple(HostKey(bits) for bits in np.stack([first, second], axis=1))
+        return tuple(HostKey(_hash_one(self.bits, 0, index)) for index in range(count))
 
     def fold_in(self, number: int) -> HostKey:
         """Returns the key of a number, see `jax.random.fold_in`."""
-        halves = np.array([0], np.uint32), np.array([number], np.int64).astype(np.uint32)
-        return HostKey(np.concatenate(_hash(self.bits, *halves)))
+        return HostKey(_hash_one(self.bits, 0, number % 2**32))
 
     def permutation(self, n: int) -> Int[np.ndarray, " n"]:
         """Returns range(n) in random order, see `jax.random.permutation`."""
@@ -115,6 +117,21 @@ def _counts(n: int) -> tuple[UInt32[np.ndarray, " n"], UInt32[np.ndarray, " n"]]
     if n >= 2**32:
         raise ValueError(f"at most {2**32 - 1} numbers can be drawn at once, got {n}")
     return np.zeros(n, np.uint32), np.arange(n, dtype=np.uint32)
+
+
+def _hash_one(key: UInt32[np.ndarray, " 2"], first: int, second: int) -> UInt32[np.ndarray, " 2"]:
+    """Returns `_hash` of one pair of counters; Python ends before NumPy has begun."""
+    low = 2**32 - 1
+    zeroth, other = int(key[0]), int(key[1])
+    keys = (zeroth, other, zeroth ^ other ^ int(_PARITY))
+    a, b = (first + keys[0]) & low, (second + keys[1]) & low
+    for group in range(5):
+        for turn in _ROTATIONS[group % 2]:
+            a = (a + b) & low
+            b = a ^ ((b << turn | b >> (32 - turn)) & low)
+        a = (a + keys[(group + 1) % 3]) & low
+        b = (b + keys[(group + 2) % 3] + group + 1) & low
+    return np.array([a, b], np.uint32)
 
 
 def _hash(

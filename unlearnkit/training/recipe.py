@@ -246,6 +246,7 @@ class RecipeNumbers(NamedTuple):
     rate_ratio: Any = None
 
 
+@lru_cache(maxsize=256)
 def split_recipe(recipe: Recipe) -> tuple[Recipe, RecipeNumbers]:
     """Returns what a step is compiled for, and the numbers that it takes.
 

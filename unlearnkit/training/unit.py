@@ -138,16 +138,19 @@ def _call(
 
 def _calls(batches: np.ndarray, rates: np.ndarray, axis: int) -> Any:
     """Yields the rows and the rates of each call, in full room, and how many of them hold."""
-    total, room = batches.shape[axis], (*((0, 0),) * axis,)
+    total = batches.shape[axis]
     for start in range(0, total, STEPS):
         count = min(STEPS, total - start)
         part = (*(slice(None),) * axis, slice(start, start + count))
-        padding = (*room, (0, STEPS - count))
-        yield (
-            np.pad(batches[part], (*padding, (0, 0))).astype(np.int32),
-            np.pad(rates[part], padding),
-            count,
-        )
+        yield _with_room(batches[part], np.int32, axis), _with_room(rates[part], None, axis), count
+
+
+def _with_room(array: np.ndarray, dtype: Any, axis: int) -> np.ndarray:
+    """Returns an array with room for `STEPS` along an axis, zeros behind what it holds."""
+    before, (held, *after) = array.shape[:axis], array.shape[axis:]
+    roomy = np.zeros((*before, STEPS, *after), dtype or array.dtype)
+    roomy[(*(slice(None),) * axis, slice(held))] = array
+    return roomy
 
 
 def _take_steps(
@@ -203,15 +206,18 @@ def _loop(
         return take_step(descended, optimizer, noise, state, batch, key, context, shares=shares)
 
     abstract = jax.eval_shape(partial(_metrics_of, step), state, batches[0], rates[0])
-    nothing = jax.tree.map(lambda metric: jnp.zeros(metric.shape, metric.dtype), abstract)
+    room = batches.shape[0]
+    blank = jax.tree.map(lambda metric: jnp.zeros((room, *metric.shape), metric.dtype), abstract)
 
-    def body(state: TrainState, at: tuple[Array, Array, Array]) -> tuple[TrainState, Metrics]:
-        rows, rate, index = at
-        return jax.lax.cond(
-            index < count, lambda s: step(s, rows, rate), lambda s: (s, nothing), state
-        )
+    def body(index: Array, reached: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+        state, measured = reached
+        state, metrics = step(state, batches[index], rates[index])
+        kept = jax.tree.map(lambda all_, now: all_.at[index].set(now), measured, metrics)
+        return state, kept
 
-    return jax.lax.scan(body, state, (batches, rates, jnp.arange(batches.shape[0])))
+    # A scan over all of the room that skips what is behind `count` takes 6 to 40 % longer where
+    # steps are short.
+    return jax.lax.fori_loop(0, count, body, (state, blank))
 
 
 def _metrics_of(step: Callable[..., tuple[TrainState, Metrics]], *arguments: Any) -> Metrics:

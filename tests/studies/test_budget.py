@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from unlearnkit import models
 from unlearnkit.base import Dataset, Task
 from unlearnkit.studies import Price, has_epochs, price, with_epochs
 from unlearnkit.studies.budget import CountsItself
-from unlearnkit.training import Recipe
+from unlearnkit.training import Recipe, take_steps
 from unlearnkit.unlearning import (
     UNLEARNERS,
     FineTune,
@@ -133,3 +134,34 @@ def test_retraining_that_chose_its_batches_counts_them(pictures):
     model, variables, task = pictures
     spent = Retrain()(KEY, model, variables, task).info.cost.example_gradients
     assert Retrain().example_gradients(variables, task) == spent == 10 * 47
+
+
+# Beside the steps, in example-gradients: 47 examples are retained, 9 forgotten, 10 held out.
+BESIDE = {
+    "scrub": 56 / 3,
+    "rewinding": 56 / 3
+    + 4 * 19 / 3,  # all classes are forgotten, so that all that is held out counts
+    "boundary_shrink": 9 * 4 / 3,
+    "salun": 9,
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, it in COUNTED.items() if not isinstance(it, StackelbergUnlearn)]
+)
+def test_what_a_method_says_it_costs_is_what_its_steps_see(name, pictures, monkeypatch):
+    model, variables, task = pictures
+    seen = []
+
+    def spy(state, dataset, rows, *rest, **options):
+        seen.append(rows.size)
+        return take_steps(state, dataset, rows, *rest, **options)
+
+    for module in ("unlearnkit.training.fit", "unlearnkit.unlearning._passes"):
+        monkeypatch.setattr(importlib.import_module(module), "take_steps", spy)
+    method = with_epochs(COUNTED[name], 4)
+    method(KEY, model, variables, task)
+    expected = sum(seen) + BESIDE.get(name, 0)
+    if name == "augmented":  # the teacher looks at each batch, and at all once
+        expected = sum(seen) * 4 / 3 + 56 / 3
+    assert method.example_gradients(variables, task) == pytest.approx(expected)

@@ -522,7 +522,7 @@ BUGS = (
     _bug("metrics_of_room_are_told", "training.unit:_call",
          "(*cut, slice(count))", "(*cut, slice(None))", "training/test_unit.py"),
     _bug("lanes_have_one_rate", "training.unit:_unit_in_lanes",
-         "            now,\n", "            rates[0],\n",
+         "batches, rates, count", "batches, jnp.broadcast_to(rates[0], rates.shape), count",
          "training/test_unit.py::test_lanes_are_each_the_run_alone_up_to_rounding"),
     _bug("momentum_is_of_the_form", "training.recipe:split_recipe",
          "momentum=(recipe.momentum or None)", "momentum=(0.5 if recipe.momentum else None)",

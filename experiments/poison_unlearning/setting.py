@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +46,6 @@ class Setting:
     Attributes:
       dataset: a name that `unlearnkit.data.load` knows.
       model: the network's name.
-      options: what else `models.create` is given.
       recipe: of every training.
       train: training examples; None for all.
       gaussian, targeted, indiscriminate: ε, shares of the training set that are poisoned.
@@ -85,7 +83,6 @@ class Setting:
     canceling_radius: float = 1.0
     canceling_bound: float | None = None
     canceling_parameters: tuple[str, ...] = ()
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seeds: int = 8
     features: int | None = None
     feature_poisons: int = 384
@@ -262,10 +259,7 @@ def load_data(setting: Setting, data_dir: Path | None) -> Data:
     test = load(setting.dataset, split="test", normalisation=whole.normalisation, **where)
     description = describe(setting.dataset, **where)
     model = models.create(
-        setting.model,
-        input_shape=description.input_shape,
-        n_classes=description.n_classes,
-        **setting.options,
+        setting.model, input_shape=description.input_shape, n_classes=description.n_classes
     )
     return Data(model, subset(whole, setting.train), whole, test)
 

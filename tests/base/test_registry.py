@@ -59,6 +59,7 @@ def test_every_kind_is_a_registry_that_others_may_join(kind, added):
 
 def test_other_packages_are_asked_for_unknown_names_only(added):
     assert unlearning.create("retrain") == unlearning.Retrain()  # not the other package's
+    assert loading.describe("digits").n_classes == 10
     assert added == []
     assert isinstance(unlearning.UNLEARNERS.create("foreign"), Foreign)
     assert "foreign" not in unlearning.UNLEARNERS  # a mapping of this library's

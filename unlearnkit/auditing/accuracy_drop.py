@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Array, Key
 
+from unlearnkit.auditing.evaluate import correct_predictions
 from unlearnkit.auditing.intervals import mean_and_error
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
 from unlearnkit.training import predict
@@ -58,5 +59,5 @@ class AccuracyDrop:
 
 
 def _right(model: Model, variables: Variables, dataset: Dataset) -> np.ndarray:
-    predicted = np.asarray(predict(model, variables, dataset.x)).argmax(-1)
-    return (predicted == np.asarray(dataset.y)).astype(np.float64)
+    logits = predict(model, variables, dataset.x)
+    return correct_predictions(logits, dataset.y).astype(np.float64)

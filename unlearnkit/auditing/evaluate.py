@@ -206,7 +206,7 @@ def accuracy(model: Model, variables: Variables, dataset: Dataset) -> float:
 
 def prediction_agreement(one: Float[Array, "n c"], other: Float[Array, "n c"]) -> float:
     """Returns the share of examples on which two networks predict the same class."""
-    return float(np.mean(_right(one, np.asarray(other).argmax(-1))))
+    return float(np.mean(correct_predictions(one, np.asarray(other).argmax(-1))))
 
 
 def activation_distance(one: Float[Array, "n c"], other: Float[Array, "n c"]) -> float:
@@ -281,10 +281,13 @@ def _audit(
 
 
 def _accuracy(logits: Array, dataset: Dataset) -> float:
-    return float(np.mean(_right(logits, dataset.y)))
+    return float(np.mean(correct_predictions(logits, dataset.y)))
 
 
-def _right(logits: Array, labels: Array | np.ndarray) -> Bool[np.ndarray, " n"]:
+def correct_predictions(
+    logits: Float[Array, "n c"], labels: Array | np.ndarray
+) -> Bool[np.ndarray, " n"]:
+    """Returns which examples are predicted as they are labelled; compiles nothing."""
     return np.asarray(logits).argmax(-1) == np.asarray(labels)
 
 
@@ -293,7 +296,7 @@ def _accuracies_by_class(logits: Array, task: Task) -> dict[str, float]:
     kept = np.isin(np.asarray(task.test.y), np.asarray(task.retain.y))
     if kept.all() or not kept.any():
         return {}
-    right = _right(logits, task.test.y)
+    right = correct_predictions(logits, task.test.y)
     return {
         "accuracy_test_kept": float(right[kept].mean()),
         "accuracy_test_forgotten": float(right[~kept].mean()),

@@ -124,7 +124,8 @@ def _open(
         raise FileNotFoundError(
             f"data_dir {folder} is not a folder; name the one that holds {name} (--data-dir)"
         )
-    if name in DATASETS.known():
+    # Other packages are asked for names that are not ours alone.
+    if name in DATASETS or name in DATASETS.known():
         return DATASETS.create(name, data_dir=folder, download=download)
     path = (folder or Path()) / Path(name).expanduser()
     if name and path.is_dir():

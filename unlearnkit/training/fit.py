@@ -325,7 +325,7 @@ def fit_many(
                     on_epoch(epoch + 1, of_epoch)
         variables = _join([run.variables() for run in runs], places)
     refuse_infinite_weights(variables, recipe)
-    stacked = {name: jnp.asarray(np.stack(values, axis=1)) for name, values in history.items()}
+    stacked = {name: put(np.stack(values, axis=1)) for name, values in history.items()}
     examples = n_seeds * recipe.example_gradients(rows.shape[1])
     cost = Cost(examples, watch.seconds, watch.compile_seconds)
     return Trained(variables, TrainInfo(stacked, cost))

@@ -2,8 +2,8 @@
 
 An objective is a frozen dataclass that says by `NUMBERS` which of its fields are numbers that a
 compiled step may take as arguments; a 0 stays in the form, so that nothing is computed only to be
-multiplied by it. Its recipe is reduced to its form, and an objective inside it
-is split too. One without `NUMBERS` is compiled for as it is, every number in it included.
+multiplied by it. Its recipe is reduced to its form, and an objective inside it is split too. One
+without `NUMBERS` is compiled for as it is, every number in it included.
 """
 
 from __future__ import annotations

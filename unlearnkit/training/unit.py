@@ -154,23 +154,11 @@ def _with_room(array: np.ndarray, dtype: Any, axis: int) -> np.ndarray:
 
 
 def _take_steps(
-    state: TrainState,
-    dataset: Dataset,
-    batches: Int[Array, "room batch"],
-    rates: Float[Array, " room"],
-    count: Int[Array, ""],
-    key: Key[Array, ""],
-    context: Any,
-    numbers: tuple[RecipeNumbers, Sequence[Any]],
-    *,
-    objective: Objective,
-    recipe: Recipe,
-    mesh: Mesh | None = None,
+    *arguments: Any, objective: Objective, recipe: Recipe, mesh: Mesh | None = None
 ) -> tuple[TrainState, Metrics]:
-    """Returns the state after the first `count` batches, and metrics of which as many hold."""
+    """Returns what `_loop` returns; each device of a mesh takes an equal share of every batch."""
     if mesh is None:
-        run = partial(_loop, objective=objective, recipe=recipe, shares=None)
-        return run(state, dataset, batches, rates, count, key, context, numbers)
+        return _loop(*arguments, objective=objective, recipe=recipe)
     (shares,) = mesh.axis_names
     whole, share = PartitionSpec(), PartitionSpec(None, shares)
     run = jax.shard_map(
@@ -180,7 +168,7 @@ def _take_steps(
         out_specs=whole,
         check_vma=False,
     )
-    return run(state, dataset, batches, rates, count, key, context, numbers)
+    return run(*arguments)
 
 
 def _loop(
@@ -195,8 +183,9 @@ def _loop(
     *,
     objective: Objective,
     recipe: Recipe,
-    shares: str | None,
+    shares: str | None = None,
 ) -> tuple[TrainState, Metrics]:
+    """Returns the state after the first `count` batches, and metrics of which as many hold."""
     recipe_numbers, objective_numbers = numbers
     descended = join_numbers(objective, objective_numbers)
 
@@ -205,7 +194,7 @@ def _loop(
         noise, batch = recipe_numbers.gradient_noise, dataset.take(rows)
         return take_step(descended, optimizer, noise, state, batch, key, context, shares=shares)
 
-    abstract = jax.eval_shape(partial(_metrics_of, step), state, batches[0], rates[0])
+    abstract = jax.eval_shape(step, state, batches[0], rates[0])[1]
     room = batches.shape[0]
     blank = jax.tree.map(lambda metric: jnp.zeros((room, *metric.shape), metric.dtype), abstract)
 
@@ -218,10 +207,6 @@ def _loop(
     # A scan over all of the room that skips what is behind `count` takes 6 to 40 % longer where
     # steps are short.
     return jax.lax.fori_loop(0, count, body, (state, blank))
-
-
-def _metrics_of(step: Callable[..., tuple[TrainState, Metrics]], *arguments: Any) -> Metrics:
-    return step(*arguments)[1]
 
 
 @partial(jax.jit, static_argnames=("objective", "recipe"))
@@ -238,23 +223,13 @@ def _unit_in_lanes(
     objective: Objective,
     recipe: Recipe,
 ) -> tuple[TrainState, Metrics]:
-    def one(state: TrainState, rows: Array, now: Array, key: Array) -> tuple[TrainState, Metrics]:
-        return _take_steps(
-            state,
-            dataset,
-            rows,
-            now,
-            count,
-            key,
-            context,
-            numbers,
-            objective=objective,
-            recipe=recipe,
-        )
-
-    return jax.vmap(one)(states, batches, rates, keys)
+    in_lanes = jax.vmap(
+        partial(_loop, objective=objective, recipe=recipe),
+        in_axes=(0, None, 0, 0, None, 0, None, None),
+    )
+    return in_lanes(states, dataset, batches, rates, count, keys, context, numbers)
 
 
 _STATIC = ("objective", "recipe", "mesh")
-_unit = partial(jax.jit, static_argnames=_STATIC, donate_argnames=("state",))(_take_steps)
+_unit = partial(jax.jit, static_argnames=_STATIC, donate_argnums=0)(_take_steps)
 _kept_unit = partial(jax.jit, static_argnames=_STATIC)(_take_steps)

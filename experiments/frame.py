@@ -13,11 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO, TypeVar
 
-from unlearnkit.base import (
-    Cost,
-)
-from unlearnkit.io.files import as_json, numbers_from_json, write_json, write_text
+from unlearnkit.io.files import as_json, write_json, write_text
 from unlearnkit.io.programs import keep_programs
+from unlearnkit.records import record_from_dict, record_to_dict
 from unlearnkit.reporting import RunFolderError, to_markdown
 from unlearnkit.studies import OnStage, Record
 from unlearnkit.training import DivergedError, TrajectoryError
@@ -206,9 +204,7 @@ def save_result(
       table: Markdown; None makes it from the records.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [
-        {**record._asdict(), "cost": record.cost._asdict(), "curves": {}} for record in records
-    ]
+    lines = [record_to_dict(record, curves=False) for record in records]
     write_json(path, as_json({**run, "records": lines}))
     write_text(path.with_suffix(".md"), table if table is not None else to_markdown(records))
 
@@ -216,9 +212,4 @@ def save_result(
 def load_result(path: Path) -> tuple[dict[str, Any], list[Record]]:
     """Returns the settings with the provenance, and the records, of a committed result."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    return content, [_record(line) for line in content.pop("records")]
-
-
-def _record(line: dict[str, Any]) -> Record:
-    cost = Cost(**numbers_from_json(line["cost"]))
-    return Record(**{**line, "metrics": numbers_from_json(line["metrics"]), "cost": cost})
+    return content, [record_from_dict(line) for line in content.pop("records")]

@@ -5,8 +5,10 @@ A forward and backward pass of one example is 1 example-gradient.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -104,6 +106,34 @@ def device_bytes(device: jax.Device | None = None) -> int | None:
     statistics = chosen.memory_stats() or {}
     limit = statistics.get("bytes_limit")
     return None if limit is None else int(limit)
+
+
+def available_bytes() -> int | None:
+    """Returns the bytes that a computation may still take on the default device.
+
+    On a CPU that is what Linux says is available, within the limit of the process's group; None
+    where nobody says.
+    """
+    if jax.default_backend() != "cpu":
+        return device_bytes()
+    known = [_available_of_system(), _limit_of_group()]
+    return min((n for n in known if n is not None), default=None)
+
+
+def _available_of_system() -> int | None:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        (line,) = [line for line in lines if line.startswith("MemAvailable:")]
+        return int(line.split()[1]) * 1024
+    return None
+
+
+def _limit_of_group() -> int | None:
+    with contextlib.suppress(OSError, ValueError):
+        folder = Path("/sys/fs/cgroup")
+        limit = int((folder / "memory.max").read_text(encoding="ascii"))
+        return limit - int((folder / "memory.current").read_text(encoding="ascii"))
+    return None
 
 
 def largest_batch(

@@ -15,7 +15,7 @@ from unlearnkit.auditing import clopper_pearson
 from unlearnkit.studies import (
     ORIGINAL,
     RETRAIN,
-    PoisonRecord,
+    Record,
 )
 
 FPR = 0.01
@@ -52,42 +52,42 @@ Row = tuple[str, float | None]
 Cells = Mapping[Row, Mapping[str, float]]
 
 
-def by_seed(records: Sequence[PoisonRecord], attack: str) -> list[Cells]:
+def by_seed(records: Sequence[Record], attack: str) -> list[Cells]:
     """Returns the metrics of one attack by method and budget, seed by seed; without failures.
 
     A seed without a poisoned and a retrained network has nothing to compare.
     """
-    own = [r for r in records if r.attack == attack and r.finished]
+    own = [r for r in records if r.question == attack and r.finished]
     seeds = sorted({record.seed for record in own})
     cells = [{(r.method, r.budget): r.metrics for r in own if r.seed == s} for s in seeds]
     return [one for one in cells if {(ORIGINAL, None), (RETRAIN, None)} <= one.keys()]
 
 
-def first_attack(records: Sequence[PoisonRecord]) -> str:
+def first_attack(records: Sequence[Record]) -> str:
     """Returns the name of the smallest share of poisons, that of the main figures."""
-    return records[0].attack
+    return records[0].question
 
 
-def last_attack(records: Sequence[PoisonRecord]) -> str:
+def last_attack(records: Sequence[Record]) -> str:
     """Returns the name of the largest share of poisons, of which most is to be seen."""
-    return records[-1].attack
+    return records[-1].question
 
 
-def methods_of(records: Sequence[PoisonRecord]) -> list[str]:
+def methods_of(records: Sequence[Record]) -> list[str]:
     """Returns the methods that unlearn, in order; training anew for a few epochs is none."""
     names = dict.fromkeys(r.method for r in records if r.budget is not None)
     return [name for name in names if name != "retrain"]
 
 
-def largest_budget(records: Sequence[PoisonRecord]) -> float:
+def largest_budget(records: Sequence[Record]) -> float:
     """Returns the share of Retrain's cost at which methods are judged."""
     return max(r.budget for r in records if r.budget is not None)
 
 
-def grid_claims(kind: str, records: Sequence[PoisonRecord]) -> list[Claim]:
+def grid_claims(kind: str, records: Sequence[Record]) -> list[Claim]:
     """Returns the claims on one kind of poisons, at the largest budget and all their shares."""
     found: list[Claim] = []
-    for attack in dict.fromkeys(record.attack for record in records):
+    for attack in dict.fromkeys(record.question for record in records):
         seeds = by_seed(records, attack)
         found.append(_poisoned(kind, attack, seeds))
         if kind == "gaussian":
@@ -110,14 +110,14 @@ def _poisoned(kind: str, attack: str, seeds: Sequence[Cells]) -> Claim:
     )
 
 
-def _clean_after_retrain(attack: str, records: Sequence[PoisonRecord]) -> Claim:
+def _clean_after_retrain(attack: str, records: Sequence[Record]) -> Claim:
     """The share of all seeds' poisons that a retrained network gives away, and its interval."""
     pooled = [
         np.concatenate(
             [
                 np.asarray(r.curves["gaussian_statistic"])
                 for r in records
-                if (r.attack, r.method) == (attack, method) and r.finished
+                if (r.question, r.method) == (attack, method) and r.finished
             ]
         )
         for method in (ORIGINAL, RETRAIN)
@@ -137,7 +137,7 @@ def _clean_after_retrain(attack: str, records: Sequence[PoisonRecord]) -> Claim:
 
 
 def _left(
-    kind: str, attack: str, records: Sequence[PoisonRecord], seeds: Sequence[Cells]
+    kind: str, attack: str, records: Sequence[Record], seeds: Sequence[Cells]
 ) -> dict[str, Claim]:
     """Returns by method whether the effect of the poisons is larger than after Retrain."""
     metric, sign = EFFECTS[kind]
@@ -153,9 +153,7 @@ def _left(
     return found
 
 
-def _score(
-    attack: str, records: Sequence[PoisonRecord], seeds: Sequence[Cells]
-) -> dict[str, Claim]:
+def _score(attack: str, records: Sequence[Record], seeds: Sequence[Cells]) -> dict[str, Claim]:
     """The same by the GUS, whose distance from 0 is the influence of the poisons (section 4.3)."""
     most = largest_budget(records)
     rows: dict[str, Row] = {ORIGINAL: (ORIGINAL, None)}
@@ -175,9 +173,7 @@ def _distance_from_null(metrics: Mapping[str, float]) -> float:
     return abs(metrics["gaussian_gus"])
 
 
-def _indiscriminate(
-    attack: str, records: Sequence[PoisonRecord], seeds: Sequence[Cells]
-) -> list[Claim]:
+def _indiscriminate(attack: str, records: Sequence[Record], seeds: Sequence[Cells]) -> list[Claim]:
     most = largest_budget(records)
     claims = []
     for text, method, other, sign in (
@@ -200,7 +196,7 @@ def _indiscriminate(
     return claims
 
 
-def no_silver_bullet(grids: Mapping[str, Sequence[PoisonRecord]]) -> list[Claim]:
+def no_silver_bullet(grids: Mapping[str, Sequence[Record]]) -> list[Claim]:
     """Returns the claim that no method removes every kind of poisons, where all kinds were run."""
     if set(grids) != set(EFFECTS):
         return []
@@ -218,7 +214,7 @@ def no_silver_bullet(grids: Mapping[str, Sequence[PoisonRecord]]) -> list[Claim]
     return [Claim(text, "section 5.2", ours, "none of seven", verdict)]
 
 
-def _verdicts(kind: str, records: Sequence[PoisonRecord]) -> dict[str, Verdict]:
+def _verdicts(kind: str, records: Sequence[Record]) -> dict[str, Verdict]:
     """Returns by method whether it leaves the poisons of the largest share.
 
     Gaussian ones are left where their TPR or their GUS shows it.

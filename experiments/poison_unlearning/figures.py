@@ -24,7 +24,7 @@ from unlearnkit.reporting import STYLE, to_svg
 from unlearnkit.studies import (
     ORIGINAL,
     RETRAIN,
-    PoisonRecord,
+    Record,
 )
 
 BLUE, ORANGE, RED, GREEN, GREY = "#1d4ed8", "#ea580c", "#b91c1c", "#16a34a", "#78716c"
@@ -40,7 +40,7 @@ NAMES = {
 }
 
 
-def methods_against_retrain(kind: str, records: Sequence[PoisonRecord]) -> str:
+def methods_against_retrain(kind: str, records: Sequence[Record]) -> str:
     """Returns Figure 2 or 3, or Table 2 as bars: what each method leaves, and its accuracy.
 
     Bars are means with standard deviations over the seeds at the largest budget; the lines are the
@@ -68,7 +68,7 @@ def methods_against_retrain(kind: str, records: Sequence[PoisonRecord]) -> str:
         return to_svg(canvas)
 
 
-def budgets(kind: str, records: Sequence[PoisonRecord]) -> str:
+def budgets(kind: str, records: Sequence[Record]) -> str:
     """Returns Figure 8: what is left, and the accuracy, as the budget grows; a line per method."""
     metric = EFFECTS[kind][0]
     seeds = by_seed(records, first_attack(records))
@@ -92,10 +92,10 @@ def budgets(kind: str, records: Sequence[PoisonRecord]) -> str:
         return to_svg(canvas)
 
 
-def sizes(records: Sequence[PoisonRecord]) -> str:
+def sizes(records: Sequence[Record]) -> str:
     """Returns Figure 9: TPR at FPR 0.01 at the largest budget, by the share of poisons."""
     metric = EFFECTS["gaussian"][0]
-    attacks = list(dict.fromkeys(r.attack for r in records))
+    attacks = list(dict.fromkeys(r.question for r in records))
     most = largest_budget(records)
     rows: dict[str, tuple[str, float | None]] = {"no unlearning": (ORIGINAL, None)}
     rows |= {label: (name, most) for name, label in NAMES.items() if name != "retrain"}
@@ -115,7 +115,7 @@ def sizes(records: Sequence[PoisonRecord]) -> str:
         return to_svg(canvas)
 
 
-def statistics(records: Sequence[PoisonRecord]) -> str:
+def statistics(records: Sequence[Record]) -> str:
     """Returns Figures 6 and 7: I_z before and after, against N(0, 1), and trade-off curves."""
     attack = first_attack(records)
     rows = {ORIGINAL: ("no unlearning", RED), RETRAIN: ("Retrain", BLUE)}
@@ -193,11 +193,11 @@ def _band(axes: Axes, x: np.ndarray, values: np.ndarray, colour: str, label: str
     axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
 
 
-def _pooled(records: Sequence[PoisonRecord], attack: str, method: str) -> np.ndarray:
+def _pooled(records: Sequence[Record], attack: str, method: str) -> np.ndarray:
     own = [
         r.curves["gaussian_statistic"]
         for r in records
-        if (r.attack, r.method) == (attack, method) and r.finished
+        if (r.question, r.method) == (attack, method) and r.finished
     ]
     return np.concatenate([np.asarray(values) for values in own])
 

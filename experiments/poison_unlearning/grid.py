@@ -13,17 +13,10 @@ from jaxtyping import Array, Key
 
 from experiments.poison_unlearning.pictures import Shown, show
 from experiments.poison_unlearning.setting import Data, Poison, Setting
-from unlearnkit.base import (
-    Cost,
-    Poisoned,
-)
-from unlearnkit.io.files import as_json, numbers_from_json, write_json
-from unlearnkit.studies import (
-    OnStage,
-    PoisonRecord,
-    Record,
-    poison_and_unlearn,
-)
+from unlearnkit.base import Poisoned
+from unlearnkit.io.files import as_json, write_json
+from unlearnkit.records import Record, record_from_dict, record_to_dict
+from unlearnkit.studies import OnStage, poison_and_unlearn
 
 KEPT = "gaussian_statistic"
 """The curve that is kept of the networks before unlearning and after Retrain, which are drawn."""
@@ -31,7 +24,7 @@ KEPT = "gaussian_statistic"
 
 def run_grid(
     key: Key[Array, ""], setting: Setting, poison: Poison, data: Data, on_stage: OnStage
-) -> tuple[list[PoisonRecord], Shown]:
+) -> tuple[list[Record], Shown]:
     """Returns the records of one kind of poisons, and some of the first attack's."""
     attacks = setting.attacks(poison)
     first = next(iter(attacks))
@@ -61,12 +54,11 @@ def run_grid(
     return records, shown[0]
 
 
-def save_grid(path: Path, records: Sequence[PoisonRecord], run: Mapping[str, Any]) -> None:
+def save_grid(path: Path, records: Sequence[Record], run: Mapping[str, Any]) -> None:
     """Writes the records and how they came about."""
     lines = [
         {
-            **record._asdict(),
-            "cost": record.cost._asdict(),
+            **record_to_dict(record, curves=False),
             "curves": {
                 name: np.round(values, 4).tolist()
                 for name, values in record.curves.items()
@@ -79,18 +71,13 @@ def save_grid(path: Path, records: Sequence[PoisonRecord], run: Mapping[str, Any
     write_json(path, as_json({**run, "records": lines}))
 
 
-def load_grid(path: Path) -> tuple[dict[str, Any], list[PoisonRecord]]:
+def load_grid(path: Path) -> tuple[dict[str, Any], list[Record]]:
     """Returns the settings and the records that `save_grid` wrote."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    return content, [_record(line) for line in content.pop("records")]
+    return content, [record_from_dict(line) for line in content.pop("records")]
 
 
-def _record(line: dict[str, Any]) -> PoisonRecord:
-    cost = Cost(**numbers_from_json(line["cost"]))
-    return PoisonRecord(**{**line, "metrics": numbers_from_json(line["metrics"]), "cost": cost})
-
-
-def as_rows(records: Sequence[PoisonRecord]) -> list[Record]:
+def as_rows(records: Sequence[Record]) -> list[Record]:
     """Returns the records with attack and budget in the name of their row, for tables.
 
     What no budget allowed has no row: see `over_budget`.
@@ -102,15 +89,15 @@ def as_rows(records: Sequence[PoisonRecord]) -> list[Record]:
     ]
 
 
-def over_budget(records: Sequence[PoisonRecord]) -> list[str]:
+def over_budget(records: Sequence[Record]) -> list[str]:
     """Returns what a budget did not allow, in words."""
     messages = [f"{_row(r)}: {r.over_budget}" for r in records if r.over_budget is not None]
     return list(dict.fromkeys(messages))
 
 
-def _row(record: PoisonRecord) -> str:
+def _row(record: Record) -> str:
     budget = "" if record.budget is None else f", {100 * record.budget:g} % of Retrain"
-    return f"{record.attack} poisons: {record.method}{budget}"
+    return f"{record.question} poisons: {record.method}{budget}"
 
 
 def key_of(key: Key[Array, ""], part: str, parts: Sequence[str]) -> Key[Array, ""]:

@@ -22,7 +22,7 @@ from unlearnkit.reporting import (
     table_section,
     to_markdown,
 )
-from unlearnkit.studies import PoisonRecord
+from unlearnkit.studies import Record
 
 SYNTHETIC = "synthetic"
 """Stands for the dataset of Figure 5, which is drawn."""
@@ -113,7 +113,7 @@ def write_page(folder: Path, scale: Scale) -> Path:
     sections: list[str] = []
     runs: dict[str, Any] = {}
     for dataset in (*choose_settings(scale), SYNTHETIC):
-        grids: dict[str, Sequence[PoisonRecord]] = {}
+        grids: dict[str, Sequence[Record]] = {}
         for part in PARTS_OF_SYNTHETIC if dataset == SYNTHETIC else PARTS_OF_DATA:
             path = result_path(folder, part, dataset, scale)
             if not path.is_file():
@@ -135,9 +135,9 @@ def write_page(folder: Path, scale: Scale) -> Path:
     return page
 
 
-def _part(part: str, path: Path) -> tuple[list[str], dict[str, Any], Sequence[PoisonRecord]]:
+def _part(part: str, path: Path) -> tuple[list[str], dict[str, Any], Sequence[Record]]:
     """Writes what a result says; returns its sections, its settings, and the records of a grid."""
-    records: Sequence[PoisonRecord] = ()
+    records: Sequence[Record] = ()
     sections: list[str] = []
     if part in POISONS:
         run, records = load_grid(path)
@@ -159,9 +159,7 @@ def _part(part: str, path: Path) -> tuple[list[str], dict[str, Any], Sequence[Po
     return sections, run, records
 
 
-def _grid(
-    kind: str, records: Sequence[PoisonRecord]
-) -> tuple[list[Claim], dict[str, tuple[str, str]]]:
+def _grid(kind: str, records: Sequence[Record]) -> tuple[list[Claim], dict[str, tuple[str, str]]]:
     drawn = {
         "methods": (
             figures.methods_against_retrain(kind, records),

@@ -27,7 +27,7 @@ from unlearnkit.poisoning import Budget, GaussianPoison
 from unlearnkit.studies import (
     ORIGINAL,
     RETRAIN,
-    PoisonRecord,
+    Record,
 )
 
 KEY = jax.random.key(0)
@@ -205,9 +205,7 @@ def made_up(kind, left, seeds=4):
             metrics["gaussian_gus"] = -value + 0.01 * rng.random()
             spread = 5.0 if method == ORIGINAL else 1.0
             curves = {"gaussian_statistic": spread * rng.normal(size=500)}
-            yield PoisonRecord(
-                "1.5 %", method, budget, seed, metrics, Cost(0.0, 0.0), curves=curves
-            )
+            yield Record("1.5 %", method, budget, seed, metrics, Cost(0.0, 0.0), curves=curves)
 
 
 @pytest.mark.parametrize("kind", POISONS)
@@ -228,7 +226,7 @@ def test_claims_are_judged_by_the_figures(kind):
 
 
 def test_what_a_budget_does_not_allow_has_no_row_but_is_told():
-    dear = PoisonRecord("1.5 %", "scrub", 0.02, 0, {}, Cost(0.0, 0.0), over_budget="4 % of it")
+    dear = Record("1.5 %", "scrub", 0.02, 0, {}, Cost(0.0, 0.0), over_budget="4 % of it")
     lost = dear._replace(budget=0.1, diverged="nan", over_budget=None)
     rows = as_rows([dear, lost, *made_up("gaussian", 0.4)])
     assert [row.diverged for row in rows[:2]] == ["nan", None]

@@ -114,7 +114,7 @@ def test_a_row_of_every_attack_seed_method_and_budget(records):
         for attack in ("flip", "gaussian", "matching")
         for method, budget in rows
     ]
-    assert [(r.attack, r.method, r.budget, r.seed) for r in records] == expected
+    assert [(r.question, r.method, r.budget, r.seed) for r in records] == expected
 
 
 def test_no_method_costs_more_than_its_budget(records):
@@ -123,7 +123,7 @@ def test_no_method_costs_more_than_its_budget(records):
         if record.finished and record.budget is not None:
             assert record.metrics["compute"] <= record.budget * (1 + 1e-9)
     for name in ("fine_tune", "retrain"):
-        of_method = [r for r in records if r.method == name and r.attack == "gaussian"]
+        of_method = [r for r in records if r.method == name and r.question == "gaussian"]
         for least, one, three in zip(*[iter(of_method)] * 3, strict=True):
             assert "one epoch costs 10 % of Retrain" in least.over_budget
             assert least.diverged is None
@@ -151,7 +151,7 @@ def test_each_attack_is_measured_by_its_own_effects(records):
             continue
         metrics = record.metrics
         assert {name for name, metric in own.items() if metric in metrics} == (
-            {record.attack} & own.keys()
+            {record.question} & own.keys()
         )
         assert metrics["accuracy_drop"] == pytest.approx(
             metrics["accuracy_clean"] - metrics["accuracy_test"]
@@ -161,7 +161,7 @@ def test_each_attack_is_measured_by_its_own_effects(records):
 def test_flipped_labels_are_learnt_and_unlearnt(records):
     """The network that saw the flipped labels says them more often than one that did not."""
     for seed in range(2):
-        by_name = {r.method: r.metrics for r in records if (r.attack, r.seed) == ("flip", seed)}
+        by_name = {r.method: r.metrics for r in records if (r.question, r.seed) == ("flip", seed)}
         poisoned, retrained = by_name[ORIGINAL], by_name[RETRAIN]
         assert poisoned["accuracy_forget"] > retrained["accuracy_forget"] + 0.05
         assert retrained["accuracy_test"] > poisoned["accuracy_test"]
@@ -171,7 +171,7 @@ def test_same_key_same_numbers(model, records):
     again = run(model, methods={"fine_tune": FineTune(batch_size=20)})
     twice = run(model, methods={"fine_tune": FineTune(batch_size=20)})
     assert [r.metrics for r in again] == [r.metrics for r in twice]
-    first = [r.metrics for r in records if r.attack == "flip" and r.seed == 0][:2]
+    first = [r.metrics for r in records if r.question == "flip" and r.seed == 0][:2]
     assert [r.metrics for r in again[:2]] == first  # whatever other rows there are
 
 
@@ -217,7 +217,7 @@ def test_an_attack_that_diverges_is_a_row_too(model):
 
     attacks = {"bad": Diverges(), "flip": FLIP}
     records = run(model, attacks=attacks, methods={})
-    assert [(r.attack, r.method, r.diverged) for r in records] == [
+    assert [(r.question, r.method, r.diverged) for r in records] == [
         ("bad", ORIGINAL, "the losses are nan"),
         ("flip", ORIGINAL, None),
         ("flip", RETRAIN, None),

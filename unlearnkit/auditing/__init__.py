@@ -3,7 +3,17 @@
 from typing import Any
 
 from unlearnkit.auditing.accuracy_drop import AccuracyDrop
+from unlearnkit.auditing.case import (
+    Case,
+    CaseAudit,
+    InMemory,
+    NotApplicable,
+    Share,
+    Subject,
+    judge,
+)
 from unlearnkit.auditing.challenge import challenge_epsilons, challenge_forgetting_quality
+from unlearnkit.auditing.ensemble_audits import ForgettingQuality, Klom
 from unlearnkit.auditing.ensembles import Ensemble, retrained_ensemble, unlearned_ensemble
 from unlearnkit.auditing.entropy_svm import EntropySvm
 from unlearnkit.auditing.evaluate import (
@@ -19,6 +29,7 @@ from unlearnkit.auditing.evaluate import (
     loss_divergence,
     prediction_agreement,
 )
+from unlearnkit.auditing.evaluation import Evaluation
 from unlearnkit.auditing.forgetting_quality import (
     challenge_score,
     example_epsilons,
@@ -54,6 +65,7 @@ from unlearnkit.auditing.lira_folder import query_margins, read_lira_folder
 from unlearnkit.auditing.membership import MembershipInference
 from unlearnkit.auditing.model_shift import ModelShift, model_shift, update_cosines
 from unlearnkit.auditing.optml import OPTML_METRICS, OptmlScores, optml_gap
+from unlearnkit.auditing.poison_effects import PoisonEffects
 from unlearnkit.auditing.population import PopulationAttack, p_values
 from unlearnkit.auditing.quantile import QuantileAttack
 from unlearnkit.auditing.queries import Queries
@@ -77,7 +89,7 @@ from unlearnkit.kernels import (
 )
 from unlearnkit.registry import Registry
 
-AUDITS: Registry[Audit] = Registry(
+AUDITS: Registry[Audit | CaseAudit] = Registry(
     "audit",
     {
         "membership_inference": MembershipInference,
@@ -88,13 +100,23 @@ AUDITS: Registry[Audit] = Registry(
         "optml": OptmlScores,
         "lira": Lira,
         "relearn_time": RelearnTime,
+        "evaluation": Evaluation,
+        "klom": Klom,
+        "forgetting_quality": ForgettingQuality,
+        "poison_effects": PoisonEffects,
+        "accuracy_drop": AccuracyDrop,
+        "gaussian_unlearning": GaussianUnlearningScore,
+        "targeted_success": TargetedSuccess,
     },
 )
-"""Every audit of one network by name; the command line and the shared tests read it."""
+"""Every audit by name; studies, the command line and the shared tests read it."""
 
 
-def create(name: str, **hyperparameters: Any) -> Audit:
+def create(name: str, **hyperparameters: Any) -> Audit | CaseAudit:
     """Returns the named audit with these hyperparameters.
+
+    An `Audit` is called with a network and a task. A `CaseAudit` needs the references, poisons or
+    ensembles of a study, see `judge`.
 
     Raises:
       ValueError: an unknown name, or a hyperparameter outside its range.
@@ -115,17 +137,25 @@ __all__ = [
     "GAP_METRICS",
     "OPTML_METRICS",
     "AccuracyDrop",
+    "Case",
+    "CaseAudit",
     "Ensemble",
     "EntropySvm",
+    "Evaluation",
+    "ForgettingQuality",
     "GaussianPoisons",
     "GaussianUnlearningScore",
     "GaussianWeights",
+    "InMemory",
     "Interval",
+    "Klom",
     "Lira",
     "MembershipInference",
     "ModelShift",
+    "NotApplicable",
     "OptmlScores",
     "PathPlane",
+    "PoisonEffects",
     "PoisonTargets",
     "PopulationAttack",
     "QuantileAttack",
@@ -133,6 +163,8 @@ __all__ = [
     "Reference",
     "RelearnTime",
     "Shadows",
+    "Share",
+    "Subject",
     "TargetedSuccess",
     "ThresholdAttack",
     "accuracy",
@@ -156,6 +188,7 @@ __all__ = [
     "gaussian_poisons",
     "information_bounds",
     "information_tradeoff",
+    "judge",
     "klom",
     "lira_scores",
     "loss_divergence",

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Array, Key
 
+from unlearnkit.auditing.case import Case, NotApplicable, Subject
 from unlearnkit.auditing.evaluate import correct_predictions
 from unlearnkit.auditing.intervals import mean_and_error
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
@@ -24,12 +25,12 @@ class AccuracyDrop:
     error is that of the paired difference, smaller than that of two accuracies.
 
     Attributes:
-      clean: weights of the network trained on the clean data.
+      clean: weights of the network trained on the clean data; None, in a study, takes the case's.
 
     Source: Pawelczyk et al. 2024, §5.1 and Table 2; Lu et al. 2022, §5.
     """
 
-    clean: Variables
+    clean: Variables | None = None
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
@@ -40,9 +41,11 @@ class AccuracyDrop:
         standard error over the test examples; all fractions.
 
         Raises:
-          ValueError: a task or variables that do not fit the model, or fewer than two test
-            examples.
+          ValueError: a task or variables that do not fit the model, fewer than two test
+            examples, or no clean weights.
         """
+        if self.clean is None:
+            raise ValueError("clean weights must be given outside of a study")
         check_task(task, model)
         check_variables(variables, model)
         check_variables(self.clean, model)
@@ -56,6 +59,18 @@ class AccuracyDrop:
             "accuracy_drop_se": error,
         }
         return Audited(metrics)
+
+    def judge(self, key: Key[Array, ""], case: Case, subject: Subject) -> Audited:
+        """Returns the drop against the case's clean network, see `__call__`.
+
+        Raises:
+          NotApplicable: the training set was not poisoned.
+          ValueError: a task or variables that do not fit the model.
+        """
+        clean = case.clean if self.clean is None else self.clean
+        if clean is None:
+            raise NotApplicable("AccuracyDrop needs a poisoned training set and a clean network")
+        return AccuracyDrop(clean)(key, case.model, subject.variables, case.task)
 
 
 def _right(model: Model, variables: Variables, dataset: Dataset) -> np.ndarray:

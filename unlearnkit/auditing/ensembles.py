@@ -55,7 +55,7 @@ def retrained_ensemble(
     """
     _check(task, model, count)
     variables, info = fit_many(jax.random.split(key, count), model, task.retain, recipe)
-    return _answers(model, variables, task, info.cost)
+    return answer_together(model, variables, task, info.cost)
 
 
 def unlearned_ensemble(
@@ -103,7 +103,7 @@ def unlearned_ensemble(
     method = train_like(unlearner, recipe)
     variables, spent = unlearn_many(unlearn_key, model, starts, [task] * count, method)
     cost = Cost(*(a + b for a, b in zip(info.cost, spent, strict=True)))
-    return _answers(model, variables, task, cost)._replace(originals=originals)
+    return answer_together(model, variables, task, cost)._replace(originals=originals)
 
 
 def unlearn_many(
@@ -154,7 +154,15 @@ def answers_of_many(
     return jax.lax.map(of_one, variables)
 
 
-def _answers(model: Model, variables: Variables, task: Task, cost: Cost) -> Ensemble:
+def answer_together(model: Model, variables: Variables, task: Task, cost: Cost) -> Ensemble:
+    """Returns what stacked networks answer on all sets of a task.
+
+    Args:
+      model: the network.
+      variables: of m networks, each leaf [m, ...].
+      task: the question.
+      cost: of making them.
+    """
     here = jax.device_get(variables)
     found = {name: answers_of_many(here, getattr(task, name), model=model) for name in SETS}
     return Ensemble(

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from scipy import stats
 
+from unlearnkit.auditing.case import Case, NotApplicable, Subject, extras_of
 from unlearnkit.auditing.intervals import mean_and_error, rate
 from unlearnkit.base import Audited, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.host.arrays import take_rows
@@ -44,7 +45,7 @@ def gaussian_poisons(poisoned: Poisoned) -> GaussianPoisons:
     Raises:
       ValueError: the poisons are of another attack, so that there is no noise to ask for.
     """
-    extras = getattr(poisoned.info, "extras", {})
+    extras = extras_of(poisoned)
     missing = [name for name in ("noise", "noise_std", "base_x") if name not in extras]
     if missing:
         raise ValueError(
@@ -71,19 +72,22 @@ class GaussianUnlearningScore:
     choose between them.
 
     Attributes:
-      poisons: with their noise, see `gaussian_poisons`.
+      poisons: with their noise, see `gaussian_poisons`; None, in a study, takes those of each
+        attack.
       fpr: of the attack, in (0, 1).
 
     Source: Pawelczyk et al. 2024, §4.3, Algorithm 3 and A.1.4. Algorithm 4, lines 22 and 23,
     divides by ε_p twice. For g = ξ the mean is about √d, not √(d/2) as printed.
     """
 
-    poisons: GaussianPoisons
+    poisons: GaussianPoisons | None = None
     fpr: float = 0.01
 
     def __post_init__(self) -> None:
         if not 0 < self.fpr < 1:
             raise ValueError(f"fpr must be in (0, 1), got {self.fpr}")
+        if self.poisons is None:
+            return
         if self.poisons.x.shape != self.poisons.noise.shape:
             raise ValueError(
                 f"each image needs its noise, got images {list(self.poisons.x.shape)} and noise "
@@ -110,12 +114,14 @@ class GaussianUnlearningScore:
         2024, Figure 7, prints its false negative rate.
 
         Raises:
-          ValueError: a task, variables or poisons that do not fit the model.
+          ValueError: a task, variables or poisons that do not fit the model, or no poisons.
           DivergedError: a poison's gradient is 0 or not finite.
         """
         check_task(task, model)
         check_variables(variables, model)
         poisons = self.poisons
+        if poisons is None:
+            raise ValueError("poisons must be given outside of a study; see gaussian_poisons")
         check_compatible(Dataset(poisons.x, poisons.y), model, name="the poisons")
         found = noise_statistic(model, variables, poisons)
         if not np.all(np.isfinite(found)):
@@ -126,6 +132,23 @@ class GaussianUnlearningScore:
                 "finite; a network that is constant or has diverged cannot be audited"
             )
         return judge_statistic(found, self.fpr)
+
+    def judge(self, key: Key[Array, ""], case: Case, subject: Subject) -> Audited:
+        """Returns the score by the noise of the case's poisons, see `__call__`.
+
+        Raises:
+          NotApplicable: the training set was not poisoned, or by an attack that kept no noise.
+          DivergedError: a poison's gradient is 0 or not finite.
+        """
+        audit = self
+        if self.poisons is None:
+            if case.poisoned is None or "noise" not in extras_of(case.poisoned):
+                raise NotApplicable(
+                    "GaussianUnlearningScore needs poisons with their noise, as GaussianPoison "
+                    "makes them"
+                )
+            audit = GaussianUnlearningScore(gaussian_poisons(case.poisoned), self.fpr)
+        return audit(key, case.model, subject.variables, case.task)
 
 
 def noise_statistic(

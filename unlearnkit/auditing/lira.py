@@ -9,9 +9,16 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
+from unlearnkit.auditing.case import Case, Subject
 from unlearnkit.auditing.queries import ALONE, Queries
 from unlearnkit.auditing.scores import check_scores, score_attack
-from unlearnkit.auditing.shadows import Shadows, margins_of_queries, train_shadows
+from unlearnkit.auditing.shadows import (
+    ShadowNetworks,
+    Shadows,
+    ask_shadows,
+    margins_of_queries,
+    train_shadow_networks,
+)
 from unlearnkit.base import Audited, Dataset, Model, Task, Unlearner, Variables, concatenate
 from unlearnkit.training import Recipe
 from unlearnkit.validation import check_choice, check_held_out, check_task, check_variables
@@ -91,8 +98,34 @@ class Lira:
         found = margins_of_queries(model, variables, candidates, self.queries)
         return self.attack(shadows, found, is_member)
 
+    def judge(self, key: Key[Array, ""], case: Case, subject: Subject) -> Audited:
+        """Returns the attack on a network of a study: by its recipe, and its method's shadows.
+
+        The trained shadows serve all methods of the case; each method then unlearns them anew.
+
+        Raises:
+          ValueError: a task or variables that do not fit the model.
+          DivergedError: a shadow diverged.
+        """
+        attack = dataclasses.replace(self, recipe=case.recipe, unlearner=subject.unlearner)
+
+        def trained() -> ShadowNetworks:
+            candidates, _, background, shadow_key = _choose(key, case.model, case.task)
+            return train_shadow_networks(
+                shadow_key, case.model, background, candidates, case.recipe, count=self.count
+            )
+
+        networks = case.share("shadow_networks", {"count": self.count}, trained)
+        candidates, is_member, shadows = attack.train(key, case.model, case.task, networks)
+        found = margins_of_queries(case.model, subject.variables, candidates, self.queries)
+        return attack.attack(shadows, found, is_member)
+
     def train(
-        self, key: Key[Array, ""], model: Model, task: Task
+        self,
+        key: Key[Array, ""],
+        model: Model,
+        task: Task,
+        networks: ShadowNetworks | None = None,
     ) -> tuple[Dataset, Bool[np.ndarray, " n"], Shadows]:
         """Returns the candidates, which of them are of the forget set, and the shadows.
 
@@ -102,38 +135,29 @@ class Lira:
           key: drives the choice of candidates, the training and the unlearning of the shadows.
           model: the network.
           task: its forget set gives the members among the candidates, its test set the others.
+          networks: the shadows as they were trained with this key, model and task; None trains
+            them.
 
         Raises:
           ValueError: see `__call__`.
           DivergedError: a shadow diverged.
         """
-        check_task(task, model)
-        check_held_out((task.retain, task.forget), task.test)
-        size = min(task.forget.size, task.test.size)
-        others = min(task.test.size, max(size, FEWEST_OTHERS))
-        # Every two shadows halve the candidates: of an odd number one would be in neither.
-        others -= (size + others) % 2
-        choose_key, shadow_key = jax.random.split(key)
-        keys = jax.random.split(choose_key)
-        orders = [
-            jax.random.permutation(k, part.size)
-            for k, part in zip(keys, (task.forget, task.test), strict=True)
-        ]
-        candidates = concatenate(
-            task.forget.take(orders[0][:size]), task.test.take(orders[1][:others])
-        )
-        background = task._replace(forget=task.forget.take(orders[0][size:]))
-        shadows = train_shadows(
+        candidates, is_member, background, shadow_key = _choose(key, model, task)
+        if networks is None:
+            networks = train_shadow_networks(
+                shadow_key, model, background, candidates, self.recipe, count=self.count
+            )
+        shadows = ask_shadows(
             shadow_key,
             model,
             background,
             candidates,
             self.recipe,
-            count=self.count,
+            networks,
             unlearner=self.unlearner,
             queries=self.queries,
         )
-        return candidates, np.repeat([True, False], [size, others]), shadows
+        return candidates, is_member, shadows
 
     def attack(
         self,
@@ -155,6 +179,27 @@ class Lira:
         check_scores(each[is_member], each[~is_member])
         scores = lira_scores(found, shadows, mode=self.mode, variance=self.variance, fit=self.fit)
         return score_attack(scores[is_member], scores[~is_member])
+
+
+def _choose(
+    key: Key[Array, ""], model: Model, task: Task
+) -> tuple[Dataset, Bool[np.ndarray, " n"], Task, Key[Array, ""]]:
+    """Returns candidates, which are members, what all shadows train on besides, and their key."""
+    check_task(task, model)
+    check_held_out((task.retain, task.forget), task.test)
+    size = min(task.forget.size, task.test.size)
+    others = min(task.test.size, max(size, FEWEST_OTHERS))
+    # Every two shadows halve the candidates: of an odd number one would be in neither.
+    others -= (size + others) % 2
+    choose_key, shadow_key = jax.random.split(key)
+    keys = jax.random.split(choose_key)
+    orders = [
+        jax.random.permutation(k, part.size)
+        for k, part in zip(keys, (task.forget, task.test), strict=True)
+    ]
+    candidates = concatenate(task.forget.take(orders[0][:size]), task.test.take(orders[1][:others]))
+    background = task._replace(forget=task.forget.take(orders[0][size:]))
+    return candidates, np.repeat([True, False], [size, others]), background, shadow_key
 
 
 def lira_scores(

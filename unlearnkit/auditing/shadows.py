@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from unlearnkit.auditing.ensembles import answers_of_many, unlearn_many
 from unlearnkit.auditing.queries import ALONE, Queries
@@ -30,6 +30,20 @@ class Shadows(NamedTuple):
 
     margins: Float[np.ndarray, "s n *q"]
     is_in: Bool[np.ndarray, "s n"]
+    cost: Cost
+
+
+class ShadowNetworks(NamedTuple):
+    """Trained shadow networks, before any unlearning.
+
+    Attributes:
+      variables: of all, each leaf [s, ...].
+      chosen: [s, n // 2] the candidates that each was trained on.
+      cost: of training them.
+    """
+
+    variables: Variables
+    chosen: Int[np.ndarray, "s half"]
     cost: Cost
 
 
@@ -71,20 +85,80 @@ def train_shadows(
     Source: Carlini et al. 2022 (shadows, each example in half of them); Hayes et al. 2024, U-LiRA
     (shadows unlearn by the method under test).
     """
+    networks = train_shadow_networks(key, model, task, candidates, recipe, count=count)
+    return ask_shadows(
+        key, model, task, candidates, recipe, networks, unlearner=unlearner, queries=queries
+    )
+
+
+def train_shadow_networks(
+    key: Key[Array, ""],
+    model: Model,
+    task: Task,
+    candidates: Dataset,
+    recipe: Recipe,
+    *,
+    count: int,
+) -> ShadowNetworks:
+    """Returns the networks of `train_shadows` before unlearning, which serve several methods.
+
+    Args:
+      key: the one of `train_shadows`.
+      model: the network.
+      task: what every shadow is trained on besides.
+      candidates: [n] the examples whose membership is asked.
+      recipe: the recipe of the network under attack.
+      count: shadows, even and at least 4.
+
+    Raises:
+      ValueError: data that do not fit, too few candidates, or an odd or small count.
+      DivergedError: a shadow diverged.
+    """
     if count < 4 or count % 2:
         raise ValueError(f"count must be even and >= 4, got {count}")
     check_dataset(candidates, name="candidates")
     check_compatible(candidates, model, name="candidates")
     if candidates.size < 2:
         raise ValueError(f"at least 2 candidates are needed, got {candidates.size}")
-    half_key, train_key, unlearn_key = jax.random.split(key, 3)
+    half_key, train_key, _ = jax.random.split(key, 3)
     chosen = _halves(half_key, candidates.size, count)
     always = task.retain.size + task.forget.size
     rows = np.concatenate([np.tile(np.arange(always), (count, 1)), always + chosen], axis=1)
     everything = concatenate(task.retain, task.forget, candidates)
     keys = jax.random.split(train_key, count)
     variables, info = fit_many(keys, model, everything, recipe, subsets=rows)
-    cost = info.cost
+    return ShadowNetworks(variables, chosen, info.cost)
+
+
+def ask_shadows(
+    key: Key[Array, ""],
+    model: Model,
+    task: Task,
+    candidates: Dataset,
+    recipe: Recipe,
+    networks: ShadowNetworks,
+    *,
+    unlearner: Unlearner | None = None,
+    queries: Queries = ALONE,
+) -> Shadows:
+    """Returns what trained shadows answer, after unlearning where there is a method.
+
+    Args:
+      key: the one that the networks were trained with.
+      model: the network.
+      task: the one that they were trained with.
+      candidates: likewise.
+      recipe: likewise.
+      networks: from `train_shadow_networks`.
+      unlearner: see `train_shadows`.
+      queries: see `train_shadows`.
+
+    Raises:
+      DivergedError: unlearning diverged.
+    """
+    variables, chosen, cost = networks
+    count = len(chosen)
+    _, _, unlearn_key = jax.random.split(key, 3)
     if unlearner is not None:
         tasks = [
             task._replace(

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from unlearnkit.auditing.case import Case, NotApplicable, Subject, extras_of
 from unlearnkit.auditing.intervals import rate
 from unlearnkit.base import Audited, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.training import predict
@@ -42,7 +43,7 @@ def poison_targets(poisoned: Poisoned, validation: Dataset) -> PoisonTargets:
       ValueError: the poisons are of an attack without targets, or of several classes, or the
         validation set is too small to be the attacked one.
     """
-    extras = getattr(poisoned.info, "extras", {})
+    extras = extras_of(poisoned)
     rows = np.asarray(extras.get("targets", ()))
     if not rows.size:
         raise ValueError(
@@ -73,14 +74,16 @@ class TargetedSuccess:
     mistake a target too.
 
     Attributes:
-      targets: see `poison_targets`.
+      targets: see `poison_targets`; None, in a study, takes those of each attack.
 
     Source: Pawelczyk et al. 2024, §4.1 and §5.1.
     """
 
-    targets: PoisonTargets
+    targets: PoisonTargets | None = None
 
     def __post_init__(self) -> None:
+        if self.targets is None:
+            return
         x, y, wanted = self.targets
         if x.shape[0] != y.shape[0] or not y.shape[0]:
             raise ValueError(
@@ -105,8 +108,10 @@ class TargetedSuccess:
         Curves: `adversarial_probability`, [t].
 
         Raises:
-          ValueError: a task, variables or targets that do not fit the model.
+          ValueError: a task, variables or targets that do not fit the model, or no targets.
         """
+        if self.targets is None:
+            raise ValueError("targets must be given outside of a study; see poison_targets")
         check_task(task, model)
         check_variables(variables, model)
         x, y, wanted = self.targets
@@ -124,3 +129,20 @@ class TargetedSuccess:
             "adversarial_probability": float(probability.mean()),
         }
         return Audited(metrics, {"adversarial_probability": probability})
+
+    def judge(self, key: Key[Array, ""], case: Case, subject: Subject) -> Audited:
+        """Returns the success on the targets of the case's poisons, see `__call__`.
+
+        Raises:
+          NotApplicable: the training set was not poisoned, or by an attack without targets.
+          ValueError: targets that do not fit the model.
+        """
+        audit = self
+        if self.targets is None:
+            poisoned = case.poisoned
+            if poisoned is None or not np.size(extras_of(poisoned).get("targets", ())):
+                raise NotApplicable(
+                    "TargetedSuccess needs poisons with targets, as GradientMatching makes them"
+                )
+            audit = TargetedSuccess(poison_targets(poisoned, case.task.validation))
+        return audit(key, case.model, subject.variables, case.task)

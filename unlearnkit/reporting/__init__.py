@@ -27,9 +27,18 @@ from unlearnkit.reporting.table import (
     to_markdown,
     to_rich,
 )
+from unlearnkit.reporting.tidy import (
+    COORDINATES,
+    to_pandas,
+    to_rows,
+    write_jsonl,
+    write_parquet,
+)
+from unlearnkit.reporting.verdicts import verdict_rows, verdicts_to_markdown
 
 __all__ = [
     "COLUMNS",
+    "COORDINATES",
     "MISSING",
     "STYLE",
     "Column",
@@ -52,7 +61,13 @@ __all__ = [
     "table_section",
     "to_latex",
     "to_markdown",
+    "to_pandas",
     "to_rich",
+    "to_rows",
     "to_svg",
+    "verdict_rows",
+    "verdicts_to_markdown",
     "verification_errors",
+    "write_jsonl",
+    "write_parquet",
 ]

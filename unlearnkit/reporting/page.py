@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unlearnkit.io.files import as_json
-from unlearnkit.records import Record
+from unlearnkit.records import Record, row_name
 from unlearnkit.reporting.escaping import MISSING, one_line
 from unlearnkit.reporting.figures import gap_against_cost, loss_histograms, roc_curves
 from unlearnkit.reporting.table import COLUMNS, Column, present, rows
@@ -43,7 +43,7 @@ def report_page(records: Sequence[Record], run: Mapping[str, Any], *, title: str
       run: settings and provenance, shown as they are.
       title: of the page.
     """
-    finished = [record for record in records if record.diverged is None]
+    finished = [record for record in records if record.finished]
     sections = [table_section(records), _problems(records)]
     if finished:
         sections += [
@@ -132,11 +132,11 @@ def html_table(head: Sequence[str], body: Sequence[Sequence[str]], *, prose: boo
 
 def _problems(records: Sequence[Record]) -> str:
     lines = "".join(
-        f"<li>{_line(r.method)}, seed {r.seed}: {_line(r.diverged)}</li>"
+        f"<li>{_line(row_name(r))}, seed {r.seed}: {_line(r.problem)}</li>"
         for r in records
-        if r.diverged is not None
+        if r.problem is not None
     )
-    return f"<h2>Diverged</h2><ul>{lines}</ul>" if lines else ""
+    return f"<h2>Without a result</h2><ul>{lines}</ul>" if lines else ""
 
 
 def figure_section(title: str, svg: str, caption: str) -> str:

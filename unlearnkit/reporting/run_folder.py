@@ -12,11 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from unlearnkit.base import (
-    Cost,
-)
-from unlearnkit.io.files import as_json, numbers_from_json, write_bytes, write_json, write_text
-from unlearnkit.records import Record
+from unlearnkit.io.files import as_json, write_bytes, write_json, write_text
+from unlearnkit.records import Record, record_from_dict, record_to_dict, row_name
 from unlearnkit.reporting.escaping import slug
 
 _RUN, _METRICS, _CURVES = "run.json", "metrics.jsonl", "curves"
@@ -60,18 +57,12 @@ class RunFolder:
 
     def add(self, record: Record) -> None:
         """Appends one record."""
-        line = {
-            "method": record.method,
-            "seed": record.seed,
-            "diverged": record.diverged,
-            "metrics": record.metrics,
-            "cost": record.cost._asdict(),
-        }
+        line = record_to_dict(record, curves=False)
         content = _npz_content(record.curves)
         try:
             with (self.path / _METRICS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(as_json(line), allow_nan=False) + "\n")
-            write_bytes(_curves_path(self.path, record.method, record.seed), content)
+            write_bytes(_curves_path(self.path, record), content)
         except OSError as error:
             self.problem = self.problem or error
 
@@ -104,23 +95,16 @@ def read_records(path: str | Path) -> list[Record]:
     for text in (folder / _METRICS).read_text(encoding="utf-8").splitlines(keepends=True):
         if not text.endswith("\n"):
             break
-        line = json.loads(text)
-        curves = _curves_path(folder, line["method"], line["seed"])
-        records.append(
-            Record(
-                line["method"],
-                line["seed"],
-                numbers_from_json(line["metrics"]),
-                Cost(**numbers_from_json(line["cost"])),
-                line["diverged"],
-                dict(np.load(curves, allow_pickle=False)) if curves.exists() else {},
-            )
-        )
+        record = record_from_dict(json.loads(text))
+        curves = _curves_path(folder, record)
+        if curves.exists():
+            record = record._replace(curves=dict(np.load(curves, allow_pickle=False)))
+        records.append(record)
     return records
 
 
-def _curves_path(folder: Path, method: str, seed: int) -> Path:
-    return folder / _CURVES / f"{slug(method)}-{int(seed)}.npz"
+def _curves_path(folder: Path, record: Record) -> Path:
+    return folder / _CURVES / f"{slug(row_name(record))}-{int(record.seed)}.npz"
 
 
 def _npz_content(arrays: Mapping[str, Any]) -> bytes:

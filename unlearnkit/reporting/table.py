@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from unlearnkit.records import Record
+from unlearnkit.records import Record, row_name
 from unlearnkit.reporting.escaping import (
     MISSING,
     latex_cell,
@@ -24,13 +25,11 @@ class Column:
 
     Attributes:
       title: its head.
-      value: what it shows of a record.
+      value: what it shows of a record; NaN where the record lacks it.
       decimals: digits after the point.
       explanation: what it means, for the page's legend.
       spread: whether the standard deviation over the seeds is shown.
       brief: whether the terminal's table, which must be narrow, has it too.
-      needs: a metric without which the column is left out, as of records made before it was
-        measured; None asks for nothing.
     """
 
     title: str
@@ -39,16 +38,16 @@ class Column:
     explanation: str
     spread: bool = True
     brief: bool = True
-    needs: str | None = None
 
 
 def _metric(name: str, *, scale: float = 1.0) -> Callable[[Record], float]:
-    return lambda record: scale * record.metrics[name]
+    return lambda record: scale * record.metrics.get(name, math.nan)
 
 
 def _mia_reach(record: Record) -> float:
     """Returns half the 95 % interval of the loss attack's accuracy over the examples."""
-    low, high = (record.metrics[f"mia_loss_logistic_accuracy_{end}"] for end in ("low", "high"))
+    name = "mia_loss_logistic_accuracy"
+    low, high = (record.metrics.get(f"{name}_{end}", math.nan) for end in ("low", "high"))
     return (high - low) / 2
 
 
@@ -69,7 +68,6 @@ COLUMNS = (
         "half the 95 % interval of MIA over the examples, in one run, points",
         spread=False,
         brief=False,
-        needs="mia_loss_logistic_accuracy_low",
     ),
     Column(
         "MIA splits",
@@ -78,7 +76,6 @@ COLUMNS = (
         "standard deviation of MIA over the attack's own random splits, points",
         spread=False,
         brief=False,
-        needs="mia_loss_logistic_accuracy_split_std",
     ),
     Column(
         "AUC*",
@@ -115,7 +112,6 @@ COLUMNS = (
         "share of the forget set that an attack trained on retain against test calls non-member, % "
         "(MIA-efficacy of published tables; their UA is 100 - Forget, RA is Retain, TA is Test)",
         brief=False,
-        needs="optml_mia_efficacy",
     ),
     Column(
         "Avg. gap",
@@ -123,7 +119,6 @@ COLUMNS = (
         2,
         "the average gap of published tables: mean |difference| of UA, RA, TA and MIA-efficacy to "
         "the reference, points",
-        needs="optml_gap",
     ),
     Column(
         "Gradients",
@@ -135,6 +130,14 @@ COLUMNS = (
     Column(
         "Time", lambda record: record.cost.seconds, 2, "seconds without compilation", spread=False
     ),
+    Column(
+        "Compile",
+        lambda record: record.cost.compile_seconds,
+        2,
+        "seconds of tracing and compilation, which come once and are kept",
+        spread=False,
+        brief=False,
+    ),
 )
 
 
@@ -142,25 +145,26 @@ BRIEF_COLUMNS = tuple(column for column in COLUMNS if column.brief)
 
 
 def present(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> list[Column]:
-    """Returns the columns that every finished record can fill."""
-    finished = [record.metrics for record in records if record.diverged is None]
-    return [
-        column
-        for column in columns
-        if column.needs is None or all(column.needs in metrics for metrics in finished)
-    ]
+    """Returns the columns that some finished record can fill, all where none is finished."""
+    finished = [record for record in records if record.finished]
+    filled = [c for c in columns if any(not math.isnan(c.value(record)) for record in finished)]
+    return filled if finished else list(columns)
 
 
 def rows(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> list[list[str]]:
     """Returns the cells of each method in order of appearance, its name first.
+
+    Records of several questions, defences or budgets have a row for each, which names them.
 
     A method that diverged on a seed says so; its other seeds are averaged. So are the values that
     are finite; a cell says how many are missing, and is a dash where all are. The columns are those
     of `present`.
     """
     columns = present(records, columns)
-    methods = dict.fromkeys(record.method for record in records)
-    return [_row(name, [r for r in records if r.method == name], columns) for name in methods]
+    named: dict[str, list[Record]] = {}
+    for record in records:
+        named.setdefault(row_name(record), []).append(record)
+    return [_row(name, mine, columns) for name, mine in named.items()]
 
 
 def to_rich(
@@ -223,12 +227,19 @@ def to_latex(records: Sequence[Record]) -> str:
 
 
 def _row(name: str, records: Sequence[Record], columns: Sequence[Column]) -> list[str]:
-    finished = [record for record in records if record.diverged is None]
+    finished = [record for record in records if record.finished]
     if not finished:
-        return [name, "diverged", *("" for _ in columns[1:])]
+        return [name, _lost(records), *("" for _ in columns[1:])]
     lost = len(records) - len(finished)
-    label = f"{name} ({lost} of {len(records)} diverged)" if lost else name
+    label = f"{name} ({lost} of {len(records)} {_lost(records)})" if lost else name
     return [label, *(_cell(column, finished) for column in columns)]
+
+
+def _lost(records: Sequence[Record]) -> str:
+    """Returns in a word why some of the records have no result."""
+    if any(record.failed is not None for record in records):
+        return "failed"
+    return "diverged" if any(r.diverged is not None for r in records) else "over budget"
 
 
 def _cell(column: Column, records: Sequence[Record]) -> str:

@@ -1,8 +1,12 @@
-"""Unlearners, attacks and audits over seeds, and the search for hyperparameters."""
+"""Studies: any unlearners and attacks, defences and audits over seeds, and their search."""
 
 from unlearnkit.records import (
-    PoisonRecord,
+    NO_DEFENCE,
     Record,
+)
+from unlearnkit.studies.announcing import (
+    OnPoisoned,
+    OnStage,
 )
 from unlearnkit.studies.budget import (
     Price,
@@ -10,22 +14,20 @@ from unlearnkit.studies.budget import (
     price,
     with_epochs,
 )
+from unlearnkit.studies.checks import (
+    check,
+)
 from unlearnkit.studies.compare import (
-    ORIGINAL,
-    OnStage,
-    compare,
-)
-from unlearnkit.studies.effects import (
-    PoisonedTraining,
-    poison_and_train,
-    poison_effects,
-    poisoned_task,
-)
-from unlearnkit.studies.poison import (
     BUDGETS,
-    RETRAIN,
-    OnPoisoned,
+    compare,
     poison_and_unlearn,
+)
+from unlearnkit.studies.declared import Declared, StudyFileError, read_study
+from unlearnkit.studies.engine import (
+    run,
+)
+from unlearnkit.studies.poisoned import (
+    poisoned_task,
 )
 from unlearnkit.studies.selection import (
     Selection,
@@ -34,6 +36,7 @@ from unlearnkit.studies.selection import (
     grid,
     sweep,
 )
+from unlearnkit.studies.significance import Cell, Difference, benjamini_hochberg, holm, significance
 from unlearnkit.studies.store import (
     Environment,
     Stage,
@@ -44,16 +47,25 @@ from unlearnkit.studies.store import (
     content_hash,
     stage_key,
 )
+from unlearnkit.studies.study import (
+    ORIGINAL,
+    RETRAIN,
+    Pair,
+    Study,
+)
 
 __all__ = [
     "BUDGETS",
+    "NO_DEFENCE",
     "ORIGINAL",
     "RETRAIN",
+    "Cell",
+    "Declared",
+    "Difference",
     "Environment",
     "OnPoisoned",
     "OnStage",
-    "PoisonRecord",
-    "PoisonedTraining",
+    "Pair",
     "Price",
     "Record",
     "Selection",
@@ -62,17 +74,23 @@ __all__ = [
     "Store",
     "StoreError",
     "StoreWarning",
+    "Study",
+    "StudyFileError",
     "Trial",
+    "benjamini_hochberg",
+    "check",
     "choosing_task",
     "compare",
     "content_hash",
     "grid",
     "has_epochs",
-    "poison_and_train",
+    "holm",
     "poison_and_unlearn",
-    "poison_effects",
     "poisoned_task",
     "price",
+    "read_study",
+    "run",
+    "significance",
     "stage_key",
     "sweep",
     "with_epochs",

@@ -1,9 +1,4 @@
-"""The command line: `python -m unlearnkit verify LOG --data mnist --data-dir DIR`.
-
-Exit codes: 0 VALID, 1 INVALID, 2 the log cannot be verified (unreadable, tampered with, about other
-data, arguments that make no sense, or any failure of the program), 3 INCOMPLETE: right as far as it
-goes, 4 UNPROVEN: right, but what was checked is no proof; the summary says why.
-"""
+"""`unlearnkit verify LOG` and `calibrate LOG`: a log of training, judged from files."""
 
 from __future__ import annotations
 
@@ -13,8 +8,6 @@ import inspect
 import json
 import os
 import secrets
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -27,8 +20,6 @@ from unlearnkit.base import Dataset, Model
 from unlearnkit.data.indices import as_indices, read_indices
 from unlearnkit.forging import Calibration, Norm, Verdict, calibrate, match_rows, verify
 from unlearnkit.io.files import write_json, write_text
-from unlearnkit.io.programs import keep_programs
-from unlearnkit.io.text import escaped
 from unlearnkit.reporting import verification_errors
 from unlearnkit.training import load_variables, read_trajectory
 
@@ -204,25 +195,6 @@ class Calibrate(LogArguments):
         if self.json is not None:
             write_json(self.json, calibration.as_json())
         return 0
-
-
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code of a command line."""
-    command = tyro.extras.subcommand_cli_from_dict(
-        {"verify": Verify, "calibrate": Calibrate},
-        prog="python -m unlearnkit",
-        description=__doc__,
-        args=None if arguments is None else list(arguments),
-    )
-    try:
-        if command.cache:
-            keep_programs()
-        return command()
-    except Exception as error:  # whatever fails, exit code 1 says that the log is INVALID
-        known = isinstance(error, ValueError | TypeError | OSError | ImportError)
-        message = str(error) if known else f"{type(error).__name__}: {error}"
-        print(f"cannot be verified: {escaped(message, 2000)}", file=sys.stderr)
-        return EXIT_CODES[Verdict.UNREADABLE]
 
 
 def _check_outputs(*paths: Path | None) -> None:

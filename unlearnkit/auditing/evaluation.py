@@ -1,0 +1,66 @@
+"""`evaluate` as an audit of a study: every membership audit, and the distances to Retrain."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxtyping import Array, Key
+
+from unlearnkit.auditing.case import Case, Subject
+from unlearnkit.auditing.evaluate import (
+    DEFAULT_ATTACKS,
+    DEFAULT_OPTML,
+    HEADLINE_ATTACK,
+    Reference,
+    audit_reference,
+    evaluate,
+)
+from unlearnkit.auditing.membership import MembershipInference
+from unlearnkit.auditing.optml import OptmlScores
+from unlearnkit.base import Audited
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Accuracies, membership attacks, and how far a network answers from the case's reference.
+
+    Attributes:
+      attacks: membership attacks; the loss attack by logistic regression must be among them.
+      optml: the scores that published tables hold; None leaves them out.
+
+    See `evaluate` for the metrics. The reference itself is judged without the distances, which
+    would be 0.
+    """
+
+    attacks: tuple[MembershipInference, ...] = DEFAULT_ATTACKS
+    optml: OptmlScores | None = DEFAULT_OPTML
+
+    def __post_init__(self) -> None:
+        if HEADLINE_ATTACK not in self.attacks:
+            raise ValueError(f"the distance to a reference needs {HEADLINE_ATTACK} among attacks")
+
+    def judge(self, key: Key[Array, ""], case: Case, subject: Subject) -> Audited:
+        """Returns the metrics and curves of `evaluate`.
+
+        Raises:
+          ValueError: a task or variables that do not fit the model.
+          DivergedError: outputs that are not finite.
+        """
+
+        def audited() -> Reference:
+            return audit_reference(
+                key, case.model, case.reference.variables, case.task, optml=self.optml
+            )
+
+        reference = None
+        if not subject.is_reference:
+            reference = case.share("reference_audit", {"optml": self.optml}, audited)
+        return evaluate(
+            key,
+            case.model,
+            subject.variables,
+            case.task,
+            reference=reference,
+            attacks=self.attacks,
+            optml=self.optml,
+        )

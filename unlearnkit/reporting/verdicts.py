@@ -1,0 +1,72 @@
+"""Unlearners against questions: one distance with its interval, and a verdict, in each cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from unlearnkit.reporting.escaping import MISSING, markdown_cell, markdown_name
+from unlearnkit.studies import Cell
+
+MARKS = {"nearer": "↓", "farther": "↑", "undecided": "", "no result": ""}
+"""Of a verdict, behind the distance."""
+
+
+def verdict_rows(cells: Sequence[Cell], *, decimals: int = 3) -> tuple[list[str], list[list[str]]]:
+    """Returns the head and the rows of the table: a row for each method, a column each question.
+
+    A cell reads `distance [low, high] ↓`: the mean distance to Retrain, the interval of the paired
+    difference to the untouched network, and whether that is told from 0 after correction: ↓ is
+    nearer to Retrain, ↑ farther; no arrow is undecided.
+
+    Args:
+      cells: from `studies.significance`.
+      decimals: of all numbers.
+    """
+    columns = list(dict.fromkeys(_column(cell) for cell in cells))
+    names = list(dict.fromkeys(_row(cell) for cell in cells))
+    found = {(_row(cell), _column(cell)): _text(cell, decimals) for cell in cells}
+    body = [[name, *(found.get((name, c), MISSING) for c in columns)] for name in names]
+    return ["Method", *columns], body
+
+
+def verdicts_to_markdown(cells: Sequence[Cell], *, decimals: int = 3) -> str:
+    """Returns the table of `verdict_rows` in Markdown.
+
+    Args:
+      cells: from `studies.significance`.
+      decimals: of all numbers.
+
+    Example:
+      cells = studies.significance(records, "average_gap")
+      print(reporting.verdicts_to_markdown(cells))
+    """
+    head, body = verdict_rows(cells, decimals=decimals)
+    lines = [
+        [markdown_cell(title) for title in head],
+        ["---", *("---:" for _ in head[1:])],
+        *([markdown_name(name), *map(markdown_cell, texts)] for name, *texts in body),
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _column(cell: Cell) -> str:
+    dataset, network, recipe, question, defence, _, _ = cell.where
+    parts = [dataset, network, recipe, question, "" if defence == "none" else f"behind {defence}"]
+    return ", ".join(part for part in parts if part)
+
+
+def _row(cell: Cell) -> str:
+    *_, method, budget = cell.where
+    return method if budget is None else f"{method}, {100 * budget:g} %"
+
+
+def _text(cell: Cell, decimals: int) -> str:
+    if math.isnan(cell.distance):
+        return MISSING
+    difference = cell.to_original
+    distance = f"{cell.distance:.{decimals}f}"
+    if not math.isfinite(difference.low):
+        return distance
+    ends = f"[{difference.low:+.{decimals}f}, {difference.high:+.{decimals}f}]"
+    return f"{distance} {ends} {MARKS[cell.verdict]}".rstrip()

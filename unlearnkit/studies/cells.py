@@ -1,0 +1,229 @@
+"""The cells of one question on one seed: every method at every budget, judged by every audit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+from unlearnkit.auditing import Case, CaseAudit, InMemory, NotApplicable, Subject, judge
+from unlearnkit.base import Audited, Task, Unlearned, Unlearner
+from unlearnkit.host.random import AnyKey
+from unlearnkit.records import NO_DEFENCE, Record
+from unlearnkit.studies.announcing import announce
+from unlearnkit.studies.budget import Price, has_epochs, price, with_epochs
+from unlearnkit.studies.running import Failure, Running
+from unlearnkit.studies.study import ORIGINAL, RETRAIN
+from unlearnkit.training import train_like
+
+T = TypeVar("T")
+_NOTHING_LEFT = Failure(failed="the defence left no poison that could be forgotten")
+
+
+def answer(
+    running: Running, where: Mapping[str, Any], case: Case, task: Task | None, key: AnyKey
+) -> Iterator[Record]:
+    """Yields the records of one question on one seed: untouched, retrained, each method.
+
+    Args:
+      running: the study.
+      where: the coordinates of the records.
+      case: what audits compare with.
+      task: what methods are given; None where nothing is left to be forgotten.
+      key: of the methods; each folds its place into it.
+    """
+    question = _Question(running, where, case, task, key)
+    first: list[Callable[[], list[Record]]] = [partial(question.judge_network, ORIGINAL)]
+    if where.get("defence", NO_DEFENCE) == NO_DEFENCE:
+        first.append(partial(question.judge_network, RETRAIN))
+    methods = [
+        partial(question.run_method, name, train_like(method, case.recipe), key.fold_in(index))
+        for index, (name, method) in enumerate(running.study.methods.items())
+    ]
+    for cell in first:
+        yield from running.when_ready(cell, iter)
+    if where["seed"] == 0 and running.compile_at_once > 1:
+        with ThreadPoolExecutor(running.compile_at_once) as pool:
+            for records in pool.map(lambda cell: [*running.when_ready(cell, iter)], methods):
+                yield from records
+    else:
+        for cell in methods:
+            yield from running.when_ready(cell, iter)
+
+
+class _Question:
+    """One question on one seed, ready to be answered."""
+
+    def __init__(
+        self,
+        running: Running,
+        where: Mapping[str, Any],
+        case: Case,
+        task: Task | None,
+        key: AnyKey,
+    ) -> None:
+        cache = running.cache
+        self._running, self._where, self._task = running, where, task
+        self._digest = cache.digest([case.model, case.original, task])
+        self._case_digest = cache.digest(
+            [
+                self._digest,
+                *(case.key, case.recipe, case.task, case.reference.variables),
+                *(case.full_gradients, case.clean, case.poisoned),
+            ]
+        )
+        at_hand = InMemory()
+
+        def share(kind: str, settings: Mapping[str, Any], compute: Callable[[], T]) -> T:
+            inputs = {"case": self._case_digest}
+            return at_hand(
+                kind,
+                settings,
+                lambda: cache.obtain(kind, dict(settings), inputs, compute, say=kind),
+            )
+
+        self._case = dataclasses.replace(case, share=share)
+
+    def judge_network(self, name: str) -> list[Record]:
+        """Returns the record of the untouched network, or of the reference."""
+        reference = self._case.reference
+        if name == RETRAIN:
+            subject = Subject(reference.variables, reference.info.cost, is_reference=True)
+        else:
+            subject = Subject(self._case.original)
+        return [self._judge(name, subject, None)]
+
+    def run_method(self, name: str, method: Unlearner, key: AnyKey) -> list[Record]:
+        """Returns the records of a method: one, or one a budget."""
+        budgets = self._running.study.budgets
+        if self._task is None:
+            return [_NOTHING_LEFT.record(self._where, name, budget) for budget in budgets or [None]]
+        if not budgets:
+            return [self._record(name, method, None, self._unlearn(name, method, key, None))]
+        price_key, run_key = key.split()
+        full = self._case.full_gradients
+        if not has_epochs(method):
+            result = self._unlearn(name, method, run_key.fold_in(1), 1)
+            return [self._record(name, method, b, _within(result, b, full)) for b in budgets]
+        known = self._running.attempt(lambda: self._price(name, method, price_key))
+        if isinstance(known, Failure):
+            return [known.record(self._where, name, budget) for budget in budgets]
+        done: dict[int, Unlearned | Failure] = {}
+        records = []
+        for budget in budgets:
+            epochs = known.epochs_within(budget * full)
+            if epochs == 0:
+                dear = _too_dear("one epoch costs", known.first / full, budget)
+                records.append(dear.record(self._where, name, budget))
+                continue
+            shorter = with_epochs(method, epochs)
+            if epochs not in done:
+                done[epochs] = self._unlearn(name, shorter, run_key.fold_in(epochs), epochs)
+            result = _within(done[epochs], budget, full)
+            records.append(self._record(name, shorter, budget, result))
+        return records
+
+    def _price(self, name: str, method: Unlearner, key: AnyKey) -> Price:
+        case, task = self._case, self._task
+        assert task is not None
+        return self._running.cache.obtain(
+            "price",
+            method,
+            {"key": key.typed(), "question": self._digest},
+            lambda: price(key.typed(), case.model, case.original, task, method),
+            say=f"price of {name}",
+        )
+
+    def _unlearn(
+        self, name: str, method: Unlearner, key: AnyKey, epochs: int | None
+    ) -> Unlearned | Failure:
+        """Returns what a method made of the question, or why it made nothing."""
+        running, case, task = self._running, self._case, self._task
+        assert task is not None
+        said = f"{name}, {running.seed(self._where['seed'])}"
+        if case.poisoned is not None:
+            said = f"{self._where['question']}: {said}"
+        if epochs is not None:
+            said = f"{said}, {epochs} epochs"
+
+        def compute() -> Unlearned:
+            on_epoch = announce(running.on_stage, said, epochs or _epochs(method))
+            result = method(key.typed(), case.model, case.original, task, on_epoch=on_epoch)
+            if not isinstance(result, Unlearned):
+                raise TypeError(
+                    f"{name} must return Unlearned(variables, info), got {type(result).__name__}"
+                )
+            return result
+
+        inputs = {"key": key.typed(), "question": self._digest}
+        return running.attempt(
+            lambda: running.cache.obtain("unlearn", method, inputs, compute, say=said)
+        )
+
+    def _record(
+        self, name: str, method: Unlearner, budget: float | None, result: Unlearned | Failure
+    ) -> Record:
+        if isinstance(result, Failure):
+            return result.record(self._where, name, budget)
+        return self._judge(name, Subject(result.variables, result.info.cost, method), budget)
+
+    def _judge(self, name: str, subject: Subject, budget: float | None) -> Record:
+        """Returns the record of a network that every audit judged."""
+        metrics: dict[str, float] = {}
+        curves: dict[str, Any] = {}
+        left_out: dict[str, str] = {}
+        for asked, audit in self._running.study.audits_of(self._where["question"]).items():
+            said = f"{asked or 'audit'} of {name}"
+            found = self._running.attempt(partial(self._audit, audit, subject, said))
+            if isinstance(found, NotApplicable):
+                left_out[asked] = str(found)
+                continue
+            if isinstance(found, Failure):
+                return found.record(self._where, name, budget)._replace(cost=subject.cost)
+            prefix = f"{asked}_" if asked else ""
+            metrics |= {f"{prefix}{metric}": value for metric, value in found.metrics.items()}
+            curves |= {f"{prefix}{curve}": value for curve, value in found.curves.items()}
+        return Record(
+            name,
+            metrics=metrics,
+            cost=subject.cost,
+            curves=curves,
+            budget=budget,
+            left_out=left_out,
+            **self._where,
+        )
+
+    def _audit(self, audit: Any, subject: Subject, said: str) -> Audited | NotApplicable:
+        inputs: dict[str, Any] = {"case": self._case_digest, "variables": subject.variables}
+        if isinstance(audit, CaseAudit):
+            inputs |= {
+                "unlearner": subject.unlearner,
+                "gradients": subject.cost.example_gradients,
+                "is_reference": subject.is_reference,
+            }
+        try:
+            return self._running.cache.obtain(
+                "audit", audit, inputs, lambda: judge(audit, self._case, subject), say=said
+            )
+        except NotApplicable as error:
+            return error
+
+
+def _within(result: Unlearned | Failure, budget: float, full: float) -> Unlearned | Failure:
+    """Returns the result, or why it may not stand under this budget."""
+    if isinstance(result, Failure):
+        return result
+    share = result.info.cost.example_gradients / full
+    return result if share <= budget * (1 + 1e-9) else _too_dear("it costs", share, budget)
+
+
+def _too_dear(what: str, share: float, budget: float) -> Failure:
+    reason = f"{what} {100 * share:.3g} % of Retrain, more than the budget of {100 * budget:g} %"
+    return Failure(over_budget=reason)
+
+
+def _epochs(method: Unlearner) -> int:
+    recipe = getattr(method, "recipe", None)
+    return int(getattr(method, "epochs", getattr(recipe, "epochs", 1)))

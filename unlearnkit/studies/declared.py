@@ -1,0 +1,259 @@
+"""A study as one TOML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import itertools
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from unlearnkit import auditing, data, defences, models, poisoning, unlearning
+from unlearnkit.registry import Registry
+from unlearnkit.studies.significance import Correction
+from unlearnkit.studies.study import Pair, Study
+from unlearnkit.training import Recipe
+from unlearnkit.validation import check_choice
+
+_KINDS: Mapping[str, Registry[Any]] = {
+    "attacks": poisoning.ATTACKS,
+    "defences": defences.DEFENCES,
+    "methods": unlearning.UNLEARNERS,
+    "audits": auditing.AUDITS,
+}
+_TABLES = ("data", "networks", "recipes", "forget", *_KINDS)
+_NUMBERS = ("seeds", "seed", "budgets", "primary", "correction")
+_DATA = ("name", "data_dir", "download", "normalisation", "train_rows", "test_rows")
+
+
+class Declared(NamedTuple):
+    """What a file says.
+
+    Attributes:
+      study: what meets what.
+      seed: of the key that decides everything.
+      primary: the metric that was chosen to judge by, or None.
+      correction: of its p-values for the number of cells.
+    """
+
+    study: Study
+    seed: int
+    primary: str | None
+    correction: Correction
+
+
+class StudyFileError(ValueError):
+    """A study's file does not say what a study needs; the message says where."""
+
+
+def read_study(path: str | os.PathLike[str]) -> Declared:
+    """Returns the study that a TOML file declares, its data loaded.
+
+    Each table names its entries. An entry is made by the registered class of its own name, or of
+    the one that `use` gives; all else in it are the class's settings, tables within it settings of
+    their own. `grid` gives lists of settings: the entry becomes one for each combination, named
+    after it.
+
+        seeds = 3
+        seed = 0
+        budgets = [0.05, 0.1]            # shares of Retrain; leave out to run methods as given
+        primary = "average_gap"          # the metric of the verdicts
+        correction = "holm"
+
+        [data.digits]                    # data_dir, normalisation, train_rows = 500
+        [networks.mlp]
+        [recipes.plain]
+        epochs = 60
+        [forget]                         # by name, in the short form of the command line
+        tenth = "random:0.1"
+        [attacks.gaussian]
+        noise_std = 0.5
+        [defences.sever]
+        [methods.retrain]
+        [methods.tuned]
+        use = "fine_tune"
+        grid = {learning_rate = [0.01, 0.1]}
+        [audits.klom]
+        count = 16
+
+    Args:
+      path: of the file.
+
+    Raises:
+      OSError: the file cannot be read.
+      StudyFileError: not TOML; an unknown or a missing field, with the place and the nearest known
+        ones; a value that a class refuses.
+
+    Example:
+      declared = studies.read_study("study.toml")
+      records = list(studies.run(declared.study, jax.random.key(declared.seed)))
+    """
+    try:
+        said = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StudyFileError(f"{path} is not TOML: {error}") from error
+    _check_names("the file", said, (*_TABLES, *_NUMBERS))
+    for table in _TABLES:
+        if not isinstance(said.get(table, {}), dict):
+            raise StudyFileError(f"{table} must be a table, got {said[table]!r}")
+    for table in ("data", "networks", "recipes"):
+        if not said.get(table):
+            raise StudyFileError(f"the file has no [{table}.NAME]; a study needs one")
+    pairs = {name: _pair(name, entry) for name, entry in said["data"].items()}
+    shape = _shape(pairs)
+    correction = said.get("correction", "holm")
+    _told("correction", lambda: check_choice("correction", correction, Correction))
+    seed = said.get("seed", 0)
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise StudyFileError(f"seed must be an integer in 0 … {2**32 - 1}, got {seed!r}")
+    parts: dict[str, Any] = {
+        "data": pairs,
+        "networks": {
+            name: _network(name, entry, shape) for name, entry in said["networks"].items()
+        },
+        "recipes": {
+            name: _make(f"recipes.{name}", Recipe, _settings(f"recipes.{name}", entry))
+            for name, entry in said["recipes"].items()
+        },
+        "forget": {
+            name: _told(f"forget.{name}", lambda text=text: data.parse_forget(str(text)))
+            for name, text in said.get("forget", {}).items()
+        },
+        **{kind: _entries(kind, said.get(kind, {})) for kind in _KINDS},
+        "budgets": tuple(said.get("budgets", ())),
+        "seeds": said.get("seeds", 1),
+    }
+    study = _told("the file", lambda: Study(**parts))
+    return Declared(study, seed, said.get("primary"), correction)
+
+
+def _pair(name: str, entry: Any) -> Pair:
+    where = f"data.{name}"
+    settings = _settings(where, entry)
+    _check_names(where, settings, _DATA)
+    source = settings.pop("name", name)
+    rows = {split: settings.pop(f"{split}_rows", None) for split in ("train", "test")}
+    options = {"normalisation": "standard", **settings}
+
+    def load(split: str) -> Any:
+        loaded = data.load(source, split=split, **options)
+        count = rows[split]
+        if count is not None and not 1 <= count <= loaded.size:
+            raise ValueError(f"{split}_rows must be in 1 … {loaded.size}, got {count}")
+        return loaded if count is None else loaded.take(range(count))
+
+    return _told(where, lambda: Pair(load("train"), load("test")))
+
+
+def _shape(pairs: Mapping[str, Pair]) -> dict[str, Any]:
+    """Returns what networks must fit: all datasets of a study have one shape."""
+    shapes = {name: tuple(pair.train.x.shape[1:]) for name, pair in pairs.items()}
+    if len(set(shapes.values())) > 1:
+        raise StudyFileError(
+            f"datasets of one study must have examples of one shape, got {shapes}; "
+            "declare a study for each"
+        )
+    classes = max(int(pair.train.y.max()) + 1 for pair in pairs.values())
+    return {"input_shape": next(iter(shapes.values())), "n_classes": classes}
+
+
+def _network(name: str, entry: Any, shape: Mapping[str, Any]) -> Any:
+    where = f"networks.{name}"
+    settings = _settings(where, entry)
+    used = settings.pop("use", name)
+    return _told(where, lambda: models.create(used, **{**shape, **settings}))
+
+
+def _entries(kind: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the entries of a kind by name, a grid as one for each combination."""
+    made = {}
+    for name, entry in table.items():
+        where = f"{kind}.{name}"
+        settings = _settings(where, entry)
+        used, grid = settings.pop("use", name), settings.pop("grid", {})
+        found = _told(where, lambda used=used: _KINDS[kind].find(used))
+        if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
+            raise StudyFileError(f"{where}.grid must give lists of settings, got {grid!r}")
+        for chosen in itertools.product(*grid.values()):
+            varied = dict(zip(grid, chosen, strict=True))
+            label = ", ".join(f"{n}={v}" for n, v in varied.items())
+            made[f"{name} ({label})" if label else name] = _make(
+                where, found, {**settings, **varied}
+            )
+    return made
+
+
+def _make(where: str, factory: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+    """Returns what a class makes of settings; tables become the classes of their fields."""
+    taken = inspect.signature(factory).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    if not open_ended:
+        _check_names(where, settings, taken)
+    hints = _hints(factory)
+    ready = {
+        name: _value(f"{where}.{name}", value, hints.get(name)) for name, value in settings.items()
+    }
+    return _told(where, lambda: factory(**ready))
+
+
+def _value(where: str, value: Any, hint: Any) -> Any:
+    if isinstance(value, dict):
+        classes = [c for c in _classes(hint) if dataclasses.is_dataclass(c) or _is_record(c)]
+        if not classes:
+            return value
+        return _make(where, classes[0], value)
+    if isinstance(value, list):
+        return tuple(_value(f"{where}[{i}]", part, None) for i, part in enumerate(value))
+    return value
+
+
+def _classes(hint: Any) -> Iterable[type]:
+    """Yields the classes that a field may hold."""
+    if isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
+        yield hint
+    for part in typing.get_args(hint):
+        yield from _classes(part)
+
+
+def _is_record(kind: type) -> bool:
+    return issubclass(kind, tuple) and hasattr(kind, "_fields")
+
+
+def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(factory)
+    except (NameError, TypeError):
+        return {}
+
+
+def _settings(where: str, entry: Any) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        raise StudyFileError(f"{where} must be a table of settings, got {entry!r}")
+    return dict(entry)
+
+
+def _check_names(where: str, said: Iterable[str], known: Iterable[str]) -> None:
+    names = list(known)
+    for name in said:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=3)
+            meant = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise StudyFileError(
+                f"{where} has the unknown field {name!r}; known: {', '.join(names)}{meant}"
+            )
+
+
+def _told(where: str, make: Callable[[], Any]) -> Any:
+    """Returns what is made; an error says in which place of the file."""
+    try:
+        return make()
+    except StudyFileError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise StudyFileError(f"{where}: {error}") from error

@@ -1,0 +1,383 @@
+"""Runs a study: expands it into stages, computes those that are missing, yields its records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from unlearnkit.auditing import Case
+from unlearnkit.base import (
+    Attack,
+    Dataset,
+    Defence,
+    Defended,
+    Model,
+    Poisoned,
+    RobustTrainer,
+    Task,
+    Trained,
+    Unlearned,
+    UnlearnInfo,
+    Variables,
+)
+from unlearnkit.data import ForgetRequest, choose_split
+from unlearnkit.host.random import AnyKey, host_key
+from unlearnkit.records import Record
+from unlearnkit.studies.announcing import OnPoisoned, OnStage, announce
+from unlearnkit.studies.cells import answer
+from unlearnkit.studies.checks import check
+from unlearnkit.studies.lanes import train_together
+from unlearnkit.studies.poisoned import clean_task, poisoned_task
+from unlearnkit.studies.running import Failure, Running, branch
+from unlearnkit.studies.stage_cache import StageCache
+from unlearnkit.studies.store import Store
+from unlearnkit.studies.study import Study
+from unlearnkit.training import Batching, DivergedError, Recipe, fit
+from unlearnkit.unlearning import Retrain
+
+Networks = list[Trained | DivergedError]
+_DATA, _NETWORKS, _RECIPES, _FORGET = range(4)
+
+
+def run(
+    study: Study,
+    key: Key[Array, ""],
+    *,
+    store: Store | str | os.PathLike[str] | None = None,
+    on_stage: OnStage | None = None,
+    on_poisoned: OnPoisoned | None = None,
+    batching: Batching | None = None,
+    lanes: int | None = None,
+    compile_at_once: int = 1,
+    strict: bool = False,
+) -> Iterator[Record]:
+    """Checks a study, and returns an iterator that computes its records one by one.
+
+    A stage (training, attack, defence, unlearning, audit) that the store holds is not computed
+    again; one that was interrupted is computed again, to the same bits. Several processes may run
+    one study on one store: they share the work, and each yields all records. A stage that fails is
+    a record that says why, and the study goes on.
+
+    Args:
+      study: what meets what.
+      key: decides everything.
+      store: keeps the results of stages, by what they depend on; a folder, or None for none.
+      on_stage: called as the work goes on.
+      on_poisoned: called with each poisoned set, to keep or to draw it.
+      batching: of the originals and the references: `map` trains them in turn, `vmap` in lanes of
+        one program; None takes `map` on a CPU and `vmap` elsewhere.
+      lanes: how many trainings one program makes side by side; unused lanes repeat the first, so
+        that further seeds within them change neither program nor bits. None takes as many as there
+        are seeds.
+      compile_at_once: methods of the first seed that run side by side, in threads, so that their
+        programs compile at the same time; the times of that seed then hold waiting for one
+        another. Records do not depend on it otherwise, and come in the same order.
+      strict: raise what fails, in the place of a record that says so; a method or an attack that
+        diverges is a record all the same.
+
+    Raises:
+      TypeError: see `check`; with a store, a part of the study that cannot be described.
+      ValueError: see `check`; `lanes` or `compile_at_once` below 1.
+      StoreError: the store's folder cannot be used.
+
+    Example:
+      for record in studies.run(study, jax.random.key(0), store="runs/store"):
+          print(record.question, record.method, record.seed, record.metrics)
+    """
+    for name, value in (("lanes", lanes), ("compile_at_once", compile_at_once)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be >= 1, got {value}")
+    check(study, key)
+    batching = batching or ("map" if jax.default_backend() == "cpu" else "vmap")
+    width = (lanes or study.seeds) if batching == "vmap" else None
+    kept = Store(store) if isinstance(store, str | os.PathLike) else store
+    cache = StageCache(kept, lane_width=width)
+    # A part that a store cannot describe is met here, before anything is computed.
+    cache.digest([study.methods, study.attacks, study.defences, study.audits, study.recipes])
+    running = Running(study, cache, on_stage, on_poisoned, width, compile_at_once, strict)
+    return _records(running, host_key(key))
+
+
+class _Place(NamedTuple):
+    """One dataset, one network and one recipe, with their key."""
+
+    names: Mapping[str, str]
+    train: Dataset
+    test: Dataset
+    model: Model
+    recipe: Recipe
+    key: AnyKey
+    digest: str
+
+
+def _records(running: Running, key: AnyKey) -> Iterator[Record]:
+    study = running.study
+    for place in _places(running, key):
+        for index, (name, request) in enumerate(study.forget.items()):
+            yield from _forget(running, place, branch(place.key, _FORGET, index), name, request)
+        for seed in range(study.seeds if study.attacks else 0):
+            yield from _poison(running, place, seed)
+    running.cache.patient = True
+    while running.postponed:
+        waiting, running.postponed = running.postponed, []
+        for work in waiting:
+            yield from work()
+
+
+def _places(running: Running, key: AnyKey) -> Iterator[_Place]:
+    study = running.study
+    for d, (dataset, (train, test)) in enumerate(study.data.items()):
+        for n, (network, model) in enumerate(study.networks.items()):
+            for r, (named, recipe) in enumerate(study.recipes.items()):
+                mine = branch(branch(branch(key, _DATA, d), _NETWORKS, n), _RECIPES, r)
+                names = {"dataset": dataset, "network": network, "recipe": named}
+                digest = running.cache.digest([train, model, recipe])
+                yield _Place(names, train, test, model, recipe, mine, digest)
+
+
+def _forget(
+    running: Running, place: _Place, key: AnyKey, name: str, request: ForgetRequest
+) -> Iterator[Record]:
+    """Yields the records of a forget request; networks of all seeds are trained together."""
+    keys = [key.fold_in(seed).split(5) for seed in range(running.study.seeds)]
+    splits = [choose_split(k[0].typed(), place.train, place.test, request) for k in keys]
+    whole = [np.concatenate([split.retain, split.forget]) for split in splits]
+    kept = [split.retain for split in splits]
+
+    def prepare() -> tuple[Networks, Networks]:
+        originals = _train(running, place, "original", [k[1] for k in keys], whole)
+        return originals, _train(running, place, "reference", [k[2] for k in keys], kept)
+
+    def go_on(networks: tuple[Networks, Networks]) -> Iterator[Record]:
+        for seed, (original, reference) in enumerate(zip(*networks, strict=True)):
+            where = {**place.names, "question": name, "seed": seed}
+            if isinstance(original, DivergedError) or isinstance(reference, DivergedError):
+                lost = original if isinstance(original, DivergedError) else reference
+                if running.strict:
+                    raise lost
+                yield Failure(diverged=str(lost)).record(where)
+                continue
+            case = Case(
+                key=keys[seed][3].typed(),
+                model=place.model,
+                recipe=place.recipe,
+                task=splits[seed].task(place.train, place.test),
+                original=original.variables,
+                reference=Unlearned(reference.variables, UnlearnInfo(*reference.info)),
+            )
+            yield from answer(running, where, case, case.task, keys[seed][4])
+
+    yield from running.when_ready(prepare, go_on)
+
+
+def _train(
+    running: Running,
+    place: _Place,
+    kind: str,
+    keys: Sequence[AnyKey],
+    rows: Sequence[Int[np.ndarray, " n"]],
+) -> Networks:
+    """Returns the networks of all seeds, each trained on its rows of the training set."""
+    seeds = len(keys)
+    many = f" ({seeds} seeds)" if seeds > 1 else ""
+
+    def compute(missing: list[int]) -> Networks:
+        epochs = place.recipe.epochs
+        on_epoch = announce(running.on_stage, f"training the {kind}s{many}", epochs)
+        typed = [key.typed() for key in keys]
+        return train_together(
+            *(typed, place.model, place.train, place.recipe, rows, missing),
+            width=running.width,
+            on_epoch=on_epoch,
+        )
+
+    inputs = [
+        {"place": place.digest, "key": key.typed(), "rows": mine}
+        for key, mine in zip(keys, rows, strict=True)
+    ]
+    says = [f"{kind}, seed {seed}" for seed in range(seeds)]
+    return running.cache.obtain_many(kind, None, inputs, compute, say=says)
+
+
+def _poison(running: Running, place: _Place, seed: int) -> Iterator[Record]:
+    """Yields the records of all attacks on one seed, which share a clean network."""
+    split_key, clean_key, attacks_key = place.key.fold_in(seed).split(3)
+    task = clean_task(split_key.typed(), place.train, place.test)
+    said = f"training on clean data, {running.seed(seed)}"
+
+    def train() -> Variables:
+        return _fit(running, place, "clean", clean_key, place.train, said).variables
+
+    def prepare() -> Variables | Failure:
+        clean = running.attempt(train)
+        if isinstance(clean, Failure) and running.strict:
+            raise DivergedError(clean.diverged)
+        return clean
+
+    def go_on(clean: Variables | Failure) -> Iterator[Record]:
+        for index, (name, attack) in enumerate(running.study.attacks.items()):
+            where = {**place.names, "question": name, "seed": seed}
+            if isinstance(clean, Failure):
+                yield clean.record(where)
+                continue
+            key = attacks_key.fold_in(index)
+            yield from _attack(running, place, where, attack, (clean, task), key)
+
+    yield from running.when_ready(prepare, go_on)
+
+
+def _attack(
+    running: Running,
+    place: _Place,
+    where: Mapping[str, Any],
+    attack: Attack,
+    start: tuple[Variables, Task],
+    key: AnyKey,
+) -> Iterator[Record]:
+    """Yields the records of one attack on one seed, behind no defence and behind each.
+
+    1. The attack poisons the training set, with the clean network as its surrogate.
+    2. A fresh network trains on the poisoned set, and another on it without the poisons.
+    3. Methods unlearn U = the poisons.
+
+    Source: Pawelczyk et al. 2024, §4.4 (after Sommer et al. 2022) and §5.1.
+    """
+    steps_key, methods_key = key.split()
+    attack_key, train_key, retrain_key = steps_key.split(3)
+    clean, task = start
+    name, seed = where["question"], where["seed"]
+
+    def poison() -> tuple[Poisoned, Case]:
+        announce(running.on_stage, f"{name}: poisoning and training, {running.seed(seed)}", 1)
+        poisoned: Poisoned = running.cache.obtain(
+            "attack",
+            attack,
+            {"key": attack_key.typed(), "place": place.digest, "clean": clean, "task": task},
+            lambda: attack(attack_key.typed(), place.model, clean, task),
+            say=f"attack {name}, seed {seed}",
+        )
+        question = poisoned_task(poisoned, task.validation, task.test)
+        victim = _fit(running, place, "victim", train_key, poisoned.dataset, None).variables
+        reference = running.cache.obtain(
+            "retrained",
+            place.recipe,
+            {"key": retrain_key.typed(), "model": place.model, "data": question.retain},
+            lambda: Retrain(place.recipe)(retrain_key.typed(), place.model, victim, question),
+            say=f"retrained without {name}, seed {seed}",
+        )
+        audit_key, _ = methods_key.split()
+        return poisoned, Case(
+            audit_key.typed(),
+            place.model,
+            place.recipe,
+            question,
+            original=victim,
+            reference=reference,
+            clean=clean,
+            poisoned=poisoned,
+        )
+
+    def go_on(prepared: tuple[Poisoned, Case] | Failure) -> Iterator[Record]:
+        if isinstance(prepared, Failure):
+            yield prepared.record(where)
+            return
+        poisoned, case = prepared
+        if running.on_poisoned is not None:
+            running.on_poisoned(name, seed, poisoned)
+        yield from answer(running, where, case, case.task, methods_key.split()[1])
+        for index, (named, defence) in enumerate(running.study.defences.items()):
+            # 3 and 2 keys above come from splits, which fold in 0, 1, and 2.
+            keys = steps_key.fold_in(3 + index), methods_key.fold_in(2 + index)
+            there = {**where, "defence": named}
+            yield from _defend(running, place, there, defence, case, *keys)
+
+    yield from running.when_ready(lambda: running.attempt(poison), go_on)
+
+
+def _defend(
+    running: Running,
+    place: _Place,
+    where: Mapping[str, Any],
+    defence: Defence | RobustTrainer,
+    undefended: Case,
+    key: AnyKey,
+    methods_key: AnyKey,
+) -> Iterator[Record]:
+    """Yields the records of the methods on a network that was trained behind a defence."""
+    defence_key, train_key = key.split()
+    poisoned, task = undefended.poisoned, undefended.task
+    assert poisoned is not None
+    dataset, is_poison = poisoned.dataset, np.asarray(poisoned.is_poison)
+    said = f"{where['question']}: {where['defence']}, {running.seed(where['seed'])}"
+
+    def train() -> tuple[Task | None, Variables]:
+        announce(running.on_stage, said, 1)
+        inputs = {"key": key.typed(), "model": place.model, "data": dataset}
+        if isinstance(defence, RobustTrainer):
+            trained: Trained = running.cache.obtain(
+                "robust_training",
+                [defence, place.recipe],
+                inputs,
+                lambda: defence.fit(train_key.typed(), place.model, dataset, place.recipe),
+                say=said,
+            )
+            return task, trained.variables
+        victim = undefended.original
+        defended: Defended = running.cache.obtain(
+            "defence",
+            defence,
+            {**inputs, "victim": victim},
+            lambda: defence(defence_key.typed(), place.model, victim, dataset),
+            say=said,
+        )
+        keep = np.asarray(defended.keep)
+        kept = dataset.take(np.flatnonzero(keep))
+        variables = _fit(running, place, "defended", train_key, kept, None).variables
+        left = keep & is_poison
+        if not left.any():
+            return None, variables
+        retain, forget = (dataset.take(np.flatnonzero(r)) for r in (keep & ~is_poison, left))
+        return task._replace(retain=retain, forget=forget), variables
+
+    def go_on(prepared: tuple[Task | None, Variables] | Failure) -> Iterator[Record]:
+        if isinstance(prepared, Failure):
+            yield prepared.record(where)
+            return
+        left, variables = prepared
+        case = Case(
+            undefended.key,
+            place.model,
+            place.recipe,
+            task,
+            original=variables,
+            reference=undefended.reference,
+            clean=undefended.clean,
+            poisoned=poisoned,
+        )
+        yield from answer(running, where, case, left, methods_key)
+
+    yield from running.when_ready(partial(running.attempt, train), go_on)
+
+
+def _fit(
+    running: Running,
+    place: _Place,
+    kind: str,
+    key: AnyKey,
+    dataset: Dataset,
+    said: str | None,
+) -> Trained:
+    """Returns a network that trained on a dataset, and announces it by these words."""
+
+    def compute() -> Trained:
+        on_epoch = None if said is None else announce(running.on_stage, said, place.recipe.epochs)
+        return fit(key.typed(), place.model, dataset, place.recipe, on_epoch=on_epoch)
+
+    inputs = {"key": key.typed(), "model": place.model, "data": dataset}
+    return running.cache.obtain(kind, place.recipe, inputs, compute, say=said or kind)

@@ -1,0 +1,104 @@
+"""Trainings of several seeds, in turn or in lanes of one program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo
+from unlearnkit.training import DivergedError, Recipe, fit_many
+
+
+def train_together(
+    keys: Sequence[Key[Array, ""]],
+    model: Model,
+    dataset: Dataset,
+    recipe: Recipe,
+    rows: Sequence[Int[np.ndarray, " n"]],
+    wanted: Sequence[int],
+    *,
+    width: int | None,
+    on_epoch: OnEpoch | None = None,
+) -> list[Trained | DivergedError]:
+    """Returns the networks of some of several declared runs, or how each diverged.
+
+    In turn, a run is `fit` bit by bit. In lanes, one program makes `width` runs side by side; which
+    run is in which lane follows from the declared ones and not from what is wanted, so that a
+    network has the same bits whatever is missing. Unused lanes repeat the first one.
+
+    Args:
+      keys: of all declared runs.
+      model: the network.
+      dataset: shared by all.
+      recipe: how to train.
+      rows: of `dataset`, which each run sees.
+      wanted: numbers of the runs that are needed.
+      width: lanes of a program; None trains in turn, on all devices.
+      on_epoch: called after each epoch of each group.
+    """
+    made: dict[int, Trained | DivergedError] = {}
+    for group in _groups(wanted, rows, len(keys), width):
+        lanes = group + group[:1] * ((width or 0) - len(group))
+        try:
+            trained = _fit(keys, model, dataset, recipe, rows, lanes, width, on_epoch)
+        except DivergedError as error:
+            # Which of them it was is found out one by one, each in its lane.
+            made[group[0]] = error
+            for lane, run in enumerate(group if len(group) > 1 else []):
+                alone = [run] * (width or 1)
+                try:
+                    again = _fit(keys, model, dataset, recipe, rows, alone, width, None)
+                    made[run] = again[min(lane, len(again) - 1)]
+                except DivergedError as its_own:
+                    made[run] = its_own
+            continue
+        made |= dict(zip(group, trained, strict=False))
+    return [made[run] for run in wanted]
+
+
+def _groups(
+    wanted: Sequence[int],
+    rows: Sequence[np.ndarray],
+    declared: int,
+    width: int | None,
+) -> Iterator[list[int]]:
+    """Yields runs that train together: as many rows each, and of the same lanes' block."""
+    runs: Iterable[int] = wanted if width is None else range(declared)
+    blocks: dict[tuple[int, int], list[int]] = {}
+    for run in runs:
+        block = 0 if width is None else run // width
+        blocks.setdefault((block, len(rows[run])), []).append(run)
+    yield from (block for block in blocks.values() if set(block) & set(wanted))
+
+
+def _fit(
+    keys: Sequence[Key[Array, ""]],
+    model: Model,
+    dataset: Dataset,
+    recipe: Recipe,
+    rows: Sequence[np.ndarray],
+    lanes: Sequence[int],
+    width: int | None,
+    on_epoch: OnEpoch | None,
+) -> list[Trained]:
+    together = fit_many(
+        jnp.stack([keys[run] for run in lanes]),
+        model,
+        dataset,
+        recipe,
+        subsets=np.stack([rows[run] for run in lanes]),
+        batching="map" if width is None else "vmap",
+        on_epoch=on_epoch,
+    )
+    share = Cost(*(part / len(lanes) for part in together.info.cost))
+    return [
+        Trained(
+            jax.tree.map(lambda leaf, i=i: leaf[i], together.variables),
+            TrainInfo({name: values[i] for name, values in together.info.history.items()}, share),
+        )
+        for i in range(len(lanes))
+    ]

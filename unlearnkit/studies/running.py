@@ -1,0 +1,129 @@
+"""What all parts of a running study share: its stages, its listeners, and what must wait."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from unlearnkit.base import Cost
+from unlearnkit.host.random import AnyKey
+from unlearnkit.records import Record
+from unlearnkit.studies.announcing import OnPoisoned, OnStage
+from unlearnkit.studies.stage_cache import Busy, StageCache
+from unlearnkit.studies.study import ORIGINAL, Study
+from unlearnkit.training import DivergedError
+
+T = TypeVar("T")
+FREE = Cost(0.0, 0.0)
+_BRANCHES = 1 << 31
+"""Keys of places in a mapping are folded from here on, apart from those of seeds."""
+
+
+@dataclasses.dataclass(eq=False)
+class Running:
+    """A study that runs; see `run` for its arguments.
+
+    Attributes:
+      study: what is run.
+      cache: its stages.
+      on_stage: called as the work goes on.
+      on_poisoned: called with each poisoned set.
+      width: trainings that one program makes side by side; None for one after another.
+      compile_at_once: methods that run side by side at first.
+      strict: whether what fails is raised.
+      postponed: what another process is at, to be taken up in the end.
+    """
+
+    study: Study
+    cache: StageCache
+    on_stage: OnStage | None
+    on_poisoned: OnPoisoned | None
+    width: int | None
+    compile_at_once: int
+    strict: bool
+    postponed: list[Callable[[], Iterator[Record]]] = dataclasses.field(default_factory=list)
+
+    def when_ready(
+        self, prepare: Callable[[], T], go_on: Callable[[T], Iterator[Record]]
+    ) -> Iterator[Record]:
+        """Yields from `go_on` of what is prepared; in the end where another process is at it now.
+
+        Args:
+          prepare: computes, or raises `Busy`.
+          go_on: yields records of the result.
+        """
+        try:
+            prepared = prepare()
+        except Busy:
+            self.postponed.append(lambda: self.when_ready(prepare, go_on))
+            return
+        yield from go_on(prepared)
+
+    def attempt(self, compute: Callable[[], T]) -> T | Failure:
+        """Returns what is computed, or why there is nothing.
+
+        Args:
+          compute: may fail.
+
+        Raises:
+          Busy: another process is at it.
+          Exception: whatever it raises but `DivergedError`, where the study is strict.
+        """
+        try:
+            return compute()
+        except Busy:
+            raise
+        except DivergedError as error:
+            return Failure(diverged=str(error))
+        except Exception as error:
+            if self.strict:
+                raise
+            return Failure(failed=f"{type(error).__name__}: {error}")
+
+    def seed(self, seed: int) -> str:
+        """Returns which seed of how many, in words."""
+        return f"seed {seed + 1} of {self.study.seeds}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """Why there is no result: the fields of a record; all but one are None."""
+
+    diverged: str | None = None
+    over_budget: str | None = None
+    failed: str | None = None
+
+    def record(
+        self, where: Mapping[str, Any], method: str = ORIGINAL, budget: float | None = None
+    ) -> Record:
+        """Returns the record of a cell without a result.
+
+        Args:
+          where: the coordinates of the question.
+          method: the row; that of the untouched network where the question itself failed.
+          budget: of the cell.
+        """
+        return Record(
+            method,
+            metrics={},
+            cost=FREE,
+            budget=budget,
+            diverged=self.diverged,
+            over_budget=self.over_budget,
+            failed=self.failed,
+            **where,
+        )
+
+
+def branch(key: AnyKey, axis: int, index: int) -> AnyKey:
+    """Returns the key of an entry of a mapping: that of the first entry is the key itself.
+
+    So what is appended to a mapping leaves the keys of all that was there as they are.
+
+    Args:
+      key: of the whole.
+      axis: which mapping.
+      index: the entry's place in it.
+    """
+    return key.fold_in(_BRANCHES + axis).fold_in(index) if index else key

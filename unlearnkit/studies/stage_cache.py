@@ -1,0 +1,157 @@
+"""Stages of a study that are computed once: in its store where it has one, else as they come."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from unlearnkit.studies.store import (
+    Environment,
+    Stage,
+    StageKey,
+    Store,
+    StoreError,
+    StoreWarning,
+    content_hash,
+    stage_key,
+)
+from unlearnkit.studies.store.stages import as_read
+from unlearnkit.training import DivergedError
+
+T = TypeVar("T")
+
+
+class Busy(Exception):
+    """Another process computes this stage now; there may be other work meanwhile."""
+
+
+class StageCache:
+    """Gives the results of stages, and computes those that are not there.
+
+    Attributes:
+      patient: whether to wait for a stage that another process computes; otherwise `Busy` is
+        raised, and the caller does something else first.
+    """
+
+    def __init__(self, store: Store | None, *, lane_width: int | None = None) -> None:
+        """Makes a cache.
+
+        Args:
+          store: keeps the results; None keeps nothing, and then nothing is hashed.
+          lane_width: of the trainings that one program makes side by side.
+        """
+        self.patient = False
+        self._store = store
+        self._environment = None if store is None else Environment.current(lane_width=lane_width)
+
+    def digest(self, value: Any) -> str:
+        """Returns a hash of inputs that many stages share; empty where nothing is kept.
+
+        Raises:
+          TypeError: a value that nothing sure can be said of.
+        """
+        return "" if self._store is None else content_hash(value)
+
+    def obtain(
+        self, kind: str, settings: Any, inputs: Any, compute: Callable[[], T], *, say: str
+    ) -> T:
+        """Returns the result of one stage.
+
+        Args:
+          kind: what the stage does.
+          settings: what was asked for.
+          inputs: what it is computed from.
+          compute: makes it.
+          say: the stage in words, for people who read the store.
+
+        Raises:
+          DivergedError: the stage diverged, now or when it was computed.
+          Busy: see `patient`.
+        """
+        (result,) = self.obtain_many(
+            kind, settings, [inputs], lambda _: [_attempt(compute)], say=[say]
+        )
+        if isinstance(result, DivergedError):
+            raise result
+        return result
+
+    def obtain_many(
+        self,
+        kind: str,
+        settings: Any,
+        inputs: Sequence[Any],
+        compute: Callable[[list[int]], list[T | DivergedError]],
+        *,
+        say: Sequence[str],
+    ) -> list[T | DivergedError]:
+        """Returns the results of stages that are computed together, or how each diverged.
+
+        Args:
+          kind: what each does.
+          settings: of all.
+          inputs: of each.
+          compute: takes the numbers of those that are missing, and returns their results.
+          say: each in words.
+
+        Raises:
+          Busy: another process computes one of them, see `patient`.
+        """
+        if self._store is None:
+            return compute(list(range(len(inputs))))
+        keys = [stage_key(kind, settings, each, self._environment) for each in inputs]
+        found: dict[int, T | DivergedError] = {}
+        missing = self._look(self._store, keys, range(len(keys)), found)
+        if missing:
+            wanted = [keys[i] for i in missing]
+            with self._store.claim(*wanted, wait=self.patient) as mine:
+                if not mine:
+                    raise Busy(say[missing[0]])
+                # Another process may have finished between looking and claiming.
+                missing = self._look(self._store, keys, missing, found)
+                results = compute(missing) if missing else []
+                for i, result in zip(missing, results, strict=True):
+                    found[i] = self._keep(self._store, keys[i], result, say[i])
+        return [found[i] for i in range(len(keys))]
+
+    def _look(
+        self,
+        store: Store,
+        keys: Sequence[StageKey],
+        which: Sequence[int],
+        found: dict[int, Any],
+    ) -> list[int]:
+        """Adds what is there to `found`; returns the numbers of the rest."""
+        stages = {i: store.get(keys[i]) for i in which}
+        found |= {i: _result(stage) for i, stage in stages.items() if stage is not None}
+        return [i for i, stage in stages.items() if stage is None]
+
+    def _keep(self, store: Store, key: StageKey, result: T | DivergedError, say: str) -> Any:
+        """Returns a result as it will be read, and writes it where that can be done."""
+        stage = Stage({"stage": say}, tree=result)
+        if isinstance(result, DivergedError):
+            stage = Stage({"stage": say}, failure=str(result))
+        try:
+            stage = as_read(stage)
+            store.put(key, stage)
+        except TypeError as error:
+            _warn(f"{say} cannot be kept, and will be computed again next time: {error}")
+            return result
+        except StoreError as error:
+            _warn(f"{error}; the study goes on without")
+        return _result(stage)
+
+
+def _attempt(compute: Callable[[], T]) -> T | DivergedError:
+    try:
+        return compute()
+    except DivergedError as error:
+        return error
+
+
+def _result(stage: Stage) -> Any:
+    return stage.tree if stage.failure is None else DivergedError(stage.failure)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, StoreWarning, stacklevel=4)

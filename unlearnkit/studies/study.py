@@ -1,0 +1,165 @@
+"""A study as it is declared: what meets what, how often, and how it is judged."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from unlearnkit.auditing import CaseAudit, Evaluation, PoisonEffects
+from unlearnkit.base import (
+    Attack,
+    Audit,
+    Dataset,
+    Defence,
+    Model,
+    RobustTrainer,
+    Unlearner,
+)
+from unlearnkit.data import ForgetRequest
+from unlearnkit.records import NO_DEFENCE
+from unlearnkit.training import Recipe
+
+ORIGINAL = "original"
+"""The row of the network that nothing was done to."""
+RETRAIN = "retrained"
+"""The row of the reference, which was retrained without what is to be forgotten, at full cost."""
+EFFECT_PREFIXES = frozenset({"gaussian", "targets"})
+"""What begins metrics of `PoisonEffects`, and so may not name another audit beside it."""
+
+
+class Pair(NamedTuple):
+    """The two sets of a dataset.
+
+    Attributes:
+      train: [n] training examples.
+      test: held-out examples; half of them become the validation set of each task.
+    """
+
+    train: Dataset
+    test: Dataset
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Study:
+    """Any unlearners, on any questions, judged by any audits, over datasets, networks and seeds.
+
+    A question is a forget request, or an attack: then the poisons are to be forgotten by a network
+    that was trained on them, behind each of the defences. For each question and seed there are an
+    original network, trained on everything, and a reference that is retrained without the forget
+    set, which no method gets to see; each has a row of its own. Each method then runs as it is
+    given, or, with budgets, for as many epochs as cost no more than each budget, a share of the
+    example-gradients of retraining. All parts are given by name; a single one needs no name.
+
+    Seeds, and what is appended to a mapping, leave the bits of everything else as they are: keys
+    follow from the place in the mapping.
+
+    Attributes:
+      data: training and test set, by name.
+      networks: by name.
+      recipes: how every network is trained, by name.
+      forget: requests by the name of the question.
+      attacks: by the name of the question; each poisons the training set with a network trained on
+        the clean data as its surrogate.
+      defences: by name; `none` always comes first. A filter's network is trained on what it keeps,
+        and methods forget what it left of the poisons.
+      methods: unlearners by name; those without the recipe of the original training (`train_like`,
+        or `recipe` of Retrain, is None) are given it.
+      budgets: shares of Retrain's example-gradients, in (0, 1]; none runs methods as given.
+      audits: more of them by name; their metrics are named `<audit>_<metric>`. What is asked
+        anyway has the name "", `Evaluation` of a forget request and `PoisonEffects` of an attack;
+        give an audit that name to put it in their place.
+      seeds: repetitions, each with its own split, poisons and networks.
+
+    Example:
+      study = studies.Study(
+          data=studies.Pair(train, test),
+          networks=model,
+          recipes=training.Recipe(epochs=10),
+          forget={"a tenth": data.RandomForget(fraction=0.1)},
+          methods={"fine_tune": unlearning.FineTune(epochs=2), "scrub": unlearning.Scrub()},
+          seeds=3,
+      )
+      records = list(studies.run(study, jax.random.key(0), store="runs/store"))
+      print(reporting.to_markdown(records))
+    """
+
+    data: Mapping[str, Pair] | Pair
+    networks: Mapping[str, Model] | Model
+    recipes: Mapping[str, Recipe] | Recipe
+    forget: Mapping[str, ForgetRequest] | ForgetRequest = dataclasses.field(default_factory=dict)
+    attacks: Mapping[str, Attack] | Attack = dataclasses.field(default_factory=dict)
+    defences: Mapping[str, Defence | RobustTrainer] = dataclasses.field(default_factory=dict)
+    methods: Mapping[str, Unlearner] = dataclasses.field(default_factory=dict)
+    budgets: Sequence[float] = ()
+    audits: Mapping[str, Audit | CaseAudit] = dataclasses.field(default_factory=dict)
+    seeds: int = 1
+
+    def __post_init__(self) -> None:
+        """Checks names, kinds and numbers; nothing is computed.
+
+        Raises:
+          TypeError: a class in the place of an object, or an object that is not what is asked for.
+          ValueError: a part without entries, a name that is taken, or a number outside its range.
+        """
+        for name in ("data", "networks", "recipes", "forget", "attacks"):
+            object.__setattr__(self, name, _by_name(getattr(self, name)))
+        for kind, contract in _CONTRACTS.items():
+            for name, thing in getattr(self, kind).items():
+                _check_kind(f"{kind}[{name!r}]", thing, contract)
+        for name in ("data", "networks", "recipes"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must hold at least one entry, got none")
+        if not self.forget and not self.attacks:
+            raise ValueError("a study needs a question: give forget requests or attacks")
+        if self.defences and not self.attacks:
+            raise ValueError("defences need attacks; a forget request has no poisons to find")
+        if both := self.forget.keys() & self.attacks.keys():
+            raise ValueError(f"{sorted(both)} name a request and an attack; rename one")
+        _refuse_names("methods", self.methods, {ORIGINAL, RETRAIN})
+        _refuse_names("defences", self.defences, {NO_DEFENCE})
+        if self.attacks and "" not in self.audits:
+            _refuse_names("audits", self.audits, EFFECT_PREFIXES)
+        if not all(0 < budget <= 1 for budget in self.budgets):
+            raise ValueError(
+                f"budgets must be shares of Retrain in (0, 1], got {tuple(self.budgets)}"
+            )
+        if self.seeds < 1:
+            raise ValueError(f"seeds must be >= 1, got {self.seeds}")
+
+    def audits_of(self, question: str) -> dict[str, Audit | CaseAudit]:
+        """Returns the audits of a question by name, those that are asked anyway first."""
+        asked: CaseAudit = Evaluation() if question in self.forget else PoisonEffects()
+        return {"": asked, **self.audits}
+
+
+def _by_name(given: Any) -> dict[str, Any]:
+    return dict(given) if isinstance(given, Mapping) else {"": given}
+
+
+_CONTRACTS: Mapping[str, tuple[type, ...]] = {
+    "data": (Pair,),
+    "networks": (Model,),
+    "recipes": (Recipe,),
+    "forget": (ForgetRequest,),
+    "attacks": (Attack,),
+    "defences": (Defence, RobustTrainer),
+    "methods": (Unlearner,),
+    "audits": (Audit, CaseAudit),
+}
+"""What each part of a study must hold."""
+
+
+def _check_kind(where: str, thing: Any, contract: tuple[type, ...]) -> None:
+    if isinstance(thing, type):
+        raise TypeError(
+            f"{where} is the class {thing.__name__}; give an object, as {thing.__name__}()"
+        )
+    if not isinstance(thing, contract):
+        meant = " or ".join(kind.__name__ for kind in contract)
+        raise TypeError(f"{where} must be of the kind {meant}, got {thing!r:.100}")
+
+
+def _refuse_names(kind: str, names: Iterable[str], taken: Iterable[str]) -> None:
+    if both := sorted(set(names) & set(taken)):
+        raise ValueError(f"{both} have a meaning of their own in a study; rename these {kind}")

@@ -46,7 +46,7 @@ class Spy:
     def __init__(self, answer=None):
         self.answer, self.calls = answer, []
 
-    def __call__(self, key, model, variables, task, *, on_epoch=None):
+    def __call__(self, key, model, variables, task, *, on_epoch=None) -> Unlearned:
         self.calls.append(Call(key, jax.tree.map(np.array, variables), task))
         answer = variables if self.answer is None else self.answer(len(self.calls) - 1)
         return Unlearned(answer, UnlearnInfo({}, Cost(1.0, 0.0)))
@@ -109,7 +109,7 @@ def study():
 
     spies = Spy(), Spy(), Spy(doubled_reference)
     with pytest.MonkeyPatch.context() as patch:
-        module = importlib.import_module("unlearnkit.studies.compare")
+        module = importlib.import_module("unlearnkit.studies.lanes")
         patch.setattr(module, "fit_many", record)
         methods = dict(zip(("first", "second", "mirror"), spies, strict=True))
         records = list(

@@ -272,9 +272,8 @@ def test_the_forget_set_is_the_poisons():
     [
         ({"budgets": (0.0,)}, r"budgets must be shares of Retrain in \(0, 1\], got \(0.0,\)"),
         ({"budgets": (1.5,)}, "got"),
-        ({"budgets": ()}, "budgets"),
         ({"seeds": 0}, "seeds must be >= 1"),
-        ({"attacks": {}}, "at least one attack"),
+        ({"attacks": {}}, "give forget requests or attacks"),
         ({"methods": {ORIGINAL: FineTune()}}, "rename these methods"),
         ({"audits": {"gaussian": LossAudit()}}, "rename these audits"),
     ],

@@ -3,6 +3,7 @@
 A recipe without epochs shows the initialisation, which is all that the key decides there.
 """
 
+import dataclasses
 import itertools
 
 import jax
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 
 from unlearnkit import models
-from unlearnkit.base import Cost, Dataset, Task, Unlearned, UnlearnInfo
+from unlearnkit.base import Audited, Cost, Dataset, Unlearned, UnlearnInfo
 from unlearnkit.poisoning import Budget, LabelFlip
-from unlearnkit.studies import ORIGINAL, RETRAIN, poison_and_train, poison_and_unlearn
+from unlearnkit.studies import ORIGINAL, RETRAIN, poison_and_unlearn
 from unlearnkit.training import Recipe, fit
 from unlearnkit.unlearning import Retrain
 
@@ -29,7 +30,6 @@ def draw(seed, n):
 
 
 TRAIN, TEST = draw(0, 60), draw(2, 40)
-TASK = Task(TRAIN.take(np.arange(59)), TRAIN.take(np.arange(59, 60)), TEST, TEST)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ class SpyMethod:
     def __init__(self):
         self.calls = []
 
-    def __call__(self, key, model, variables, task, *, on_epoch=None):
+    def __call__(self, key, model, variables, task, *, on_epoch=None) -> Unlearned:
         self.calls.append((key, variables, task))
         return Unlearned(variables, UnlearnInfo({}, Cost(1.0, 0.0)))
 
@@ -69,21 +69,31 @@ def assert_all_differ(networks):
         assert not np.allclose(one, other)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class SpyAudit:
+    """Remembers the cases that it is shown."""
+
+    cases: list = dataclasses.field(default_factory=list)
+
+    def judge(self, key, case, subject):
+        self.cases.append(case)
+        return Audited({"seen": 1.0})
+
+
 def test_attack_victim_and_retrain_have_keys_of_their_own(model):
-    spy = SpyAttack()
-    key = jax.random.key(0)
-    clean = model.init(jax.random.key(9))
-    poisoned_training = poison_and_train(key, model, clean, TASK, spy, UNTRAINED)
+    spy, audit, key = SpyAttack(), SpyAudit(), jax.random.key(0)
+    list(
+        poison_and_unlearn(
+            key, model, TRAIN, TEST, attacks={"spy": spy}, recipe=UNTRAINED, methods={},
+            audits={"": audit},
+        )
+    )  # fmt: skip
+    case = audit.cases[0]
+    np.testing.assert_array_equal(flat(case.clean), flat(spy.shown[0]))
     of_the_attack = fit(spy.keys[0], model, TRAIN, UNTRAINED).variables
     of_the_whole = fit(key, model, TRAIN, UNTRAINED).variables
     assert_all_differ(
-        [
-            clean,
-            poisoned_training.trained,
-            poisoned_training.retrained.variables,
-            of_the_attack,
-            of_the_whole,
-        ]
+        [case.clean, case.original, case.reference.variables, of_the_attack, of_the_whole]
     )
 
 

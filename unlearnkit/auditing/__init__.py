@@ -10,6 +10,7 @@ from unlearnkit.auditing.case import (
     NotApplicable,
     Share,
     Subject,
+    extras_of,
     judge,
 )
 from unlearnkit.auditing.challenge import challenge_epsilons, challenge_forgetting_quality
@@ -182,6 +183,7 @@ __all__ = [
     "cross_entropy_losses",
     "evaluate",
     "example_epsilons",
+    "extras_of",
     "forget_loss",
     "forgetting_quality",
     "gaussian_kl",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Key
 
 from unlearnkit.auditing import Case
 from unlearnkit.base import (
@@ -181,7 +181,7 @@ def _train(
     place: _Place,
     kind: str,
     keys: Sequence[AnyKey],
-    rows: Sequence[Int[np.ndarray, " n"]],
+    rows: Sequence[np.ndarray],
 ) -> Networks:
     """Returns the networks of all seeds, each trained on its rows of the training set."""
     seeds = len(keys)

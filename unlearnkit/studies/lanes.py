@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo
 from unlearnkit.training import DivergedError, Recipe, fit_many
@@ -18,7 +18,7 @@ def train_together(
     model: Model,
     dataset: Dataset,
     recipe: Recipe,
-    rows: Sequence[Int[np.ndarray, " n"]],
+    rows: Sequence[np.ndarray],
     wanted: Sequence[int],
     *,
     width: int | None,
@@ -35,7 +35,7 @@ def train_together(
       model: the network.
       dataset: shared by all.
       recipe: how to train.
-      rows: of `dataset`, which each run sees.
+      rows: [n] of `dataset`, which each run sees; n may differ from run to run.
       wanted: numbers of the runs that are needed.
       width: lanes of a program; None trains in turn, on all devices.
       on_epoch: called after each epoch of each group.

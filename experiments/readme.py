@@ -7,6 +7,7 @@ Command:   python -m experiments.readme          (writes)
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -16,7 +17,8 @@ import tyro
 
 from experiments.frame import load_result
 from unlearnkit.io.files import write_text
-from unlearnkit.reporting import to_markdown
+from unlearnkit.reporting import to_markdown, verdicts_to_markdown
+from unlearnkit.studies import cell_from_json
 
 ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -75,7 +77,21 @@ def _quickstart(path: Path) -> str:
     )
 
 
-_MAKERS: dict[str, Callable[[Path], str]] = {"results/quickstart/*.json": _quickstart}
+def _grid(path: Path) -> str:
+    said = json.loads(path.read_text(encoding="utf-8"))
+    origin = said["provenance"]
+    return (
+        f"\n{verdicts_to_markdown([cell_from_json(cell) for cell in said['cells']])}\n"
+        f"The run took {said['seconds'] / 60:.0f} minutes on {origin['cores']} cores "
+        f"({origin['device']}, jax {origin['versions']['jax']}, {origin['date'][:10]}, commit "
+        f"{origin['commit']}).\n\n"
+    )
+
+
+_MAKERS: dict[str, Callable[[Path], str]] = {
+    "results/quickstart/*.json": _quickstart,
+    "results/digits_grid/*.json": _grid,
+}
 
 
 if __name__ == "__main__":

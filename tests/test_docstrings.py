@@ -150,8 +150,13 @@ ENTRIES = {
     "models.from_linen": models.from_linen,
     "models.from_nnx": models.from_nnx,
     "poisoning.create": poisoning.create,
+    "studies.check": studies.check,
     "studies.compare": studies.compare,
     "studies.poison_and_unlearn": studies.poison_and_unlearn,
+    "studies.read_study": studies.read_study,
+    "studies.run": studies.run,
+    "studies.significance": studies.significance,
+    "studies.Study": studies.Study,
     "studies.sweep": studies.sweep,
     "training.fit": training.fit,
     "training.fit_many": training.fit_many,
@@ -187,7 +192,7 @@ PACKAGES = {
 }
 GIVEN = {
     *("key", "model", "variables", "original", "retrained", "task", "train", "test"),
-    *("poisoned", "step", "allowed"),
+    *("poisoned", "step", "allowed", "study", "records"),
     *("apply", "loss", "params", "v", "dataset", "x", "y", "gains", "loses"),
 }
 

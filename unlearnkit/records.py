@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from unlearnkit.base import Cost
@@ -64,18 +64,32 @@ class Record(NamedTuple):
         return self.diverged or self.over_budget or self.failed
 
 
-def row_name(record: Record) -> str:
+def row_name(record: Record, *, hidden: Collection[str] = ()) -> str:
     """Returns the name of a record's row in a table: its method, and what else tells it apart.
+
+    Args:
+      record: of a study.
+      hidden: coordinates that need not be said, see `shared_coordinates`.
 
     Example:
       row_name(record)  # "gaussian: scrub, 10 % of Retrain"
     """
-    place = [record.dataset, record.network, record.recipe, record.question]
+    said = [getattr(record, name) for name in PLACE if name not in hidden]
     if record.defence != NO_DEFENCE:
-        place.append(f"behind {record.defence}")
-    where = ", ".join(part for part in place if part)
+        said.append(f"behind {record.defence}")
+    where = ", ".join(part for part in said if part)
     budget = "" if record.budget is None else f", {100 * record.budget:g} % of Retrain"
     return f"{where}: {record.method}{budget}" if where else f"{record.method}{budget}"
+
+
+def shared_coordinates(records: Iterable[Record]) -> frozenset[str]:
+    """Returns those of dataset, network, recipe and question that all records have in common."""
+    kept = list(records)
+    return frozenset(name for name in PLACE if len({getattr(r, name) for r in kept}) <= 1)
+
+
+PLACE = ("dataset", "network", "recipe", "question")
+"""Where a cell stands, besides its defence."""
 
 
 _UNSAID = {name: default for name, default in Record._field_defaults.items() if name != "curves"}

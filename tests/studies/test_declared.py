@@ -145,7 +145,7 @@ def test_every_registered_name_can_stand_in_a_file(read):
 
 def _needed(factory):
     """Returns the settings that have no default."""
-    none = dataclasses.MISSING
+    nothing = dataclasses.MISSING
     return [
         f.name for f in dataclasses.fields(factory) if f.default is f.default_factory is nothing
     ]

@@ -1,5 +1,6 @@
 """Verdicts: paired differences, corrections, words."""
 
+import json
 import math
 
 import numpy as np
@@ -11,7 +12,15 @@ from scipy import stats
 from unlearnkit.base import Cost
 from unlearnkit.records import Record
 from unlearnkit.reporting import MISSING, verdict_rows, verdicts_to_markdown
-from unlearnkit.studies import ORIGINAL, RETRAIN, benjamini_hochberg, holm, significance
+from unlearnkit.studies import (
+    ORIGINAL,
+    RETRAIN,
+    benjamini_hochberg,
+    cell_from_json,
+    cell_to_json,
+    holm,
+    significance,
+)
 
 FREE = Cost(0.0, 0.0)
 
@@ -131,6 +140,13 @@ def test_refuses(arguments, message, unchecked_types):
     records = cells({ORIGINAL: [0.5, 0.6], "a": [0.1, 0.1]})
     with pytest.raises(ValueError, match=message):
         significance(records, **{"primary": "m", **arguments})
+
+
+def test_cells_go_through_json_and_back():
+    records = cells({ORIGINAL: [0.5, 0.6], RETRAIN: [0.4, 0.3], "a": [0.1, 0.2], "b": [0.1, None]})
+    for cell in significance(records, "m"):
+        back = cell_from_json(json.loads(json.dumps(cell_to_json(cell), allow_nan=False)))
+        assert repr(back) == repr(cell)
 
 
 def test_the_table_has_a_row_for_each_method_and_a_column_for_each_question():

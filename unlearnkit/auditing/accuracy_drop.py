@@ -27,6 +27,10 @@ class AccuracyDrop:
     Attributes:
       clean: weights of the network trained on the clean data; None, in a study, takes the case's.
 
+    Example:
+      audit = auditing.AccuracyDrop(clean=original)
+      metrics, curves = audit(key, model, variables, task)
+
     Source: Pawelczyk et al. 2024, §5.1 and Table 2; Lu et al. 2022, §5.
     """
 

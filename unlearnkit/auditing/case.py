@@ -88,7 +88,13 @@ class Share(Protocol):
     """Computes what several audits need, once."""
 
     def __call__(self, kind: str, settings: Mapping[str, Any], compute: Callable[[], T]) -> T:
-        """Returns what `compute` makes, or what it made for the same kind and settings before."""
+        """Returns what `compute` makes, or what it made for the same kind and settings before.
+
+        Args:
+          kind: what is computed.
+          settings: what it depends on besides the case.
+          compute: makes it.
+        """
         ...
 
 

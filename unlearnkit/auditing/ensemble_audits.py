@@ -43,7 +43,13 @@ class Klom:
       smoothing: added to every bin's share.
 
     Example:
-      study = studies.Study(..., audits={"klom": auditing.Klom(count=16)})
+      study = studies.Study(
+          data=studies.Pair(train, test),
+          networks=model,
+          recipes=training.Recipe(),
+          forget=data.RandomForget(fraction=0.1),
+          audits={"klom": auditing.Klom(count=16)},
+      )
 
     Source: Rinberg et al. 2025.
     """
@@ -75,6 +81,15 @@ class ForgettingQuality:
     Attributes:
       count: networks in each ensemble, which are those of `Klom`.
       delta: δ of (ε, δ)-unlearning.
+
+    Example:
+      study = studies.Study(
+          data=studies.Pair(train, test),
+          networks=model,
+          recipes=training.Recipe(),
+          forget=data.RandomForget(fraction=0.1),
+          audits={"quality": auditing.ForgettingQuality(count=16)},
+      )
 
     Source: Triantafillou et al. 2024.
     """

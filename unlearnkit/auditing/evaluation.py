@@ -30,6 +30,15 @@ class Evaluation:
 
     See `evaluate` for the metrics. The reference itself is judged without the distances, which
     would be 0.
+
+    Example:
+      study = studies.Study(
+          data=studies.Pair(train, test),
+          networks=model,
+          recipes=training.Recipe(),
+          forget=data.RandomForget(fraction=0.1),
+          audits={"": auditing.Evaluation((auditing.MembershipInference(),))},
+      )
     """
 
     attacks: tuple[MembershipInference, ...] = DEFAULT_ATTACKS

@@ -76,6 +76,10 @@ class GaussianUnlearningScore:
         attack.
       fpr: of the attack, in (0, 1).
 
+    Example:
+      audit = auditing.GaussianUnlearningScore(auditing.gaussian_poisons(poisoned))
+      metrics, curves = audit(key, model, variables, task)
+
     Source: Pawelczyk et al. 2024, §4.3, Algorithm 3 and A.1.4. Algorithm 4, lines 22 and 23,
     divides by ε_p twice. For g = ξ the mean is about √d, not √(d/2) as printed.
     """

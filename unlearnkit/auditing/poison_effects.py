@@ -29,6 +29,15 @@ class PoisonEffects:
       shift_{l1,l2}: how far the weights are from those that trained on the poisons
       compute: example-gradients, as a share of those of retraining
 
+    Example:
+      study = studies.Study(
+          data=studies.Pair(train, test),
+          networks=model,
+          recipes=training.Recipe(),
+          attacks=poisoning.GaussianPoison(),
+          audits={"effects": auditing.PoisonEffects()},
+      )
+
     Source: Pawelczyk et al. 2024, §4 and §5.1.
     """
 

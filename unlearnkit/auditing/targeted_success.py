@@ -76,6 +76,10 @@ class TargetedSuccess:
     Attributes:
       targets: see `poison_targets`; None, in a study, takes those of each attack.
 
+    Example:
+      audit = auditing.TargetedSuccess(auditing.poison_targets(poisoned, task.validation))
+      metrics, curves = audit(key, model, variables, task)
+
     Source: Pawelczyk et al. 2024, §4.1 and §5.1.
     """
 

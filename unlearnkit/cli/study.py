@@ -10,6 +10,7 @@ from typing import Annotated
 import jax
 import tyro
 
+from unlearnkit.io.files import write_json
 from unlearnkit.io.provenance import provenance
 from unlearnkit.io.text import escaped
 from unlearnkit.records import Record, row_name
@@ -20,7 +21,7 @@ from unlearnkit.reporting import (
     verdicts_to_markdown,
     write_jsonl,
 )
-from unlearnkit.studies import Declared, check, read_study, run, significance
+from unlearnkit.studies import Declared, cell_to_json, check, read_study, run, significance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ class RunStudy:
             if record.problem is not None:
                 print(f"  {escaped(row_name(record), 200)}: {escaped(record.problem, 300)}")
         records.sort(key=lambda record: record.seed)
-        return self._report(declared, records, header, folder)
+        return self._report(declared, records, header, folder, started)
 
     def _report(
         self,
@@ -69,6 +70,7 @@ class RunStudy:
         records: list[Record],
         header: dict[str, object],
         folder: RunFolder,
+        started: float,
     ) -> int:
         folder.write("table.md", to_markdown(records))
         folder.write("report.html", report_page(records, header, title=self.study.stem))
@@ -77,6 +79,9 @@ class RunStudy:
             cells = significance(records, declared.primary, correction=declared.correction)
             table = verdicts_to_markdown(cells)
             folder.write("verdicts.md", table)
+            said = {**header, "seconds": round(time.perf_counter() - started, 1)}
+            described = [cell_to_json(cell) for cell in cells]
+            write_json(self.out / "verdicts.json", {**said, "cells": described})
             print(table)
         failed = sum(record.failed is not None for record in records)
         print(f"{len(records)} records in {self.out}" + (f", {failed} failed" if failed else ""))

@@ -44,24 +44,25 @@ def report_page(records: Sequence[Record], run: Mapping[str, Any], *, title: str
       title: of the page.
     """
     finished = [record for record in records if record.finished]
+    drawn = _drawable(finished)
     sections = [table_section(records), _problems(records)]
-    if finished:
+    if drawn:
         sections += [
             figure_section(
                 "Losses",
-                loss_histograms(finished),
+                loss_histograms(drawn),
                 "Cross-entropy of the forget set against unseen data. After good unlearning the "
                 "two lie on each other, as they do for a network that never saw the forget set.",
             ),
             figure_section(
                 "Membership inference",
-                roc_curves(finished),
+                roc_curves(drawn),
                 "How well the loss tells the forget set from unseen data. The dashed line is "
                 "chance; a curve below it is as telling as one above.",
             ),
             figure_section(
                 "Distance to Retrain and cost",
-                gap_against_cost(finished),
+                gap_against_cost(drawn),
                 "Mean over the seeds with standard deviation. Retrain's own distance, between two "
                 "independent retrainings, is the floor.",
             ),
@@ -72,6 +73,14 @@ def report_page(records: Sequence[Record], run: Mapping[str, Any], *, title: str
         "second retraining with another key."
     )
     return compose_page([*sections, settings_section(run)], title=title, lead=lead)
+
+
+def _drawable(records: Sequence[Record]) -> list[Record]:
+    """Returns the records with all that is drawn; none where they answer several questions."""
+    if len({row_name(record._replace(method="")) for record in records}) > 1:
+        return []
+    curves = {"loss_forget", "loss_test", "mia_loss_logistic_fpr"}
+    return [r for r in records if curves <= r.curves.keys() and "average_gap" in r.metrics]
 
 
 def compose_page(sections: Sequence[str], *, title: str, lead: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from unlearnkit.records import Record, row_name
+from unlearnkit.records import Record, row_name, shared_coordinates
 from unlearnkit.reporting.escaping import (
     MISSING,
     latex_cell,
@@ -162,8 +162,9 @@ def rows(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> list
     """
     columns = present(records, columns)
     named: dict[str, list[Record]] = {}
+    hidden = shared_coordinates(records)
     for record in records:
-        named.setdefault(row_name(record), []).append(record)
+        named.setdefault(row_name(record, hidden=hidden), []).append(record)
     return [_row(name, mine, columns) for name, mine in named.items()]
 
 

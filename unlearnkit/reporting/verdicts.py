@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from unlearnkit.records import NO_DEFENCE
 from unlearnkit.reporting.escaping import MISSING, markdown_cell, markdown_name
 from unlearnkit.studies import Cell
 
@@ -23,9 +24,15 @@ def verdict_rows(cells: Sequence[Cell], *, decimals: int = 3) -> tuple[list[str]
       cells: from `studies.significance`.
       decimals: of all numbers.
     """
-    columns = list(dict.fromkeys(_column(cell) for cell in cells))
+    # What all cells have in common (their dataset, network and recipe, mostly) is not repeated.
+    shown = [i for i in range(5) if len({cell.where[i] for cell in cells}) > 1]
+    titles = [_column(cell, shown) for cell in cells]
+    columns = list(dict.fromkeys(titles))
     names = list(dict.fromkeys(_row(cell) for cell in cells))
-    found = {(_row(cell), _column(cell)): _text(cell, decimals) for cell in cells}
+    found = {
+        (_row(cell), title): _text(cell, decimals)
+        for cell, title in zip(cells, titles, strict=True)
+    }
     body = [[name, *(found.get((name, c), MISSING) for c in columns)] for name in names]
     return ["Method", *columns], body
 
@@ -50,10 +57,13 @@ def verdicts_to_markdown(cells: Sequence[Cell], *, decimals: int = 3) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def _column(cell: Cell) -> str:
-    dataset, network, recipe, question, defence, _, _ = cell.where
-    parts = [dataset, network, recipe, question, "" if defence == "none" else f"behind {defence}"]
-    return ", ".join(part for part in parts if part)
+def _column(cell: Cell, shown: Sequence[int]) -> str:
+    *place, defence = (cell.where[i] if i in shown else "" for i in range(5))
+    if not any(place):
+        place = [cell.question]
+    if defence not in ("", NO_DEFENCE):
+        place.append(f"behind {defence}")
+    return ", ".join(part for part in place if part) or "distance"
 
 
 def _row(cell: Cell) -> str:

@@ -36,7 +36,15 @@ from unlearnkit.studies.selection import (
     grid,
     sweep,
 )
-from unlearnkit.studies.significance import Cell, Difference, benjamini_hochberg, holm, significance
+from unlearnkit.studies.significance import (
+    Cell,
+    Difference,
+    benjamini_hochberg,
+    cell_from_json,
+    cell_to_json,
+    holm,
+    significance,
+)
 from unlearnkit.studies.store import (
     Environment,
     Stage,
@@ -78,6 +86,8 @@ __all__ = [
     "StudyFileError",
     "Trial",
     "benjamini_hochberg",
+    "cell_from_json",
+    "cell_to_json",
     "check",
     "choosing_task",
     "compare",

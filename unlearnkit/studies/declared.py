@@ -57,8 +57,8 @@ def read_study(path: str | os.PathLike[str]) -> Declared:
 
     Each table names its entries. An entry is made by the registered class of its own name, or of
     the one that `use` gives; all else in it are the class's settings, tables within it settings of
-    their own. `grid` gives lists of settings: the entry becomes one for each combination, named
-    after it.
+    their own, and "none" is None. `grid` gives lists of settings: the entry becomes one for each
+    combination, named after it.
 
         seeds = 3
         seed = 0
@@ -208,8 +208,10 @@ def _value(where: str, value: Any, hint: Any) -> Any:
         if not classes:
             return value
         return _make(where, classes[0], value)
+    if value == "none" and type(None) in typing.get_args(hint):
+        return None
     if isinstance(value, list):
-        return tuple(_value(f"{where}[{i}]", part, None) for i, part in enumerate(value))
+        return tuple(_value(f"{where}[{i}]", part, hint) for i, part in enumerate(value))
     return value
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from unlearnkit.io.files import as_json, numbers_from_json
 from unlearnkit.records import NO_DEFENCE, Record
 from unlearnkit.studies.study import ORIGINAL, RETRAIN
 from unlearnkit.validation import check_choice
@@ -141,6 +142,22 @@ def significance(
             raw, zip(firsts, seconds, strict=True), strict=True
         )
     ]
+
+
+def cell_to_json(cell: Cell) -> dict[str, Any]:
+    """Returns a cell as JSON, in which NaN is null and an infinity its name."""
+    differences = ("to_original", "to_retrain")
+    said = {**cell._asdict(), **{name: getattr(cell, name)._asdict() for name in differences}}
+    return as_json(said)
+
+
+def cell_from_json(said: Mapping[str, Any]) -> Cell:
+    """Returns the cell that `cell_to_json` described."""
+    differences = {
+        name: Difference(**numbers_from_json(said[name])) for name in ("to_original", "to_retrain")
+    }
+    distance = numbers_from_json({"distance": said["distance"]})
+    return Cell(**{**said, **differences, **distance, "where": tuple(said["where"])})
 
 
 def holm(p_values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

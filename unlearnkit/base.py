@@ -64,18 +64,43 @@ class Normalisation:
 UNIT = Normalisation()
 
 
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """The vocabulary of a dataset whose inputs are token ids, in the place of a `Normalisation`.
+
+    It carries no arrays either, and datasets of two vocabularies refuse to be mixed.
+
+    Attributes:
+      vocabulary: how many tokens there are; ids are 0, ..., vocabulary - 1.
+      pad: the id that fills what a text leaves of its row.
+    """
+
+    vocabulary: int
+    pad: int = 0
+
+    def __post_init__(self) -> None:
+        if self.vocabulary < 2:
+            raise ValueError(
+                f"vocabulary must be >= 2, padding and one token, got {self.vocabulary}"
+            )
+        if not 0 <= self.pad < self.vocabulary:
+            raise ValueError(f"pad must be in 0 … {self.vocabulary - 1}, got {self.pad}")
+
+
 class Dataset(NamedTuple):
     """Examples and their labels, resident on the device.
 
     Attributes:
-      x: [n, ...] float32, normalised; images are [n, height, width, channels].
+      x: [n, ...] float32, normalised; images are [n, height, width, channels]. Or [n, length]
+        integer token ids.
       y: [n] int32 class labels.
-      normalisation: how `x` was made from pixels in [0, 1].
+      normalisation: how `x` was made from pixels in [0, 1], or which `Tokens` it holds.
     """
 
-    x: Float[Array, "n ..."]
+    x: Float[Array, "n ..."] | Int[Array, "n length"]
     y: Int[Array, " n"]
-    normalisation: Normalisation = UNIT
+    normalisation: Normalisation | Tokens = UNIT
 
     @property
     def size(self) -> int:
@@ -174,6 +199,7 @@ class Model(NamedTuple):
       n_classes: the number of logits.
       origin: the name and the options by which `models.create` makes it, or None; a log of
         training names the network so.
+      input_dtype: the name of the inputs' dtype; an integer one for a network that takes tokens.
     """
 
     init: Callable[[Key[Array, ""]], Variables]
@@ -183,6 +209,12 @@ class Model(NamedTuple):
     input_shape: tuple[int, ...]
     n_classes: int
     origin: tuple[str, tuple[tuple[str, Any], ...]] | None = None
+    input_dtype: str = "float32"
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether inputs are token ids."""
+        return jnp.issubdtype(jnp.dtype(self.input_dtype), jnp.integer)
 
 
 class SolveInfo(NamedTuple):

@@ -18,7 +18,7 @@ from unlearnkit.base import Audited, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.host.arrays import take_rows
 from unlearnkit.kernels import by_chunks, margins
 from unlearnkit.training import DivergedError
-from unlearnkit.validation import check_compatible, check_task, check_variables
+from unlearnkit.validation import check_compatible, check_continuous, check_task, check_variables
 
 _CHUNK = 250
 
@@ -118,6 +118,7 @@ class GaussianUnlearningScore:
           DivergedError: a poison's gradient is 0 or not finite.
         """
         check_task(task, model)
+        check_continuous(task.retain, method="GaussianUnlearningScore")
         check_variables(variables, model)
         poisons = self.poisons
         if poisons is None:

@@ -7,10 +7,11 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from unlearnkit.base import Dataset, SoftDataset
+from unlearnkit.base import Dataset, Normalisation, SoftDataset
 from unlearnkit.host.order import several_epochs
 from unlearnkit.host.random import host_key
 from unlearnkit.training import Trajectory
+from unlearnkit.validation import check_continuous
 
 Batch: TypeAlias = Dataset | SoftDataset
 
@@ -44,7 +45,7 @@ def domain_violations(batch: Batch, *, slack: float = 1e-3) -> DomainViolations:
     Source: Suliman et al. 2024, §4: the labels and pixels of proposition 2 are not within the
     domain.
     """
-    x = np.asarray(batch.normalisation.invert(batch.x), np.float64)
+    x = np.asarray(_normalisation(batch).invert(batch.x), np.float64)
     levels = 255 * x.reshape(len(x), -1)
     outside = (levels < -slack) | (levels > 255 + slack)
     off = np.abs(levels - np.round(levels)) > slack
@@ -156,13 +157,18 @@ def redrawn_steps(log: Trajectory) -> Int[np.ndarray, " m"]:
     return np.flatnonzero((drawn != log.batches).any(axis=1))
 
 
+def _normalisation(batch: Batch) -> Normalisation:
+    return check_continuous(batch, method="a detector of forged images")
+
+
 def _rows(batch: Batch) -> np.ndarray:
+    _normalisation(batch)
     x = np.asarray(batch.x, np.float64)
     return x.reshape(len(x), -1)
 
 
 def _pixels(batch: Batch) -> np.ndarray:
-    x = np.asarray(batch.normalisation.invert(batch.x), np.float64)
+    x = np.asarray(_normalisation(batch).invert(batch.x), np.float64)
     return x.reshape(len(x), -1)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key
 from unlearnkit.base import Cost, Dataset, Forged, Model, SoftDataset, Variables
 from unlearnkit.costs import Stopwatch
 from unlearnkit.forging.steps import Step, check_forgeable, step_error
-from unlearnkit.validation import check_choice
+from unlearnkit.validation import check_choice, check_continuous
 
 Toward: TypeAlias = Literal["zero", "allowed"]
 
@@ -91,6 +91,7 @@ class LogisticForger:
         Raises:
           ValueError: another network, b < rank G, or see `unlearnkit.forging.steps`.
         """
+        normalisation = check_continuous(allowed, method="LogisticForger")
         check_forgeable(model, step, allowed)
         with Stopwatch() as watch:
             affine, b = read_affine(model, step.variables), step.batch_size
@@ -106,7 +107,7 @@ class LogisticForger:
             batch = SoftDataset(
                 jnp.asarray(x.reshape(b, *model.input_shape), jnp.float32),
                 jnp.asarray(y, jnp.float32),
-                allowed.normalisation,
+                normalisation,
             )
             error = step_error(model, step, batch)
             distance = jnp.asarray(np.linalg.norm(x - images), jnp.float32)

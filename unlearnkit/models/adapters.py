@@ -28,6 +28,7 @@ def from_linen(
     input_shape: tuple[int, ...],
     mode: str | Mapping[str, bool] | None = None,
     rngs: Sequence[str] = (),
+    input_dtype: str = "float32",
 ) -> Model:
     """Returns the model of a `flax.linen` module.
 
@@ -45,32 +46,34 @@ def from_linen(
         opposite of, and `{}` for a module that is the same in training: a mode that is stated so is
         taken at its word.
       rngs: streams that the module uses only where `has_rng` says that they are there.
+      input_dtype: the name of the inputs' dtype; `int32` for a network of token ids.
 
     Raises:
-      ValueError: the module does not map to [n, c]; it has dropout or batch statistics that its
+      ValueError: the module does not map to [n, c]; inputs that are neither floating point nor
+        integer; it has dropout or batch statistics that its
         training call leaves as they are in evaluation; its evaluation draws random numbers.
 
     Example:
       model = models.from_linen(flax.linen.Dense(10), input_shape=(784,))
     """
-    held = _Held(module)
+    held, example = _Held(module), _example(input_shape, input_dtype)
 
     def calls(mode: Mode) -> Calls:
         seen: set[type] = set()
         with nn.intercept_methods(partial(_note, seen)):
-            shapes = jax.eval_shape(_LinenInit(held, input_shape, mode), jax.random.key(0))
+            shapes = jax.eval_shape(_LinenInit(held, example, mode), jax.random.key(0))
             train = _LinenApplyTrain(held, mode, tuple(rngs))
-            trace_call(train, shapes, input_shape)
+            trace_call(train, shapes, example)
         normalises = nn.BatchNorm in seen or "batch_stats" in shapes.state
         return Calls(shapes, train, None, nn.Dropout in seen, normalises)
 
     try:
-        found = choose_mode(type(module).__call__, mode, calls, input_shape)
+        found = choose_mode(type(module).__call__, mode, calls, example)
         return _assemble(
-            _LinenInit(held, input_shape, found),
+            _LinenInit(held, example, found),
             _LinenApply(held, found),
             _LinenApplyTrain(held, found, tuple(rngs)),
-            input_shape,
+            example,
         )
     except (InvalidRngError, ModifyScopeVariableError) as error:
         raise ValueError(
@@ -85,6 +88,7 @@ def from_nnx(
     *,
     input_shape: tuple[int, ...],
     mode: str | Mapping[str, bool] | None = None,
+    input_dtype: str = "float32",
 ) -> Model:
     """Returns the model of a `flax.nnx` module.
 
@@ -97,6 +101,7 @@ def from_nnx(
         function each time to share compilations.
       input_shape: the shape of one example.
       mode: see `from_linen`.
+      input_dtype: see `from_linen`.
 
     Raises:
       ValueError: see `from_linen`.
@@ -104,7 +109,7 @@ def from_nnx(
     Example:
       model = models.from_nnx(lambda rngs: flax.nnx.Linear(784, 10, rngs=rngs), input_shape=(784,))
     """
-    held = _Held(build)
+    held, example = _Held(build), _example(input_shape, input_dtype)
     parts: list[Any] = []
 
     def built(key: Key[Array, ""]) -> Variables:
@@ -120,10 +125,8 @@ def from_nnx(
         train, evaluate = (partial(_call_nnx, held, mode, train) for train in (True, False))
         return Calls(shapes, train, evaluate, drops, normalises)
 
-    found = choose_mode(type(parts[0]).__call__, mode, calls, input_shape)
-    return _assemble(
-        _NnxInit(held), _NnxApply(held, found), _NnxApplyTrain(held, found), input_shape
-    )
+    found = choose_mode(type(parts[0]).__call__, mode, calls, example)
+    return _assemble(_NnxInit(held), _NnxApply(held, found), _NnxApplyTrain(held, found), example)
 
 
 def from_functions(
@@ -131,6 +134,7 @@ def from_functions(
     apply: Callable[[Params, Array], Array],
     *,
     input_shape: tuple[int, ...],
+    input_dtype: str = "float32",
 ) -> Model:
     """Returns the model of two functions of a user's own, without state.
 
@@ -139,6 +143,7 @@ def from_functions(
         other pytree is one layer.
       apply: (params, x [n, *input_shape]) -> logits [n, c].
       input_shape: the shape of one example.
+      input_dtype: see `from_linen`.
 
     Raises:
       ValueError: `apply` does not map to [n, c].
@@ -148,9 +153,9 @@ def from_functions(
           return {"w": jax.random.normal(key, (784, 10)) / 28}
       model = models.from_functions(init, lambda params, x: x @ params["w"], input_shape=(784,))
     """
-    held = _Held(apply)
+    held, example = _Held(apply), _example(input_shape, input_dtype)
     return _assemble(
-        _FunctionInit(_Held(init)), _FunctionApply(held), _FunctionApplyTrain(held), input_shape
+        _FunctionInit(_Held(init)), _FunctionApply(held), _FunctionApplyTrain(held), example
     )
 
 
@@ -170,13 +175,30 @@ class _Init(Protocol):
         """Initialises, and appends the paths of all subtrees in the order of their definition."""
 
 
+def _example(shape: tuple[int, ...], dtype: str) -> jax.ShapeDtypeStruct:
+    found = jnp.dtype(dtype)
+    if not (jnp.issubdtype(found, jnp.floating) or jnp.issubdtype(found, jnp.integer)):
+        raise ValueError(f"input_dtype must be floating point or integer, got {dtype!r}")
+    return jax.ShapeDtypeStruct(shape, found)
+
+
 def _assemble(
-    init: _Init, apply: Callable[..., Any], apply_train: Callable[..., Any], shape: tuple[int, ...]
+    init: _Init,
+    apply: Callable[..., Any],
+    apply_train: Callable[..., Any],
+    example: jax.ShapeDtypeStruct,
 ) -> Model:
     order: list[Path] = []
     shapes = jax.eval_shape(lambda key: init.ordered(key, order), jax.random.key(0))
-    layers = _group_layers(shapes.params, order)
-    return Model(init, apply, apply_train, layers, shape, _n_classes(apply, shapes, shape))
+    return Model(
+        init,
+        apply,
+        apply_train,
+        _group_layers(shapes.params, order),
+        example.shape,
+        _n_classes(apply, shapes, example),
+        input_dtype=example.dtype.name,
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -219,14 +241,14 @@ class _Frozen:
 @dataclasses.dataclass(frozen=True)
 class _LinenInit:
     held: _Held
-    input_shape: tuple[int, ...]
+    example: jax.ShapeDtypeStruct
     mode: Mode
 
     def __call__(self, key: Key[Array, ""]) -> Variables:
         return self.ordered(key, [])
 
     def ordered(self, key: Key[Array, ""], order: list[Path]) -> Variables:
-        x = jnp.zeros((1, *self.input_shape))
+        x = jnp.zeros((1, *self.example.shape), self.example.dtype)
         variables = self.held.value.init(key, x, **arguments(self.mode, train=False))
         order.extend(_subtrees(variables.get("params", {})))
         return _split_collections(variables)
@@ -432,13 +454,13 @@ def _has_kernel(params: Params, path: Path) -> bool:
 
 
 def _n_classes(
-    apply: Callable[[Variables, Array], Array], shapes: Variables, input_shape: tuple[int, ...]
+    apply: Callable[[Variables, Array], Array], shapes: Variables, example: jax.ShapeDtypeStruct
 ) -> int:
-    x = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
+    x = jax.ShapeDtypeStruct((2, *example.shape), example.dtype)
     logits = jax.eval_shape(apply, shapes, x)
     if not hasattr(logits, "shape") or len(logits.shape) != 2 or logits.shape[0] != 2:
         raise ValueError(
-            f"a model must map x [n, {', '.join(map(str, input_shape))}] to logits [n, c], "
+            f"a model must map x [n, {', '.join(map(str, example.shape))}] to logits [n, c], "
             f"but 2 examples gave {getattr(logits, 'shape', type(logits).__name__)}"
         )
     return int(logits.shape[1])

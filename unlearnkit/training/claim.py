@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from unlearnkit.base import Dataset, Model, Normalisation, Variables
+from unlearnkit.base import Dataset, Model, Normalisation, Tokens, Variables
 from unlearnkit.io.files import sha256_of_array
 from unlearnkit.io.text import escaped
 from unlearnkit.models import create
@@ -66,14 +66,14 @@ class DataClaim(NamedTuple):
       shape: of one example.
       x_sha256: over type, shape and every byte of the inputs.
       y_sha256: likewise of the labels.
-      normalisation: how the inputs were made from pixels.
+      normalisation: how the inputs were made from pixels, or which tokens they are.
     """
 
     examples: int
     shape: tuple[int, ...]
     x_sha256: str
     y_sha256: str
-    normalisation: Normalisation
+    normalisation: Normalisation | Tokens
 
 
 class Claim(NamedTuple):

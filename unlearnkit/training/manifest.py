@@ -22,7 +22,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unlearnkit.base import Normalisation
+from unlearnkit.base import Normalisation, Tokens
 from unlearnkit.training.claim import (
     Claim,
     DataClaim,
@@ -144,7 +144,6 @@ def _no_constant(name: str) -> None:
 
 def _read_claim(manifest: Mapping[str, Any]) -> Claim:
     network, data, key = manifest["network"], manifest["data"], manifest["key"]
-    normalisation = data["normalisation"]
     return Claim(
         Recipe(**_recipe_values(manifest["recipe"])),
         NetworkClaim(
@@ -163,15 +162,21 @@ def _read_claim(manifest: Mapping[str, Any]) -> Claim:
             _integers(data["shape"]),
             _sha256(data["x_sha256"]),
             _sha256(data["y_sha256"]),
-            Normalisation(
-                _text(normalisation["name"]),
-                tuple(_number(m) for m in normalisation["mean"]),
-                tuple(_number(s) for s in normalisation["std"]),
-            ),
+            _read_normalisation(data["normalisation"]),
         ),
         {_name(name): _text(value, 4096) for name, value in manifest["environment"].items()},
         _sha256(manifest["batches"]["sha256"]),
         _sha256(manifest["examples"]["sha256"]),
+    )
+
+
+def _read_normalisation(fields: Mapping[str, Any]) -> Normalisation | Tokens:
+    if "vocabulary" in fields:
+        return Tokens(_integer(fields["vocabulary"]), _integer(fields["pad"]))
+    return Normalisation(
+        _text(fields["name"]),
+        tuple(_number(m) for m in fields["mean"]),
+        tuple(_number(s) for s in fields["std"]),
     )
 
 

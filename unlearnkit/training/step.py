@@ -16,6 +16,7 @@ from unlearnkit.base import Dataset, Model, Params, State, Variables
 from unlearnkit.models.adapters import freeze_state
 from unlearnkit.training.augmentation import flip_images, shift_images
 from unlearnkit.training.recipe import Recipe, make_optimizer
+from unlearnkit.validation import check_continuous
 
 Metrics = Mapping[str, Float[Array, "..."]]
 
@@ -112,7 +113,7 @@ def cross_entropy(
     return jnp.mean((1 - smoothing) * losses + smoothing * uniform)
 
 
-def augment(key: Key[Array, ""], batch: Dataset, recipe: Recipe) -> Float[Array, "n ..."]:
+def augment(key: Key[Array, ""], batch: Dataset, recipe: Recipe) -> Array:
     """Returns the inputs of a batch under the recipe's random augmentation.
 
     Args:
@@ -123,7 +124,7 @@ def augment(key: Key[Array, ""], batch: Dataset, recipe: Recipe) -> Float[Array,
     if recipe.augmentation == "none":
         return batch.x
     shift_key, flip_key = jax.random.split(key)
-    black = batch.normalisation.apply(jnp.zeros(1))
+    black = check_continuous(batch, method="augmentation").apply(jnp.zeros(1))
     x = shift_images(shift_key, batch.x, by=recipe.shift, fill=black)
     return flip_images(flip_key, x) if recipe.augmentation == "shift_flip" else x
 
@@ -144,7 +145,8 @@ def forward_train(
         model = freeze_state(model)
     dtype = jnp.dtype(recipe.compute_dtype)
     params = jax.tree.map(lambda w: w.astype(dtype), variables.params)
-    logits, state = model.apply_train(Variables(params, variables.state), x.astype(dtype), key)
+    x = x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+    logits, state = model.apply_train(Variables(params, variables.state), x, key)
     kept = jax.tree.map(lambda new, old: new.astype(old.dtype), state, variables.state)
     return logits.astype(jnp.float32), kept
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unlearnkit.base import Dataset, Model, Task, Variables
+from unlearnkit.base import Dataset, Model, Normalisation, SoftDataset, Task, Tokens, Variables
 from unlearnkit.host.arrays import on_host
 from unlearnkit.validation.separability import check_logits, check_rows_alone
 from unlearnkit.validation.shared_rows import count_shared, range_of
@@ -164,17 +164,21 @@ def check_dataset(dataset: Dataset, *, name: str = "dataset") -> None:
       name: what the message calls it, as `forget`.
 
     Raises:
-      TypeError: x is not floating point or y not integer.
-      ValueError: no examples, lengths that differ, labels below 0, NaN or infinity.
+      TypeError: x is not floating point, tokens are not integers, or y is not.
+      ValueError: no examples, lengths that differ, labels below 0, NaN or infinity; tokens that are
+        not [n, length], or outside of their vocabulary.
 
     Warns:
       InputWarning: pixels far outside of [0, 1] under the normalisation, as 0 … 255.
     """
-    x, y = dataset.x, dataset.y
-    if not jnp.issubdtype(x.dtype, jnp.floating):
+    x, y, made = dataset.x, dataset.y, dataset.normalisation
+    if isinstance(made, Tokens):
+        check_tokens(x, made, name=name)
+    elif not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
-            f"x of {name} must be floating point, got {x.dtype}; "
-            "divide uint8 pixels by 255 and apply the dataset's normalisation"
+            f"x of {name} must be floating point, got {x.dtype}; divide uint8 pixels by 255 and "
+            "apply the dataset's normalisation, or say that these are token ids by "
+            "Dataset(x, y, Tokens(vocabulary=…, pad=…))"
         )
     check_labels(y, name=name)
     if x.ndim < 2 or x.shape[0] != y.shape[0]:
@@ -184,12 +188,73 @@ def check_dataset(dataset: Dataset, *, name: str = "dataset") -> None:
         )
     if x.size == 0:
         raise ValueError(f"{name} must hold at least one example, got x {list(x.shape)}")
-    check_finite(x, name=name)
-    _warn_of_range(dataset, name)
+    if not isinstance(made, Tokens):
+        check_finite(x, name=name)
+        _warn_of_range(x, made, name)
 
 
-def _warn_of_range(dataset: Dataset, name: str) -> None:
-    x, normalisation = dataset.x, dataset.normalisation
+def check_tokens(x: Any, tokens: Tokens, *, name: str = "dataset") -> None:
+    """Raises an error if inputs are not token ids of a vocabulary.
+
+    Args:
+      x: of numpy or JAX.
+      tokens: the vocabulary.
+      name: what the message calls the data.
+
+    Raises:
+      TypeError: not integers.
+      ValueError: not [n, length], or an id that the vocabulary does not have.
+    """
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        raise TypeError(
+            f"x of {name} must be integer token ids, got {x.dtype}; convert whole numbers with "
+            "x.astype(numpy.int32), or give the Dataset a Normalisation in the place of Tokens"
+        )
+    if x.ndim != 2:
+        raise ValueError(
+            f"token ids of {name} must be [n, length], got the shape {list(x.shape)}; "
+            f"fill shorter texts with the pad id {tokens.pad}"
+        )
+    if x.size == 0:
+        return
+    x = on_host(x)
+    least, most = int(x.min()), int(x.max())
+    if least < 0 or most >= tokens.vocabulary:
+        wrong = least if least < 0 else most
+        row, place = (int(i) for i in np.argwhere(np.asarray(x) == wrong)[0])
+        raise ValueError(
+            f"token ids of {name} must be in 0 … {tokens.vocabulary - 1}, got {wrong} at index "
+            f"({row}, {place}); fill with the pad id {tokens.pad}, or give the size of the whole "
+            "vocabulary"
+        )
+
+
+def check_continuous(dataset: Dataset | SoftDataset, *, method: str) -> Normalisation:
+    """Returns how inputs were normalised; raises ValueError if they are token ids.
+
+    For methods that move inputs, by a gradient or by noise: between two ids there is nothing.
+
+    Args:
+      dataset: whose inputs are to be moved.
+      method: what the message calls the method.
+
+    Raises:
+      ValueError: token ids.
+
+    Example:
+      normalisation = check_continuous(task.train, method="GaussianPoison")
+    """
+    made = dataset.normalisation
+    if isinstance(made, Tokens):
+        raise ValueError(
+            f"{method} needs inputs that are real numbers, as images, for it moves them or takes "
+            f"derivatives in them; got token ids of a vocabulary of {made.vocabulary}: choose a "
+            "method that leaves inputs as they are"
+        )
+    return made
+
+
+def _warn_of_range(x: Any, normalisation: Normalisation, name: str) -> None:
     low, high, whole = range_of(x)
     ends = [
         value * std + mean
@@ -237,7 +302,7 @@ def check_held_out(train: Collection[Dataset], test: Dataset, *, name: str = "te
 
 
 def check_compatible(dataset: Dataset, model: Model, *, name: str = "dataset") -> None:
-    """Raises ValueError if the model cannot take the shape or the labels of the data.
+    """Raises ValueError if the model cannot take the shape, the kind or the labels of the data.
 
     Args:
       dataset: x [n, *model.input_shape] and y [n] < model.n_classes.
@@ -245,13 +310,20 @@ def check_compatible(dataset: Dataset, model: Model, *, name: str = "dataset") -
       name: what the message calls the data.
 
     Raises:
-      ValueError: another shape of an example, or a label that has no logit.
+      ValueError: another shape of an example, tokens for a network of real inputs or the other way
+        round, or a label that has no logit.
     """
     shape = tuple(dataset.x.shape[1:])
     if shape != tuple(model.input_shape):
         raise ValueError(
             f"an example of {name} has shape {shape}, but the model takes "
             f"{tuple(model.input_shape)}; build the model with input_shape={shape}"
+        )
+    if isinstance(dataset.normalisation, Tokens) != model.takes_tokens:
+        wanted = "float32" if model.takes_tokens else "int32"
+        raise ValueError(
+            f"x of {name} is {dataset.x.dtype}, but the model takes {model.input_dtype} inputs; "
+            f"build the model with input_dtype={wanted!r}"
         )
     check_labels(dataset.y, name=name, n_classes=model.n_classes)
 
@@ -273,7 +345,7 @@ def check_task(task: Task, model: Model) -> None:
         if part.normalisation != task.retain.normalisation:
             raise ValueError(
                 f"{name} is normalised as {part.normalisation}, but retain as "
-                f"{task.retain.normalisation}; load both with one normalisation"
+                f"{task.retain.normalisation}; load both with one normalisation or vocabulary"
             )
 
 
@@ -299,16 +371,25 @@ def check_variables(variables: Variables, model: Model) -> None:
             "use variables that this model was trained to"
         )
     if model.origin is None:
-        inputs = _made_up_inputs(tuple(model.input_shape))
+        make = _made_up_tokens if model.takes_tokens else _made_up_inputs
+        inputs = make(tuple(model.input_shape))
         check_rows_alone(model.apply, variables, inputs, what="the model in evaluation mode")
         check_logits(model.apply, variables, inputs)
 
 
 @functools.lru_cache(maxsize=16)
 def _made_up_inputs(shape: tuple[int, ...]) -> np.ndarray:
-    """Returns three inputs of different size; whole numbers too, as tokens are."""
+    """Returns three inputs of different size."""
     drawn = np.random.default_rng(0).uniform(0, 1, (3, *shape))
     return (drawn * np.array([1.0, 3.0, 9.0]).reshape(3, *(1,) * len(shape))).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=16)
+def _made_up_tokens(shape: tuple[int, ...]) -> np.ndarray:
+    """Returns three different inputs of the ids 0 to 2."""
+    drawn = np.random.default_rng(0).integers(0, 3, (3, *shape), np.int32)
+    drawn[..., -1] = np.arange(3).reshape(3, *(1,) * (len(shape) - 1))
+    return drawn
 
 
 @functools.lru_cache(maxsize=64)

@@ -158,7 +158,7 @@ def _open(
 def _check_normalisation(normalisation: str | Normalisation | Tokens) -> None:
     if isinstance(normalisation, str) and normalisation not in NORMALISATIONS:
         raise ValueError(
-            f"normalisation must be one of {', '.join(NORMALISATIONS)}, a Normalisation or Tokens, "
+            f"normalisation must be one of {', '.join(NORMALISATIONS)} or a Normalisation, or Tokens, "
             f"got {normalisation!r}"
         )
 

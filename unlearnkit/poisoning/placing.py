@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from unlearnkit.base import Cost, Dataset, Poisoned, SolveInfo
 from unlearnkit.host.arrays import concatenate_rows, replace_rows
@@ -53,7 +53,7 @@ class PoisonWarning(UserWarning):
 
 def place(
     clean: Dataset,
-    x: Float[Array, "m ..."],
+    x: Num[Array, "m ..."],
     y: Int[Array, " m"],
     base: Int[Array, " m"],
     placement: Placement,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from unlearnkit.base import Model, Params, Path, Variables
 
@@ -33,7 +33,7 @@ class LastKernel(NamedTuple):
 
 
 def penultimate(
-    model: Model, variables: Variables, x: Float[Array, "n ..."], *, chunk: int = CHUNK
+    model: Model, variables: Variables, x: Num[Array, "n ..."], *, chunk: int = CHUNK
 ) -> Float[Array, "n d"]:
     """Returns the features h of every example from which the last layer makes the logits.
 
@@ -62,7 +62,7 @@ def penultimate(
     return jnp.concatenate(parts)
 
 
-def last_kernel(model: Model, variables: Variables, x: Float[Array, "n ..."]) -> LastKernel:
+def last_kernel(model: Model, variables: Variables, x: Num[Array, "n ..."]) -> LastKernel:
     """Returns where the weights stand that make the logits: found by their derivatives.
 
     The last array with an axis of `n_classes` along which the derivative of logit k is zero

@@ -6,7 +6,7 @@ from functools import partial
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from unlearnkit.base import Model, Variables
 from unlearnkit.host.arrays import on_host
@@ -15,7 +15,7 @@ from unlearnkit.kernels import map_batches
 
 
 def predict(
-    model: Model, variables: Variables, x: Float[Array, "n ..."], *, chunk: int = 1000
+    model: Model, variables: Variables, x: Num[Array, "n ..."], *, chunk: int = 1000
 ) -> Float[Array, "n c"]:
     """Returns the logits of every example, in evaluation mode.
 
@@ -38,6 +38,6 @@ def predict(
 
 @partial(jax.jit, static_argnames=("model", "chunk"))
 def _predict(
-    model: Model, variables: Variables, x: Float[Array, "n ..."], *, chunk: int
+    model: Model, variables: Variables, x: Num[Array, "n ..."], *, chunk: int
 ) -> Float[Array, "n c"]:
     return map_batches(model.apply, variables, (x,), chunk)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Num
 
 from unlearnkit.base import Dataset, Model, Params, State, Variables
 from unlearnkit.models.adapters import freeze_state
@@ -113,7 +113,7 @@ def cross_entropy(
     return jnp.mean((1 - smoothing) * losses + smoothing * uniform)
 
 
-def augment(key: Key[Array, ""], batch: Dataset, recipe: Recipe) -> Array:
+def augment(key: Key[Array, ""], batch: Dataset, recipe: Recipe) -> Num[Array, "n ..."]:
     """Returns the inputs of a batch under the recipe's random augmentation.
 
     Args:

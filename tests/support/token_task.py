@@ -9,7 +9,7 @@ from unlearnkit.base import Dataset, Task, Tokens
 from unlearnkit.models import from_linen
 from unlearnkit.training import Recipe
 
-TOKENS = Tokens(vocabulary=10, pad=0)
+TOKENS = Tokens(vocabulary=10, pad=9)
 LENGTH = 8
 RECIPE = Recipe(epochs=6, batch_size=16, learning_rate=0.5)
 
@@ -35,8 +35,8 @@ def draw(seed, n):
     """Returns rows of 4 to 8 words, of which the label's third of the vocabulary has two thirds."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 3, n)
-    own = 1 + 3 * y[:, None] + rng.integers(0, 3, (n, LENGTH))
-    words = np.where(rng.random((n, LENGTH)) < 0.67, own, rng.integers(1, 10, (n, LENGTH)))
+    own = 3 * y[:, None] + rng.integers(0, 3, (n, LENGTH))
+    words = np.where(rng.random((n, LENGTH)) < 0.67, own, rng.integers(0, 9, (n, LENGTH)))
     words[np.arange(LENGTH) >= rng.integers(4, LENGTH + 1, n)[:, None]] = TOKENS.pad
     return Dataset(jnp.asarray(words, jnp.int32), jnp.asarray(y, jnp.int32), TOKENS)
 

@@ -158,8 +158,8 @@ def _open(
 def _check_normalisation(normalisation: str | Normalisation | Tokens) -> None:
     if isinstance(normalisation, str) and normalisation not in NORMALISATIONS:
         raise ValueError(
-            f"normalisation must be one of {', '.join(NORMALISATIONS)} or a Normalisation, or Tokens, "
-            f"got {normalisation!r}"
+            f"normalisation must be one of {', '.join(NORMALISATIONS)} or a Normalisation, or "
+            f"Tokens, got {normalisation!r}"
         )
 
 

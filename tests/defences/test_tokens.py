@@ -19,5 +19,6 @@ def test_examples_of_tokens_are_filtered(name):
 
 
 def test_noise_on_tokens_is_refused():
+    """Before training, which has too few examples for a batch."""
     with pytest.raises(ValueError, match="MaxUp needs inputs that are real numbers"):
-        MaxUp().fit(KEY, make_model(), draw(1, 40), RECIPE)
+        MaxUp().fit(KEY, make_model(), draw(1, 8), RECIPE)

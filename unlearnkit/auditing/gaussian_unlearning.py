@@ -164,7 +164,8 @@ def noise_statistic(
     """
 
     def part(variables: Variables, x: Array, y: Array, noise: Array) -> Array:
-        return _statistic(variables, x, y, noise, model=model)
+        found: Array = _statistic(variables, x, y, noise, model=model)
+        return found
 
     arrays = (poisons.x, poisons.y, poisons.noise)
     products = by_chunks(part, variables, arrays, _CHUNK)
@@ -189,7 +190,8 @@ def _statistic(
     # Scaled by its largest entry, no square of it is lost.
     slope = slope / jnp.abs(slope).max(1, keepdims=True)
     flat = noise.reshape(x.shape[0], -1)
-    return (slope * flat).sum(1) / jnp.linalg.norm(slope, axis=1)
+    found: Array = (slope * flat).sum(1) / jnp.linalg.norm(slope, axis=1)
+    return found
 
 
 def judge_statistic(statistic: Float[np.ndarray, " m"], fpr: float) -> Audited:

@@ -86,7 +86,8 @@ class Arrays:
     def _array(self, key: str) -> np.ndarray:
         try:
             with np.load(self.path, allow_pickle=False) as file:
-                return file[key]
+                found: np.ndarray = file[key]
+                return found
         except _UNREADABLE as error:
             raise self._unreadable(error) from error
 

@@ -134,4 +134,5 @@ class WorstCopy:
         smoothing = self.objective.recipe.label_smoothing
         logits, _ = forward_train(self.objective.model, self.objective.recipe, variables, x, key)
         targets = optax.smooth_labels(jax.nn.one_hot(batch.y, logits.shape[1]), smoothing)
-        return optax.softmax_cross_entropy(logits, targets)
+        found: Array = optax.softmax_cross_entropy(logits, targets)
+        return found

@@ -32,7 +32,8 @@ class DomainViolations(NamedTuple):
     @property
     def flagged(self) -> Bool[np.ndarray, " b"]:
         """Which examples are no image of a class."""
-        return (self.out_of_range > 0) | (self.off_grid > 0) | self.not_one_hot
+        found: np.ndarray = (self.out_of_range > 0) | (self.off_grid > 0) | self.not_one_hot
+        return found
 
 
 def domain_violations(batch: Batch, *, slack: float = 1e-3) -> DomainViolations:
@@ -77,7 +78,8 @@ def scalar_multiples(
     sine = np.stack(
         [((x - np.outer(c, row)) ** 2).sum(1) for c, row in zip(cosine.T, a, strict=True)]
     )
-    return 1 - np.sqrt(np.maximum(1 - sine.T, 0)) <= slack
+    found: np.ndarray = 1 - np.sqrt(np.maximum(1 - sine.T, 0)) <= slack
+    return found
 
 
 def near_duplicates(
@@ -94,7 +96,8 @@ def near_duplicates(
     """
     x, a = _pixels(batch), _pixels(accused)
     mean_squares = np.stack([((x - row) ** 2).mean(1) for row in a], axis=1)
-    return np.sqrt(mean_squares) <= distance
+    found: np.ndarray = np.sqrt(mean_squares) <= distance
+    return found
 
 
 def superposition(batch: Batch, accused: Batch) -> Float[np.ndarray, " b"]:
@@ -110,7 +113,8 @@ def superposition(batch: Batch, accused: Batch) -> Float[np.ndarray, " b"]:
     basis = basis[sizes > 1e-10 * sizes[0]]
     left = x - (x @ basis.T) @ basis
     norms = np.linalg.norm(x, axis=1)
-    return np.linalg.norm(left, axis=1) / np.where(norms > 0, norms, 1)
+    found: np.ndarray = np.linalg.norm(left, axis=1) / np.where(norms > 0, norms, 1)
+    return found
 
 
 class Usage(NamedTuple):

@@ -46,7 +46,8 @@ class Affine(NamedTuple):
     def logits(self, x: np.ndarray) -> np.ndarray:
         """Returns the logits [b, n] of examples x [b, d]."""
         z = x @ self.kernel
-        return z if self.intercept is None else z + self.intercept
+        found: np.ndarray = z if self.intercept is None else z + self.intercept
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +213,8 @@ def _find(variables: Variables) -> tuple[Array, Array | None]:
 
 def _centred(array: Array) -> np.ndarray:
     values = np.asarray(array, np.float64)
-    return values - values.mean(-1, keepdims=True)
+    found: np.ndarray = values - values.mean(-1, keepdims=True)
+    return found
 
 
 def _not_logistic() -> ValueError:
@@ -224,4 +226,5 @@ def _not_logistic() -> ValueError:
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    found: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return found

@@ -201,4 +201,5 @@ def gradient_error(loss: BatchLoss, target: Target, x: Array, labels: Array) -> 
     """
     gradient = jax.grad(loss)(target.params, x, labels)
     difference = ravel_pytree(gradient)[0] - ravel_pytree(target.gradient)[0]
-    return target.learning_rate * optax.safe_norm(difference, 1e-30)
+    found: Array = target.learning_rate * optax.safe_norm(difference, 1e-30)
+    return found

@@ -261,7 +261,8 @@ class _LinenApply:
 
     def __call__(self, variables: Variables, x: Array) -> Array:
         evaluation = arguments(self.mode, train=False)
-        return self.held.value.apply(_collections(variables), x, **evaluation)
+        found: Array = self.held.value.apply(_collections(variables), x, **evaluation)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,7 +277,11 @@ class _LinenApplyTrain:
         module = self.held.value
         if not variables.state:
             return module.apply(collections, x, rngs=rngs, **training), variables.state
-        return module.apply(collections, x, rngs=rngs, mutable=list(variables.state), **training)
+        mutable = list(variables.state)
+        found: tuple[Array, State] = module.apply(
+            collections, x, rngs=rngs, mutable=mutable, **training
+        )
+        return found
 
 
 def _streams(key: Key[Array, ""], named: tuple[str, ...]) -> dict[str, Key[Array, ""]]:
@@ -366,7 +371,7 @@ def _split(module: nnx.Module) -> tuple[Any, Any, Any, Any]:
 
 def _pure_dict(state: Any) -> dict[str, Any]:
     """Returns nested dicts with string keys; list positions, which nnx keys by int, included."""
-    return _string_keys(nnx.to_pure_dict(state))
+    return dict(_string_keys(nnx.to_pure_dict(state)))
 
 
 def _string_keys(tree: Any) -> Any:
@@ -415,7 +420,8 @@ class _FunctionApply:
     held: _Held
 
     def __call__(self, variables: Variables, x: Array) -> Array:
-        return self.held.value(variables.params, x)
+        found: Array = self.held.value(variables.params, x)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -183,7 +183,8 @@ class GradientMatching:
         # A ball of l2 has the same spread in every direction; its radius is in its own units.
         spread = jnp.where(jnp.isfinite(region.reach), region.reach, region.radius / region.scale)
         noise = spread * jax.random.normal(key, shape, region.base.dtype)
-        return jax.vmap(region.project)(region.base + noise)
+        found: Array = jax.vmap(region.project)(region.base + noise)
+        return found
 
     def _rules(self, model: Model) -> Matching:
         optimizer = signed_adam(self.learning_rate, self.steps)

@@ -113,7 +113,8 @@ def choose_rows(key: Key[Array, ""], n: int, m: int) -> Int[Array, " m"]:
       n: how many there are.
       m: how many are drawn, at most n.
     """
-    return jax.device_put(np.sort(host_key(key).permutation(n)[:m]))
+    found: Array = jax.device_put(np.sort(host_key(key).permutation(n)[:m]))
+    return found
 
 
 def warn(message: str) -> None:

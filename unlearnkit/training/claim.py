@@ -121,7 +121,8 @@ class Claim(NamedTuple):
     def key(self) -> Key[Array, ""]:
         """The key of the run."""
         words = jnp.array(self.key_data, jnp.uint32)
-        return jax.random.wrap_key_data(words, impl=self.key_impl)
+        found: Array = jax.random.wrap_key_data(words, impl=self.key_impl)
+        return found
 
     @property
     def init_key(self) -> Key[Array, ""]:

@@ -110,7 +110,8 @@ def _kernel_gradients(
 
     kernel = jax.tree.leaves(_at(variables.params, where.path))[where.leaf]
     with jax.default_matmul_precision("highest"):
-        return jax.vmap(jax.grad(logit), in_axes=(None, 0))(kernel, x)
+        found: Array = jax.vmap(jax.grad(logit), in_axes=(None, 0))(kernel, x)
+        return found
 
 
 @partial(jax.jit, static_argnames=("model", "where"))

@@ -394,7 +394,8 @@ class _Runs:
     def variables(self) -> Variables:
         """Returns the networks, with a leading axis."""
         reached = [state.variables for state in self._states]
-        return reached[0] if self._together else _stack(reached, self._place)
+        found: Variables = reached[0] if self._together else _stack(reached, self._place)
+        return found
 
 
 def _stack(trees: Sequence[Any], place: jax.Device | None = None) -> Any:

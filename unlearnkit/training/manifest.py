@@ -20,7 +20,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from unlearnkit.base import Normalisation, Tokens
 from unlearnkit.training.claim import (
@@ -31,6 +31,9 @@ from unlearnkit.training.claim import (
     TrajectoryError,
 )
 from unlearnkit.training.recipe import Recipe
+
+Fields: TypeAlias = Mapping[str, Any]
+"""A JSON object."""
 
 FORMAT, VERSION = "unlearnkit-trajectory", 2
 MANIFEST, BATCHES, EXAMPLES = "manifest.json", "batches.npy", "examples.npy"
@@ -142,7 +145,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
 
 
-def _read_claim(manifest: Mapping[str, Any]) -> Claim:
+def _read_claim(manifest: Fields) -> Claim:
     network, data, key = manifest["network"], manifest["data"], manifest["key"]
     return Claim(
         Recipe(**_recipe_values(manifest["recipe"])),
@@ -170,7 +173,7 @@ def _read_claim(manifest: Mapping[str, Any]) -> Claim:
     )
 
 
-def _read_normalisation(fields: Mapping[str, Any]) -> Normalisation | Tokens:
+def _read_normalisation(fields: Fields) -> Normalisation | Tokens:
     if "vocabulary" in fields:
         return Tokens(_integer(fields["vocabulary"]), _integer(fields["pad"]))
     return Normalisation(
@@ -204,7 +207,7 @@ def _check_bounds(claim: Claim, checkpoints: int) -> None:
         raise ValueError(f"{checkpoints} checkpoints, where 1 to {most} belong")
 
 
-def _recipe_values(values: Mapping[str, Any]) -> dict[str, Any]:
+def _recipe_values(values: Fields) -> dict[str, Any]:
     """Returns a recipe's fields, each of the type of its default."""
     checked: dict[str, Any] = {}
     for field in dataclasses.fields(Recipe):
@@ -270,7 +273,8 @@ def _integers(values: Any, *, most: int = _MOST_STEPS) -> tuple[int, ...]:
 def _number(value: Any) -> float:
     if type(value) not in (int, float) or not abs(value) <= _LARGEST_FLOAT32:
         raise ValueError(f"not a finite number: {value!r:.50}")
-    return value
+    number: float = value
+    return number
 
 
 def _sha256(value: Any) -> str:
@@ -279,7 +283,7 @@ def _sha256(value: Any) -> str:
     return value
 
 
-def _first_odd(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
+def _first_odd(found: Fields, expected: Fields) -> str | None:
     """Returns what in a manifest is not as this release would have written it, or None."""
     if _canonical(found) == _canonical(expected):
         return None

@@ -29,15 +29,16 @@ def predict(
       chunk: examples a forward pass; the result does not depend on it beyond rounding.
     """
     held = reserve(x)
-    logits = _predict(model, variables, held, chunk=chunk)
-    if held is x:
-        return logits
-    found = on_host(logits)[: x.shape[0]]
-    return jax.device_put(found) if isinstance(found, np.ndarray) else found
+    logits: Array = _predict(model, variables, held, chunk=chunk)
+    if held is not x:
+        found = on_host(logits)[: x.shape[0]]
+        logits = jax.device_put(found) if isinstance(found, np.ndarray) else found
+    return logits
 
 
 @partial(jax.jit, static_argnames=("model", "chunk"))
 def _predict(
     model: Model, variables: Variables, x: Num[Array, "n ..."], *, chunk: int
 ) -> Float[Array, "n c"]:
-    return map_batches(model.apply, variables, (x,), chunk)
+    found: Array = map_batches(model.apply, variables, (x,), chunk)
+    return found

@@ -108,7 +108,8 @@ def cross_entropy(
     """
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     if smoothing == 0.0:
-        return losses.mean()
+        found: Array = losses.mean()
+        return found
     uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
     return jnp.mean((1 - smoothing) * losses + smoothing * uniform)
 

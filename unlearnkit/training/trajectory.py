@@ -132,7 +132,7 @@ class Trajectory:
         if hashlib.sha256(content).hexdigest() != self.digests[index]:
             raise TrajectoryError(f"{path} is corrupt or was exchanged: its SHA-256 differs")
         try:
-            logged = match_arrays(like, _parse_safetensors(content, path), path)
+            logged: Logged = match_arrays(like, _parse_safetensors(content, path), path)
         except CheckpointError as error:
             raise TrajectoryError(str(error)) from None
         if odd := first_not_finite(named_leaves(logged)):

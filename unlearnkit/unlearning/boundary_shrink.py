@@ -130,7 +130,8 @@ def nearest_wrong_classes(
         own = jnp.arange(model.n_classes) == y[:, None]
         return jnp.argmax(jnp.where(own, -jnp.inf, logits), axis=-1).astype(y.dtype)
 
-    return map_batches(nearest, variables, (dataset.x, dataset.y), chunk)
+    found: Array = map_batches(nearest, variables, (dataset.x, dataset.y), chunk)
+    return found
 
 
 def fgsm(

@@ -14,6 +14,7 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from unlearnkit.base import Dataset, Model, Normalisation, SoftDataset, Task, Tokens, Variables
 from unlearnkit.host.arrays import on_host
@@ -193,7 +194,7 @@ def check_dataset(dataset: Dataset, *, name: str = "dataset") -> None:
         _warn_of_range(x, made, name)
 
 
-def check_tokens(x: Any, tokens: Tokens, *, name: str = "dataset") -> None:
+def check_tokens(x: Array | np.ndarray, tokens: Tokens, *, name: str = "dataset") -> None:
     """Raises an error if inputs are not token ids of a vocabulary.
 
     Args:
@@ -254,7 +255,7 @@ def check_continuous(dataset: Dataset | SoftDataset, *, method: str) -> Normalis
     return made
 
 
-def _warn_of_range(x: Any, normalisation: Normalisation, name: str) -> None:
+def _warn_of_range(x: Array | np.ndarray, normalisation: Normalisation, name: str) -> None:
     low, high, whole = range_of(x)
     ends = [
         value * std + mean
@@ -381,7 +382,10 @@ def check_variables(variables: Variables, model: Model) -> None:
 def _made_up_inputs(shape: tuple[int, ...]) -> np.ndarray:
     """Returns three inputs of different size."""
     drawn = np.random.default_rng(0).uniform(0, 1, (3, *shape))
-    return (drawn * np.array([1.0, 3.0, 9.0]).reshape(3, *(1,) * len(shape))).astype(np.float32)
+    found: np.ndarray = (drawn * np.array([1.0, 3.0, 9.0]).reshape(3, *(1,) * len(shape))).astype(
+        np.float32
+    )
+    return found
 
 
 @functools.lru_cache(maxsize=16)

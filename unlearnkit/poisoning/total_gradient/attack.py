@@ -341,7 +341,8 @@ def _generate(
         generate(theta, region.take(rows), labels[rows], box, generator=generator)
         for rows in chunks
     ]
-    return jax.block_until_ready(jnp.concatenate(parts))
+    found: Array = jax.block_until_ready(jnp.concatenate(parts))
+    return found
 
 
 def _shallow(attack: TotalGradientAttack) -> dict[str, Any]:

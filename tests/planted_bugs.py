@@ -63,7 +63,7 @@ BUGS = (
          "gradient, gradient_noise, noise", "gradient, gradient_noise**2, noise",
          "training/test_step.py"),
     _bug("black_is_the_mean_colour", "training.step:augment",
-         "batch.normalisation.apply(jnp.zeros(1))", "jnp.zeros(1)", "training/test_step.py"),
+         "normalisation.apply(jnp.zeros(1))", "jnp.zeros(1)", "training/test_step.py"),
     _bug("mirrors_are_left_out", "training.augmentation:flip_images",
          "x[:, :, ::-1]", "x", "training/test_step.py"),
     _bug("all_images_shift_alike", "training.augmentation:shift_images",

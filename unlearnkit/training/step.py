@@ -125,7 +125,8 @@ def augment(key: Key[Array, ""], batch: Dataset, recipe: Recipe) -> Num[Array, "
     if recipe.augmentation == "none":
         return batch.x
     shift_key, flip_key = jax.random.split(key)
-    black = check_continuous(batch, method="augmentation").apply(jnp.zeros(1))
+    normalisation = check_continuous(batch, method="augmentation")
+    black = normalisation.apply(jnp.zeros(1))
     x = shift_images(shift_key, batch.x, by=recipe.shift, fill=black)
     return flip_images(flip_key, x) if recipe.augmentation == "shift_flip" else x
 

@@ -1,4 +1,4 @@
-"""Makes a `Model` of a flax module or of two functions.
+"""Makes a `Model` from a flax module or from two functions.
 
 The callables are frozen values that compare by the module they hold, so that two models of equal
 modules are equal and share one compilation.
@@ -35,23 +35,23 @@ def from_linen(
     Arguments of the module's `__call__` that are called `train`, `training`, `is_training`,
     `deterministic` or `use_running_average`, or that it takes by these names from its `**kwargs`,
     say whether it trains. The collection `params` becomes `Variables.params`, all others become
-    `Variables.state`. In training, every random-number stream that the module asks for has a key,
-    and `dropout` one of its own.
+    `Variables.state`. In training, every random-number stream that the module uses gets its own
+    key.
 
     Args:
       module: maps x [n, *input_shape] to logits [n, c].
       input_shape: the shape of one example.
-      mode: the argument that says whether the module trains, where it is called otherwise; or the
-        arguments of the training call, as `{"inference": False}`, which evaluation gives the
-        opposite of, and `{}` for a module that is the same in training: a mode that is stated so is
-        taken at its word.
-      rngs: streams that the module uses only where `has_rng` says that they are there.
+      mode: the name of the argument that says whether the module trains, if it is none of these; or
+        the arguments of the training call, as `{"inference": False}`, which evaluation negates, or
+        `{}` for a module that computes the same in training. Arguments given in this way are not
+        checked.
+      rngs: random-number streams that the module uses only if `has_rng` finds them.
       input_dtype: the name of the inputs' dtype; `int32` for a network of token ids.
 
     Raises:
       ValueError: the module does not map to [n, c]; inputs that are neither floating point nor
-        integer; it has dropout or batch statistics that its
-        training call leaves as they are in evaluation; its evaluation draws random numbers.
+        integer; dropout or batch statistics that the training call does not use; random numbers
+        drawn in evaluation.
 
     Example:
       model = models.from_linen(flax.linen.Dense(10), input_shape=(784,))
@@ -136,7 +136,7 @@ def from_functions(
     input_shape: tuple[int, ...],
     input_dtype: str = "float32",
 ) -> Model:
-    """Returns the model of two functions of a user's own, without state.
+    """Makes a model without state from two functions.
 
     Args:
       init: key -> params. Nested dicts name the layers, in the order in which they were built; any
@@ -203,7 +203,7 @@ def _assemble(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Held:
-    """What a user gave, so that it can be part of a static argument of `jax.jit`.
+    """Wraps a user's object so that it can be part of a static argument of `jax.jit`.
 
     It compares by value where it can be hashed. A module with a list or an array among its
     attributes cannot, and compares by identity: only the very same object shares a compilation.

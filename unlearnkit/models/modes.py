@@ -1,4 +1,4 @@
-"""Finds the arguments that switch a user's module to training, and checks that they work.
+"""Finds the arguments that switch a module to training mode, and checks their effect.
 
 A *mode* is the keyword arguments of the training call; the evaluation call gives each of them the
 opposite. Which arguments a module takes is read from the signature of its `__call__`; whether they
@@ -80,8 +80,8 @@ def choose_mode(
       example: the shape and dtype of one.
 
     Raises:
-      ValueError: an unknown argument; a module with dropout or batch statistics that no training
-        call sets in motion, or that are in motion in evaluation too.
+      ValueError: an unknown argument; a module with dropout or batch statistics that are unused in
+        training, or used in evaluation too.
     """
     parameters = inspect.signature(called).parameters
     if isinstance(given, Mapping):
@@ -132,7 +132,7 @@ def trace_call(
 
 
 def _check_taken(parameters: Mapping[str, inspect.Parameter], mode: Mode) -> None:
-    """Refuses a mode that the signature does not take, or that leaves out what it needs."""
+    """Raises ValueError if the signature does not take the mode, or needs more arguments."""
     unknown = [name for name, _ in mode if name not in parameters]
     if unknown and not _takes_any(parameters):
         known = ", ".join(name for name in list(parameters)[2:]) or "none but its input"
@@ -195,7 +195,7 @@ def _check_complete(
     switches: Iterable[str],
     example: jax.ShapeDtypeStruct,
 ) -> None:
-    """Refuses a module with another boolean argument that sets more in motion when it is set."""
+    """Raises ValueError if another boolean argument enables more dropout or statistics."""
     for switch in switches:
         for value in (True, False):
             other = _try(calls, (*mode, (switch, value)), example)

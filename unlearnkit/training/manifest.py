@@ -5,12 +5,12 @@
 The header holds the recipe, the network, the key, the digest of the first weights, the data's
 digests, the environment and the digests of the batch order and of the examples' names; a checkpoint
 is its step, its file's name and its file's digest, of which the manifest keeps the last. The last
-link, the log's *head*, therefore changes with any byte of any file: whoever publishes it has
-promised the whole log. A manifest is read by building from its values what this release would have
-written, and comparing: no field is missed, and no file has a name of the manifest's choosing.
+link, the log's *head*, therefore changes with any byte of any file: publishing it commits to the
+whole log. A manifest is read by rebuilding it from its values and comparing: no field is ignored,
+and it cannot choose file names.
 
-Version 1 kept the half of the key that drives the run, so that nothing could be said of the weights
-at which it began. This release refuses such logs.
+Version 1 kept only the half of the key that drives the run, so the initial weights could not be
+checked. This release refuses such logs.
 """
 
 from __future__ import annotations
@@ -87,12 +87,12 @@ def encode(claim: Claim, digests: Sequence[str]) -> dict[str, Any]:
 
 
 def largest_size(checkpoints: int) -> int:
-    """Returns the bytes that a manifest may have beside so many checkpoints' files."""
+    """Returns the largest size in bytes of a manifest with so many checkpoints."""
     return 2**16 + 100 * min(checkpoints, MOST_CHECKPOINTS)
 
 
 def decode(content: bytes) -> tuple[Claim, tuple[str, ...]]:
-    """Returns the claim and the checkpoints' digests of a manifest; refuses all that is odd.
+    """Parses a manifest strictly; returns the claim and the checkpoints' digests.
 
     Raises:
       TrajectoryError: no manifest of this format and version, or one that was tampered with.
@@ -184,7 +184,7 @@ def _read_normalisation(fields: Fields) -> Normalisation | Tokens:
 
 
 def _check_bounds(claim: Claim, checkpoints: int) -> None:
-    """Refuses what a verifier could not survive: sizes are bounded before anything is built."""
+    """Raises ValueError if a size exceeds its bound, before anything is built."""
     recipe = claim.recipe
     if claim.key_impl not in _KEY_WORDS or len(claim.key_data) != _KEY_WORDS[claim.key_impl]:
         raise ValueError(f"unknown key {claim.key_impl!r:.50}")
@@ -284,7 +284,7 @@ def _sha256(value: Any) -> str:
 
 
 def _first_odd(found: Fields, expected: Fields) -> str | None:
-    """Returns what in a manifest is not as this release would have written it, or None."""
+    """Returns the first difference from the manifest that this release would write, or None."""
     if _canonical(found) == _canonical(expected):
         return None
     for name in sorted((found.keys() | expected.keys()) - {"head"}):

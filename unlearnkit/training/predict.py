@@ -19,14 +19,14 @@ def predict(
 ) -> Float[Array, "n c"]:
     """Returns the logits of every example, in evaluation mode.
 
-    Sets of few different sizes share a compiled program: the examples are computed in their room
-    (see `host.reserve`), of which each row's logits depend on that row alone.
+    Datasets of similar size share a compiled program: they are padded to a common size (see
+    `host.reserve`), and the padding does not change any row's logits.
 
     Args:
       model: the network.
       variables: its weights.
       x: [n, *input_shape] inputs.
-      chunk: examples a forward pass; the result does not depend on it beyond rounding.
+      chunk: examples per forward pass; the result does not depend on it beyond rounding.
     """
     held = reserve(x)
     logits: Array = _predict(model, variables, held, chunk=chunk)

@@ -22,12 +22,12 @@ Metrics = Mapping[str, Float[Array, "..."]]
 
 
 class TrainState(NamedTuple):
-    """What the next step needs.
+    """The state of a training run between steps.
 
     Attributes:
-      variables: the network as it stands.
+      variables: the current network.
       opt_state: the optimiser's memory.
-      step: how many steps were taken.
+      step: the number of steps taken.
     """
 
     variables: Variables
@@ -37,7 +37,7 @@ class TrainState(NamedTuple):
 
 @runtime_checkable
 class Objective(Protocol):
-    """What a step descends; a hashable value, so that it can be a static argument."""
+    """The objective that a step minimises; hashable, so that it can be a static argument."""
 
     def __call__(
         self,
@@ -54,7 +54,7 @@ class Objective(Protocol):
           state: before the batch.
           batch: the step's examples.
           key: of augmentation and dropout.
-          context: what else the objective needs, as a teacher's weights.
+          context: further inputs of the objective, such as a teacher's weights.
         """
         ...
 
@@ -68,7 +68,7 @@ class CrossEntropy:
     Attributes:
       model: the network f.
       recipe: label smoothing s, augmentation, compute dtype and frozen state are read from it.
-      sign: -1 ascends.
+      sign: -1 for gradient ascent.
     """
 
     NUMBERS: ClassVar[tuple[str, ...]] = ()
@@ -138,7 +138,7 @@ def forward_train(
 
     Args:
       model: the network.
-      recipe: whether the state is frozen, and the type that is computed in.
+      recipe: whether the state is frozen, and the compute dtype.
       variables: weights and state before the batch.
       x: [n, ...] inputs.
       key: of dropout.
@@ -194,10 +194,10 @@ def train_step(
       objective: L.
       recipe: optimiser and gradient noise are read from it.
       steps_per_epoch: turns the recipe's epochs into steps.
-      state: where the run stands.
+      state: before the step.
       batch: the step's examples.
       key: the run's key; the step's own is `fold_in(key, state.step)`.
-      context: passed on to the objective, as a teacher's weights.
+      context: passed on to the objective, such as a teacher's weights.
     """
     optimizer, noise = make_optimizer(recipe, steps_per_epoch), recipe.gradient_noise or None
     return take_step(objective, optimizer, noise, state, batch, key, context)
@@ -220,7 +220,7 @@ def take_step(
       objective: L.
       optimizer: turns gradients into updates.
       gradient_noise: the noise's standard deviation; None for none.
-      state: where the run stands.
+      state: before the step.
       batch: the step's examples.
       key: the run's key.
       context: passed on to the objective.
@@ -252,8 +252,8 @@ def epoch_batches(
     Args:
       key: the run's order key; the epoch's own is `fold_in(key, epoch)`.
       epoch: its number, from 0.
-      n: examples; the n mod `batch_size` last ones of the permutation are left out.
-      batch_size: examples of a step.
+      n: examples; the last partial batch is dropped.
+      batch_size: examples per step.
     """
     order = jax.random.permutation(jax.random.fold_in(key, epoch), n)
     steps = n // batch_size
@@ -276,7 +276,7 @@ def run_epoch(
     Args:
       objective: what each step descends.
       recipe: how.
-      state: where the run stands.
+      state: before the step.
       dataset: the examples that `batches` indexes.
       batches: the indices of each step's examples.
       key: the run's step key.
@@ -304,7 +304,7 @@ def run_steps(
       objective: what each step descends.
       recipe: how.
       steps_per_epoch: turns the recipe's epochs into steps.
-      state: where the run stands.
+      state: before the step.
       dataset: the examples that `batches` indexes.
       batches: the indices of each step's examples.
       key: the run's step key.

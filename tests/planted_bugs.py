@@ -55,6 +55,13 @@ BUGS = (
     # Training
     _bug("augmentation_is_left_out", "training.step:CrossEntropy.__call__",
          "augment(augment_key, batch, self.recipe)", "batch.x", "training/test_step.py"),
+    _bug("token_ids_are_rounded", "training.step:forward_train",
+         "x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x",
+         "x.astype(dtype).astype(x.dtype)", "training/test_tokens.py"),
+    _bug("a_log_forgets_its_pad_id", "training.manifest:_read_normalisation",
+         '_integer(fields["pad"])', "0", "training/test_tokens.py"),
+    _bug("ids_beyond_the_vocabulary_pass", "validation.inputs:check_tokens",
+         "most >= tokens.vocabulary", "most > tokens.vocabulary", "training/test_tokens.py"),
     _bug("every_step_draws_alike", "training.step:take_step",
          "jax.random.fold_in(key, state.step)", "key", "training/test_step.py"),
     _bug("augmentation_and_dropout_share_a_key", "training.step:CrossEntropy.__call__",

@@ -26,7 +26,7 @@ from benchmarks.training import SHAPES, examples
 from unlearnkit.base import Dataset
 from unlearnkit.forging import VerificationReport, replay, verify
 from unlearnkit.models import create
-from unlearnkit.training import Recipe, fit
+from unlearnkit.training import Recipe, fit, take_steps
 
 STEPS, EVERY, BATCH = 1_000, 100, 100
 DEVICES = 8
@@ -131,7 +131,7 @@ def _print_shares() -> None:
     model = create("lenet", input_shape=SHAPES["mnist"], n_classes=10)
     recipe = Recipe(epochs=8, batch_size=8, learning_rate=0.01)
     steps: collections.Counter[int] = collections.Counter()
-    program = replay.take_steps
+    program = take_steps
 
     def counted(start: Any, dataset: Dataset, rows: np.ndarray, *rest: Any, **options: Any) -> Any:
         (device,) = start.step.devices()

@@ -122,7 +122,8 @@ class Dataset(NamedTuple):
           ValueError: an index that is negative or beyond the data, or booleans of another number.
         """
         rows = check_rows(indices, self.size)
-        return jax.tree.map(lambda array: take_rows(array, rows), self)
+        found: Dataset = jax.tree.map(lambda array: take_rows(array, rows), self)
+        return found
 
 
 class SoftDataset(NamedTuple):
@@ -146,7 +147,8 @@ class SoftDataset(NamedTuple):
 
 def concatenate(*datasets: Dataset) -> Dataset:
     """Returns one dataset with the examples of all, in order."""
-    return jax.tree.map(lambda *arrays: concatenate_rows(arrays), *datasets)
+    found: Dataset = jax.tree.map(lambda *arrays: concatenate_rows(arrays), *datasets)
+    return found
 
 
 class Task(NamedTuple):

@@ -29,6 +29,7 @@ from unlearnkit.forging.detectors import (
     superposition,
 )
 from unlearnkit.training import fit, read_trajectory
+from unlearnkit.validation import check_continuous
 
 OnStage: TypeAlias = Callable[[str], None]
 Pictures: TypeAlias = dict[str, np.ndarray]
@@ -212,7 +213,8 @@ def _search_exact(
 
 def images_of(batch: Dataset | SoftDataset) -> np.ndarray:
     """Returns the first images of a batch in pixels."""
-    return np.asarray(batch.normalisation.invert(batch.x[:DRAWN]))
+    normalisation = check_continuous(batch, method="a picture")
+    return np.asarray(normalisation.invert(batch.x[:DRAWN]))
 
 
 def _thinned(curve: np.ndarray) -> list[list[float]]:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from unlearnkit.base import Dataset, Poisoned
 from unlearnkit.poisoning import perturbation
 from unlearnkit.reporting import STYLE, to_svg
+from unlearnkit.validation import check_continuous
 
 SHOWN = 4
 MAGNIFIED = 10
@@ -38,9 +39,10 @@ class Shown(NamedTuple):
 def show(poisoned: Poisoned, clean: Dataset) -> Shown:
     """Returns the first poisons of an attack."""
     rows = np.flatnonzero(poisoned.is_poison)[:SHOWN]
-    scale = jnp.asarray(clean.normalisation.std)
+    normalisation = check_continuous(clean, method="a picture")
+    scale = jnp.asarray(normalisation.std)
     delta = np.asarray(perturbation(poisoned, clean)[:SHOWN] * scale)
-    base = np.asarray(clean.normalisation.invert(clean.x[poisoned.info.base[:SHOWN]]))
+    base = np.asarray(normalisation.invert(clean.x[poisoned.info.base[:SHOWN]]))
     labels = [int(label) for label in poisoned.dataset.y[rows]]
     return Shown(base, base + delta, delta, labels)
 

@@ -31,6 +31,7 @@ from unlearnkit.defences import DefenceWarning, score_defence
 from unlearnkit.poisoning import FROM_SCRATCH, PoisonWarning
 from unlearnkit.studies import OnStage, Record
 from unlearnkit.training import DivergedError, fit
+from unlearnkit.validation import check_continuous
 
 CLEAN, TGDA = "clean", "tgda"
 SHOWN = 6
@@ -271,7 +272,7 @@ def _pixels(poisoned: Poisoned, train: Dataset, rows: np.ndarray) -> tuple[np.nd
     """Returns poisons and their base images; those of poisons made of nothing mean nothing."""
     places = np.flatnonzero(np.asarray(poisoned.is_poison))[rows]
     base = np.asarray(poisoned.info.base)[rows]
-    normalisation = train.normalisation
+    normalisation = check_continuous(train, method="a picture")
     return (
         np.asarray(normalisation.invert(poisoned.dataset.x[places])),
         np.asarray(normalisation.invert(train.x[np.maximum(base, 0)])),

@@ -96,7 +96,9 @@ def test_what_a_loop_draws_is_seen(train):
         return jax.lax.scan(step, x, None, length=2)[0], variables.state
 
     shapes = Variables({}, {"mean": jax.ShapeDtypeStruct((4,), jnp.float32)})
-    assert trace_call(call, shapes, SHAPE) == Traced(draws=train, moves=False)
+    assert trace_call(call, shapes, jax.ShapeDtypeStruct(SHAPE, jnp.float32)) == Traced(
+        draws=train, moves=False
+    )
 
 
 @pytest.mark.parametrize("kind", ["linen", "nnx"])

@@ -151,7 +151,8 @@ def answers_of_many(
         right = jnp.mean(jnp.argmax(logits, -1) == dataset.y)
         return margins(logits, dataset.y), right
 
-    return jax.lax.map(of_one, variables)
+    found: tuple[Float[Array, "m n"], Float[Array, " m"]] = jax.lax.map(of_one, variables)
+    return found
 
 
 def answer_together(model: Model, variables: Variables, task: Task, cost: Cost) -> Ensemble:

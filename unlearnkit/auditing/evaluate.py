@@ -288,7 +288,8 @@ def correct_predictions(
     logits: Float[Array, "n c"], labels: Array | np.ndarray
 ) -> Bool[np.ndarray, " n"]:
     """Returns which examples are predicted as they are labelled; compiles nothing."""
-    return np.asarray(logits).argmax(-1) == np.asarray(labels)
+    found: np.ndarray = np.asarray(logits).argmax(-1) == np.asarray(labels)
+    return found
 
 
 def _accuracies_by_class(logits: Array, task: Task) -> dict[str, float]:

@@ -18,7 +18,7 @@ from unlearnkit.base import Audited, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.host.arrays import take_rows
 from unlearnkit.kernels import by_chunks, margins
 from unlearnkit.training import DivergedError
-from unlearnkit.validation import check_compatible, check_task, check_variables
+from unlearnkit.validation import check_compatible, check_continuous, check_task, check_variables
 
 _CHUNK = 250
 
@@ -122,6 +122,7 @@ class GaussianUnlearningScore:
           DivergedError: a poison's gradient is 0 or not finite.
         """
         check_task(task, model)
+        check_continuous(task.retain, method="GaussianUnlearningScore")
         check_variables(variables, model)
         poisons = self.poisons
         if poisons is None:
@@ -167,7 +168,8 @@ def noise_statistic(
     """
 
     def part(variables: Variables, x: Array, y: Array, noise: Array) -> Array:
-        return _statistic(variables, x, y, noise, model=model)
+        found: Array = _statistic(variables, x, y, noise, model=model)
+        return found
 
     arrays = (poisons.x, poisons.y, poisons.noise)
     products = by_chunks(part, variables, arrays, _CHUNK)
@@ -192,7 +194,8 @@ def _statistic(
     # Scaled by its largest entry, no square of it is lost.
     slope = slope / jnp.abs(slope).max(1, keepdims=True)
     flat = noise.reshape(x.shape[0], -1)
-    return (slope * flat).sum(1) / jnp.linalg.norm(slope, axis=1)
+    found: Array = (slope * flat).sum(1) / jnp.linalg.norm(slope, axis=1)
+    return found
 
 
 def judge_statistic(statistic: Float[np.ndarray, " m"], fpr: float) -> Audited:

@@ -208,4 +208,5 @@ def _noisy_errors(
         logits = predict(model, Variables(unravel(noisy), variables.state), test.x)
         return jnp.mean(jnp.argmax(logits, -1) != test.y)
 
-    return jax.lax.map(one, jax.random.split(key, draws))
+    found: Array = jax.lax.map(one, jax.random.split(key, draws))
+    return found

@@ -256,11 +256,13 @@ def lira_scores(
         scores = (asked - mean) / std
     else:
         scores = -_log_density(asked, mean, std)
-    return scores.mean(axis=1)
+    result: np.ndarray = scores.mean(axis=1)
+    return result
 
 
 def _log_density(x: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    return -0.5 * ((x - mean) / std) ** 2 - np.log(std) - 0.5 * np.log(2 * np.pi)
+    found: np.ndarray = -0.5 * ((x - mean) / std) ** 2 - np.log(std) - 0.5 * np.log(2 * np.pi)
+    return found
 
 
 def _unbiased_fit(
@@ -290,7 +292,7 @@ def _reference_fit(
 
 
 def _counts(chosen: np.ndarray, side: str) -> np.ndarray:
-    counts = chosen.sum(axis=0)
+    counts: np.ndarray = chosen.sum(axis=0)
     if counts.min() < 2:
         raise ValueError(
             f"each candidate must be {side} at least 2 shadows, got {counts.min()} for candidate "

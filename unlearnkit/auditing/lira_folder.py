@@ -45,7 +45,8 @@ def query_margins(
     right, wrong = (
         logsumexp(np.where(chosen, z, -np.inf), axis=(1, 3)) for chosen in (is_label, ~is_label)
     )
-    return right - wrong
+    found: np.ndarray = right - wrong
+    return found
 
 
 def read_lira_folder(folder: Path | str) -> Shadows:
@@ -99,4 +100,5 @@ def read_lira_folder(folder: Path | str) -> Shadows:
 
 def _load(path: Path) -> np.ndarray:
     """Returns an array; nothing in the file is executed."""
-    return np.load(path, allow_pickle=False)
+    found: np.ndarray = np.load(path, allow_pickle=False)
+    return found

@@ -85,7 +85,8 @@ def update_cosines(updates: Params, direction: Params) -> Float[np.ndarray, " t"
         raise ValueError(
             f"updates must not be 0, update {int(np.argmin(lengths))} is: it has no direction"
         )
-    return (g @ v) / (lengths * length)
+    found: np.ndarray = (g @ v) / (lengths * length)
+    return found
 
 
 def _flat(tree: Params, name: str) -> Float[np.ndarray, " p"]:

@@ -14,7 +14,13 @@ from unlearnkit.auditing.scores import check_scores, score_attack
 from unlearnkit.auditing.threshold import ScoreName, membership_scores
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
 from unlearnkit.kernels import MEMBER_SIGNS
-from unlearnkit.validation import check_held_out, check_known, check_task, check_variables
+from unlearnkit.validation import (
+    check_continuous,
+    check_held_out,
+    check_known,
+    check_task,
+    check_variables,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +74,7 @@ class QuantileAttack:
             examples for the smallest level; outputs that are not finite.
         """
         check_task(task, model)
+        check_continuous(task.retain, method="QuantileAttack")
         check_held_out((task.retain, task.forget), task.test)
         check_variables(variables, model)
         least = min(self.levels)

@@ -87,4 +87,5 @@ def _distances(
         between = jax.tree.map(lambda a, b: (1 - alpha) * a + alpha * b, original, scrubbed)
         return jnp.abs(jax.nn.softmax(predict(model, between, x)) - target).sum(-1).mean()
 
-    return jax.lax.map(at, alphas)
+    found: Array = jax.lax.map(at, alphas)
+    return found

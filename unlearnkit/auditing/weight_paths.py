@@ -31,7 +31,8 @@ class PathPlane(NamedTuple):
 
     def project(self, weights: Params) -> Float[Array, "m 2"]:
         """Returns the coordinates of other weights, like the paths' with [m] in front."""
-        return _project(weights, self.mean, self.directions)
+        found: Array = _project(weights, self.mean, self.directions)
+        return found
 
 
 def principal_paths(paths: Mapping[str, Params]) -> PathPlane:

@@ -34,7 +34,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         if command.cache:
             keep_programs()
-        return command()
+        found: int = command()
+        return found
     except Exception as error:  # whatever fails, exit code 1 says that the log is INVALID
         known = isinstance(error, ValueError | TypeError | OSError | ImportError)
         message = str(error) if known else f"{type(error).__name__}: {error}"

@@ -28,7 +28,8 @@ _UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, 
 class Arrays:
     """The arrays of one `.npz` file.
 
-    `x_*` is uint8 or floating point in [0, 1], [n, h, w, c], [n, h, w] (one channel) or [n, d];
+    `x_*` is uint8 or floating point in [0, 1], [n, h, w, c], [n, h, w] (one channel) or [n, d]; or
+    integer token ids [n, length].
     `y_*` is [n] integers from 0. The number of classes is the largest training label plus one.
     """
 
@@ -63,6 +64,8 @@ class Arrays:
         x = x.reshape(_with_channel(x.shape))
         if x.dtype == np.uint8:
             return measure(x, y, white=255)
+        if np.issubdtype(x.dtype, np.integer):
+            return Pixels(x, y.astype(np.int32), 1, (), ())
         name = f"{split} in {self.path}"
         check_finite(x, name=name)
         outside = (x < 0) | (x > 1)
@@ -83,7 +86,8 @@ class Arrays:
     def _array(self, key: str) -> np.ndarray:
         try:
             with np.load(self.path, allow_pickle=False) as file:
-                return file[key]
+                found: np.ndarray = file[key]
+                return found
         except _UNREADABLE as error:
             raise self._unreadable(error) from error
 
@@ -149,7 +153,8 @@ def _check_header(name: str, shape: tuple[int, ...], dtype: np.dtype, *, pixels:
         return
     if len(shape) not in (2, 3, 4):
         raise ValueError(f"{name} must be [n, h, w, c], [n, h, w] or [n, d], got the shape {shape}")
-    if dtype != np.uint8 and not np.issubdtype(dtype, np.floating):
+    tokens = len(shape) == 2 and np.issubdtype(dtype, np.integer)
+    if not tokens and dtype != np.uint8 and not np.issubdtype(dtype, np.floating):
         raise TypeError(
             f"{name} must be uint8, or floating point in [0, 1], got {dtype}; "
             "convert pixels in 0..255 with x.astype(numpy.uint8)"

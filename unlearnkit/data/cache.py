@@ -85,7 +85,7 @@ def _read(folder: Path, split: str, fingerprint: str) -> Pixels | None:
 
 def _map(path: Path, entry: dict[str, str]) -> np.ndarray:
     """Returns the array at `path` memory-mapped, after comparing its digest."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     if sha256_of_array(array) != entry["sha256"]:
         raise ValueError(f"{path.name} does not have the digest {entry['sha256']}")
     return array

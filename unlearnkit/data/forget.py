@@ -238,4 +238,5 @@ def _draw(
             )
     if count > len(pool):
         raise ValueError(f"count must be at most {len(pool)}, the size of {what}, got {count}")
-    return pool[host_key(key).permutation(len(pool))[:count]]
+    found: np.ndarray = pool[host_key(key).permutation(len(pool))[:count]]
+    return found

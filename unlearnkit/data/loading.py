@@ -10,7 +10,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from unlearnkit.base import UNIT, Dataset, Normalisation
+from unlearnkit.base import UNIT, Dataset, Normalisation, Tokens
 from unlearnkit.data import prepared
 from unlearnkit.data.arrays import Arrays
 from unlearnkit.data.cache import read_cached
@@ -18,6 +18,7 @@ from unlearnkit.data.digits import Digits
 from unlearnkit.data.folders import Folders
 from unlearnkit.data.source import SPLITS, Description, Progress, Source
 from unlearnkit.registry import Registry
+from unlearnkit.validation import check_tokens
 
 DATASETS: Registry[Source] = Registry(
     "dataset",
@@ -38,10 +39,10 @@ def load(
     split: str,
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
-    normalisation: str | Normalisation = "unit",
+    normalisation: str | Normalisation | Tokens = "unit",
     progress: Progress | None = None,
 ) -> Dataset:
-    """Returns one split of a dataset on the device, x float32 normalised and y int32.
+    """Returns one split of a dataset on the device, x float32 normalised (or token ids), y int32.
 
     The images are decoded once and kept as uint8, beside the source or, where that cannot be
     written, in the user's cache.
@@ -55,7 +56,8 @@ def load(
         TFDS's default, and the current folder.
       download: prepare a TFDS dataset that is missing, which needs the network and TensorFlow.
       normalisation: `unit` ([0, 1]), `symmetric` ([-1, 1]), `standard` (mean 0 and standard
-        deviation 1 in each channel of the training split), or one of your own.
+        deviation 1 in each channel of the training split), or one of your own; `Tokens` where the
+        arrays [n, length] of an `.npz` are token ids, which stay the integers they are.
       progress: called with (images decoded, images in all) while images are decoded one by one;
         never for arrays or where the cache serves.
 
@@ -63,7 +65,8 @@ def load(
       ImportError: the extra that reads the source is not installed.
       FileNotFoundError: no such file or folder, or a dataset that is not prepared.
       TypeError: arrays or labels of the wrong type.
-      ValueError: an unknown name, or data that breaks a rule of its source.
+      ValueError: an unknown name, data that breaks a rule of its source, or token ids that are not
+        in the vocabulary.
 
     Example:
       train = data.load("digits", split="train")
@@ -74,6 +77,17 @@ def load(
     _check_normalisation(normalisation)
     source = _open(name, data_dir=data_dir, download=download)
     pixels = read_cached(source, split, progress)
+    # A copy: JAX may keep a view of a host array, and this one is a file of the cache.
+    y = jnp.asarray(np.array(pixels.y, np.int32))
+    if isinstance(normalisation, Tokens):
+        check_tokens(pixels.x, normalisation, name=f"{split} in {name}")
+        return Dataset(jnp.asarray(np.array(pixels.x, np.int32)), y, normalisation)
+    if pixels.x.dtype not in (np.uint8, np.float32):
+        raise TypeError(
+            f"x of {split} in {name} is {pixels.x.dtype}: pixels must be uint8, or floating point "
+            "in [0, 1]; convert pixels in 0..255 with x.astype(numpy.uint8), or say that these "
+            "are token ids by normalisation=Tokens(vocabulary=…, pad=…)"
+        )
     if normalisation == "standard":
         train = pixels if split == "train" else read_cached(source, "train", progress)
         normalisation = _standard(train.mean, train.std)
@@ -88,8 +102,7 @@ def load(
     # Pixels travel to the device as bytes. Outside jit: a fused division by a constant becomes a
     # product with its rounded reciprocal, and white would leave [-1, 1] by a bit.
     x = normalisation.apply(jnp.asarray(pixels.x).astype(jnp.float32) / pixels.white)
-    # A copy: JAX may keep a view of a host array, and this one is a file of the cache.
-    return Dataset(x.astype(jnp.float32), jnp.asarray(np.array(pixels.y, np.int32)), normalisation)
+    return Dataset(x.astype(jnp.float32), y, normalisation)
 
 
 def describe(
@@ -142,11 +155,11 @@ def _open(
     )
 
 
-def _check_normalisation(normalisation: str | Normalisation) -> None:
+def _check_normalisation(normalisation: str | Normalisation | Tokens) -> None:
     if isinstance(normalisation, str) and normalisation not in NORMALISATIONS:
         raise ValueError(
-            f"normalisation must be one of {', '.join(NORMALISATIONS)} or a Normalisation, "
-            f"got {normalisation!r}"
+            f"normalisation must be one of {', '.join(NORMALISATIONS)} or a Normalisation, or "
+            f"Tokens, got {normalisation!r}"
         )
 
 

@@ -101,7 +101,7 @@ class Prepared:
 
     def _batch(self, records: Any, start: int, stop: int) -> list[dict[str, Any]]:
         try:
-            return records.__getitems__(list(range(start, stop)))
+            return list(records.__getitems__(list(range(start, stop))))
         # array_record and protobuf each raise types of their own for damaged files.
         except Exception as error:
             raise ValueError(

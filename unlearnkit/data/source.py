@@ -41,10 +41,11 @@ class Pixels(NamedTuple):
     """One split on the host, decoded and not yet normalised.
 
     Attributes:
-      x: [n, ...] uint8, or float32 in [0, 1] where the source holds floats.
+      x: [n, ...] uint8, or float32 in [0, 1] where the source holds floats; [n, length] integers
+        where it may hold tokens.
       y: [n] int32.
       white: the value in `x` of a pixel that is 1.
-      mean: of x / white, one value per channel.
+      mean: of x / white, one value per channel; none of tokens.
       std: likewise.
     """
 

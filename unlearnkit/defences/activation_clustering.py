@@ -121,4 +121,5 @@ class ActivationClustering:
         z = pca.fit_transform(h.astype(np.float64))
         spread = z.std(axis=0)
         real = spread > RANK_TOLERANCE * spread[0]  # scaled rounding would count as a component
-        return z[:, real] / spread[real] if self.whiten else z[:, real]
+        found: np.ndarray = z[:, real] / spread[real] if self.whiten else z[:, real]
+        return found

@@ -74,4 +74,5 @@ def _disagreement(votes: np.ndarray, labels: np.ndarray, n_classes: int) -> np.n
     counts = np.bincount(places.reshape(-1), minlength=n * n_classes).reshape(n, n_classes)
     own = counts[np.arange(n), labels]
     counts[np.arange(n), labels] = -1
-    return (counts.max(axis=1) - own) / k
+    found: np.ndarray = (counts.max(axis=1) - own) / k
+    return found

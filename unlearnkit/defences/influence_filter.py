@@ -117,7 +117,7 @@ class InfluenceFilter(DropSettings):
         return finish(dropped, scores, dataset, cost, history=history, solves=solves)
 
     def _check(self, low_rank: LowRank, rank: int) -> Array:
-        least = jnp.linalg.eigvalsh(low_rank.gram)[:1]
+        least: Array = jnp.linalg.eigvalsh(low_rank.gram)[:1]
         if rank < low_rank.factor.shape[0] and float(least[0]) > self.damping:
             warnings.warn(
                 f"the curvature that rank={self.rank} leaves out may be as large as "

@@ -14,7 +14,7 @@ from unlearnkit.base import Dataset, Model, OnEpoch, Params, State, Trained, Var
 from unlearnkit.costs import FORWARD
 from unlearnkit.training import CrossEntropy, Recipe, fit
 from unlearnkit.training.step import Metrics, augment, forward_train
-from unlearnkit.validation import check_at_least, check_known
+from unlearnkit.validation import check_at_least, check_continuous, check_known
 
 AugmentationName = Literal["noise", "shift", "shift_flip"]
 
@@ -79,6 +79,7 @@ class MaxUp:
                 f"augmentation={self.augmentation!r} needs images [n, height, width, channels], "
                 f"got x {list(dataset.x.shape)}; choose augmentation='noise'"
             )
+        check_continuous(dataset, method="MaxUp")
         objective = WorstCopy(CrossEntropy(model, recipe), self)
         trained = fit(key, model, dataset, recipe, objective=objective, on_epoch=on_epoch)
         spent = trained.info.cost
@@ -89,7 +90,7 @@ class MaxUp:
     def augment(self, key: Key[Array, ""], batch: Dataset) -> Float[Array, "n ..."]:
         """Returns one augmented copy of each example."""
         if self.augmentation == "noise":
-            std = self.noise_std / jnp.asarray(batch.normalisation.std)
+            std = self.noise_std / jnp.asarray(check_continuous(batch, method="MaxUp").std)
             return batch.x + std * jax.random.normal(key, batch.x.shape, batch.x.dtype)
         return augment(key, batch, Recipe(augmentation=self.augmentation, shift=self.shift))
 
@@ -133,4 +134,5 @@ class WorstCopy:
         smoothing = self.objective.recipe.label_smoothing
         logits, _ = forward_train(self.objective.model, self.objective.recipe, variables, x, key)
         targets = optax.smooth_labels(jax.nn.one_hot(batch.y, logits.shape[1]), smoothing)
-        return optax.softmax_cross_entropy(logits, targets)
+        found: Array = optax.softmax_cross_entropy(logits, targets)
+        return found

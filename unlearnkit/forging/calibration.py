@@ -41,12 +41,14 @@ class Band(NamedTuple):
     def jumped(self) -> np.ndarray:
         """Which replays err by more than `JUMP` times the median replay: [m]."""
         median = np.median(self.errors)
-        return (median > 0) & (self.errors > JUMP * median)
+        found: np.ndarray = (median > 0) & (self.errors > JUMP * median)
+        return found
 
     @property
     def carried_errors(self) -> np.ndarray:
         """The larger error of memory and statistics: [m]."""
-        return np.maximum(self.memory_errors, self.statistics_errors)
+        found: np.ndarray = np.maximum(self.memory_errors, self.statistics_errors)
+        return found
 
     @property
     def largest(self) -> Tolerance:

@@ -7,10 +7,11 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from unlearnkit.base import Dataset, SoftDataset
+from unlearnkit.base import Dataset, Normalisation, SoftDataset
 from unlearnkit.host.order import several_epochs
 from unlearnkit.host.random import host_key
 from unlearnkit.training import Trajectory
+from unlearnkit.validation import check_continuous
 
 Batch: TypeAlias = Dataset | SoftDataset
 
@@ -31,7 +32,8 @@ class DomainViolations(NamedTuple):
     @property
     def flagged(self) -> Bool[np.ndarray, " b"]:
         """Which examples are no image of a class."""
-        return (self.out_of_range > 0) | (self.off_grid > 0) | self.not_one_hot
+        found: np.ndarray = (self.out_of_range > 0) | (self.off_grid > 0) | self.not_one_hot
+        return found
 
 
 def domain_violations(batch: Batch, *, slack: float = 1e-3) -> DomainViolations:
@@ -44,7 +46,7 @@ def domain_violations(batch: Batch, *, slack: float = 1e-3) -> DomainViolations:
     Source: Suliman et al. 2024, §4: the labels and pixels of proposition 2 are not within the
     domain.
     """
-    x = np.asarray(batch.normalisation.invert(batch.x), np.float64)
+    x = np.asarray(_normalisation(batch).invert(batch.x), np.float64)
     levels = 255 * x.reshape(len(x), -1)
     outside = (levels < -slack) | (levels > 255 + slack)
     off = np.abs(levels - np.round(levels)) > slack
@@ -76,7 +78,8 @@ def scalar_multiples(
     sine = np.stack(
         [((x - np.outer(c, row)) ** 2).sum(1) for c, row in zip(cosine.T, a, strict=True)]
     )
-    return 1 - np.sqrt(np.maximum(1 - sine.T, 0)) <= slack
+    found: np.ndarray = 1 - np.sqrt(np.maximum(1 - sine.T, 0)) <= slack
+    return found
 
 
 def near_duplicates(
@@ -93,7 +96,8 @@ def near_duplicates(
     """
     x, a = _pixels(batch), _pixels(accused)
     mean_squares = np.stack([((x - row) ** 2).mean(1) for row in a], axis=1)
-    return np.sqrt(mean_squares) <= distance
+    found: np.ndarray = np.sqrt(mean_squares) <= distance
+    return found
 
 
 def superposition(batch: Batch, accused: Batch) -> Float[np.ndarray, " b"]:
@@ -109,7 +113,8 @@ def superposition(batch: Batch, accused: Batch) -> Float[np.ndarray, " b"]:
     basis = basis[sizes > 1e-10 * sizes[0]]
     left = x - (x @ basis.T) @ basis
     norms = np.linalg.norm(x, axis=1)
-    return np.linalg.norm(left, axis=1) / np.where(norms > 0, norms, 1)
+    found: np.ndarray = np.linalg.norm(left, axis=1) / np.where(norms > 0, norms, 1)
+    return found
 
 
 class Usage(NamedTuple):
@@ -156,13 +161,18 @@ def redrawn_steps(log: Trajectory) -> Int[np.ndarray, " m"]:
     return np.flatnonzero((drawn != log.batches).any(axis=1))
 
 
+def _normalisation(batch: Batch) -> Normalisation:
+    return check_continuous(batch, method="a detector of forged images")
+
+
 def _rows(batch: Batch) -> np.ndarray:
+    _normalisation(batch)
     x = np.asarray(batch.x, np.float64)
     return x.reshape(len(x), -1)
 
 
 def _pixels(batch: Batch) -> np.ndarray:
-    x = np.asarray(batch.normalisation.invert(batch.x), np.float64)
+    x = np.asarray(_normalisation(batch).invert(batch.x), np.float64)
     return x.reshape(len(x), -1)
 
 

@@ -225,4 +225,5 @@ def _score(key: Array, products: Array, plan: SubsetPlan) -> Float[Array, " M"]:
         blocks = rows[:, parts].sum(-1)
         return blocks[chosen[:, :, None], chosen[:, None, :]].sum((1, 2))
 
-    return jax.lax.map(one, jnp.arange(plan.permutations)).reshape(-1)
+    found: Array = jax.lax.map(one, jnp.arange(plan.permutations)).reshape(-1)
+    return found

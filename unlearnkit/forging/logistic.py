@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key
 from unlearnkit.base import Cost, Dataset, Forged, Model, SoftDataset, Variables
 from unlearnkit.costs import Stopwatch
 from unlearnkit.forging.steps import Step, check_forgeable, step_error
-from unlearnkit.validation import check_choice
+from unlearnkit.validation import check_choice, check_continuous
 
 Toward: TypeAlias = Literal["zero", "allowed"]
 
@@ -46,7 +46,8 @@ class Affine(NamedTuple):
     def logits(self, x: np.ndarray) -> np.ndarray:
         """Returns the logits [b, n] of examples x [b, d]."""
         z = x @ self.kernel
-        return z if self.intercept is None else z + self.intercept
+        found: np.ndarray = z if self.intercept is None else z + self.intercept
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +92,7 @@ class LogisticForger:
         Raises:
           ValueError: another network, b < rank G, or see `unlearnkit.forging.steps`.
         """
+        normalisation = check_continuous(allowed, method="LogisticForger")
         check_forgeable(model, step, allowed)
         with Stopwatch() as watch:
             affine, b = read_affine(model, step.variables), step.batch_size
@@ -106,7 +108,7 @@ class LogisticForger:
             batch = SoftDataset(
                 jnp.asarray(x.reshape(b, *model.input_shape), jnp.float32),
                 jnp.asarray(y, jnp.float32),
-                allowed.normalisation,
+                normalisation,
             )
             error = step_error(model, step, batch)
             distance = jnp.asarray(np.linalg.norm(x - images), jnp.float32)
@@ -211,7 +213,8 @@ def _find(variables: Variables) -> tuple[Array, Array | None]:
 
 def _centred(array: Array) -> np.ndarray:
     values = np.asarray(array, np.float64)
-    return values - values.mean(-1, keepdims=True)
+    found: np.ndarray = values - values.mean(-1, keepdims=True)
+    return found
 
 
 def _not_logistic() -> ValueError:
@@ -223,4 +226,5 @@ def _not_logistic() -> ValueError:
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    found: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return found

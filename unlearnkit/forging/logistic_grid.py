@@ -17,7 +17,7 @@ from unlearnkit.forging.logistic import read_affine, read_gradient
 from unlearnkit.forging.optimise import LEVELS, BatchSearch, Target
 from unlearnkit.forging.steps import BatchLoss, Step, check_forgeable, step_error
 from unlearnkit.forging.swap import SwapForger
-from unlearnkit.validation import check_at_least
+from unlearnkit.validation import check_at_least, check_continuous
 
 RATES = (0.02, 0.01, 0.005, 0.002, 0.001, 5e-4, 2e-4, 1e-4)
 """Adam's, one after another, in normalised pixels."""
@@ -87,6 +87,7 @@ class GridLogisticForger:
         Raises:
           ValueError: another network, or see `unlearnkit.forging.steps`.
         """
+        normalisation = check_continuous(allowed, method="GridLogisticForger")
         check_forgeable(model, step, allowed)
         with Stopwatch() as watch:
             read_affine(model, step.variables)
@@ -100,7 +101,7 @@ class GridLogisticForger:
             with jax.default_matmul_precision("highest"):
                 levels, errors = search(problem, start, rounds=self.rounds)
             pixels = (levels / LEVELS).reshape(first.x.shape)
-            batch = first._replace(x=allowed.normalisation.apply(pixels))
+            batch = first._replace(x=normalisation.apply(pixels))
             error = step_error(model, step, batch)
             changed = jnp.mean(levels != on_grid(first))
             jax.block_until_ready((error, changed))
@@ -112,7 +113,8 @@ class GridLogisticForger:
 
     def _descend(self, model: Model, step: Step, batch: Dataset) -> Dataset:
         """Returns the batch after Adam in the range of pixels."""
-        search = BatchSearch(BatchLoss(model), "range", batch.normalisation)
+        normalisation = check_continuous(batch, method="GridLogisticForger")
+        search = BatchSearch(BatchLoss(model), "range", normalisation)
         target = Target(step.variables.params, step.gradient, step.learning_rate, batch.y)
         point = (batch.x, None)
         with jax.default_matmul_precision("highest"):
@@ -151,7 +153,8 @@ def make_problem(model: Model, step: Step, batch: Dataset) -> Problem:
       batch: b examples; their labels and the grid of their pixels are read.
     """
     affine, (kernel, intercept) = read_affine(model, step.variables), read_gradient(step)
-    shape, normalisation = batch.x.shape[1:], batch.normalisation
+    shape = batch.x.shape[1:]
+    normalisation = check_continuous(batch, method="GridLogisticForger")
     black = jnp.broadcast_to(normalisation.apply(jnp.zeros(shape)), shape).ravel()
     white = jnp.broadcast_to(normalisation.apply(jnp.ones(shape)), shape).ravel()
     zeros = jnp.zeros((1, model.n_classes))
@@ -172,7 +175,8 @@ def make_problem(model: Model, step: Step, batch: Dataset) -> Problem:
 
 def on_grid(batch: Dataset) -> Float[Array, "b d"]:
     """Returns the nearest grid levels, 0 to 255, of each image's pixels."""
-    pixels = batch.normalisation.invert(batch.x).reshape(batch.size, -1)
+    normalisation = check_continuous(batch, method="GridLogisticForger")
+    pixels = normalisation.invert(batch.x).reshape(batch.size, -1)
     return jnp.clip(jnp.round(pixels * LEVELS), 0, LEVELS)
 
 

@@ -16,7 +16,7 @@ from unlearnkit.costs import Stopwatch
 from unlearnkit.forging.descent import adam
 from unlearnkit.forging.optimise import GRADIENT_OF_DISTANCE, Target, gradient_error
 from unlearnkit.forging.steps import BatchLoss, Step, check_forgeable, check_stateless, step_error
-from unlearnkit.validation import check_at_least
+from unlearnkit.validation import check_at_least, check_continuous
 
 
 class NoiseInfo(NamedTuple):
@@ -66,6 +66,7 @@ class NoiseForger:
 
     def __call__(self, key: Key[Array, ""], model: Model, step: Step, allowed: Dataset) -> Forged:
         """Returns the noisy batch; see `OptimiseForger`."""
+        check_continuous(allowed, method="NoiseForger")
         check_forgeable(model, step, allowed)
         with Stopwatch() as watch:
             chosen = jax.random.permutation(key, allowed.size)[: step.batch_size]

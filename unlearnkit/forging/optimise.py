@@ -25,7 +25,7 @@ from unlearnkit.base import (
 from unlearnkit.costs import Stopwatch
 from unlearnkit.forging.descent import adam
 from unlearnkit.forging.steps import BatchLoss, Step, check_forgeable, step_error
-from unlearnkit.validation import check_at_least, check_choice
+from unlearnkit.validation import check_at_least, check_choice, check_continuous
 
 Domain: TypeAlias = Literal["free", "range", "grid"]
 Start: TypeAlias = Literal["noise", "allowed"]
@@ -112,12 +112,13 @@ class OptimiseForger:
         Raises:
           ValueError: see `unlearnkit.forging.steps.check_forgeable`.
         """
+        normalisation = check_continuous(allowed, method="OptimiseForger")
         check_forgeable(model, step, allowed)
         with Stopwatch() as watch:
             begin = self._begin(key, model, step, allowed)
             free = self.domain == "free"
             labels = jax.nn.one_hot(begin.y, model.n_classes) if free else None
-            search = BatchSearch(BatchLoss(model), self.domain, allowed.normalisation)
+            search = BatchSearch(BatchLoss(model), self.domain, normalisation)
             rate = step.learning_rate
             target = Target(step.variables.params, step.gradient, rate, begin.y)
             with jax.default_matmul_precision("highest"):
@@ -130,7 +131,7 @@ class OptimiseForger:
                 )
             batch: Dataset | SoftDataset = begin._replace(x=x)
             if free:
-                batch = SoftDataset(x, y, allowed.normalisation)
+                batch = SoftDataset(x, y, normalisation)
             error = step_error(model, step, batch)
             jax.block_until_ready(error)
         spent = step.batch_size * (1 + GRADIENT_OF_DISTANCE * self.iterations)
@@ -144,7 +145,8 @@ class OptimiseForger:
         pixel_key, label_key = jax.random.split(key)
         pixels = jax.random.uniform(pixel_key, (step.batch_size, *allowed.x.shape[1:]))
         labels = jax.random.randint(label_key, (step.batch_size,), 0, model.n_classes, jnp.int32)
-        return Dataset(allowed.normalisation.apply(pixels), labels, allowed.normalisation)
+        normalisation = check_continuous(allowed, method="OptimiseForger")
+        return Dataset(normalisation.apply(pixels), labels, normalisation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,4 +201,5 @@ def gradient_error(loss: BatchLoss, target: Target, x: Array, labels: Array) -> 
     """
     gradient = jax.grad(loss)(target.params, x, labels)
     difference = ravel_pytree(gradient)[0] - ravel_pytree(target.gradient)[0]
-    return target.learning_rate * optax.safe_norm(difference, 1e-30)
+    found: Array = target.learning_rate * optax.safe_norm(difference, 1e-30)
+    return found

@@ -99,7 +99,8 @@ class VerificationReport(NamedTuple):
     @property
     def carried_errors(self) -> np.ndarray:
         """The larger error of memory and statistics: [m]."""
-        return np.maximum(self.memory_errors, self.statistics_errors)
+        found: np.ndarray = np.maximum(self.memory_errors, self.statistics_errors)
+        return found
 
     @property
     def complete(self) -> bool:

@@ -105,9 +105,10 @@ def step_error(model: Model, step: Step, batch: Dataset | SoftDataset) -> Float[
       step: the logged one, with its gradient g and learning rate η.
       batch: the forged examples.
     """
-    return _distance(
+    found: Array = _distance(
         batch_gradient(model, step.variables, batch), step.gradient, step.learning_rate
     )
+    return found
 
 
 def check_stateless(variables: Variables) -> None:
@@ -165,4 +166,5 @@ def _gradient(loss: BatchLoss, params: Params, x: Array, y: Array) -> Params:
 @jax.jit
 def _distance(one: Params, other: Params, scale: Any) -> Array:
     # An error of zero means equality: squares of tiny differences must not vanish.
-    return scale * tree_norm(jax.tree.map(jnp.subtract, one, other))
+    found: Array = scale * tree_norm(jax.tree.map(jnp.subtract, one, other))
+    return found

@@ -123,7 +123,10 @@ def exchange(
     products: Float[Array, "n n"], chosen: Int[Array, "m b"]
 ) -> tuple[Int[Array, "m b"], Float[Array, " m"], Int[Array, " m"]]:
     """Returns where exchanges lead from each of m choices, the scores there, and their number."""
-    return jax.lax.map(partial(_exchange_one, products), chosen)
+    found: tuple[Int[Array, "m b"], Float[Array, " m"], Int[Array, " m"]] = jax.lax.map(
+        partial(_exchange_one, products), chosen
+    )
+    return found
 
 
 def _exchange_one(products: Array, chosen: Array) -> tuple[Array, Array, Array]:

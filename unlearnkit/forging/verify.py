@@ -244,7 +244,8 @@ def _limits(log: Trajectory, moves: Sequence[Move], accepted: Tolerance, norm: N
     """Returns the largest errors that are accepted: [segments, 3]."""
     caps = caps_of(log.claim, norm)
     largest = [caps.of(move, len(log.rows(segment))) for segment, move in enumerate(moves)]
-    return np.minimum(np.array(largest), np.array(accepted))
+    found: np.ndarray = np.minimum(np.array(largest), np.array(accepted))
+    return found
 
 
 def _describe(claim: Claim) -> str:

@@ -25,7 +25,8 @@ def on_host(array: Any) -> Any:
 def put(values: Any) -> jax.Array:
     """Returns numbers of the host on the device, in JAX's precision; `jnp.asarray` compiles."""
     array = np.asarray(values)
-    return jax.device_put(array.astype(jax.dtypes.canonicalize_dtype(array.dtype)))
+    found: jax.Array = jax.device_put(array.astype(jax.dtypes.canonicalize_dtype(array.dtype)))
+    return found
 
 
 def take_rows(array: Any, rows: Any) -> Any:
@@ -69,4 +70,5 @@ def _is_on_cpu(array: Any) -> bool:
 
 
 def _place_like(values: np.ndarray, array: jax.Array) -> jax.Array:
-    return jax.device_put(values, array.sharding if array.committed else None)
+    found: jax.Array = jax.device_put(values, array.sharding if array.committed else None)
+    return found

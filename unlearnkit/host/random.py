@@ -65,11 +65,13 @@ class HostKey(NamedTuple):
 
     def typed(self) -> Key[Array, ""]:
         """Returns the key that `jax.random` takes."""
-        return jax.random.wrap_key_data(jax.device_put(self.bits), impl=_IMPLEMENTATION)
+        found: Array = jax.random.wrap_key_data(jax.device_put(self.bits), impl=_IMPLEMENTATION)
+        return found
 
     def _draw(self, n: int) -> UInt32[np.ndarray, " n"]:
         first, second = _hash(self.bits, *_counts(n))
-        return first ^ second
+        found: np.ndarray = first ^ second
+        return found
 
 
 class DeviceKey(NamedTuple):

@@ -50,11 +50,13 @@ def reserve(tree: T) -> T:
     row_bytes = sum(leaf.nbytes for leaf in leaves) / max(n, 1)
     if room == n or room * row_bytes > LARGEST_BYTES:
         return tree
-    return jax.tree.map(lambda leaf: _extended(leaf, room), tree)
+    found: T = jax.tree.map(lambda leaf: _extended(leaf, room), tree)
+    return found
 
 
 def _extended(array: Any, room: int) -> jax.Array:
     held = np.zeros((room, *array.shape[1:]), array.dtype)
     held[: array.shape[0]] = np.asarray(array)
     committed = isinstance(array, jax.Array) and array.committed
-    return jax.device_put(held, array.sharding if committed else None)
+    found: jax.Array = jax.device_put(held, array.sharding if committed else None)
+    return found

@@ -80,7 +80,7 @@ def inner_products(left: Sequence[Array], right: Sequence[Array]) -> Any:
 
 def contract(one: Factors, two: Factors) -> Array:
     """Returns the product of one Jacobian with the other's transpose, [n, c, m, c]."""
-    total = inner_products(one.rest, two.rest)
+    total: Array = inner_products(one.rest, two.rest)
     for h1, g1, h2, g2 in zip(one.inputs, one.slopes, two.inputs, two.slopes, strict=True):
         total = total + (h1 @ h2.T)[:, None, :, None] * inner_products([g1], [g2])
     return total
@@ -100,7 +100,8 @@ def along(pieces: Factors, direction: Sequence[Array], dense: tuple[int, ...]) -
         total = total + jacobian @ leaf.reshape(-1)
     for h, g, position in zip(pieces.inputs, pieces.slopes, dense, strict=True):
         total = total + jnp.einsum("no,nco->nc", h @ direction[position], g)
-    return total
+    found: Array = total
+    return found
 
 
 def dense_kernels(apply: Apply, params: Params, one: Any) -> tuple[int, ...]:
@@ -155,7 +156,8 @@ def _run_network(
     program: Any, leaves: Sequence[Array], one: Any, watched: Sequence[int], taps: _Taps
 ) -> Array:
     arguments = [_Kernel(i, v) if i in watched else v for i, v in enumerate(leaves)]
-    return taps.release(_run(program, [*arguments, *jax.tree.leaves(one)], taps)[0])
+    found: Array = taps.release(_run(program, [*arguments, *jax.tree.leaves(one)], taps)[0])
+    return found
 
 
 def _run(program: Any, arguments: Sequence[Any], taps: _Taps) -> list[Any]:
@@ -185,7 +187,8 @@ def _is_dense(equation: Any, inputs: Sequence[Any]) -> bool:
     h, kernel = inputs
     if isinstance(h, _Kernel) or h.size != kernel.value.shape[0]:
         return False
-    return equation.params["dimension_numbers"] == (((h.ndim - 1,), (0,)), ((), ()))
+    found: bool = equation.params["dimension_numbers"] == (((h.ndim - 1,), (0,)), ((), ()))
+    return found
 
 
 def _bind(equation: Any, inputs: Sequence[Any]) -> list[Any]:

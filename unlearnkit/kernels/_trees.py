@@ -51,7 +51,8 @@ def at_precision(function: Callable[P, R]) -> Callable[P, R]:
 def dot(a: Any, b: Any) -> Array:
     """Returns a·b over all leaves."""
     products = jax.tree.map(lambda x, y: jnp.vdot(x, y, precision="highest"), a, b)
-    return reduce(jnp.add, jax.tree.leaves(products))
+    found: Array = reduce(jnp.add, jax.tree.leaves(products))
+    return found
 
 
 def unit(a: Any) -> Array:

@@ -107,9 +107,13 @@ def jacobian_vp(
 
     def push(point: tuple[Params, Params], inputs: Array) -> Array:
         parameters, direction = point
-        return jax.jvp(lambda p: apply(p, inputs), (parameters,), (direction,))[1]
+        found: Array = jax.jvp(lambda p: apply(p, inputs), (parameters,), (direction,))[1]
+        return found
 
-    return _chunks.map_batches(push, (params, vector), (x,), len(x) if chunk is None else chunk)
+    found: Array = _chunks.map_batches(
+        push, (params, vector), (x,), len(x) if chunk is None else chunk
+    )
+    return found
 
 
 @at_precision

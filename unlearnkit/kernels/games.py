@@ -389,7 +389,8 @@ def _ascend(
     optimizer: optax.GradientTransformation, gradient: Player, state: GameState
 ) -> tuple[Player, Any]:
     downhill = jax.tree.map(jnp.negative, gradient)
-    return optimizer.update(downhill, state.leader_optimizer, state.leader)
+    updates, memory = optimizer.update(downhill, state.leader_optimizer, state.leader)
+    return updates, memory
 
 
 def _moved(

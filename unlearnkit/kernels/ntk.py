@@ -167,7 +167,8 @@ def ntk_operator(
     pullback = jax.linear_transpose(pushforward, params)
 
     def product(vector: Array) -> Array:
-        return pushforward(pullback(vector)[0]) + damping * vector
+        found: Array = pushforward(pullback(vector)[0]) + damping * vector
+        return found
 
     return product
 
@@ -178,7 +179,8 @@ def _chunked_operator(
     def product(vector: Array) -> Array:
         settings: Any = {"chunk": chunk, "precision": precision}
         direction = jacobian_transpose_vp(apply, params, x, vector, **settings)
-        return jacobian_vp(apply, params, x, direction, **settings) + damping * vector
+        found: Array = jacobian_vp(apply, params, x, direction, **settings) + damping * vector
+        return found
 
     return product
 
@@ -226,7 +228,8 @@ def _bytes(tree: Any) -> int:
 @partial(jax.jit, static_argnums=(0, 1))
 def _block(method: str, apply: Apply, params: Params, x1: Array, x2: Array) -> Array:
     left_of, right_of, contract = _METHODS[method]
-    return contract(apply, params, left_of(apply, params, x1), right_of(apply, params, x2))
+    found: Array = contract(apply, params, left_of(apply, params, x1), right_of(apply, params, x2))
+    return found
 
 
 @partial(jax.jit, static_argnums=0)
@@ -237,7 +240,8 @@ def _jacobian(apply: Apply, params: Params, x: Array) -> list[Array]:
 
 @partial(jax.jit, static_argnums=0)
 def _contract_jacobians(apply: Apply, params: Params, left: Any, right: Any) -> Array:
-    return _dense_layers.inner_products(left, right)
+    found: Array = _dense_layers.inner_products(left, right)
+    return found
 
 
 def _inputs(apply: Apply, params: Params, x: Array) -> Array:
@@ -252,7 +256,8 @@ def _rows(apply: Apply, params: Params, x: Array) -> Params:
 @partial(jax.jit, static_argnums=0)
 def _push_rows(apply: Apply, params: Params, x1: Array, rows: Params) -> Array:
     pushforward = jax.linearize(lambda p: apply(p, x1), params)[1]
-    return jax.vmap(jax.vmap(pushforward))(rows).transpose(2, 3, 0, 1)
+    found: Array = jax.vmap(jax.vmap(pushforward))(rows).transpose(2, 3, 0, 1)
+    return found
 
 
 @partial(jax.jit, static_argnums=0)

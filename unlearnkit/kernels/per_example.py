@@ -61,7 +61,8 @@ def gradient_bank(
     chunk = _default_chunk(params) if chunk is None else chunk
     if _chunks.is_traced(params, dataset):
         rows = partial(_rows, loss)
-        return _chunks.map_batches(rows, params, (dataset.x, dataset.y), chunk)
+        found: Array = _chunks.map_batches(rows, params, (dataset.x, dataset.y), chunk)
+        return found
     # On the host a chunk is one compiled call that writes into the bank in place: gradients of
     # convolutions inside a loop's body are ~30 times slower on CPUs.
     bank = jnp.empty((dataset.size, _size(params)), _dtype(params))
@@ -115,14 +116,18 @@ class GradientOperator:
     def factors(self, start: int, stop: int) -> _dense_layers.Factors:
         """Returns G[start:stop] in pieces: dense layers' rows as h ⊗ g, the other leaves' whole."""
         batches = (self.dataset.x[start:stop], self.dataset.y[start:stop])
-        return _chunks.by_chunks(partial(_factors, self.loss), self.params, batches, self.chunk)
+        found: _dense_layers.Factors = _chunks.by_chunks(
+            partial(_factors, self.loss), self.params, batches, self.chunk
+        )
+        return found
 
     def project(
         self, pieces: _dense_layers.Factors, vector: Float[Array, " p"]
     ) -> Float[Array, " m"]:
         """Returns G[start:stop] v from the pieces of these rows."""
         one = jax.tree.map(lambda array: array[:1], self.dataset)
-        return _project(self.loss, self.params, one.x, one.y, pieces, vector)
+        found: Array = _project(self.loss, self.params, one.x, one.y, pieces, vector)
+        return found
 
     @highest_precision
     def matvec(self, vector: Float[Array, " p"]) -> Float[Array, " n"]:
@@ -132,10 +137,14 @@ class GradientOperator:
         def along(point: Any, x: Array, y: Array) -> Array:
             params, direction = point
             losses = lambda p: _losses(self.loss, p, x, y)  # noqa: E731
-            return jax.jvp(losses, (params,), (direction,))[1]
+            found: Array = jax.jvp(losses, (params,), (direction,))[1]
+            return found
 
         point = (self.params, tangent)
-        return _chunks.map_batches(along, point, (self.dataset.x, self.dataset.y), self.chunk)
+        found: Array = _chunks.map_batches(
+            along, point, (self.dataset.x, self.dataset.y), self.chunk
+        )
+        return found
 
     @highest_precision
     def rmatvec(self, weights: Float[Array, " n"]) -> Float[Array, " p"]:
@@ -280,7 +289,8 @@ def _default_block(gradients: GradientOperator) -> int:
     one = jax.tree.map(lambda array: array[:1], gradients.dataset)
     pieces = jax.eval_shape(partial(_factors, gradients.loss), gradients.params, one.x, one.y)
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pieces))
-    return max(1, BLOCK_BYTES // size)
+    found: int = max(1, BLOCK_BYTES // size)
+    return found
 
 
 def _size(params: Params) -> int:

@@ -66,7 +66,8 @@ class LowRank(NamedTuple):
 
     def with_shift(self, shift: Any) -> LowRank:
         """Returns the same approximation at another shift, for one Cholesky factorisation."""
-        return _low_rank(self.factor, self.gram, jnp.asarray(shift, self.factor.dtype))
+        found: LowRank = _low_rank(self.factor, self.gram, jnp.asarray(shift, self.factor.dtype))
+        return found
 
     def restricted_to(self, mask: Float[Array, " N"], *, shift: Any) -> LowRank:
         """Returns the approximation for D A D, D = diag(mask), as of a part of the data.
@@ -76,7 +77,8 @@ class LowRank(NamedTuple):
           shift: see the attribute.
         """
         factor = mask[:, None] * self.factor
-        return _low_rank(factor, _gram(factor), jnp.asarray(shift, factor.dtype))
+        found: LowRank = _low_rank(factor, _gram(factor), jnp.asarray(shift, factor.dtype))
+        return found
 
 
 @highest_precision
@@ -119,7 +121,8 @@ def nystrom(
     factor = jax.scipy.linalg.solve_triangular(
         lower, (columns + nudge * omega).T, lower=True
     ).T  # fmt: skip
-    return _low_rank(factor, factor.T @ factor, jnp.asarray(shift, flat.dtype))
+    found: LowRank = _low_rank(factor, factor.T @ factor, jnp.asarray(shift, flat.dtype))
+    return found
 
 
 @highest_precision
@@ -177,7 +180,8 @@ def sketched_ntk(
     rows = partial(_sketched_rows, apply, min(rank, size))
     factor = _chunks.by_chunks(rows, (params, signs), (x,), chunk)
     factor = factor.reshape(-1, factor.shape[-1])
-    return _low_rank(factor, _gram(factor), jnp.asarray(shift, dtype))
+    found: LowRank = _low_rank(factor, _gram(factor), jnp.asarray(shift, dtype))
+    return found
 
 
 @partial(jax.jit, static_argnums=(0, 1))

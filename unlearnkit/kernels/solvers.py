@@ -131,7 +131,8 @@ def solve_in_rounds(
     dtype, size = precision(b)[0], norm(b)
 
     def proceed(progress: Progress) -> Array:
-        return progress.go & (progress.size > tol * size) & (progress.steps < max_steps)
+        found: Array = progress.go & (progress.size > tol * size) & (progress.steps < max_steps)
+        return found
 
     def body(progress: Progress) -> Progress:
         x, steps, curvature, sound = one_round(progress, MARGIN * tol * size)

@@ -73,7 +73,8 @@ def neumann(
         def proceed(state: tuple[Any, ...]) -> Array:
             _, _, rr, _, step = state
             # A series that has grown a millionfold diverges; NaN compares false and ends it too.
-            return (rr > (MARGIN * tol) ** 2 * rr0) & (rr < 1e12 * rr0) & (step < max_steps)
+            found: Array = (rr > (MARGIN * tol) ** 2 * rr0) & (rr < 1e12 * rr0) & (step < max_steps)
+            return found
 
         def body(state: tuple[Any, ...]) -> tuple[Any, ...]:
             x, r, _, least, step = state

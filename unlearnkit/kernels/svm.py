@@ -77,12 +77,13 @@ def svm(
     _check(features, labels, C, loss, sample_weight)
     dtype = jnp.promote_types(features.dtype, jnp.float32)
     weight = jnp.ones(labels.shape, dtype) if sample_weight is None else sample_weight
-    return _fit(
+    found: SvmSolution = _fit(
         features.astype(dtype),
         jax.lax.stop_gradient(labels.astype(dtype)),
         jnp.asarray(C, dtype) * weight.astype(dtype),
         loss=loss,
     )
+    return found
 
 
 def logistic_regression(

@@ -1,4 +1,4 @@
-"""Networks by name, and models of modules and functions of your own."""
+"""Networks by name, and adapters for flax modules and plain functions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MODELS: Registry[Model] = Registry(
         "speedrun": speedrun,
     },
 )
-"""Name -> factory; each takes `input_shape`, `n_classes` and options of its own by keyword."""
+"""Name -> factory; each takes `input_shape`, `n_classes` and its own options by keyword."""
 
 
 def create(name: str, *, input_shape: tuple[int, ...], n_classes: int, **options: Any) -> Model:
@@ -43,7 +43,7 @@ def create(name: str, *, input_shape: tuple[int, ...], n_classes: int, **options
       name: a key of `MODELS`, or a network of another package.
       input_shape: the shape of one example; (height, width, channels) for the convolutional ones.
       n_classes: the number of logits.
-      **options: what else the factory takes, as `implementation` or `width`.
+      **options: further arguments of the factory, such as `implementation` or `width`.
 
     Raises:
       ValueError: the name or an option is unknown, or the input does not suit the network.

@@ -1,4 +1,4 @@
-"""Makes a `Model` of a flax module or of two functions.
+"""Makes a `Model` from a flax module or from two functions.
 
 The callables are frozen values that compare by the module they hold, so that two models of equal
 modules are equal and share one compilation.
@@ -28,49 +28,52 @@ def from_linen(
     input_shape: tuple[int, ...],
     mode: str | Mapping[str, bool] | None = None,
     rngs: Sequence[str] = (),
+    input_dtype: str = "float32",
 ) -> Model:
     """Returns the model of a `flax.linen` module.
 
     Arguments of the module's `__call__` that are called `train`, `training`, `is_training`,
     `deterministic` or `use_running_average`, or that it takes by these names from its `**kwargs`,
     say whether it trains. The collection `params` becomes `Variables.params`, all others become
-    `Variables.state`. In training, every random-number stream that the module asks for has a key,
-    and `dropout` one of its own.
+    `Variables.state`. In training, every random-number stream that the module uses gets its own
+    key.
 
     Args:
       module: maps x [n, *input_shape] to logits [n, c].
       input_shape: the shape of one example.
-      mode: the argument that says whether the module trains, where it is called otherwise; or the
-        arguments of the training call, as `{"inference": False}`, which evaluation gives the
-        opposite of, and `{}` for a module that is the same in training: a mode that is stated so is
-        taken at its word.
-      rngs: streams that the module uses only where `has_rng` says that they are there.
+      mode: the name of the argument that says whether the module trains, if it is none of these; or
+        the arguments of the training call, as `{"inference": False}`, which evaluation negates, or
+        `{}` for a module that computes the same in training. Arguments given in this way are not
+        checked.
+      rngs: random-number streams that the module uses only if `has_rng` finds them.
+      input_dtype: the name of the inputs' dtype; `int32` for a network of token ids.
 
     Raises:
-      ValueError: the module does not map to [n, c]; it has dropout or batch statistics that its
-        training call leaves as they are in evaluation; its evaluation draws random numbers.
+      ValueError: the module does not map to [n, c]; inputs that are neither floating point nor
+        integer; dropout or batch statistics that the training call does not use; random numbers
+        drawn in evaluation.
 
     Example:
       model = models.from_linen(flax.linen.Dense(10), input_shape=(784,))
     """
-    held = _Held(module)
+    held, example = _Held(module), _example(input_shape, input_dtype)
 
     def calls(mode: Mode) -> Calls:
         seen: set[type] = set()
         with nn.intercept_methods(partial(_note, seen)):
-            shapes = jax.eval_shape(_LinenInit(held, input_shape, mode), jax.random.key(0))
+            shapes = jax.eval_shape(_LinenInit(held, example, mode), jax.random.key(0))
             train = _LinenApplyTrain(held, mode, tuple(rngs))
-            trace_call(train, shapes, input_shape)
+            trace_call(train, shapes, example)
         normalises = nn.BatchNorm in seen or "batch_stats" in shapes.state
         return Calls(shapes, train, None, nn.Dropout in seen, normalises)
 
     try:
-        found = choose_mode(type(module).__call__, mode, calls, input_shape)
+        found = choose_mode(type(module).__call__, mode, calls, example)
         return _assemble(
-            _LinenInit(held, input_shape, found),
+            _LinenInit(held, example, found),
             _LinenApply(held, found),
             _LinenApplyTrain(held, found, tuple(rngs)),
-            input_shape,
+            example,
         )
     except (InvalidRngError, ModifyScopeVariableError) as error:
         raise ValueError(
@@ -85,6 +88,7 @@ def from_nnx(
     *,
     input_shape: tuple[int, ...],
     mode: str | Mapping[str, bool] | None = None,
+    input_dtype: str = "float32",
 ) -> Model:
     """Returns the model of a `flax.nnx` module.
 
@@ -97,6 +101,7 @@ def from_nnx(
         function each time to share compilations.
       input_shape: the shape of one example.
       mode: see `from_linen`.
+      input_dtype: see `from_linen`.
 
     Raises:
       ValueError: see `from_linen`.
@@ -104,7 +109,7 @@ def from_nnx(
     Example:
       model = models.from_nnx(lambda rngs: flax.nnx.Linear(784, 10, rngs=rngs), input_shape=(784,))
     """
-    held = _Held(build)
+    held, example = _Held(build), _example(input_shape, input_dtype)
     parts: list[Any] = []
 
     def built(key: Key[Array, ""]) -> Variables:
@@ -120,10 +125,8 @@ def from_nnx(
         train, evaluate = (partial(_call_nnx, held, mode, train) for train in (True, False))
         return Calls(shapes, train, evaluate, drops, normalises)
 
-    found = choose_mode(type(parts[0]).__call__, mode, calls, input_shape)
-    return _assemble(
-        _NnxInit(held), _NnxApply(held, found), _NnxApplyTrain(held, found), input_shape
-    )
+    found = choose_mode(type(parts[0]).__call__, mode, calls, example)
+    return _assemble(_NnxInit(held), _NnxApply(held, found), _NnxApplyTrain(held, found), example)
 
 
 def from_functions(
@@ -131,14 +134,16 @@ def from_functions(
     apply: Callable[[Params, Array], Array],
     *,
     input_shape: tuple[int, ...],
+    input_dtype: str = "float32",
 ) -> Model:
-    """Returns the model of two functions of a user's own, without state.
+    """Makes a model without state from two functions.
 
     Args:
       init: key -> params. Nested dicts name the layers, in the order in which they were built; any
         other pytree is one layer.
       apply: (params, x [n, *input_shape]) -> logits [n, c].
       input_shape: the shape of one example.
+      input_dtype: see `from_linen`.
 
     Raises:
       ValueError: `apply` does not map to [n, c].
@@ -148,9 +153,9 @@ def from_functions(
           return {"w": jax.random.normal(key, (784, 10)) / 28}
       model = models.from_functions(init, lambda params, x: x @ params["w"], input_shape=(784,))
     """
-    held = _Held(apply)
+    held, example = _Held(apply), _example(input_shape, input_dtype)
     return _assemble(
-        _FunctionInit(_Held(init)), _FunctionApply(held), _FunctionApplyTrain(held), input_shape
+        _FunctionInit(_Held(init)), _FunctionApply(held), _FunctionApplyTrain(held), example
     )
 
 
@@ -170,18 +175,35 @@ class _Init(Protocol):
         """Initialises, and appends the paths of all subtrees in the order of their definition."""
 
 
+def _example(shape: tuple[int, ...], dtype: str) -> jax.ShapeDtypeStruct:
+    found = jnp.dtype(dtype)
+    if not (jnp.issubdtype(found, jnp.floating) or jnp.issubdtype(found, jnp.integer)):
+        raise ValueError(f"input_dtype must be floating point or integer, got {dtype!r}")
+    return jax.ShapeDtypeStruct(shape, found)
+
+
 def _assemble(
-    init: _Init, apply: Callable[..., Any], apply_train: Callable[..., Any], shape: tuple[int, ...]
+    init: _Init,
+    apply: Callable[..., Any],
+    apply_train: Callable[..., Any],
+    example: jax.ShapeDtypeStruct,
 ) -> Model:
     order: list[Path] = []
     shapes = jax.eval_shape(lambda key: init.ordered(key, order), jax.random.key(0))
-    layers = _group_layers(shapes.params, order)
-    return Model(init, apply, apply_train, layers, shape, _n_classes(apply, shapes, shape))
+    return Model(
+        init,
+        apply,
+        apply_train,
+        _group_layers(shapes.params, order),
+        example.shape,
+        _n_classes(apply, shapes, example),
+        input_dtype=example.dtype.name,
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Held:
-    """What a user gave, so that it can be part of a static argument of `jax.jit`.
+    """Wraps a user's object so that it can be part of a static argument of `jax.jit`.
 
     It compares by value where it can be hashed. A module with a list or an array among its
     attributes cannot, and compares by identity: only the very same object shares a compilation.
@@ -219,14 +241,14 @@ class _Frozen:
 @dataclasses.dataclass(frozen=True)
 class _LinenInit:
     held: _Held
-    input_shape: tuple[int, ...]
+    example: jax.ShapeDtypeStruct
     mode: Mode
 
     def __call__(self, key: Key[Array, ""]) -> Variables:
         return self.ordered(key, [])
 
     def ordered(self, key: Key[Array, ""], order: list[Path]) -> Variables:
-        x = jnp.zeros((1, *self.input_shape))
+        x = jnp.zeros((1, *self.example.shape), self.example.dtype)
         variables = self.held.value.init(key, x, **arguments(self.mode, train=False))
         order.extend(_subtrees(variables.get("params", {})))
         return _split_collections(variables)
@@ -239,7 +261,8 @@ class _LinenApply:
 
     def __call__(self, variables: Variables, x: Array) -> Array:
         evaluation = arguments(self.mode, train=False)
-        return self.held.value.apply(_collections(variables), x, **evaluation)
+        found: Array = self.held.value.apply(_collections(variables), x, **evaluation)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,7 +277,11 @@ class _LinenApplyTrain:
         module = self.held.value
         if not variables.state:
             return module.apply(collections, x, rngs=rngs, **training), variables.state
-        return module.apply(collections, x, rngs=rngs, mutable=list(variables.state), **training)
+        mutable = list(variables.state)
+        found: tuple[Array, State] = module.apply(
+            collections, x, rngs=rngs, mutable=mutable, **training
+        )
+        return found
 
 
 def _streams(key: Key[Array, ""], named: tuple[str, ...]) -> dict[str, Key[Array, ""]]:
@@ -344,7 +371,7 @@ def _split(module: nnx.Module) -> tuple[Any, Any, Any, Any]:
 
 def _pure_dict(state: Any) -> dict[str, Any]:
     """Returns nested dicts with string keys; list positions, which nnx keys by int, included."""
-    return _string_keys(nnx.to_pure_dict(state))
+    return dict(_string_keys(nnx.to_pure_dict(state)))
 
 
 def _string_keys(tree: Any) -> Any:
@@ -393,7 +420,8 @@ class _FunctionApply:
     held: _Held
 
     def __call__(self, variables: Variables, x: Array) -> Array:
-        return self.held.value(variables.params, x)
+        found: Array = self.held.value(variables.params, x)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -432,13 +460,13 @@ def _has_kernel(params: Params, path: Path) -> bool:
 
 
 def _n_classes(
-    apply: Callable[[Variables, Array], Array], shapes: Variables, input_shape: tuple[int, ...]
+    apply: Callable[[Variables, Array], Array], shapes: Variables, example: jax.ShapeDtypeStruct
 ) -> int:
-    x = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
+    x = jax.ShapeDtypeStruct((2, *example.shape), example.dtype)
     logits = jax.eval_shape(apply, shapes, x)
     if not hasattr(logits, "shape") or len(logits.shape) != 2 or logits.shape[0] != 2:
         raise ValueError(
-            f"a model must map x [n, {', '.join(map(str, input_shape))}] to logits [n, c], "
+            f"a model must map x [n, {', '.join(map(str, example.shape))}] to logits [n, c], "
             f"but 2 examples gave {getattr(logits, 'shape', type(logits).__name__)}"
         )
     return int(logits.shape[1])

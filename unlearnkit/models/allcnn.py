@@ -93,9 +93,9 @@ def allcnn_small(
     n_classes: int,
     implementation: str | None = None,
 ) -> Model:
-    """Returns All-CNN of width 24, a sixteenth of the work: the one for two CPU cores.
+    """Returns All-CNN of width 24, with a sixteenth of the work, for CPUs.
 
-    Raises as `allcnn`.
+    Raises the same errors as `allcnn`.
 
     Args:
       input_shape: (height, width, channels), at least 4x4.

@@ -74,7 +74,8 @@ def convolve(
     """
     height, width = kernel.shape[:2]
     window = _Window(stride, padding, (height, width), (x.shape[1], x.shape[2]))
-    return _convolve_p.bind(x, kernel, window=window)
+    found: Array = _convolve_p.bind(x, kernel, window=window)
+    return found
 
 
 def _convolve(x: Array, kernel: Array, *, window: _Window) -> Array:
@@ -243,7 +244,8 @@ def _both_batched(primitive: Primitive, left: Array, right: Array, *, window: _W
     if primitive is _correlate_p:  # matrix products, which batch well
         return jax.vmap(partial(_correlate, window=window))(left, right)
     # One after another: XLA's convolution in groups is slow on a CPU.
-    return jax.lax.map(lambda pair: primitive.bind(*pair, window=window), (left, right))
+    found: Array = jax.lax.map(lambda pair: primitive.bind(*pair, window=window), (left, right))
+    return found
 
 
 _IMAGES, _CHANNELS, _FEATURES = 0, 2, 3  # of x and y; of the kernel

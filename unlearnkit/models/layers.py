@@ -167,7 +167,7 @@ def convolve(
     """Returns the images cross-correlated with `kernel`, plus a bias; see `Conv`.
 
     Args:
-      x: [n, h, w, c] images, which know how convolutions are computed.
+      x: [n, h, w, c] images, with the implementation of their convolutions.
       kernel: [s, s, c, o].
       bias: [o], or None for none.
       stride: between two outputs, in pixels.

@@ -1,4 +1,4 @@
-"""Finds the arguments that switch a user's module to training, and checks that they work.
+"""Finds the arguments that switch a module to training mode, and checks their effect.
 
 A *mode* is the keyword arguments of the training call; the evaluation call gives each of them the
 opposite. Which arguments a module takes is read from the signature of its `__call__`; whether they
@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.extend.core as jex
-import jax.numpy as jnp
 
 from unlearnkit.base import Variables
 
@@ -70,7 +69,7 @@ def choose_mode(
     called: Callable[..., Any],
     given: str | Mapping[str, bool] | None,
     calls: Callable[[Mode], Calls],
-    input_shape: tuple[int, ...],
+    example: jax.ShapeDtypeStruct,
 ) -> Mode:
     """Returns the mode of a module, after checking that it has an effect.
 
@@ -78,46 +77,48 @@ def choose_mode(
       called: the unbound `__call__` of its class.
       given: the name of the argument, the arguments of the training call, or None to find out.
       calls: the module's calls under a mode.
-      input_shape: the shape of one example.
+      example: the shape and dtype of one.
 
     Raises:
-      ValueError: an unknown argument; a module with dropout or batch statistics that no training
-        call sets in motion, or that are in motion in evaluation too.
+      ValueError: an unknown argument; a module with dropout or batch statistics that are unused in
+        training, or used in evaluation too.
     """
     parameters = inspect.signature(called).parameters
     if isinstance(given, Mapping):
         mode = tuple((name, bool(value)) for name, value in given.items())
         _check_taken(parameters, mode)
         found = calls(mode)
-        trace_call(found.train, found.shapes, input_shape)
+        trace_call(found.train, found.shapes, example)
         return mode
     mode = tuple(usual for usual in USUAL_NAMES if usual[0] in parameters)
     if given is None:
         _check_taken(parameters, mode)
         if _takes_any(parameters):
-            mode += _answered(calls, mode, input_shape)
+            mode += _answered(calls, mode, example)
     elif given not in dict(mode):
         mode = ((given, dict(USUAL_NAMES).get(given, True)), *mode)
         _check_taken(parameters, mode)
     found = calls(mode)
-    traced = trace_call(found.train, found.shapes, input_shape)
+    traced = trace_call(found.train, found.shapes, example)
     if given is None:
-        _check_complete(calls, mode, traced, _switches(parameters, mode), input_shape)
+        _check_complete(calls, mode, traced, _switches(parameters, mode), example)
     _check_alive(found, traced, mode)
     if found.evaluate is not None:
-        _check_still(trace_call(found.evaluate, found.shapes, input_shape))
+        _check_still(trace_call(found.evaluate, found.shapes, example))
     return mode
 
 
-def trace_call(call: Callable[..., Any], shapes: Variables, input_shape: tuple[int, ...]) -> Traced:
+def trace_call(
+    call: Callable[..., Any], shapes: Variables, example: jax.ShapeDtypeStruct
+) -> Traced:
     """Returns what `call` (variables, x, key) -> (output, state) does with two examples.
 
     Args:
       call: (variables, x, key) -> (output, state).
       shapes: of the variables, as `jax.eval_shape` gives them.
-      input_shape: of one example.
+      example: the shape and dtype of one.
     """
-    x = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
+    x = jax.ShapeDtypeStruct((2, *example.shape), example.dtype)
     key = jax.eval_shape(lambda: jax.random.key(0))
     traced, shape = jax.make_jaxpr(call, return_shape=True)(shapes, x, key)
     n_params, n_state = len(jax.tree.leaves(shapes.params)), len(jax.tree.leaves(shapes.state))
@@ -131,7 +132,7 @@ def trace_call(call: Callable[..., Any], shapes: Variables, input_shape: tuple[i
 
 
 def _check_taken(parameters: Mapping[str, inspect.Parameter], mode: Mode) -> None:
-    """Refuses a mode that the signature does not take, or that leaves out what it needs."""
+    """Raises ValueError if the signature does not take the mode, or needs more arguments."""
     unknown = [name for name, _ in mode if name not in parameters]
     if unknown and not _takes_any(parameters):
         known = ", ".join(name for name in list(parameters)[2:]) or "none but its input"
@@ -192,12 +193,12 @@ def _check_complete(
     mode: Mode,
     traced: Traced,
     switches: Iterable[str],
-    input_shape: tuple[int, ...],
+    example: jax.ShapeDtypeStruct,
 ) -> None:
-    """Refuses a module with another boolean argument that sets more in motion when it is set."""
+    """Raises ValueError if another boolean argument enables more dropout or statistics."""
     for switch in switches:
         for value in (True, False):
-            other = _try(calls, (*mode, (switch, value)), input_shape)
+            other = _try(calls, (*mode, (switch, value)), example)
             if other is not None and (other.draws > traced.draws or other.moves > traced.moves):
                 raise ValueError(
                     f"the module's argument {switch!r} switches dropout or statistics on, but its "
@@ -206,23 +207,25 @@ def _check_complete(
                 )
 
 
-def _answered(calls: Callable[[Mode], Calls], mode: Mode, input_shape: tuple[int, ...]) -> Mode:
+def _answered(calls: Callable[[Mode], Calls], mode: Mode, example: jax.ShapeDtypeStruct) -> Mode:
     """Returns the usual names that a module with `**kwargs` takes and that change what it does."""
     answered = []
     for name, value in USUAL_NAMES:
         if name in dict(mode):
             continue
-        on, off = (_try(calls, (*mode, (name, v)), input_shape) for v in (value, not value))
+        on, off = (_try(calls, (*mode, (name, v)), example) for v in (value, not value))
         if on is not None and on != off:
             answered.append((name, value))
     return tuple(answered)
 
 
-def _try(calls: Callable[[Mode], Calls], mode: Mode, input_shape: tuple[int, ...]) -> Traced | None:
+def _try(
+    calls: Callable[[Mode], Calls], mode: Mode, example: jax.ShapeDtypeStruct
+) -> Traced | None:
     """Returns what the training call does under a mode, or None where it cannot be made."""
     try:
         found = calls(mode)
-        return trace_call(found.train, found.shapes, input_shape)
+        return trace_call(found.train, found.shapes, example)
     except Exception:  # a user's code may raise anything on an argument that is not its own
         return None
 

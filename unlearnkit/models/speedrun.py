@@ -36,8 +36,8 @@ def whitening_filters(channels: int, features: int) -> Float[np.ndarray, "4 4 c 
     They whiten the separable Markov model of images, in which neighbouring pixels correlate by .95
     and colours vary along grey, red-blue and green-magenta: a product of cosines along rows and
     columns, times a colour, over the square root of its variance plus .01. Nothing is read from
-    data: a filter that had seen the training set would tell a retrained network of what it is to
-    have never seen.
+    data: filters computed from the training set would leak the forgotten examples into a retrained
+    network.
 
     Args:
       channels: of the images; three are red, green and blue, any other number stand alone.
@@ -101,17 +101,17 @@ def speedrun(
     widths: tuple[int, ...] = (64, 128),
     implementation: str | None = None,
 ) -> Model:
-    """Returns a network for small images that learns much in little time.
+    """Returns a small network for small images that trains fast.
 
-    A frozen whitening of 4x4 patches with stride 2, then a block a width: two 3x3 convolutions with
-    batch norm without gain and GELU, halved by max-pooling between; the largest value of each
+    A frozen whitening of 4x4 patches with stride 2, then one block per width: two 3x3 convolutions
+    with batch norm without gain and GELU, halved by max-pooling between; the largest value of each
     channel, and a linear head over 9. 287,360 weights on 32x32x3 images of ten classes.
 
     Args:
       input_shape: (height, width, channels), at least 16x16.
       n_classes: the number of logits.
       widths: channels of the blocks.
-      implementation: of the convolutions, `xla`, `bilinear` or `patches`; None for what is fast on
+      implementation: of the convolutions, `xla`, `bilinear` or `patches`; None for the fastest on
         the backend.
 
     Raises:

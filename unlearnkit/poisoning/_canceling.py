@@ -51,7 +51,8 @@ class Canceling:
             lambda clean, poison: clean + balance.share * poison, balance.clean_gradient, gradient
         )
         chosen = choose(total, self.parameters)
-        return optax.tree.vdot(chosen, chosen) / 2
+        found: Array = optax.tree.vdot(chosen, chosen) / 2
+        return found
 
     def loss_and_slope(
         self, x: Float[Array, "m ..."], balance: Balance

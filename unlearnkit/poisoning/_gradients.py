@@ -68,10 +68,12 @@ def judge_gradient(
         def loss(w: Params) -> Array:
             return cross_entropy(model.apply(Variables(w, variables.state), x), y)
 
-        return optax.tree.vdot(way, jax.grad(loss)(params)) * (x.shape[0] / m)
+        found: Array = optax.tree.vdot(way, jax.grad(loss)(params)) * (x.shape[0] / m)
+        return found
 
     def part(arguments: tuple[Params, Params], x: Array, y: Array) -> Array:
-        return jax.grad(along)(x, arguments, y)
+        found: Array = jax.grad(along)(x, arguments, y)
+        return found
 
     return value, map_batches(part, (variables.params, way), (x, y), chunk)
 
@@ -88,7 +90,8 @@ def cosine_distance(gradient: Params, target: Params) -> Float[Array, ""]:
         square = optax.tree.vdot(vector, vector)
         # The root has no derivative at 0.
         sizes.append(jnp.sqrt(jnp.where(square > 0, square, jnp.inf)))
-    return 1 - optax.tree.vdot(gradient, target) / sizes[0] / sizes[1]
+    found: Array = 1 - optax.tree.vdot(gradient, target) / sizes[0] / sizes[1]
+    return found
 
 
 def _positive(size: Array) -> Array:

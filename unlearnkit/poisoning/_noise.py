@@ -60,7 +60,10 @@ class Rules:
         self, variables: Variables, x: Array, y: Int[Array, " n"], unit: Array
     ) -> Float[Array, "n ..."]:
         """Returns the gradient of the summed loss at `x`, or at the worst point near it."""
-        return jax.grad(self._loss, argnums=1)(variables, self.worst(variables, x, y, unit), y)
+        found: Array = jax.grad(self._loss, argnums=1)(
+            variables, self.worst(variables, x, y, unit), y
+        )
+        return found
 
     def _loss(self, variables: Variables, x: Array, y: Int[Array, " n"]) -> Array:
         return cross_entropy(self.model.apply(variables, x), y) * x.shape[0]

@@ -75,7 +75,8 @@ class Saddle:
         excess = jnp.maximum(points.decoy_loss - self.tau - tolerance, 0)
         excess = jnp.where((y == j) | ~feasible_set.present[y], jnp.inf, excess)
         best = jnp.argmax(jnp.where(excess == excess.min(), points.loss, -jnp.inf))
-        return jax.tree.map(lambda leaf: leaf[best], points)
+        found: Point = jax.tree.map(lambda leaf: leaf[best], points)
+        return found
 
     def _climb(self, variables: Variables, feasible_set: FeasibleSet, y: Array, j: Array) -> Point:
         ball = feasible_set.ball._replace(

@@ -117,7 +117,8 @@ def make_surrogates(
         def step(i: Array, variables: Variables) -> Variables:
             return rules.train(variables, x, data, jax.random.fold_in(train_key, i))
 
-        return jax.lax.fori_loop(0, age, step, rules.model.init(init_key))
+        found: Variables = jax.lax.fori_loop(0, age, step, rules.model.init(init_key))
+        return found
 
     return Surrogates(jax.lax.map(one, (keys, ages)), ages)
 

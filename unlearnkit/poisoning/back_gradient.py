@@ -25,6 +25,7 @@ from unlearnkit.validation import (
     check_above,
     check_at_least,
     check_choice,
+    check_continuous,
     check_task,
     check_variables,
 )
@@ -88,6 +89,7 @@ class BackGradient:
           DivergedError: the validation loss is no longer finite.
         """
         check_task(task, model)
+        normalisation = check_continuous(task.retain, method="BackGradient")
         check_variables(variables, model)
         check_flippable(model)
         clean = task.train
@@ -95,7 +97,7 @@ class BackGradient:
         split_key, label_key = jax.random.split(key)
         ours, theirs = hold_out(split_key, clean.size, self.held_out)
         base = jnp.asarray(np.sort(np.concatenate([ours, theirs])[:m]), jnp.int32)
-        region = self.bounds.region(clean.x[base], clean.normalisation)
+        region = self.bounds.region(clean.x[base], normalisation)
         shift = jax.random.randint(label_key, (m,), 1, model.n_classes)
         y = (clean.y[base] + shift) % model.n_classes
         size = jnp.asarray(clean.size, clean.x.dtype)

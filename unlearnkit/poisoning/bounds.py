@@ -63,6 +63,7 @@ class Bounds:
         Raises:
           ValueError: a base image is outside the box.
         """
+        region: Region
         region, inside = _region(base, bounds=self, normalisation=normalisation)
         outside = np.flatnonzero(~np.asarray(inside))
         if len(outside):

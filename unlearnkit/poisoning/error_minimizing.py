@@ -20,6 +20,7 @@ from unlearnkit.validation import (
     check_above,
     check_at_least,
     check_choice,
+    check_continuous,
     check_task,
     check_variables,
 )
@@ -104,13 +105,14 @@ class ErrorMinimizing:
           DivergedError: the network's loss is no longer finite.
         """
         check_task(task, model)
+        normalisation = check_continuous(task.retain, method="ErrorMinimizing")
         check_variables(variables, model)
         clean = task.train
         m = self.budget.of(clean.size)
         self.recipe.steps_per_epoch(clean.size)
         row_key, init_key, order_key, step_key = jax.random.split(key, 4)
         base = choose_rows(row_key, clean.size, m)
-        region = self.bounds.region(clean.x[base], clean.normalisation)
+        region = self.bounds.region(clean.x[base], normalisation)
         rules = self._rules(model)
         noise = Noise(region.base, self._start(region, model.n_classes))
         history: dict[str, list[float]] = {"loss": [], "error": []}

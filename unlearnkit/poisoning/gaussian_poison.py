@@ -14,7 +14,7 @@ from unlearnkit.host.arrays import put
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, choose_rows, place
-from unlearnkit.validation import check_choice, check_task, check_variables
+from unlearnkit.validation import check_choice, check_continuous, check_task, check_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +61,14 @@ class GaussianPoison:
             training image.
         """
         check_task(task, model)
+        normalisation = check_continuous(task.retain, method="GaussianPoison")
         check_variables(variables, model)
         clean = task.train
         row_key, noise_key = jax.random.split(key)
         with Stopwatch() as watch:
             base = choose_rows(row_key, clean.size, self.budget.of(clean.size))
             chosen = clean.take(base)
-            region = self.bounds.region(chosen.x, chosen.normalisation)
+            region = self.bounds.region(chosen.x, normalisation)
             noise, x = _add_noise(noise_key, region, self.noise_std)
             dataset, is_poison = place(clean, x, chosen.y, base, self.placement)
             jax.block_until_ready(dataset.x)

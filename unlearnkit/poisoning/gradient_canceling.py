@@ -24,6 +24,7 @@ from unlearnkit.validation import (
     check_above,
     check_at_least,
     check_choice,
+    check_continuous,
     check_task,
     check_variables,
     named_leaves,
@@ -90,6 +91,7 @@ class GradientCanceling:
           DivergedError: the residual is no longer finite.
         """
         check_task(task, model)
+        normalisation = check_continuous(task.retain, method="GradientCanceling")
         check_variables(variables, model)
         self._check_names(variables.params)
         clean = task.train
@@ -100,7 +102,7 @@ class GradientCanceling:
                 "gradient could be cancelled; lower the budget, or choose placement='add'"
             )
         base = choose_rows(key, clean.size, m)
-        region = self.bounds.region(clean.x[base], clean.normalisation)
+        region = self.bounds.region(clean.x[base], normalisation)
         rules = Canceling(model, self.learning_rate, self.steps, self.parameters, self.chunk)
         with Stopwatch() as watch:
             low = self.corruption(model, variables, clean)

@@ -23,6 +23,7 @@ from unlearnkit.validation import (
     check_above,
     check_at_least,
     check_choice,
+    check_continuous,
     check_task,
     check_variables,
 )
@@ -94,6 +95,7 @@ class GradientMatching:
           DivergedError: a loss is not finite.
         """
         check_task(task, model)
+        normalisation = check_continuous(task.retain, method="GradientMatching")
         check_variables(variables, model)
         self._check_images(model)
         clean = task.train
@@ -101,10 +103,12 @@ class GradientMatching:
         target_key, row_key, start_key, step_key = jax.random.split(key, 4)
         targets, wanted = self._aim(target_key, task.validation, model.n_classes)
         base = rows_of_class(row_key, clean, wanted, m)
-        region = self.bounds.region(clean.x[base], clean.normalisation)
+        region = self.bounds.region(clean.x[base], normalisation)
         rules = self._rules(model)
         with Stopwatch() as watch:
-            match = self._match(model, variables, clean, task.validation.x[targets], wanted, region)
+            black = normalisation.apply(jnp.zeros(1)).astype(clean.x.dtype)
+            images = task.validation.x[targets]
+            match = self._match(model, variables, images, wanted, region, black)
             x = self._start(start_key, region)
             memory, history = rules.optimizer.init(x), []
             for step in range(self.steps):
@@ -162,16 +166,15 @@ class GradientMatching:
         self,
         model: Model,
         variables: Variables,
-        clean: Dataset,
         images: Float[Array, "t ..."],
         wanted: int,
         region: Region,
+        black: Float[Array, " 1"],
     ) -> Match:
         """Returns what is matched, with the gradient of the mistake that the attacker wants."""
-        mistaken = jnp.full(images.shape[0], wanted, clean.y.dtype)
+        mistaken = jnp.full(images.shape[0], wanted, jnp.int32)
         target = mean_gradient(model, variables, images, mistaken, chunk=self.chunk)
-        labels = jnp.full(region.base.shape[0], wanted, clean.y.dtype)
-        black = clean.normalisation.apply(jnp.zeros(1)).astype(clean.x.dtype)
+        labels = jnp.full(region.base.shape[0], wanted, jnp.int32)
         return Match(variables, target, region, labels, black)
 
     def _start(self, key: Key[Array, ""], region: Region) -> Float[Array, "restarts m ..."]:
@@ -180,7 +183,8 @@ class GradientMatching:
         # A ball of l2 has the same spread in every direction; its radius is in its own units.
         spread = jnp.where(jnp.isfinite(region.reach), region.reach, region.radius / region.scale)
         noise = spread * jax.random.normal(key, shape, region.base.dtype)
-        return jax.vmap(region.project)(region.base + noise)
+        found: Array = jax.vmap(region.project)(region.base + noise)
+        return found
 
     def _rules(self, model: Model) -> Matching:
         optimizer = signed_adam(self.learning_rate, self.steps)

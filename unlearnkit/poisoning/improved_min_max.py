@@ -14,7 +14,7 @@ from unlearnkit.poisoning.label_flip import LabelFlip
 from unlearnkit.poisoning.min_max import MinMax, make_feasible_set
 from unlearnkit.poisoning.placing import warn
 from unlearnkit.training import Recipe, fit
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_continuous, check_task, check_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +60,7 @@ class ImprovedMinMax(MinMax):
           DivergedError: the loss is no longer finite.
         """
         check_task(task, model)
+        check_continuous(task.retain, method="ImprovedMinMax")
         check_variables(variables, model)
         clean = task.train
         self.budget.of(clean.size)

@@ -18,7 +18,7 @@ from unlearnkit.poisoning._split import check_share, hold_out
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import PoisonInfo, place
-from unlearnkit.validation import check_choice, check_task, check_variables
+from unlearnkit.validation import check_choice, check_continuous, check_task, check_variables
 
 SmoothLoss = Literal["logistic", "squared_hinge"]
 
@@ -75,6 +75,7 @@ class InfluenceAttack:
             image.
         """
         check_task(task, model)
+        normalisation = check_continuous(task.retain, method="InfluenceAttack")
         check_variables(variables, model)
         _convex.check_binary_linear("influence", model)
         clean = task.train
@@ -83,7 +84,7 @@ class InfluenceAttack:
         ours, theirs = hold_out(split_key, clean.size, self.held_out)
         rows = _one_of_each(start_key, np.asarray(clean.y), ours)[: min(m, 2)]
         counts = np.array([(m + 1) // 2, m // 2])[: len(rows)]
-        region = self.bounds.region(clean.x[rows], clean.normalisation)
+        region = self.bounds.region(clean.x[rows], normalisation)
         y = 1 - clean.y[rows]
         binary = _convex.make_binary(clean.take(ours), clean.take(theirs))
         with Stopwatch() as watch:

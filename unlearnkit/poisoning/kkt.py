@@ -21,7 +21,7 @@ from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.label_flip import LabelFlip
 from unlearnkit.poisoning.min_max import make_feasible_set
 from unlearnkit.poisoning.placing import FROM_SCRATCH, PoisonInfo, place, warn
-from unlearnkit.validation import check_at_least, check_task, check_variables
+from unlearnkit.validation import check_at_least, check_continuous, check_task, check_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +77,7 @@ class KktAttack:
             not two classes, one class only in the training set, or a box that excludes an image.
         """
         check_task(task, model)
+        check_continuous(task.retain, method="KktAttack")
         check_variables(variables, model)
         _convex.check_binary_linear("kkt", model)
         clean = task.train

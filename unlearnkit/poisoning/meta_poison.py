@@ -24,6 +24,7 @@ from unlearnkit.validation import (
     check_above,
     check_at_least,
     check_choice,
+    check_continuous,
     check_task,
     check_variables,
 )
@@ -106,6 +107,7 @@ class MetaPoison:
           DivergedError: the attacker's loss is no longer finite.
         """
         check_task(task, model)
+        normalisation = check_continuous(task.retain, method="MetaPoison")
         check_variables(variables, model)
         if self.targets:
             check_targets(self.targets, self.adversarial_class, task.validation, model.n_classes)
@@ -113,12 +115,12 @@ class MetaPoison:
         split_key, row_key, network_key, craft_key = jax.random.split(key, 4)
         ours, theirs = hold_out(split_key, clean.size, self.held_out)
         base = self._choose(row_key, clean, np.concatenate([ours, theirs]))
-        region = self.bounds.region(clean.x[base], clean.normalisation)
+        region = self.bounds.region(clean.x[base], normalisation)
         judged = clean.take(theirs)
         if self.targets:
             judged = task.validation.take(np.asarray(self.targets))
         wanted = -1 if self.adversarial_class is None else self.adversarial_class
-        unit = 1 / jnp.asarray(clean.normalisation.std, clean.x.dtype)
+        unit = 1 / jnp.asarray(normalisation.std, clean.x.dtype)
         data = AttackData(clean.take(ours), judged, jnp.int32(wanted), region, clean.y[base], unit)
         n, m = clean.size, len(base)
         rules = self._rules(model, n, m, len(ours))

@@ -17,7 +17,13 @@ from unlearnkit.poisoning.bounds import Bounds, check_limits
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import FROM_SCRATCH, PoisonInfo, place
 from unlearnkit.training import DivergedError
-from unlearnkit.validation import check_above, check_at_least, check_task, check_variables
+from unlearnkit.validation import (
+    check_above,
+    check_at_least,
+    check_continuous,
+    check_task,
+    check_variables,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +84,7 @@ class MinMax:
           DivergedError: the loss is no longer finite.
         """
         check_task(task, model)
+        check_continuous(task.retain, method="MinMax")
         check_variables(variables, model)
         clean = task.train
         self.budget.of(clean.size)
@@ -146,7 +153,7 @@ def make_feasible_set(
     Raises:
       ValueError: the box excludes a training image.
     """
-    region = bounds.region(clean.x, clean.normalisation)
+    region = bounds.region(clean.x, check_continuous(clean, method="a feasible set"))
     x, y = np.asarray(clean.x), np.asarray(clean.y)
     centres = np.zeros((n_classes, *x.shape[1:]), x.dtype)
     radii = np.full(n_classes, np.inf, x.dtype)

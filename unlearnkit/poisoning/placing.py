@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from unlearnkit.base import Cost, Dataset, Poisoned, SolveInfo
 from unlearnkit.host.arrays import concatenate_rows, replace_rows
@@ -53,7 +53,7 @@ class PoisonWarning(UserWarning):
 
 def place(
     clean: Dataset,
-    x: Float[Array, "m ..."],
+    x: Num[Array, "m ..."],
     y: Int[Array, " m"],
     base: Int[Array, " m"],
     placement: Placement,
@@ -113,7 +113,8 @@ def choose_rows(key: Key[Array, ""], n: int, m: int) -> Int[Array, " m"]:
       n: how many there are.
       m: how many are drawn, at most n.
     """
-    return jax.device_put(np.sort(host_key(key).permutation(n)[:m]))
+    found: Array = jax.device_put(np.sort(host_key(key).permutation(n)[:m]))
+    return found
 
 
 def warn(message: str) -> None:

@@ -16,7 +16,7 @@ from unlearnkit.poisoning._split import check_share, hold_out
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place
-from unlearnkit.validation import check_choice, check_task, check_variables
+from unlearnkit.validation import check_choice, check_continuous, check_task, check_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +69,14 @@ class PoisonSvm:
             not two classes, or bounds that exclude a training image.
         """
         check_task(task, model)
+        normalisation = check_continuous(task.retain, method="PoisonSvm")
         check_variables(variables, model)
         _convex.check_binary_linear("poison_svm", model)
         clean = task.train
         m = self.budget.of(clean.size)
         ours, theirs = hold_out(key, clean.size, self.held_out)
         base = jnp.asarray(np.sort(np.concatenate([ours, theirs])[:m]), jnp.int32)
-        region = self.bounds.region(clean.x[base], clean.normalisation)
+        region = self.bounds.region(clean.x[base], normalisation)
         y = 1 - clean.y[base]
         binary = _convex.make_binary(clean.take(ours), clean.take(theirs))
         x, history, diagnostics = region.base, [], []

@@ -18,12 +18,12 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from unlearnkit.base import Cost, Dataset, Poisoned
+from unlearnkit.base import Cost, Dataset, Poisoned, Tokens
 from unlearnkit.io.files import atomic_path, sha256_of_file, write_json
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.placing import FROM_SCRATCH, Placement, PoisonInfo, place
 from unlearnkit.training import fingerprint
-from unlearnkit.validation import check_finite, check_labels
+from unlearnkit.validation import check_finite, check_labels, check_tokens
 
 _FORMAT = "unlearnkit-poison"
 _VERSION = 1
@@ -197,7 +197,10 @@ def _read_poisons(arrays: Mapping[str, np.ndarray], clean: Dataset) -> tuple[Any
         raise ValueError(
             f"{len(x)} poisons, {len(y)} labels and {len(base)} bases of {clean.size} examples"
         )
-    check_finite(x, name="the poisons")
+    if isinstance(clean.normalisation, Tokens):
+        check_tokens(x, clean.normalisation, name="the poisons")
+    else:
+        check_finite(x, name="the poisons")
     check_labels(y, name="the poisons")
     if y.dtype != np.dtype(clean.y.dtype) or base.dtype != np.int32:
         raise ValueError(
@@ -209,6 +212,10 @@ def _read_poisons(arrays: Mapping[str, np.ndarray], clean: Dataset) -> tuple[Any
 
 
 def _check_bounds(bounds: Bounds, x: Any, base: Any, clean: Dataset) -> None:
+    if isinstance(clean.normalisation, Tokens):
+        if bounds.box is not None or bounds.radius is not None:
+            raise ValueError(f"token ids have no box and no radius, got {bounds}")
+        return
     origin = jnp.where((base < 0).reshape(-1, *(1,) * (x.ndim - 1)), x, clean.x[base])
     inside = np.asarray(bounds.region(origin, clean.normalisation).contains(x))
     if not inside.all():

@@ -1,4 +1,4 @@
-"""Weights and running trainings on disk: safetensors for arrays, JSON for the rest."""
+"""Saves and loads weights and training state: safetensors for arrays, JSON for the rest."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CheckpointError(ValueError):
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint could not be written; the run goes on."""
+    """A checkpoint could not be written; training continues."""
 
 
 def save_variables(
@@ -71,14 +71,14 @@ def load_variables(path: str | Path) -> Variables:
 
 
 class Progress(NamedTuple):
-    """Where a training run stands.
+    """The state of a training run.
 
     Attributes:
       state: weights, optimiser memory, step.
-      epoch: epochs that are done.
-      history: per epoch, by name.
+      epoch: epochs completed.
+      history: metrics per epoch, by name.
       seconds: run and compile seconds so far.
-      planned: epochs that the run was to have when it came here.
+      planned: total epochs of the run when this was saved.
     """
 
     state: TrainState
@@ -89,15 +89,15 @@ class Progress(NamedTuple):
 
 
 def save_progress(folder: Path, progress: Progress, run: Mapping[str, Any]) -> None:
-    """Writes where a run stands; a failure to write is a warning, and the last good one stays.
+    """Saves the state of a run; if that fails, warns and keeps the previous checkpoint.
 
-    The arrays go first, under a name of their own; the sidecar that names them goes last, so that
-    at any moment the sidecar speaks of a file that is whole.
+    The arrays are written first, under a new name; the sidecar that refers to them is replaced
+    last, so it always refers to a complete file.
 
     Args:
       folder: of the run.
-      progress: where it stands.
-      run: what identifies it, as JSON; see `unlearnkit.training.identity`.
+      progress: to save.
+      run: identity of the run, as JSON; see `unlearnkit.training.identity`.
     """
     path = folder / f"state-{progress.epoch:06d}.safetensors"
     try:
@@ -129,12 +129,12 @@ def save_progress(folder: Path, progress: Progress, run: Mapping[str, Any]) -> N
 
 
 def load_progress(folder: Path, like: TrainState, run: Mapping[str, Any]) -> Progress | None:
-    """Returns where the run in `folder` stands, or None where none has begun.
+    """Loads the state of the run in `folder`, or returns None if there is none.
 
     Args:
       folder: what `save_progress` wrote to.
       like: a state of the same structure, shapes and dtypes.
-      run: what identifies the run; it must be what the checkpoint says.
+      run: identity of the run; must match that of the checkpoint.
 
     Raises:
       CheckpointError: the checkpoint is corrupt or belongs to another run.
@@ -265,8 +265,8 @@ def match_arrays(like: Any, arrays: Mapping[str, np.ndarray], where: Path) -> An
 
     Args:
       like: a pytree of arrays, or of their shapes and dtypes.
-      arrays: by the names that `flatten` gives.
-      where: what the message calls their place.
+      arrays: by name, as `flatten` returns them.
+      where: where they come from, for the error message.
 
     Raises:
       CheckpointError: an array that is missing, extra, or of another shape or dtype.

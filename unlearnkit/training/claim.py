@@ -1,4 +1,4 @@
-"""What a log of training says of its run."""
+"""The contents of a training log's manifest: what the log claims about its run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from unlearnkit.base import Dataset, Model, Normalisation, Variables
+from unlearnkit.base import Dataset, Model, Normalisation, Tokens, Variables
 from unlearnkit.io.files import sha256_of_array
 from unlearnkit.io.text import escaped
 from unlearnkit.models import create
@@ -33,8 +33,8 @@ class NetworkClaim(NamedTuple):
     """The network of a log.
 
     Attributes:
-      name: what `models.create` calls it, or None for a network that it does not make.
-      options: what else `models.create` was given.
+      name: its name for `models.create`, or None for a custom network.
+      options: further arguments of `models.create`.
       input_shape: the shape of one example.
       n_classes: the number of logits.
     """
@@ -46,11 +46,11 @@ class NetworkClaim(NamedTuple):
 
 
 class StartClaim(NamedTuple):
-    """The weights at which the run of a log began.
+    """The initial weights of a logged run.
 
     Attributes:
       derived: whether the network was initialised with the first half of the log's key; otherwise
-        the weights were given (pretrained), and their digest is all that the log says of them.
+        they were given (pretrained), and the log holds only their digest.
       sha256: `variables_sha256` of them.
     """
 
@@ -62,22 +62,22 @@ class DataClaim(NamedTuple):
     """The data of a log.
 
     Attributes:
-      examples: how many.
+      examples: the number of examples.
       shape: of one example.
       x_sha256: over type, shape and every byte of the inputs.
       y_sha256: likewise of the labels.
-      normalisation: how the inputs were made from pixels.
+      normalisation: normalisation of the inputs, or their vocabulary.
     """
 
     examples: int
     shape: tuple[int, ...]
     x_sha256: str
     y_sha256: str
-    normalisation: Normalisation
+    normalisation: Normalisation | Tokens
 
 
 class Claim(NamedTuple):
-    """What a log says of its run; with the batch order it determines every step.
+    """A log's claims about its run; together with the batch order they determine every step.
 
     Attributes:
       recipe: how it trained.
@@ -85,14 +85,14 @@ class Claim(NamedTuple):
       key_impl: the generator of its key.
       key_data: the key that `unlearnkit.training.fit` was given. One half initialises the network,
         the other draws the batch order, and the augmentation, dropout and noise of each step.
-      start: where it began.
+      start: its initial weights.
       every: steps between two checkpoints.
       matmul_precision: JAX's `jax_default_matmul_precision` while it trained.
-      data: what it trained on.
+      data: the training set.
       environment: device, versions and flags; see `unlearnkit.io.provenance.environment`.
       batches_sha256: the digest of the file of batch indices.
-      examples_sha256: the digest of the file of `example_digests`, from which a verifier who holds
-        more data finds the rows; not a part of what is verified.
+      examples_sha256: the digest of the file of `example_digests`, which locate the training rows
+        in a larger dataset; not verified.
     """
 
     recipe: Recipe
@@ -121,7 +121,8 @@ class Claim(NamedTuple):
     def key(self) -> Key[Array, ""]:
         """The key of the run."""
         words = jnp.array(self.key_data, jnp.uint32)
-        return jax.random.wrap_key_data(words, impl=self.key_impl)
+        found: Array = jax.random.wrap_key_data(words, impl=self.key_impl)
+        return found
 
     @property
     def init_key(self) -> Key[Array, ""]:
@@ -160,14 +161,14 @@ def claim_run(
     batches_sha256: str,
     examples_sha256: str,
 ) -> Claim:
-    """Returns the claim of a run that is about to begin with `key`.
+    """Returns the claim of a run that will start from `key`.
 
     Args:
       key: that `fit` was given.
       model: the network.
       dataset: [n] examples that it trains on.
       recipe: how it trains.
-      start: where it begins.
+      start: its initial weights.
       every: steps between two checkpoints.
       environment: device, versions and flags.
       batches_sha256: of the file of batch indices.
@@ -189,7 +190,7 @@ def claim_run(
 
 
 def claim_data(dataset: Dataset) -> DataClaim:
-    """Returns what identifies a dataset."""
+    """Returns the size, digests and normalisation of a dataset."""
     x, y = np.asarray(dataset.x), np.asarray(dataset.y)
     return DataClaim(
         x.shape[0], x.shape[1:], sha256_of_array(x), sha256_of_array(y), dataset.normalisation

@@ -1,4 +1,4 @@
-"""What a training run says when it has diverged."""
+"""Detects diverged training."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from unlearnkit.validation import all_finite
 
 
 class DivergedError(FloatingPointError):
-    """The loss or a weight is no longer finite, or the network is lost in another way."""
+    """Training diverged: the loss or a weight is not finite, or the network is unusable."""
 
 
 def refuse_divergence(losses: float | np.ndarray, epoch: int, recipe: Recipe) -> None:
-    """Raises `DivergedError` where a loss of the epoch (from 0) is not finite.
+    """Raises `DivergedError` if a loss of the epoch is not finite.
 
     Args:
-      losses: of the epoch, one or several.
+      losses: one or more losses of the epoch.
       epoch: its number, from 0.
-      recipe: whose learning rate the message names.
+      recipe: for the learning rate in the error message.
     """
     if np.all(np.isfinite(losses)):
         return
@@ -30,7 +30,7 @@ def refuse_divergence(losses: float | np.ndarray, epoch: int, recipe: Recipe) ->
 
 
 def refuse_infinite_weights(variables: Variables, recipe: Recipe) -> None:
-    """Raises `DivergedError` where a weight is not finite."""
+    """Raises `DivergedError` if a weight is not finite."""
     if all_finite(variables):
         return
     raise DivergedError(

@@ -1,4 +1,4 @@
-"""What a network's last layer sees of many examples, chunk by chunk."""
+"""Penultimate-layer features, computed in batches."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from unlearnkit.base import Model, Params, Path, Variables
 
 CHUNK = 500
-"""Examples a pass."""
+"""Examples per pass."""
 PROBES = 8
-"""Examples by which the last layer is recognised."""
+"""Examples used to find the last layer."""
 
 
 class LastKernel(NamedTuple):
@@ -24,7 +24,7 @@ class LastKernel(NamedTuple):
     Attributes:
       path: of the subtree of the parameters that holds W.
       leaf: which of the subtree's leaves W is.
-      axis: the axis of W that counts the logits.
+      axis: the axis of W that indexes the logits.
     """
 
     path: Path
@@ -33,21 +33,21 @@ class LastKernel(NamedTuple):
 
 
 def penultimate(
-    model: Model, variables: Variables, x: Float[Array, "n ..."], *, chunk: int = CHUNK
+    model: Model, variables: Variables, x: Num[Array, "n ..."], *, chunk: int = CHUNK
 ) -> Float[Array, "n d"]:
-    """Returns the features h of every example from which the last layer makes the logits.
+    """Returns the penultimate-layer features h of every example: the inputs of the last layer.
 
-    h(x) = ∂f_0(x) / ∂W_0, W_0 the weights of the last layer that belong to logit 0: where
-    f_k = W_k·h + b_k that is h itself, and where the last layer is a convolution before an average
-    pool, it is what the kernel sees, averaged over the positions. Nothing but the model's
-    parameters and outputs is needed, so networks of a user's own have features too. Evaluation
-    mode; the features of logistic regression are its inputs.
+    h(x) = ∂f_0(x) / ∂W_0, W_0 the weights of the last layer that belong to logit 0: where f_k =
+    W_k·h + b_k that is h itself, and where the last layer is a convolution before an average pool,
+    it is what the kernel sees, averaged over the positions. Only the model's parameters and outputs
+    are needed, so this works for custom networks too. Uses evaluation mode; the features of
+    logistic regression are its inputs.
 
     Args:
       model: the network.
       variables: its weights.
       x: [n, *input_shape] inputs.
-      chunk: examples at a time; bounds the memory, does not change the features.
+      chunk: examples per pass; bounds the memory without changing the features.
 
     Raises:
       ValueError: the last layer's logits have no weights of their own, or chunk < 1.
@@ -62,8 +62,8 @@ def penultimate(
     return jnp.concatenate(parts)
 
 
-def last_kernel(model: Model, variables: Variables, x: Float[Array, "n ..."]) -> LastKernel:
-    """Returns where the weights stand that make the logits: found by their derivatives.
+def last_kernel(model: Model, variables: Variables, x: Num[Array, "n ..."]) -> LastKernel:
+    """Finds the weights of the last layer by their derivatives.
 
     The last array with an axis of `n_classes` along which the derivative of logit k is zero
     everywhere but at k, for the first and the last logit.
@@ -71,10 +71,10 @@ def last_kernel(model: Model, variables: Variables, x: Float[Array, "n ..."]) ->
     Args:
       model: the network.
       variables: its weights.
-      x: some inputs; the derivatives are taken there.
+      x: inputs at which the derivatives are taken.
 
     Raises:
-      ValueError: there is none.
+      ValueError: no such layer.
     """
     candidates = [
         LastKernel(path, leaf, axis)
@@ -110,7 +110,8 @@ def _kernel_gradients(
 
     kernel = jax.tree.leaves(_at(variables.params, where.path))[where.leaf]
     with jax.default_matmul_precision("highest"):
-        return jax.vmap(jax.grad(logit), in_axes=(None, 0))(kernel, x)
+        found: Array = jax.vmap(jax.grad(logit), in_axes=(None, 0))(kernel, x)
+        return found
 
 
 @partial(jax.jit, static_argnames=("model", "where"))

@@ -1,4 +1,4 @@
-"""Training runs: one network, or many at once."""
+"""Trains one network, or many at once."""
 
 from __future__ import annotations
 
@@ -66,27 +66,29 @@ def fit(
       dataset: [n] examples.
       recipe: how to train.
       variables: where to start; None starts from a fresh initialisation.
-      objective: what to descend; None takes `CrossEntropy(model, recipe)`.
-      checkpoint: a folder; the run resumes from what it holds, and writes its progress there. It
-        must be this run's: the same bits of the start, objective, network, recipe, data and key
-        (see `unlearnkit.training.identity`). More epochs than before may be asked for where the
-        learning rates so far do not depend on their number.
+      objective: to minimise; None takes `CrossEntropy(model, recipe)`.
+      checkpoint: a folder; the run resumes from the checkpoint in it, and saves its progress there.
+        The checkpoint must be of this run: the same initial weights, objective, network, recipe,
+        data and key (see `unlearnkit.training.identity`). The number of epochs may be increased if
+        that does not change the learning rates so far.
       checkpoint_every: epochs between two checkpoints.
-      trajectory: a folder for a log from which others can verify the run, a proof of learning
-        (see `unlearnkit.forging.verify`); the run resumes from what it holds. It tells a run from
-        a fresh initialisation, which others derive from the key again, from one from `variables`.
+      trajectory: a folder for a log (proof of learning) from which others can verify the run, see
+        `unlearnkit.forging.verify`; the run resumes from it. The log records whether the run
+        started from a fresh initialisation, which others can derive from the key, or from
+        `variables`.
       every: steps between two checkpoints of that log, each one compiled call.
-      epochs_per_call: epochs after which their metrics come to the host; more than one pays on an
-        accelerator where an epoch takes milliseconds. The bits are the same.
-      on_epoch: called after each epoch, of several at the end of their call; with a trajectory,
-        after the segment that ends it.
-      devices: take an equal share of each batch each, and average gradients, batch statistics and
-        metrics over the shares, in which each normalises its own; None takes the default device.
-        On a CPU, `JAX_NUM_CPU_DEVICES=2` makes two of it.
+      epochs_per_call: epochs between two transfers of metrics to the host; more than one helps on
+        an accelerator where an epoch takes milliseconds. The result is the same, bit for bit.
+      on_epoch: called after each epoch; with `epochs_per_call` > 1 for several epochs at the end of
+        a call, with a trajectory after the segment in which the epoch ends.
+      devices: devices for data-parallel training: each takes an equal share of every batch;
+        gradients, batch statistics and metrics are averaged, and BatchNorm normalises each share by
+        itself. None takes the default device. On a CPU, `JAX_NUM_CPU_DEVICES=2` simulates two
+        devices.
 
     Raises:
       ValueError: data or variables that do not fit the model, a batch larger than the data, or a
-        trajectory together with a checkpoint, an objective or several epochs a call.
+        trajectory together with a checkpoint, an objective or several epochs per call.
       CheckpointError: the folder holds a corrupt checkpoint or log, or another run's.
       DivergedError: the loss is no longer finite.
 
@@ -257,20 +259,19 @@ def fit_many(
     epochs_per_call: int = 1,
     on_epoch: OnEpoch | None = None,
 ) -> Trained:
-    """Returns as many networks as keys, trained together; every array has a leading seed axis.
+    """Trains one network per key; every array of the result has a leading seed axis.
 
-    Run i is `fit(keys[i], model, dataset.take(subsets[i]), recipe)`: bit by bit where the runs go
-    in turn, up to rounding where one program does all. Several devices share the runs, each as many
-    as the others or one more.
+    Run i is `fit(keys[i], model, dataset.take(subsets[i]), recipe)`: bit for bit with
+    `batching="map"`, up to rounding with `vmap`. Several devices share the runs evenly.
 
     Args:
       keys: [seeds] typed keys.
       model: the network.
       dataset: the examples, shared by all runs.
       recipe: how to train.
-      subsets: [seeds, n] the rows of `dataset` that each run sees; None gives all to each.
-      batching: `vmap` runs all at once by one program, `map` an epoch of each in turn; None takes
-        what measures faster: `map` on CPU, `vmap` elsewhere.
+      subsets: [seeds, n] the rows of `dataset` that each run trains on; None for all rows.
+      batching: `vmap` trains all runs in one batched program, `map` one after another, epoch by
+        epoch; None takes the faster one: `map` on a CPU, `vmap` elsewhere.
       epochs_per_call: see `fit`.
       on_epoch: called after each epoch, of several at the end of their call, with metrics of shape
         [seeds].
@@ -332,7 +333,7 @@ def fit_many(
 
 
 class _Runs:
-    """Some of the runs of `fit_many`, on one device: in turn, or all by one program."""
+    """The runs of `fit_many` on one device, one after another or in one batched program."""
 
     def __init__(
         self,
@@ -394,7 +395,8 @@ class _Runs:
     def variables(self) -> Variables:
         """Returns the networks, with a leading axis."""
         reached = [state.variables for state in self._states]
-        return reached[0] if self._together else _stack(reached, self._place)
+        found: Variables = reached[0] if self._together else _stack(reached, self._place)
+        return found
 
 
 def _stack(trees: Sequence[Any], place: jax.Device | None = None) -> Any:
@@ -404,9 +406,9 @@ def _stack(trees: Sequence[Any], place: jax.Device | None = None) -> Any:
 
 
 def _join(trees: Sequence[Any], places: Sequence[jax.Device]) -> Any:
-    """Returns trees of one leading axis each, one a device, as one tree.
+    """Concatenates trees along their leading axis, one tree per device.
 
-    Where all are equally long, each stays on its device.
+    If all are equally long, each stays on its device.
     """
     if len(trees) == 1:
         return trees[0]
@@ -418,7 +420,7 @@ def _join(trees: Sequence[Any], places: Sequence[jax.Device]) -> Any:
 
 
 def _spread(parts: Sequence[Array], sharding: NamedSharding) -> Array:
-    """Returns arrays of equal shapes, one a device, as one along their first axis."""
+    """Concatenates arrays of equal shape along their first axis, one array per device."""
     first, *rest = parts[0].shape
     shape = (first * len(parts), *rest)
     return jax.make_array_from_single_device_arrays(shape, sharding, list(parts))
@@ -436,7 +438,7 @@ def _share_mesh(devices: Sequence[jax.Device] | None, recipe: Recipe) -> Mesh | 
 
 
 def _check_epochs(folder: Path, recipe: Recipe, found: Progress, steps: int) -> None:
-    """Refuses another number of epochs where the epochs that are done would have differed."""
+    """Raises CheckpointError if a new number of epochs changes the rates of completed epochs."""
     if found.epoch > recipe.epochs:
         raise CheckpointError(
             f"{folder} holds {found.epoch} epochs of this run, more than the {recipe.epochs} that "

@@ -1,4 +1,4 @@
-"""What makes a training run this run and no other, as JSON values.
+"""The identity of a training run, as JSON values.
 
 Two runs are the same where they start from the same bits, descend the same objective of the same
 network on the same data in the same order, and step alike. An objective is its class and all its
@@ -40,15 +40,15 @@ def identify(
     start: Variables,
     context: Any = None,
 ) -> dict[str, Any]:
-    """Returns what identifies a run; `recipe` holds its epochs, of which more may be asked for.
+    """Returns the identity of a run; its number of epochs is included but may be extended later.
 
     Args:
       key: of the run.
       objective: what it descends.
       recipe: how.
       dataset: [n] examples.
-      start: the weights at which it begins.
-      context: what is passed on to the objective.
+      start: the initial weights.
+      context: passed on to the objective.
     """
     batch = _batch_shapes(recipe, dataset)
     reader = _Reader(recipe)
@@ -69,12 +69,12 @@ def identify(
 
 
 def identify_network(model: Model, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
-    """Returns what identifies a network: its name and options, or what it computes on a batch.
+    """Returns the identity of a network: its name and options, or a digest of its computation.
 
     Args:
       model: the network.
-      recipe: whose batch size gives the shapes.
-      dataset: whose examples give the shapes.
+      recipe: for the batch size.
+      dataset: for the shape of the examples.
     """
     return _network(model, _batch_shapes(recipe, dataset))
 
@@ -144,12 +144,12 @@ def _network(model: Model, batch: Dataset) -> dict[str, Any]:
 
 
 class _Reader:
-    """Describes values as JSON, and keeps what they hold besides plain values.
+    """Describes values as JSON, and collects the networks and opaque values in them.
 
     Attributes:
       run: a recipe that is described as the run's own, so that its epochs do not count twice.
-      models: the networks met.
-      opaque: whether something was met that has no description.
+      models: the networks found.
+      opaque: whether something was found that has no description.
     """
 
     def __init__(self, run: Recipe | None):
@@ -184,7 +184,7 @@ class _Reader:
         return {"class": _qualified(value if callable(value) else type(value))}
 
     def _is_the_run_s(self, recipe: Recipe) -> bool:
-        """Whether a recipe is the run's, but for its epochs: an objective knows single steps."""
+        """Whether a recipe is the run's up to the epochs, which an objective never sees."""
         run = self.run
         return run is not None and dataclasses.replace(recipe, epochs=run.epochs) == run
 

@@ -1,4 +1,4 @@
-"""Methods that train as the network was trained which they are given."""
+"""Unlearning methods that reuse the original network's training settings."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ OWN = frozenset(
         "optimizer", "gradient_noise", "decay_toward",
     }
 )  # fmt: skip
-"""What a method does not take from the original's recipe: these are hyperparameters of its own."""
+"""Settings that are never inherited: each method has its own."""
 
 
 def inherited(original: Recipe | None, **own: Any) -> Recipe:
-    """Returns a recipe with settings of its own and the other ones of the original's recipe.
+    """Returns a recipe with the given settings and the remaining ones of the original's recipe.
 
-    Taken over are the augmentation, the schedule, label smoothing, the compute dtype, the mode of
+    Inherited are the augmentation, the schedule, label smoothing, the compute dtype, the mode of
     BatchNorm, gradient clipping and Nesterov's form of the momentum: all but `OWN`. Milestones and
     warm-up, counted in epochs, keep their place in the run: they are scaled by the ratio of its
     epochs to the original's; a milestone is never put before the end of the first epoch.
 
     Args:
-      original: how the network that a method starts from was trained; None: not known, and only
-        `own` departs from the defaults of `Recipe`.
+      original: how the original network was trained; None if unknown: then all settings but `own`
+        are the defaults of `Recipe`.
       own: settings of this run.
     """
     if original is None:
@@ -45,11 +45,10 @@ def inherited(original: Recipe | None, **own: Any) -> Recipe:
 
 
 def train_like(method: Method, recipe: Recipe) -> Method:
-    """Returns the method told how the original was trained, where it was not told otherwise.
+    """Returns the method with the original's recipe filled in where it has none.
 
-    A method is a dataclass; it asks for this by a field `train_like` (its descent takes over what
-    `inherited` says) or `recipe` (it trains anew) that is None. Any other method is returned as it
-    is.
+    A method asks for this by a field that is None: `train_like` (it inherits settings, see
+    `inherited`) or `recipe` (it trains from scratch). Other methods are returned unchanged.
 
     Args:
       method: an unlearner.

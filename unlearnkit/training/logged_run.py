@@ -1,13 +1,13 @@
-"""Training runs that leave a log, written as they go.
+"""Training runs that write a log as they proceed.
 
-The manifest is replaced, atomically, only when the files that it newly names are on the disk: a
-process killed at any moment leaves a log that is whole up to the last checkpoint named, and the run
-goes on from there to the same bits. A manifest names all checkpoints, so that one for each of them
-would cost the square of their number; a long log's is replaced when it grew by 1/32, and when the
-run ends, well or not. A killed run thus repeats 1/32 of its steps at most.
+The manifest is replaced atomically, after the files that it adds are on disk: a process killed at
+any moment leaves a log that is complete up to the last checkpoint in the manifest, and the run
+resumes from there with the same bits. Since a manifest lists all checkpoints, rewriting it for each
+one would take quadratic time; it is rewritten when the log has grown by 1/32, and at the end of the
+run, failed or not. A killed run therefore repeats at most 1/32 of its steps.
 
-Beside the log lies what its network computes, `network.json`: a run goes on with its own network
-alone. It is no part of what is verified, as its text depends on JAX's version.
+`network.json` beside the log holds a digest of the network's computation, so that a run resumes
+only with its own network. It is not verified, since it depends on the version of JAX.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class TrajectoryWriter:
     """
 
     def __init__(self, folder: Path, claim: Claim, digests: Sequence[str] = ()):
-        """Goes on behind the checkpoints `digests`; the batches are in the folder already.
+        """Appends after the checkpoints `digests`; the folder holds the batches already.
 
         Args:
           folder: where it is.
@@ -89,7 +89,7 @@ class TrajectoryWriter:
         self._named = len(self.digests)
 
     def append(self, logged: Logged) -> None:
-        """Writes the next checkpoint, and the manifest where it lags by 1/32 or the run is over.
+        """Writes the next checkpoint, and the manifest if it lags by 1/32 or the run is over.
 
         Raises:
           DivergedError: a value is not finite; nothing is written.
@@ -124,11 +124,11 @@ def descend_logged(
     every: int,
     on_epoch: OnEpoch | None = None,
 ) -> Trained:
-    """Returns the network after the run of `recipe` from `variables`, and leaves its log.
+    """Returns the network trained by `recipe` from `variables`, and writes the log of the run.
 
-    A log that is there already is gone on with, if it is this run's; `seconds` then count from
-    there. Each `every` steps are one compiled call, and the disk is written to while the next one
-    runs. A disk that fails ends the log, with a warning, but not the run.
+    An existing log of this run is resumed; `seconds` then count from there. Every `every` steps are
+    one compiled call, and checkpoints are written while the next one runs. If writing fails, the
+    log ends with a warning and training continues.
 
     Args:
       key: that `fit` was given; its halves initialise the network and drive the run.
@@ -142,8 +142,8 @@ def descend_logged(
       on_epoch: called after the segment that ends an epoch.
 
     Raises:
-      TrajectoryError: the folder holds a corrupt log, or another run's.
-      ValueError: more checkpoints than a log holds.
+      TrajectoryError: the folder holds a corrupt log, or one of another run.
+      ValueError: more checkpoints than a log may have.
       DivergedError: a value is no longer finite; the log ends before it.
     """
     per_epoch = recipe.steps_per_epoch(dataset.size)
@@ -212,7 +212,7 @@ def _open(
     start: TrainState,
     network: Mapping[str, Any],
 ) -> tuple[TrajectoryWriter, list[Logged]]:
-    """Returns the log, begun or found, and the checkpoints that it holds but for the first."""
+    """Creates or opens the log; returns it and its checkpoints after the first."""
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".*.tmp"):
         left.unlink(missing_ok=True)
@@ -240,7 +240,7 @@ def _open(
 
 
 def _network_differences(path: Path, network: Mapping[str, Any]) -> list[str]:
-    """Returns what of a log's network is another; nothing is known of a log without the file."""
+    """Returns how the network differs from the log's; nothing if the log has no `network.json`."""
     if not path.exists():
         return []
     try:

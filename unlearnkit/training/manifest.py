@@ -5,12 +5,12 @@
 The header holds the recipe, the network, the key, the digest of the first weights, the data's
 digests, the environment and the digests of the batch order and of the examples' names; a checkpoint
 is its step, its file's name and its file's digest, of which the manifest keeps the last. The last
-link, the log's *head*, therefore changes with any byte of any file: whoever publishes it has
-promised the whole log. A manifest is read by building from its values what this release would have
-written, and comparing: no field is missed, and no file has a name of the manifest's choosing.
+link, the log's *head*, therefore changes with any byte of any file: publishing it commits to the
+whole log. A manifest is read by rebuilding it from its values and comparing: no field is ignored,
+and it cannot choose file names.
 
-Version 1 kept the half of the key that drives the run, so that nothing could be said of the weights
-at which it began. This release refuses such logs.
+Version 1 kept only the half of the key that drives the run, so the initial weights could not be
+checked. This release refuses such logs.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-from unlearnkit.base import Normalisation
+from unlearnkit.base import Normalisation, Tokens
 from unlearnkit.training.claim import (
     Claim,
     DataClaim,
@@ -31,6 +31,9 @@ from unlearnkit.training.claim import (
     TrajectoryError,
 )
 from unlearnkit.training.recipe import Recipe
+
+Fields: TypeAlias = Mapping[str, Any]
+"""A JSON object."""
 
 FORMAT, VERSION = "unlearnkit-trajectory", 2
 MANIFEST, BATCHES, EXAMPLES = "manifest.json", "batches.npy", "examples.npy"
@@ -84,12 +87,12 @@ def encode(claim: Claim, digests: Sequence[str]) -> dict[str, Any]:
 
 
 def largest_size(checkpoints: int) -> int:
-    """Returns the bytes that a manifest may have beside so many checkpoints' files."""
+    """Returns the largest size in bytes of a manifest with so many checkpoints."""
     return 2**16 + 100 * min(checkpoints, MOST_CHECKPOINTS)
 
 
 def decode(content: bytes) -> tuple[Claim, tuple[str, ...]]:
-    """Returns the claim and the checkpoints' digests of a manifest; refuses all that is odd.
+    """Parses a manifest strictly; returns the claim and the checkpoints' digests.
 
     Raises:
       TrajectoryError: no manifest of this format and version, or one that was tampered with.
@@ -142,9 +145,8 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
 
 
-def _read_claim(manifest: Mapping[str, Any]) -> Claim:
+def _read_claim(manifest: Fields) -> Claim:
     network, data, key = manifest["network"], manifest["data"], manifest["key"]
-    normalisation = data["normalisation"]
     return Claim(
         Recipe(**_recipe_values(manifest["recipe"])),
         NetworkClaim(
@@ -163,11 +165,7 @@ def _read_claim(manifest: Mapping[str, Any]) -> Claim:
             _integers(data["shape"]),
             _sha256(data["x_sha256"]),
             _sha256(data["y_sha256"]),
-            Normalisation(
-                _text(normalisation["name"]),
-                tuple(_number(m) for m in normalisation["mean"]),
-                tuple(_number(s) for s in normalisation["std"]),
-            ),
+            _read_normalisation(data["normalisation"]),
         ),
         {_name(name): _text(value, 4096) for name, value in manifest["environment"].items()},
         _sha256(manifest["batches"]["sha256"]),
@@ -175,8 +173,18 @@ def _read_claim(manifest: Mapping[str, Any]) -> Claim:
     )
 
 
+def _read_normalisation(fields: Fields) -> Normalisation | Tokens:
+    if "vocabulary" in fields:
+        return Tokens(_integer(fields["vocabulary"]), _integer(fields["pad"]))
+    return Normalisation(
+        _text(fields["name"]),
+        tuple(_number(m) for m in fields["mean"]),
+        tuple(_number(s) for s in fields["std"]),
+    )
+
+
 def _check_bounds(claim: Claim, checkpoints: int) -> None:
-    """Refuses what a verifier could not survive: sizes are bounded before anything is built."""
+    """Raises ValueError if a size exceeds its bound, before anything is built."""
     recipe = claim.recipe
     if claim.key_impl not in _KEY_WORDS or len(claim.key_data) != _KEY_WORDS[claim.key_impl]:
         raise ValueError(f"unknown key {claim.key_impl!r:.50}")
@@ -199,7 +207,7 @@ def _check_bounds(claim: Claim, checkpoints: int) -> None:
         raise ValueError(f"{checkpoints} checkpoints, where 1 to {most} belong")
 
 
-def _recipe_values(values: Mapping[str, Any]) -> dict[str, Any]:
+def _recipe_values(values: Fields) -> dict[str, Any]:
     """Returns a recipe's fields, each of the type of its default."""
     checked: dict[str, Any] = {}
     for field in dataclasses.fields(Recipe):
@@ -265,7 +273,8 @@ def _integers(values: Any, *, most: int = _MOST_STEPS) -> tuple[int, ...]:
 def _number(value: Any) -> float:
     if type(value) not in (int, float) or not abs(value) <= _LARGEST_FLOAT32:
         raise ValueError(f"not a finite number: {value!r:.50}")
-    return value
+    number: float = value
+    return number
 
 
 def _sha256(value: Any) -> str:
@@ -274,8 +283,8 @@ def _sha256(value: Any) -> str:
     return value
 
 
-def _first_odd(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
-    """Returns what in a manifest is not as this release would have written it, or None."""
+def _first_odd(found: Fields, expected: Fields) -> str | None:
+    """Returns the first difference from the manifest that this release would write, or None."""
     if _canonical(found) == _canonical(expected):
         return None
     for name in sorted((found.keys() | expected.keys()) - {"head"}):

@@ -1,9 +1,9 @@
-"""The numbers of an objective, apart from the form that a program is compiled for.
+"""Splits an objective into its form, which a program is compiled for, and its numbers.
 
 An objective is a frozen dataclass that says by `NUMBERS` which of its fields are numbers that a
 compiled step may take as arguments; a 0 stays in the form, so that nothing is computed only to be
-multiplied by it. Its recipe is reduced to its form, and an objective inside it is split too. One
-without `NUMBERS` is compiled for as it is, every number in it included.
+multiplied by it. Its recipe is reduced to its form, and an objective inside it is split too.
+Without `NUMBERS`, all its fields are compile-time constants.
 """
 
 from __future__ import annotations

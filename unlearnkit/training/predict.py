@@ -6,7 +6,7 @@ from functools import partial
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from unlearnkit.base import Model, Variables
 from unlearnkit.host.arrays import on_host
@@ -15,29 +15,30 @@ from unlearnkit.kernels import map_batches
 
 
 def predict(
-    model: Model, variables: Variables, x: Float[Array, "n ..."], *, chunk: int = 1000
+    model: Model, variables: Variables, x: Num[Array, "n ..."], *, chunk: int = 1000
 ) -> Float[Array, "n c"]:
     """Returns the logits of every example, in evaluation mode.
 
-    Sets of few different sizes share a compiled program: the examples are computed in their room
-    (see `host.reserve`), of which each row's logits depend on that row alone.
+    Datasets of similar size share a compiled program: they are padded to a common size (see
+    `host.reserve`), and the padding does not change any row's logits.
 
     Args:
       model: the network.
       variables: its weights.
       x: [n, *input_shape] inputs.
-      chunk: examples a forward pass; the result does not depend on it beyond rounding.
+      chunk: examples per forward pass; the result does not depend on it beyond rounding.
     """
     held = reserve(x)
-    logits = _predict(model, variables, held, chunk=chunk)
-    if held is x:
-        return logits
-    found = on_host(logits)[: x.shape[0]]
-    return jax.device_put(found) if isinstance(found, np.ndarray) else found
+    logits: Array = _predict(model, variables, held, chunk=chunk)
+    if held is not x:
+        found = on_host(logits)[: x.shape[0]]
+        logits = jax.device_put(found) if isinstance(found, np.ndarray) else found
+    return logits
 
 
 @partial(jax.jit, static_argnames=("model", "chunk"))
 def _predict(
-    model: Model, variables: Variables, x: Float[Array, "n ..."], *, chunk: int
+    model: Model, variables: Variables, x: Num[Array, "n ..."], *, chunk: int
 ) -> Float[Array, "n c"]:
-    return map_batches(model.apply, variables, (x,), chunk)
+    found: Array = map_batches(model.apply, variables, (x,), chunk)
+    return found

@@ -1,4 +1,4 @@
-"""How to train: everything that a run depends on besides the key, the model and the data."""
+"""Hyperparameters of a training run, and the optimiser and learning rates that they give."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unlearnkit.validation import check_known
 OptimizerName = Literal["sgd", "adam", "adamw", "muon"]
 ScheduleName = Literal["constant", "cosine", "linear", "step"]
 _RATES_AT_ONCE = 64
-"""Steps whose learning rates one call computes, whatever the length of the run."""
+"""Learning rates computed per call, whatever the length of the run."""
 DecayCentre = Literal["zero", "start"]
 AugmentationName = Literal["none", "shift", "shift_flip"]
 ComputeDtype = Literal["float32", "bfloat16"]
@@ -29,12 +29,12 @@ ComputeDtype = Literal["float32", "bfloat16"]
 class Recipe:
     """The hyperparameters of a training run.
 
-    An epoch is ⌊n / batch_size⌋ steps over a fresh permutation of the data; the fewer than
-    `batch_size` examples left over wait for another epoch.
+    An epoch is ⌊n / batch_size⌋ steps over a fresh permutation of the data; the last partial batch
+    is dropped.
 
     Attributes:
       epochs: passes over the data.
-      batch_size: examples a step; at most the size of the data.
+      batch_size: examples per step; at most the size of the data.
       optimizer: `sgd`, `adam`, `adamw` (decoupled weight decay), or `muon`: the momentum of every
         convolution kernel orthogonalised by three Newton-Schulz steps, and Nesterov's SGD for all
         other parameters.
@@ -47,15 +47,15 @@ class Recipe:
         initialisation, or pretrained weights).
       schedule: `constant`; `cosine` to 0; `linear` to 0, by step; `step`, times `step_factor` at
         each milestone.
-      warmup_epochs: linear warm-up from 0, in epochs.
-      milestones: epochs after which `step` multiplies.
+      warmup_epochs: length of the linear warm-up from 0, in epochs.
+      milestones: epochs after which the schedule `step` lowers the rate.
       step_factor: the factor of `step`.
       gradient_noise: standard deviation of Gaussian noise added to each entry of each step's
         mean-loss gradient.
       clip_norm: the gradient's largest global norm, or None.
       label_smoothing: mass spread evenly over all classes, in [0, 1).
       augmentation: `none`, `shift` by up to `shift` pixels, `shift_flip` with a random mirror.
-      shift: pixels of the largest shift; what is shifted in is black.
+      shift: largest shift, in pixels; the border that it leaves is black.
       frozen_state: BatchNorm uses and keeps its running statistics, and dropout is off.
       compute_dtype: dtype of activations and of the weights' working copy; the weights themselves,
         the optimiser, the statistics and the loss stay float32.
@@ -152,7 +152,7 @@ def speedrun_recipe(
 
     Args:
       epochs: passes over the data.
-      batch_size: examples a step; the rates are for some hundreds.
+      batch_size: examples per step; the rates are tuned for a few hundred.
       optimizer: `muon` for the convolutions and Nesterov's SGD for the rest, or `sgd` for all, for
         methods that follow the gradient flow or differentiate through the training.
 
@@ -208,7 +208,7 @@ def rate_table(recipe: Recipe, steps_per_epoch: int, steps: int) -> Float[np.nda
       steps: how many.
 
     Returns:
-      [steps], which cannot be written to.
+      [steps], read-only.
     """
     schedule = learning_rate_schedule(recipe, steps_per_epoch)
     dtype = jax.dtypes.canonicalize_dtype(float)
@@ -231,7 +231,7 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> optax.GradientTransf
 
 
 class RecipeNumbers(NamedTuple):
-    """What a compiled step takes as arguments, `None` where the recipe has no such term.
+    """The numbers that a compiled step takes as arguments; `None` where the recipe lacks the term.
 
     Attributes:
       momentum: of `sgd`.
@@ -248,12 +248,11 @@ class RecipeNumbers(NamedTuple):
 
 @lru_cache(maxsize=256)
 def split_recipe(recipe: Recipe) -> tuple[Recipe, RecipeNumbers]:
-    """Returns what a step is compiled for, and the numbers that it takes.
+    """Splits a recipe into what a step is compiled for and the numbers that it takes as arguments.
 
-    Recipes whose steps have the same terms have one form, whatever their rates, strengths and
+    Recipes whose steps have the same terms share one form, whatever their rates, strengths and
     number of epochs. The clipping norm, the label smoothing and Muon's momentum stay in the form:
-    constants of a program are folded into others there, so that as arguments they would give other
-    bits.
+    XLA folds constants, so passing them as arguments would change the last bits of the result.
 
     Returns:
       The form: the recipe with a fixed value for every number that is an argument, and without a

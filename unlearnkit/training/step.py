@@ -10,23 +10,24 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Num
 
 from unlearnkit.base import Dataset, Model, Params, State, Variables
 from unlearnkit.models.adapters import freeze_state
 from unlearnkit.training.augmentation import flip_images, shift_images
 from unlearnkit.training.recipe import Recipe, make_optimizer
+from unlearnkit.validation import check_continuous
 
 Metrics = Mapping[str, Float[Array, "..."]]
 
 
 class TrainState(NamedTuple):
-    """What the next step needs.
+    """The state of a training run between steps.
 
     Attributes:
-      variables: the network as it stands.
+      variables: the current network.
       opt_state: the optimiser's memory.
-      step: how many steps were taken.
+      step: the number of steps taken.
     """
 
     variables: Variables
@@ -36,7 +37,7 @@ class TrainState(NamedTuple):
 
 @runtime_checkable
 class Objective(Protocol):
-    """What a step descends; a hashable value, so that it can be a static argument."""
+    """The objective that a step minimises; hashable, so that it can be a static argument."""
 
     def __call__(
         self,
@@ -53,7 +54,7 @@ class Objective(Protocol):
           state: before the batch.
           batch: the step's examples.
           key: of augmentation and dropout.
-          context: what else the objective needs, as a teacher's weights.
+          context: further inputs of the objective, such as a teacher's weights.
         """
         ...
 
@@ -67,7 +68,7 @@ class CrossEntropy:
     Attributes:
       model: the network f.
       recipe: label smoothing s, augmentation, compute dtype and frozen state are read from it.
-      sign: -1 ascends.
+      sign: -1 for gradient ascent.
     """
 
     NUMBERS: ClassVar[tuple[str, ...]] = ()
@@ -107,12 +108,13 @@ def cross_entropy(
     """
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     if smoothing == 0.0:
-        return losses.mean()
+        found: Array = losses.mean()
+        return found
     uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
     return jnp.mean((1 - smoothing) * losses + smoothing * uniform)
 
 
-def augment(key: Key[Array, ""], batch: Dataset, recipe: Recipe) -> Float[Array, "n ..."]:
+def augment(key: Key[Array, ""], batch: Dataset, recipe: Recipe) -> Num[Array, "n ..."]:
     """Returns the inputs of a batch under the recipe's random augmentation.
 
     Args:
@@ -123,7 +125,8 @@ def augment(key: Key[Array, ""], batch: Dataset, recipe: Recipe) -> Float[Array,
     if recipe.augmentation == "none":
         return batch.x
     shift_key, flip_key = jax.random.split(key)
-    black = batch.normalisation.apply(jnp.zeros(1))
+    normalisation = check_continuous(batch, method="augmentation")
+    black = normalisation.apply(jnp.zeros(1))
     x = shift_images(shift_key, batch.x, by=recipe.shift, fill=black)
     return flip_images(flip_key, x) if recipe.augmentation == "shift_flip" else x
 
@@ -135,7 +138,7 @@ def forward_train(
 
     Args:
       model: the network.
-      recipe: whether the state is frozen, and the type that is computed in.
+      recipe: whether the state is frozen, and the compute dtype.
       variables: weights and state before the batch.
       x: [n, ...] inputs.
       key: of dropout.
@@ -144,7 +147,8 @@ def forward_train(
         model = freeze_state(model)
     dtype = jnp.dtype(recipe.compute_dtype)
     params = jax.tree.map(lambda w: w.astype(dtype), variables.params)
-    logits, state = model.apply_train(Variables(params, variables.state), x.astype(dtype), key)
+    x = x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+    logits, state = model.apply_train(Variables(params, variables.state), x, key)
     kept = jax.tree.map(lambda new, old: new.astype(old.dtype), state, variables.state)
     return logits.astype(jnp.float32), kept
 
@@ -190,10 +194,10 @@ def train_step(
       objective: L.
       recipe: optimiser and gradient noise are read from it.
       steps_per_epoch: turns the recipe's epochs into steps.
-      state: where the run stands.
+      state: before the step.
       batch: the step's examples.
       key: the run's key; the step's own is `fold_in(key, state.step)`.
-      context: passed on to the objective, as a teacher's weights.
+      context: passed on to the objective, such as a teacher's weights.
     """
     optimizer, noise = make_optimizer(recipe, steps_per_epoch), recipe.gradient_noise or None
     return take_step(objective, optimizer, noise, state, batch, key, context)
@@ -216,7 +220,7 @@ def take_step(
       objective: L.
       optimizer: turns gradients into updates.
       gradient_noise: the noise's standard deviation; None for none.
-      state: where the run stands.
+      state: before the step.
       batch: the step's examples.
       key: the run's key.
       context: passed on to the objective.
@@ -248,8 +252,8 @@ def epoch_batches(
     Args:
       key: the run's order key; the epoch's own is `fold_in(key, epoch)`.
       epoch: its number, from 0.
-      n: examples; the n mod `batch_size` last ones of the permutation are left out.
-      batch_size: examples of a step.
+      n: examples; the last partial batch is dropped.
+      batch_size: examples per step.
     """
     order = jax.random.permutation(jax.random.fold_in(key, epoch), n)
     steps = n // batch_size
@@ -272,7 +276,7 @@ def run_epoch(
     Args:
       objective: what each step descends.
       recipe: how.
-      state: where the run stands.
+      state: before the step.
       dataset: the examples that `batches` indexes.
       batches: the indices of each step's examples.
       key: the run's step key.
@@ -300,7 +304,7 @@ def run_steps(
       objective: what each step descends.
       recipe: how.
       steps_per_epoch: turns the recipe's epochs into steps.
-      state: where the run stands.
+      state: before the step.
       dataset: the examples that `batches` indexes.
       batches: the indices of each step's examples.
       key: the run's step key.

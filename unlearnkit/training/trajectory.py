@@ -1,11 +1,10 @@
-"""Logs of training, proofs of learning, read with every byte checked before it is used.
+"""Training logs (proofs of learning), with every byte checked before it is used.
 
 A log is a folder with `manifest.json` (see `unlearnkit.training.manifest`), `batches.npy` (the
 indices of all steps' examples, little-endian int32 [steps, batch]), `examples.npy` (a digest of
-each example, little-endian uint64 [n], by which its rows are found in a larger set of data) and one
-safetensors file every `every` steps: weights, statistics, optimiser memory, and the metrics of the
-steps before it, which are there for a run to go on. Metrics and digests of examples are no part of
-what is verified.
+each example, little-endian uint64 [n], to locate its rows in a larger dataset) and one safetensors
+file every `every` steps: weights, statistics, optimiser memory, and the metrics of the steps before
+it, for resuming. Metrics and digests of examples are not verified.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class Logged(NamedTuple):
     """One checkpoint of a log, on the host.
 
     Attributes:
-      state: where the run stood.
+      state: of the run at that step.
       metrics: by name, of each step since the checkpoint before.
     """
 
@@ -69,7 +68,7 @@ class Logged(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trajectory:
-    """A log whose manifest and batches were read and checked; its checkpoints are read one by one.
+    """A log whose manifest and batches were checked; checkpoints are read on demand.
 
     Attributes:
       folder: where it is.
@@ -87,12 +86,12 @@ class Trajectory:
 
     @property
     def segments(self) -> int:
-        """How many pairs of successive checkpoints there are."""
+        """The number of pairs of successive checkpoints."""
         return len(self.digests) - 1
 
     @property
     def steps(self) -> int:
-        """How many steps were logged."""
+        """The number of steps logged."""
         return self.claim.checkpoint_step(self.segments)
 
     @property
@@ -132,7 +131,7 @@ class Trajectory:
         if hashlib.sha256(content).hexdigest() != self.digests[index]:
             raise TrajectoryError(f"{path} is corrupt or was exchanged: its SHA-256 differs")
         try:
-            logged = match_arrays(like, _parse_safetensors(content, path), path)
+            logged: Logged = match_arrays(like, _parse_safetensors(content, path), path)
         except CheckpointError as error:
             raise TrajectoryError(str(error)) from None
         if odd := first_not_finite(named_leaves(logged)):
@@ -143,10 +142,10 @@ class Trajectory:
 
 
 def read_trajectory(folder: str | Path) -> Trajectory:
-    """Returns a log; everything but its checkpoints has been read and checked.
+    """Reads and checks a log, except for its checkpoints.
 
     Raises:
-      TrajectoryError: it is no log, or not what its manifest says it is.
+      TrajectoryError: it is not a log, or does not match its manifest.
     """
     folder = Path(folder)
     files = itertools.islice(folder.glob("state-*.safetensors"), manifest.MOST_CHECKPOINTS)
@@ -191,7 +190,7 @@ def _read(path: Path, at_most: int) -> bytes:
 
 
 def _read_npy(path: Path, sha256: str, descr: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns the array of a `.npy`; nothing in it is evaluated, numpy's reader is not asked."""
+    """Parses a `.npy` file without NumPy's reader, so that nothing in it is evaluated."""
     content = _read(path, _LARGEST_ARRAY)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise TrajectoryError(f"{path} is corrupt or was exchanged: its SHA-256 differs")

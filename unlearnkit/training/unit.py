@@ -1,10 +1,10 @@
-"""The one program that trains: some steps of stochastic gradient descent, compiled once.
+"""The compiled training loop: a number of SGD steps, compiled once.
 
-What a run is made of is kept apart by when it is known. The *form* of a recipe and of an
-objective (which terms exist, the network, shapes) is what a program is compiled for. Their
-*numbers* (learning rates, momentum, weight decay, temperatures, ...), the rows of each batch and
-how many steps are taken are arguments. So another learning rate, number of epochs, seed or compute
-budget, and mostly another size of the data, compile nothing.
+The inputs of a run are split in two. The *form* of a recipe and of an objective (which terms exist,
+the network, shapes) is what a program is compiled for. Their *numbers* (learning rates, momentum,
+weight decay, temperatures, ...), the rows of each batch and how many steps are taken are arguments.
+Changing the learning rate, number of epochs, seed or compute budget compiles nothing, nor does, in
+most cases, the size of the data.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from unlearnkit.training.recipe import Recipe, RecipeNumbers, optimizer_of_form,
 from unlearnkit.training.step import Metrics, Objective, TrainState, take_step
 
 STEPS = 64
-"""Steps of a call at most; a run is as many calls as it needs, the last one for what is left."""
+"""The most steps per call; longer runs take several calls."""
 
 Measured = Mapping[str, np.ndarray]
 """The metrics of each step, on the host."""
@@ -47,18 +47,18 @@ def take_steps(
 ) -> tuple[TrainState, Measured]:
     """Returns the state after a step on each batch in turn, and the metrics of each step.
 
-    One compiled program takes any number of steps at any rates; see the module. What writes a log
-    of training and what replays it call it, so that the same program computes both.
+    One compiled program takes any number of steps at any rates; see the module. Both training and
+    the replay of a log call it, so the same program computes both.
 
     Args:
-      state: where the run stands; donated (its buffers are gone after the call), unless `keep`.
+      state: before the first step; donated (its buffers are gone after the call), unless `keep`.
       dataset: what `batches` indexes; `reserve` it before many calls.
       batches: the rows of each step's examples.
       rates: the learning rate of each step.
       key: of all steps; each step's own is `fold_in(key, state.step)`.
       context: passed on to the objective.
-      objective: what each step descends.
-      recipe: how; its rates, batch size and number of epochs are not read.
+      objective: what each step minimises.
+      recipe: hyperparameters; its rates, batch size and number of epochs are not used.
       keep: leaves `state` as it is.
       mesh: of one axis, whose devices take an equal share of every batch each; None for one device.
 
@@ -146,7 +146,7 @@ def _calls(batches: np.ndarray, rates: np.ndarray, axis: int) -> Any:
 
 
 def _with_room(array: np.ndarray, dtype: Any, axis: int) -> np.ndarray:
-    """Returns an array with room for `STEPS` along an axis, zeros behind what it holds."""
+    """Pads an array with zeros to `STEPS` along an axis."""
     before, (held, *after) = array.shape[:axis], array.shape[axis:]
     roomy = np.zeros((*before, STEPS, *after), dtype or array.dtype)
     roomy[(*(slice(None),) * axis, slice(held))] = array
@@ -206,7 +206,8 @@ def _loop(
 
     # A scan over all of the room that skips what is behind `count` takes 6 to 40 % longer where
     # steps are short.
-    return jax.lax.fori_loop(0, count, body, (state, blank))
+    found: tuple[TrainState, Metrics] = jax.lax.fori_loop(0, count, body, (state, blank))
+    return found
 
 
 @partial(jax.jit, static_argnames=("objective", "recipe"))

@@ -14,7 +14,7 @@ from unlearnkit.costs import FORWARD, Stopwatch
 from unlearnkit.kernels import map_batches, margins
 from unlearnkit.unlearning._passes import descend_on_forget, gradients_on_forget
 from unlearnkit.unlearning._sgd import SgdSettings, with_preparation
-from unlearnkit.validation import check_above, check_task, check_variables
+from unlearnkit.validation import check_above, check_continuous, check_task, check_variables
 
 Box = tuple[float, float]
 
@@ -72,6 +72,7 @@ class BoundaryShrink(SgdSettings):
           DivergedError: the loss is no longer finite.
         """
         check_task(task, model)
+        check_continuous(task.retain, method="BoundaryShrink")
         check_variables(variables, model)
         if model.n_classes < 2:
             raise ValueError("Boundary Shrink needs a model of at least 2 classes, got 1")
@@ -121,14 +122,16 @@ def nearest_wrong_classes(
       box: range of the pixels, or None.
       chunk: examples a pass; the result does not depend on it beyond rounding.
     """
+    normalisation = check_continuous(dataset, method="BoundaryShrink")
 
     def nearest(weights: Variables, x: Array, y: Array) -> Array:
-        moved = fgsm(model, weights, x, y, normalisation=dataset.normalisation, step=step, box=box)
+        moved = fgsm(model, weights, x, y, normalisation=normalisation, step=step, box=box)
         logits = model.apply(weights, moved)
         own = jnp.arange(model.n_classes) == y[:, None]
         return jnp.argmax(jnp.where(own, -jnp.inf, logits), axis=-1).astype(y.dtype)
 
-    return map_batches(nearest, variables, (dataset.x, dataset.y), chunk)
+    found: Array = map_batches(nearest, variables, (dataset.x, dataset.y), chunk)
+    return found
 
 
 def fgsm(
@@ -169,7 +172,7 @@ def fgsm(
 def _check_box(forget: Dataset, box: Box | None) -> None:
     if box is None:
         return
-    pixels = forget.normalisation.invert(forget.x)
+    pixels = check_continuous(forget, method="BoundaryShrink").invert(forget.x)
     least, most = float(pixels.min()), float(pixels.max())
     slack = 1e-3 * (box[1] - box[0])
     if least < box[0] - slack or most > box[1] + slack:

@@ -14,8 +14,9 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from unlearnkit.base import Dataset, Model, Normalisation, Task, Tokens, Variables
+from unlearnkit.base import Dataset, Model, Normalisation, SoftDataset, Task, Tokens, Variables
 from unlearnkit.host.arrays import on_host
 from unlearnkit.validation.separability import check_logits, check_rows_alone
 from unlearnkit.validation.shared_rows import count_shared, range_of
@@ -193,7 +194,7 @@ def check_dataset(dataset: Dataset, *, name: str = "dataset") -> None:
         _warn_of_range(x, made, name)
 
 
-def check_tokens(x: Any, tokens: Tokens, *, name: str = "dataset") -> None:
+def check_tokens(x: Array | np.ndarray, tokens: Tokens, *, name: str = "dataset") -> None:
     """Raises an error if inputs are not token ids of a vocabulary.
 
     Args:
@@ -229,7 +230,7 @@ def check_tokens(x: Any, tokens: Tokens, *, name: str = "dataset") -> None:
         )
 
 
-def check_continuous(dataset: Dataset, *, method: str) -> Normalisation:
+def check_continuous(dataset: Dataset | SoftDataset, *, method: str) -> Normalisation:
     """Returns how inputs were normalised; raises ValueError if they are token ids.
 
     For methods that move inputs, by a gradient or by noise: between two ids there is nothing.
@@ -254,7 +255,7 @@ def check_continuous(dataset: Dataset, *, method: str) -> Normalisation:
     return made
 
 
-def _warn_of_range(x: Any, normalisation: Normalisation, name: str) -> None:
+def _warn_of_range(x: Array | np.ndarray, normalisation: Normalisation, name: str) -> None:
     low, high, whole = range_of(x)
     ends = [
         value * std + mean
@@ -344,7 +345,7 @@ def check_task(task: Task, model: Model) -> None:
         check_compatible(part, model, name=name)
         if part.normalisation != task.retain.normalisation:
             raise ValueError(
-                f"{name} is made by {part.normalisation}, but retain by "
+                f"{name} is normalised as {part.normalisation}, but retain as "
                 f"{task.retain.normalisation}; load both with one normalisation or vocabulary"
             )
 
@@ -381,7 +382,10 @@ def check_variables(variables: Variables, model: Model) -> None:
 def _made_up_inputs(shape: tuple[int, ...]) -> np.ndarray:
     """Returns three inputs of different size."""
     drawn = np.random.default_rng(0).uniform(0, 1, (3, *shape))
-    return (drawn * np.array([1.0, 3.0, 9.0]).reshape(3, *(1,) * len(shape))).astype(np.float32)
+    found: np.ndarray = (drawn * np.array([1.0, 3.0, 9.0]).reshape(3, *(1,) * len(shape))).astype(
+        np.float32
+    )
+    return found
 
 
 @functools.lru_cache(maxsize=16)

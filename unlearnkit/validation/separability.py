@@ -231,9 +231,11 @@ def _pair_slopes(loss: Any, params: Any, x: Array, y: Array) -> tuple[Array, Arr
 
 @partial(jax.jit, static_argnums=0)
 def _alone(loss: Any, params: Any, x: Array, y: Array) -> Array:
-    return loss(params, x, y)
+    found: Array = loss(params, x, y)
+    return found
 
 
 @partial(jax.jit, static_argnums=0)
 def _pair_outputs(apply: Any, params: Any, x: Array) -> Array:
-    return apply(params, x)
+    found: Array = apply(params, x)
+    return found

@@ -101,4 +101,5 @@ def _hash(x: Any) -> np.ndarray:
             factors = 2 * bits + 1
         parts.append((words.astype(np.uint64) * factors).sum(axis=1, dtype=np.uint64))
     total = np.concatenate(parts)
-    return (total ^ (total >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
+    found: np.ndarray = (total ^ (total >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
+    return found

@@ -37,6 +37,7 @@ from unlearnkit.validation import (
     check_above,
     check_at_least,
     check_choice,
+    check_continuous,
     check_task,
     check_variables,
 )
@@ -144,6 +145,7 @@ class TotalGradientAttack:
           DivergedError: a loss or a weight is no longer finite.
         """
         check_task(task, model)
+        check_continuous(task.retain, method="TotalGradientAttack")
         check_variables(variables, model)
         clean = task.train
         history: dict[str, list[float]] = {}
@@ -231,7 +233,8 @@ class TotalGradientAttack:
         ours, theirs = hold_out(key, n, self.held_out)
         order = np.concatenate([ours, theirs])
         base = jnp.asarray(np.sort(order[:m]), jnp.int32)
-        region = self.bounds.region(clean.x[base], clean.normalisation)
+        normalisation = check_continuous(clean, method="TotalGradientAttack")
+        region = self.bounds.region(clean.x[base], normalisation)
         rows = order[: min(m, len(ours))]
         data = GameData(
             clean=clean.take(ours),
@@ -338,7 +341,8 @@ def _generate(
         generate(theta, region.take(rows), labels[rows], box, generator=generator)
         for rows in chunks
     ]
-    return jax.block_until_ready(jnp.concatenate(parts))
+    found: Array = jax.block_until_ready(jnp.concatenate(parts))
+    return found
 
 
 def _shallow(attack: TotalGradientAttack) -> dict[str, Any]:

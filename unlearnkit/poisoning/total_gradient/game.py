@@ -134,7 +134,8 @@ class Game:
     def generate(self, theta: Params, data: GameData) -> Float[Array, "m ..."]:
         """Returns the poisons, within their bounds."""
         poisons = self.generator(theta, data.region.base, data.labels, data.box)
-        return data.region.project(poisons)
+        found: Array = data.region.project(poisons)
+        return found
 
     def step_of_leader(self) -> GameSolver:
         """Returns the solver whose follower moves only where its rule says so, as along the ridge.
@@ -174,7 +175,9 @@ class Game:
         slope = jax.grad(self.anticipated)(theta, w, data)
         return jax.tree.map(lambda v, g: v + self.attacker_rate * g, theta, slope)
 
-    def _solver(self, outer: Callable, inner: Callable, rate: float) -> GameSolver:
+    def _solver(
+        self, outer: Callable[..., Array], inner: Callable[..., Array], rate: float
+    ) -> GameSolver:
         ascend, stay = optax.sgd(rate), optax.set_to_zero()
         settings: dict[str, Any] = {
             "damping": self.damping,
@@ -296,7 +299,7 @@ def play_epoch(
 
     def body(
         players: tuple[Params, Params], rows: BatchIndices
-    ) -> tuple[tuple[Params, Params], dict]:
+    ) -> tuple[tuple[Params, Params], dict[str, Array]]:
         batch = data._replace(
             clean=data.clean.take(rows.clean),
             held_out=data.held_out.take(rows.held_out),
@@ -328,4 +331,5 @@ def generate(
       box: range of a value.
       generator: the network that makes them.
     """
-    return region.project(generator(theta, region.base, labels, box))
+    found: Array = region.project(generator(theta, region.base, labels, box))
+    return found

@@ -14,7 +14,7 @@ from unlearnkit.base import Model, Poisoned, Task, Variables
 from unlearnkit.costs import Stopwatch
 from unlearnkit.poisoning.total_gradient.attack import TotalGradientAttack, refuse_divergence
 from unlearnkit.poisoning.total_gradient.game import Game, GameData, play_epoch
-from unlearnkit.validation import check_task, check_variables
+from unlearnkit.validation import check_continuous, check_task, check_variables
 
 
 def attack_in_lanes(
@@ -42,6 +42,7 @@ def attack_in_lanes(
       DivergedError: a loss of a lane is no longer finite.
     """
     check_task(task, model)
+    check_continuous(task.retain, method="TotalGradientAttack")
     lanes = keys.shape[0]
     found = {leaf.shape[0] for leaf in jax.tree.leaves(variables) if leaf.ndim > 0}
     if lanes == 0 or found != {lanes}:

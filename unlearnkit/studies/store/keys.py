@@ -150,7 +150,8 @@ def _describe_record(value: Any, fields: Any, where: str) -> dict[str, Any]:
 
 def _describe_network(model: Model) -> Any:
     """Returns a network's name and options, or what its three functions compute."""
-    example = Dataset(jnp.zeros((2, *model.input_shape)), jnp.zeros(2, jnp.int32))
+    x = jnp.zeros((2, *model.input_shape), model.input_dtype)
+    example = Dataset(x, jnp.zeros(2, jnp.int32))
     known = identify_network(model, Recipe(epochs=1, batch_size=2), example)
     if "name" in known:
         return known

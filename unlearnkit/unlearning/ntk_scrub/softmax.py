@@ -86,7 +86,8 @@ def newton_cg(
     def value(outputs: Array, displacement: Params) -> Array:
         losses = jax.nn.logsumexp(outputs, axis=1) - jnp.sum(targets * outputs, axis=1)
         square = optax.tree.vdot(displacement, displacement)
-        return jnp.sum(weights[:, 0] * losses) + decay / 2 * square
+        found: Array = jnp.sum(weights[:, 0] * losses) + decay / 2 * square
+        return found
 
     def body(state: _State) -> _State:
         p = jax.nn.softmax(state.outputs)
@@ -109,7 +110,8 @@ def newton_cg(
             after = value(
                 state.outputs + t * pushed, optax.tree.add_scale(state.displacement, t, direction)
             )
-            return ~(after <= before + 1e-4 * t * slope + slack) & (halvings < HALVINGS)
+            found: Array = ~(after <= before + 1e-4 * t * slope + slack) & (halvings < HALVINGS)
+            return found
 
         t, halvings = jax.lax.while_loop(
             too_long, lambda s: (s[0] / 2, s[1] + 1), (jnp.ones_like(before), jnp.asarray(0))
@@ -130,7 +132,10 @@ def newton_cg(
         )
 
     def proceed(state: _State) -> Array:
-        return state.go & (state.residual > settings.tol) & (state.newton < settings.newton_steps)
+        found: Array = (
+            state.go & (state.residual > settings.tol) & (state.newton < settings.newton_steps)
+        )
+        return found
 
     first, residual = gradient(outputs, displacement)
     start = _State(

@@ -111,7 +111,8 @@ class LinearAuditor:
     def decision(self, fitted: Any, features: Float[Array, "n d"]) -> Float[Array, " n"]:
         """Returns w·s + b."""
         weights, bias = fitted
-        return features @ weights + bias
+        found: Array = features @ weights + bias
+        return found
 
     def loss(self, margins: Float[Array, " n"]) -> Float[Array, " n"]:
         """Returns the surrogate of the 0-1 loss."""
@@ -169,7 +170,8 @@ class MlpAuditor:
     def decision(self, fitted: Any, features: Float[Array, "n d"]) -> Float[Array, " n"]:
         """Returns the log odds of membership, in nats."""
         hidden = jnp.tanh(features @ fitted["hidden"] + fitted["hidden_bias"])
-        return hidden @ fitted["out"] + fitted["out_bias"]
+        found: Array = hidden @ fitted["out"] + fitted["out_bias"]
+        return found
 
     def loss(self, margins: Float[Array, " n"]) -> Float[Array, " n"]:
         """Returns the logistic loss."""
@@ -245,7 +247,8 @@ class QuantileAuditor:
 
     def decision(self, fitted: Any, features: Float[Array, "n 1"]) -> Float[Array, " n"]:
         """Returns (s - q) / t."""
-        return (features[:, 0] - fitted) / self.temperature
+        found: Array = (features[:, 0] - fitted) / self.temperature
+        return found
 
     def loss(self, margins: Float[Array, " n"]) -> Float[Array, " n"]:
         """Returns the logistic loss."""
@@ -262,7 +265,8 @@ class QuantileAuditor:
 
         start = jnp.min(scores) - reach, jnp.max(scores) + reach
         low, high = jax.lax.fori_loop(0, 60, halve, start)
-        return (low + high) / 2
+        found: Array = (low + high) / 2
+        return found
 
 
 AUDITORS: dict[str, Auditor] = {

@@ -327,4 +327,5 @@ def _logits(model: Model, variables: Variables, x: Array, game: Game) -> Float[A
     if game.n_chunks == 1:
         return model.apply(variables, x)
     length = -(-game.size // game.n_chunks)
-    return map_batches(jax.checkpoint(model.apply), variables, (x,), length)
+    found: Array = map_batches(jax.checkpoint(model.apply), variables, (x,), length)
+    return found

@@ -114,7 +114,8 @@ class InMemory:
         with self._lock:
             if name not in self._kept:
                 self._kept[name] = settings, compute()
-            return self._kept[name][1]
+            found: T = self._kept[name][1]
+            return found
 
 
 def _identity(value: Any) -> Any:

@@ -53,7 +53,10 @@ class RunStudy:
         print(describe(declared))
         if self.only_check:
             return 0
-        header = {"study": self.study.read_text(encoding="utf-8"), "provenance": provenance()}
+        header: dict[str, object] = {
+            "study": self.study.read_text(encoding="utf-8"),
+            "provenance": provenance(),
+        }
         folder = RunFolder(self.out, header, overwrite=self.overwrite)
         records: list[Record] = []
         for record in run(declared.study, key, store=self.store, on_stage=_Lines(started)):
@@ -92,18 +95,18 @@ class RunStudy:
 
 def describe(declared: Declared) -> str:
     """Returns what a study holds, in a line."""
-    study = declared.study
+    study, named = declared.study, declared.study.named
     parts = {
-        "datasets": study.data,
-        "networks": study.networks,
-        "recipes": study.recipes,
-        "questions": [*study.forget, *study.attacks],
-        "defences": study.defences,
-        "methods": study.methods,
-        "budgets": study.budgets,
-        "audits": study.audits,
+        "datasets": len(named.data),
+        "networks": len(named.networks),
+        "recipes": len(named.recipes),
+        "questions": len(named.forget) + len(named.attacks),
+        "defences": len(study.defences),
+        "methods": len(study.methods),
+        "budgets": len(study.budgets),
+        "audits": len(study.audits),
     }
-    counts = [f"{len(part)} {name}" for name, part in parts.items() if part]
+    counts = [f"{count} {name}" for name, count in parts.items() if count]
     return f"{', '.join(counts)}, {study.seeds} seeds"
 
 

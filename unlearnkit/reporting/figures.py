@@ -167,7 +167,8 @@ def _by_method(records: Sequence[Record]) -> dict[str, list[Record]]:
 def _interpolate(record: Record, attack: str, rates: np.ndarray) -> np.ndarray:
     """Returns the highest true positive rate at each false positive rate: a step, never a chord."""
     fpr, tpr = record.curves[f"{attack}_fpr"], record.curves[f"{attack}_tpr"]
-    return tpr[np.searchsorted(fpr, rates, side="right") - 1]
+    step: np.ndarray = tpr[np.searchsorted(fpr, rates, side="right") - 1]
+    return step
 
 
 def to_svg(figure: Figure) -> str:

@@ -85,7 +85,8 @@ class RunFolder:
 
 def read_run(path: str | Path) -> dict[str, Any]:
     """Returns the settings and the provenance of a run."""
-    return json.loads((Path(path) / _RUN).read_text(encoding="utf-8"))
+    run: dict[str, Any] = json.loads((Path(path) / _RUN).read_text(encoding="utf-8"))
+    return run
 
 
 def read_records(path: str | Path) -> list[Record]:

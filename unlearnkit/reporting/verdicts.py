@@ -58,7 +58,8 @@ def verdicts_to_markdown(cells: Sequence[Cell], *, decimals: int = 3) -> str:
 
 
 def _column(cell: Cell, shown: Sequence[int]) -> str:
-    *place, defence = (cell.where[i] if i in shown else "" for i in range(5))
+    said = cell.where[:5]
+    *place, defence = (said[i] if i in shown else "" for i in range(5))
     if not any(place):
         place = [cell.question]
     if defence not in ("", NO_DEFENCE):

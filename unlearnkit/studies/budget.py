@@ -60,9 +60,11 @@ def with_epochs(method: Unlearner, epochs: int) -> Unlearner:
         raise ValueError(f"{method!r} has no epochs setting, so its cost is fixed")
     settings: Any = method
     if hasattr(method, "epochs"):
-        return dataclasses.replace(settings, epochs=epochs)
-    recipe = dataclasses.replace(_recipe(method), epochs=epochs)
-    return dataclasses.replace(settings, recipe=recipe)
+        changed: Unlearner = dataclasses.replace(settings, epochs=epochs)
+    else:
+        recipe = dataclasses.replace(_recipe(method), epochs=epochs)
+        changed = dataclasses.replace(settings, recipe=recipe)
+    return changed
 
 
 def _recipe(method: Unlearner) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -109,7 +109,8 @@ class _Question:
         """Returns the records of a method: one, or one a budget."""
         budgets = self._running.study.budgets
         if self._task is None:
-            return [_NOTHING_LEFT.record(self._where, name, budget) for budget in budgets or [None]]
+            allowed: Sequence[float | None] = budgets or [None]
+            return [_NOTHING_LEFT.record(self._where, name, budget) for budget in allowed]
         if not budgets:
             return [self._record(name, method, None, self._unlearn(name, method, key, None))]
         price_key, run_key = key.split()

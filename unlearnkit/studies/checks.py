@@ -45,21 +45,21 @@ def check(study: Study, key: Key[Array, ""]) -> None:
     """
     for name, method in study.methods.items():
         _check_signature(name, method)
-    for dataset, (train, test) in study.data.items():
+    for dataset, (train, test) in study.named.data.items():
         at = f"[{dataset!r}]" if dataset else ""
-        for model in study.networks.values():
+        for model in study.named.networks.values():
             check_compatible(train, model, name=f"train{at}")
             check_compatible(test, model, name=f"test{at}")
     _check_memory(study)
-    for train, test in study.data.values():
+    for train, test in study.named.data.values():
         tasks = _tasks(study, key, train, test)
-        for recipe in study.recipes.values():
+        for recipe in study.named.recipes.values():
             for task in tasks:
                 recipe.steps_per_epoch(task.retain.size)
             if study.attacks:
                 recipe.steps_per_epoch(train.size)
-        for model in study.networks.values():
-            for recipe in study.recipes.values():
+        for model in study.named.networks.values():
+            for recipe in study.named.recipes.values():
                 for name, method in study.methods.items():
                     _check_method(name, train_like(method, recipe), model, tasks)
 
@@ -69,7 +69,7 @@ def _tasks(study: Study, key: Key[Array, ""], train: Dataset, test: Dataset) -> 
     split_key = host_key(key).fold_in(0).split(5)[0].typed()
     return [
         choose_split(split_key, train, test, request).task(train, test)
-        for request in study.forget.values()
+        for request in study.named.forget.values()
     ]
 
 
@@ -128,8 +128,8 @@ def _check_memory(study: Study) -> None:
     there = available_bytes()
     if there is None:
         return
-    data = max(train.x.nbytes + test.x.nbytes for train, test in study.data.values())
-    networks = {name: _weights(model) for name, model in study.networks.items()}
+    data = max(train.x.nbytes + test.x.nbytes for train, test in study.named.data.values())
+    networks = {name: _weights(model) for name, model in study.named.networks.items()}
     largest = max(networks, key=lambda name: networks[name])
     counts = [int(getattr(audit, "count", 0)) for audit in study.audits.values()]
     many = 2 * study.seeds + max([0, *counts]) * 2 + _COPIES

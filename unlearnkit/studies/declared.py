@@ -11,8 +11,9 @@ import tomllib
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from unlearnkit import auditing, data, defences, models, poisoning, unlearning
 from unlearnkit.registry import Registry
@@ -30,6 +31,9 @@ _KINDS: Mapping[str, Registry[Any]] = {
 _TABLES = ("data", "networks", "recipes", "forget", *_KINDS)
 _NUMBERS = ("seeds", "seed", "budgets", "primary", "correction")
 _DATA = ("name", "data_dir", "download", "normalisation", "train_rows", "test_rows")
+
+
+T = TypeVar("T")
 
 
 class Declared(NamedTuple):
@@ -122,7 +126,7 @@ def read_study(path: str | os.PathLike[str]) -> Declared:
             for name, entry in said["recipes"].items()
         },
         "forget": {
-            name: _told(f"forget.{name}", lambda text=text: data.parse_forget(str(text)))
+            name: _told(f"forget.{name}", partial(data.parse_forget, str(text)))
             for name, text in said.get("forget", {}).items()
         },
         **{kind: _entries(kind, said.get(kind, {})) for kind in _KINDS},
@@ -177,7 +181,7 @@ def _entries(kind: str, table: Mapping[str, Any]) -> dict[str, Any]:
         where = f"{kind}.{name}"
         settings = _settings(where, entry)
         used, grid = settings.pop("use", name), settings.pop("grid", {})
-        found = _told(where, lambda used=used: _KINDS[kind].find(used))
+        found = _told(where, partial(_KINDS[kind].find, used))
         if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
             raise StudyFileError(f"{where}.grid must give lists of settings, got {grid!r}")
         for chosen in itertools.product(*grid.values()):
@@ -251,7 +255,7 @@ def _check_names(where: str, said: Iterable[str], known: Iterable[str]) -> None:
             )
 
 
-def _told(where: str, make: Callable[[], Any]) -> Any:
+def _told(where: str, make: Callable[[], T]) -> T:
     """Returns what is made; an error says in which place of the file."""
     try:
         return make()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -96,7 +97,7 @@ def run(
     check(study, key)
     batching = batching or ("map" if jax.default_backend() == "cpu" else "vmap")
     width = (lanes or study.seeds) if batching == "vmap" else None
-    kept = Store(store) if isinstance(store, str | os.PathLike) else store
+    kept = Store(Path(store)) if isinstance(store, str | os.PathLike) else store
     cache = StageCache(kept, lane_width=width)
     # A part that a store cannot describe is met here, before anything is computed.
     cache.digest([study.methods, study.attacks, study.defences, study.audits, study.recipes])
@@ -119,7 +120,7 @@ class _Place(NamedTuple):
 def _records(running: Running, key: AnyKey) -> Iterator[Record]:
     study = running.study
     for place in _places(running, key):
-        for index, (name, request) in enumerate(study.forget.items()):
+        for index, (name, request) in enumerate(study.named.forget.items()):
             yield from _forget(running, place, branch(place.key, _FORGET, index), name, request)
         for seed in range(study.seeds if study.attacks else 0):
             yield from _poison(running, place, seed)
@@ -132,9 +133,9 @@ def _records(running: Running, key: AnyKey) -> Iterator[Record]:
 
 def _places(running: Running, key: AnyKey) -> Iterator[_Place]:
     study = running.study
-    for d, (dataset, (train, test)) in enumerate(study.data.items()):
-        for n, (network, model) in enumerate(study.networks.items()):
-            for r, (named, recipe) in enumerate(study.recipes.items()):
+    for d, (dataset, (train, test)) in enumerate(study.named.data.items()):
+        for n, (network, model) in enumerate(study.named.networks.items()):
+            for r, (named, recipe) in enumerate(study.named.recipes.items()):
                 mine = branch(branch(branch(key, _DATA, d), _NETWORKS, n), _RECIPES, r)
                 names = {"dataset": dataset, "network": network, "recipe": named}
                 digest = running.cache.digest([train, model, recipe])
@@ -158,10 +159,10 @@ def _forget(
         for seed, (original, reference) in enumerate(zip(*networks, strict=True)):
             where = {**place.names, "question": name, "seed": seed}
             if isinstance(original, DivergedError) or isinstance(reference, DivergedError):
-                lost = original if isinstance(original, DivergedError) else reference
+                lost = [n for n in (original, reference) if isinstance(n, DivergedError)]
                 if running.strict:
-                    raise lost
-                yield Failure(diverged=str(lost)).record(where)
+                    raise lost[0]
+                yield Failure(diverged=str(lost[0])).record(where)
                 continue
             case = Case(
                 key=keys[seed][3].typed(),
@@ -221,7 +222,7 @@ def _poison(running: Running, place: _Place, seed: int) -> Iterator[Record]:
         return clean
 
     def go_on(clean: Variables | Failure) -> Iterator[Record]:
-        for index, (name, attack) in enumerate(running.study.attacks.items()):
+        for index, (name, attack) in enumerate(running.study.named.attacks.items()):
             where = {**place.names, "question": name, "seed": seed}
             if isinstance(clean, Failure):
                 yield clean.record(where)

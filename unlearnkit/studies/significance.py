@@ -148,7 +148,8 @@ def cell_to_json(cell: Cell) -> dict[str, Any]:
     """Returns a cell as JSON, in which NaN is null and an infinity its name."""
     differences = ("to_original", "to_retrain")
     said = {**cell._asdict(), **{name: getattr(cell, name)._asdict() for name in differences}}
-    return as_json(said)
+    described: dict[str, Any] = as_json(said)
+    return described
 
 
 def cell_from_json(said: Mapping[str, Any]) -> Cell:

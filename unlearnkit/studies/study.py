@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from unlearnkit.auditing import CaseAudit, Evaluation, PoisonEffects
 from unlearnkit.base import (
@@ -19,6 +19,8 @@ from unlearnkit.base import (
 from unlearnkit.data import ForgetRequest
 from unlearnkit.records import NO_DEFENCE
 from unlearnkit.training import Recipe
+
+T = TypeVar("T")
 
 ORIGINAL = "original"
 """The row of the network that nothing was done to."""
@@ -38,6 +40,16 @@ class Pair(NamedTuple):
 
     train: Dataset
     test: Dataset
+
+
+class Named(NamedTuple):
+    """Parts of a study by name, see `Study`."""
+
+    data: Mapping[str, Pair]
+    networks: Mapping[str, Model]
+    recipes: Mapping[str, Recipe]
+    forget: Mapping[str, ForgetRequest]
+    attacks: Mapping[str, Attack]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,7 +126,7 @@ class Study:
             raise ValueError("a study needs a question: give forget requests or attacks")
         if self.defences and not self.attacks:
             raise ValueError("defences need attacks; a forget request has no poisons to find")
-        if both := self.forget.keys() & self.attacks.keys():
+        if both := self.named.forget.keys() & self.named.attacks.keys():
             raise ValueError(f"{sorted(both)} name a request and an attack; rename one")
         _refuse_names("methods", self.methods, {ORIGINAL, RETRAIN})
         _refuse_names("defences", self.defences, {NO_DEFENCE})
@@ -127,13 +139,24 @@ class Study:
         if self.seeds < 1:
             raise ValueError(f"seeds must be >= 1, got {self.seeds}")
 
+    @property
+    def named(self) -> Named:
+        """The parts that may be given without a name, by name."""
+        return Named(
+            _by_name(self.data),
+            _by_name(self.networks),
+            _by_name(self.recipes),
+            _by_name(self.forget),
+            _by_name(self.attacks),
+        )
+
     def audits_of(self, question: str) -> dict[str, Audit | CaseAudit]:
         """Returns the audits of a question by name, those that are asked anyway first."""
-        asked: CaseAudit = Evaluation() if question in self.forget else PoisonEffects()
+        asked: CaseAudit = Evaluation() if question in self.named.forget else PoisonEffects()
         return {"": asked, **self.audits}
 
 
-def _by_name(given: Any) -> dict[str, Any]:
+def _by_name(given: Mapping[str, T] | T) -> dict[str, T]:
     return dict(given) if isinstance(given, Mapping) else {"": given}
 
 

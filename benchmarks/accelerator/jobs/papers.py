@@ -169,7 +169,7 @@ def poison_rows(context: Context, poison: poison_setting.Poison) -> Iterator[Row
         for record in records:
             yield _row(
                 f"Pawelczyk et al. 2024, {poison}: {record.method}",
-                f"{_name(context)}, {record.attack} poisoned, seed {record.seed}",
+                f"{_name(context)}, {record.question} poisoned, seed {record.seed}",
                 record.cost,
                 record.metrics,
                 record.diverged or record.over_budget,

@@ -175,7 +175,8 @@ def _name(kind: type) -> str:
 
 def _fields(kind: Any) -> tuple[str, ...]:
     if issubclass(kind, tuple):
-        return kind._fields
+        names: tuple[str, ...] = kind._fields
+        return names
     return tuple(field.name for field in dataclasses.fields(kind))
 
 

@@ -9,7 +9,6 @@ import dataclasses
 from collections import Counter
 
 import jax
-import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -18,16 +17,17 @@ from unlearnkit.costs import BACKWARD, FORWARD, TANGENT
 
 PARTS = {"forward": FORWARD, "tangent": TANGENT, "backward": BACKWARD}
 """Of an example-gradient, for each row."""
-ALONG = {"forward": "tangent", "tangent": "tangent", "backward": "backward"}
+ALONG = {None: "tangent", "forward": "tangent", "tangent": "tangent", "backward": "backward"}
 """How the derivative of a pass counts."""
 ACROSS = {"tangent": "backward", "backward": "tangent"}
 """How its transpose counts."""
 _seen: Counter = Counter()
-_passing = Primitive("passing_rows")
+_passing, _entering = Primitive("passing_rows"), Primitive("entering_rows")
 
 
 def _emit(logits, *, way, rows):
-    jax.debug.callback(lambda: _seen.update({way: rows}))
+    if way:
+        jax.debug.callback(lambda: _seen.update({way: rows}))
     return logits
 
 
@@ -50,38 +50,52 @@ def _batch(arguments, axes, *, way, rows):
     return _passing.bind(logits, way=way, rows=rows * logits.shape[axis]), axis
 
 
-_passing.def_impl(_emit)
-_passing.def_abstract_eval(lambda logits, **_: logits)
-mlir.register_lowering(_passing, mlir.lower_fun(_emit, multiple_results=False))
+def _batch_entering(arguments, axes, *, way, rows):
+    (x,), (axis,) = arguments, axes
+    return _entering.bind(x, way=way, rows=rows * x.shape[axis]), axis
+
+
+for _primitive in (_passing, _entering):
+    _primitive.def_impl(_emit)
+    _primitive.def_abstract_eval(lambda array, **_: array)
+    mlir.register_lowering(_primitive, mlir.lower_fun(_emit, multiple_results=False))
+ad.primitive_jvps[_entering] = lambda x, tangents, **how: (_entering.bind(*x, **how), *tangents)
+batching.primitive_batchers[_entering] = _batch_entering
 ad.primitive_jvps[_passing] = _jvp
 ad.primitive_transposes[_passing] = _transpose
 batching.primitive_batchers[_passing] = _batch
 
 
-def _mark(logits):
-    return _passing.bind(jnp.asarray(logits), way="forward", rows=logits.shape[0])
-
-
 @dataclasses.dataclass(frozen=True)
-class _Apply:
+class _Counted:
     model: Model
+    at_inputs: bool
 
+    def enter(self, x):
+        return _entering.bind(x, way="forward", rows=x.shape[0]) if self.at_inputs else x
+
+    def leave(self, logits):
+        return _passing.bind(logits, way=None if self.at_inputs else "forward", rows=len(logits))
+
+
+class _Apply(_Counted):
     def __call__(self, variables, x):
-        return _mark(self.model.apply(variables, x))
+        return self.leave(self.model.apply(variables, self.enter(x)))
 
 
-@dataclasses.dataclass(frozen=True)
-class _ApplyTrain:
-    model: Model
-
+class _ApplyTrain(_Counted):
     def __call__(self, variables, x, key):
-        logits, state = self.model.apply_train(variables, x, key)
-        return _mark(logits), state
+        logits, state = self.model.apply_train(variables, self.enter(x), key)
+        return self.leave(logits), state
 
 
-def counting(model: Model) -> Model:
-    """Returns the network with its passes counted."""
-    return model._replace(apply=_Apply(model), apply_train=_ApplyTrain(model))
+def counting(model: Model, *, at_inputs: bool = False) -> Model:
+    """Returns the network with its passes counted.
+
+    Forward passes are counted at the logits, where several networks on the same inputs are seen; or
+    `at_inputs`, where passes are seen of which the logits are not used, as those for features.
+    """
+    return model._replace(apply=_Apply(model, at_inputs), apply_train=_ApplyTrain(model, at_inputs))
 
 
 def work_of(run) -> float:

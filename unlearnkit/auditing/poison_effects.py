@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Array, Key
@@ -15,6 +15,7 @@ from unlearnkit.auditing.gaussian_unlearning import GaussianUnlearningScore
 from unlearnkit.auditing.model_shift import model_shift
 from unlearnkit.auditing.targeted_success import TargetedSuccess
 from unlearnkit.base import Audited
+from unlearnkit.trials import AuditTrial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,10 @@ class PoisonEffects:
 
     Source: Pawelczyk et al. 2024, §4 and §5.1.
     """
+
+    trial: ClassVar[AuditTrial] = AuditTrial(
+        tells=("accuracy_forget", 1), key_may_not_matter=True, attack="label_flip"
+    )
 
     def judge(self, key: Key[Array, ""], case: Case, subject: Subject) -> Audited:
         """Returns the metrics above, and the curves of the parts, prefixed likewise.

@@ -79,6 +79,7 @@ from unlearnkit.auditing.targeted_success import (
     poison_targets,
 )
 from unlearnkit.auditing.threshold import ThresholdAttack
+from unlearnkit.auditing.trigger_success import Trigger, TriggerSuccess, poison_trigger
 from unlearnkit.auditing.weight_paths import PathPlane, principal_paths
 from unlearnkit.base import Audit
 from unlearnkit.kernels import (
@@ -107,6 +108,7 @@ AUDITS: Registry[Audit | CaseAudit] = Registry(
         "accuracy_drop": AccuracyDrop,
         "gaussian_unlearning": GaussianUnlearningScore,
         "targeted_success": TargetedSuccess,
+        "trigger_success": TriggerSuccess,
     },
 )
 """Every audit by name; studies, the command line and the shared tests read it."""
@@ -167,6 +169,8 @@ __all__ = [
     "Subject",
     "TargetedSuccess",
     "ThresholdAttack",
+    "Trigger",
+    "TriggerSuccess",
     "accuracy",
     "activation_distance",
     "auc",
@@ -199,6 +203,7 @@ __all__ = [
     "optml_gap",
     "p_values",
     "poison_targets",
+    "poison_trigger",
     "prediction_agreement",
     "principal_paths",
     "query_information",

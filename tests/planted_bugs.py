@@ -177,7 +177,7 @@ BUGS = (
          "_original_is[gradient_ascent]"),
     _bug("fine_tuning_sees_the_forget_set", "unlearning.fine_tune:FineTune.__call__",
          "variables, task.retain, self", "variables, task.train, self",
-         "unlearning/test_matrix.py::test_counts_its_cost_and_keeps_its_history"),
+         "unlearning/test_matrix.py::test_counts_its_cost_as_a_hand_does"),
     _bug("neg_grad_plus_weighs_the_wrong_way", "unlearning.neg_grad_plus:_Difference.__call__",
          "self.retain_weight * retain - self.forget_weight * forget",
          "self.forget_weight * retain - self.retain_weight * forget",

@@ -1,50 +1,42 @@
-"""Every registered audit through the same cases; a new one joins with one line in AUDIT."""
+"""Every registered audit through the same cases; a new one joins by itself.
+
+An audit that needs no more than a network and a task is called; one that can `judge` is asked about
+a case too, made of the same task, or of poisons of the attack that it names.
+"""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bright_rows import MODEL, effective, train_clean
+from bright_rows import RECIPE as SHORT
+from bright_rows import TASK as BRIGHT
+from trial_settings import made, required_of, trial_of
 
 from unlearnkit import auditing, models
-from unlearnkit.auditing import (
-    EntropySvm,
-    Lira,
-    MembershipInference,
-    OptmlScores,
-    PopulationAttack,
-    QuantileAttack,
-    RelearnTime,
-    ThresholdAttack,
-)
-from unlearnkit.base import Audit, Audited, Variables
+from unlearnkit.auditing import Case, CaseAudit, InMemory, NotApplicable, Subject, judge
+from unlearnkit.base import Audit, Audited, Cost, Unlearned, UnlearnInfo, Variables
 from unlearnkit.models import from_functions
+from unlearnkit.studies.poisoned import poisoned_task
 from unlearnkit.training import DivergedError, Recipe, fit, fit_many
+from unlearnkit.trials import AuditTrial
 
 KEY = jax.random.key(2)
 RECIPE = Recipe(epochs=80, batch_size=32, learning_rate=0.05)
+SMALL = {"recipe": RECIPE, "count": 4}
+"""What an audit is given of it by the names of its fields; see `unlearnkit.trials` for more."""
 
-AUDIT = {
-    "membership_inference": MembershipInference(),
-    "threshold": ThresholdAttack(),
-    "population": PopulationAttack(),
-    "quantile": QuantileAttack(levels=(0.1, 0.05), components=4, iterations=10),
-    "entropy_svm": EntropySvm(),
-    "optml": OptmlScores(),
-    "lira": Lira(RECIPE, count=4),
-    "relearn_time": RelearnTime(0.3, samples=128, batch_size=32, cap=30),
-}
-KNOWS = {
-    "membership_inference": ("auc", 1),
-    "threshold": ("member_share", 1),
-    "population": ("auc", 1),
-    "quantile": ("auc", 1),
-    "entropy_svm": ("member_share_forget", 1),
-    "optml": ("optml_mia_efficacy", -1),
-    "lira": ("auc", 1),
-    "relearn_time": ("relearn_time", -1),
-}
-"""By which metric the original network gives itself away, and in which direction."""
-IGNORES_THE_KEY = {"threshold", "population", "quantile", "optml"}
+TRIALS = {name: trial_of(kind, AuditTrial()) for name, kind in auditing.AUDITS.items()}
+AUDIT = {name: made(kind, SMALL, TRIALS[name].small) for name, kind in auditing.AUDITS.items()}
+CALLED = [
+    name
+    for name, audit in AUDIT.items()
+    if isinstance(audit, Audit) and TRIALS[name].attack is None
+]
+JUDGING = [name for name, audit in AUDIT.items() if isinstance(audit, CaseAudit)]
+OF_POISONS = [name for name in JUDGING if TRIALS[name].attack]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +50,7 @@ def original(mlp, task):
     return fit(jax.random.key(0), mlp, task.train, RECIPE).variables
 
 
-@pytest.fixture(params=list(auditing.AUDITS))
+@pytest.fixture(params=CALLED)
 def name(request):
     return request.param
 
@@ -76,11 +68,11 @@ def audited(name, mlp, original, task, results):
     return results[name]
 
 
-def test_every_registered_audit_is_in_the_matrix():
-    assert set(AUDIT) == set(auditing.AUDITS)
-    for name, audit in AUDIT.items():
-        assert type(audit) is auditing.AUDITS[name]
-        assert isinstance(audit, Audit)
+@pytest.mark.parametrize("name", list(auditing.AUDITS))
+def test_is_what_the_registry_promises(name):
+    assert type(AUDIT[name]) is auditing.AUDITS[name]
+    assert name in CALLED or name in JUDGING
+    assert type(TRIALS[name]) is AuditTrial
 
 
 def test_measures_without_touching_the_network(name, mlp, original, task):
@@ -89,12 +81,17 @@ def test_measures_without_touching_the_network(name, mlp, original, task):
     assert isinstance(audited, Audited)
     for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(original), strict=True):
         np.testing.assert_array_equal(one, other)
+    check_numbers(audited)
+
+
+def check_numbers(audited):
     assert audited.metrics
     for metric, value in audited.metrics.items():
         assert type(value) is float, metric
         assert np.isfinite(value), metric
-    for curve in audited.curves.values():
-        assert np.all(np.isfinite(curve))
+    for name, curve in audited.curves.items():  # an example that is always told has ε = ∞
+        assert not np.any(np.isnan(curve)), name
+        assert np.all(np.isfinite(curve)) or name == "epsilon"
 
 
 SEEDS = 10
@@ -113,25 +110,35 @@ def networks(mlp, task):
     ]  # fmt: skip
 
 
-def tells_apart(audit, metric, direction, mlp, networks, task):
-    """Returns whether originals are beyond retrained networks by two standard errors."""
+def tells_apart(measure, trial, networks):
+    """Returns whether originals are beyond retrained networks by two standard errors.
 
-    def measured(many, seed):
+    Args:
+      measure: (seed, weights, whether they are retrained) -> metrics.
+      trial: says by which metric, and in which direction.
+      networks: [seeds] originals, and [seeds] retrained ones.
+    """
+    metric, direction = trial.tells
+
+    def measured(many, seed, retrained):
         one = jax.tree.map(lambda leaf: leaf[seed], many)
-        metrics = audit(jax.random.key(20 + seed), mlp, one, task).metrics
-        if metric == "member_share_forget":  # what it calls members moves from machine to machine
-            return metrics[metric] - metrics["member_share_test"]
-        return metrics[metric]
+        metrics = measure(seed, one, retrained)
+        return metrics[metric] - (metrics[trial.less] if trial.less else 0)
 
-    originals, retrained = (
-        np.array([measured(many, seed) for seed in range(SEEDS)]) for many in networks
+    originals, references = (
+        np.array([measured(many, seed, retrained) for seed in range(SEEDS)])
+        for many, retrained in zip(networks, (False, True), strict=True)
     )
-    differences = direction * (originals - retrained)
+    differences = direction * (originals - references)
     return differences.mean() > 2 * differences.std(ddof=1) / np.sqrt(SEEDS)
 
 
+def called(audit, mlp, task):
+    return lambda seed, one, _: audit(jax.random.key(20 + seed), mlp, one, task).metrics
+
+
 def test_tells_them_apart_by_more_than_two_standard_errors(name, mlp, networks, task):
-    assert tells_apart(AUDIT[name], *KNOWS[name], mlp, networks, task)
+    assert tells_apart(called(AUDIT[name], mlp, task), TRIALS[name], networks)
 
 
 def test_an_audit_that_does_not_look_tells_nothing_apart(mlp, networks, task):
@@ -142,11 +149,14 @@ def test_an_audit_that_does_not_look_tells_nothing_apart(mlp, networks, task):
         return Audited({"auc": float(jax.random.uniform(key))}, {})
 
     for audit in (constant, chance):
-        assert not tells_apart(audit, "auc", 1, mlp, networks, task)
+        assert not tells_apart(called(audit, mlp, task), AuditTrial(), networks)
 
 
 def test_rates_have_intervals_around_them(audited):
-    metrics = audited.metrics
+    check_intervals(audited.metrics)
+
+
+def check_intervals(metrics):
     for metric in metrics:
         if metric.endswith("_low"):
             base = metric.removesuffix("_low")
@@ -164,7 +174,7 @@ def test_the_key_decides_everything(name, mlp, original, task, audited):
         AUDIT[name](jax.random.key(seed), mlp, original, task).metrics for seed in (2, 3)
     )
     assert one == same
-    if name not in IGNORES_THE_KEY | {"relearn_time", "entropy_svm"}:
+    if not TRIALS[name].key_may_not_matter:
         assert one != other
 
 
@@ -173,12 +183,16 @@ def test_no_key_is_used_twice(name, mlp, original, task):
         AUDIT[name](jax.random.key(5), mlp, original, task)
 
 
+@pytest.mark.parametrize("name", list(auditing.AUDITS))
 def test_is_a_value_that_prints_and_hashes(name):
-    audit = AUDIT[name]
+    audit, kind = AUDIT[name], auditing.AUDITS[name]
     assert type(audit).__name__ in repr(audit)
     assert hash(audit) == hash(AUDIT[name])
-    required = {"target_loss": 1.0} if name == "relearn_time" else {}
-    assert auditing.create(name, **required) == type(audit)(**required)
+    required = required_of(kind, TRIALS[name].small)
+    created = auditing.create(name, **required)
+    assert repr(created) == repr(kind(**required))
+    if kind.__dataclass_params__.eq:  # one that may hold arrays is equal to itself alone
+        assert created == kind(**required)
 
 
 def test_a_network_that_diverged_is_refused(name, task, original):
@@ -219,3 +233,114 @@ def test_weights_of_another_network_are_refused(name, mlp, task):
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="unknown audit 'lyra'; known: membership_inference"):
         auditing.create("lyra")
+
+
+# Audits that judge a case.
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One question, and [seeds] networks that trained on everything and on the retain set."""
+
+    case: Case
+    networks: tuple
+    shares: tuple = dataclasses.field(
+        default_factory=lambda: tuple(InMemory() for _ in range(SEEDS))
+    )
+
+    def of(self, seed):
+        """Returns the case with the networks of a seed; what audits share is made once."""
+        original, reference = (jax.tree.map(lambda leaf: leaf[seed], n) for n in self.networks)
+        return dataclasses.replace(
+            self.case, key=jax.random.key(20 + seed), original=original,
+            reference=self.case.reference._replace(variables=reference), share=self.shares[seed],
+        )  # fmt: skip
+
+
+def a_problem(model, recipe, task, networks, **poisons):
+    info = UnlearnInfo({}, Cost(float(task.retain.size), 0.0))
+    one = jax.tree.map(lambda leaf: leaf[0], networks[0])
+    return Problem(Case(KEY, model, recipe, task, one, Unlearned(one, info), **poisons), networks)
+
+
+@pytest.fixture(scope="module")
+def problems(mlp, task, networks):
+    """By the attack whose poisons are the question; None where there are none."""
+    clean = train_clean()
+    found = {None: a_problem(mlp, RECIPE, task, networks)}
+    for attack in {TRIALS[name].attack for name in OF_POISONS}:
+        poisoned = effective(attack)(jax.random.key(1), MODEL, clean, BRIGHT)
+        question = poisoned_task(poisoned, BRIGHT.validation, BRIGHT.test)
+        trained = tuple(
+            fit_many(jax.random.split(jax.random.key(k), SEEDS), MODEL, data, SHORT).variables
+            for k, data in ((10, question.train), (11, question.retain))
+        )
+        found[attack] = a_problem(MODEL, SHORT, question, trained, clean=clean, poisoned=poisoned)
+    return found
+
+
+@pytest.fixture(params=JUDGING)
+def judging(request):
+    return request.param
+
+
+@pytest.fixture
+def problem(judging, problems):
+    return problems[TRIALS[judging].attack]
+
+
+def test_judges_without_touching_the_networks(judging, problem):
+    case = problem.of(0)
+    subject = Subject(case.original)
+    before = jax.tree.map(np.array, (case.original, case.reference.variables, case.task))
+    audited = judge(AUDIT[judging], case, subject)
+    check_numbers(audited)
+    check_intervals(audited.metrics)
+    after = (case.original, case.reference.variables, case.task)
+    for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_key_decides_every_judgement(judging, problem):
+    case = problem.of(0)
+    one, same, other = (
+        judge(AUDIT[judging], dataclasses.replace(case, key=jax.random.key(seed), share=InMemory()),
+              Subject(case.original)).metrics
+        for seed in (2, 2, 3)
+    )  # fmt: skip
+    assert one == same
+    if not TRIALS[judging].key_may_not_matter:
+        assert one != other
+
+
+def test_no_key_of_a_case_is_used_twice(judging, problem):
+    case = dataclasses.replace(problem.of(0), key=jax.random.key(5), share=InMemory())
+    with jax.debug_key_reuse(True):
+        judge(AUDIT[judging], case, Subject(case.original))
+
+
+def test_tells_original_and_reference_apart(judging, problem):
+    def measure(seed, one, retrained):
+        return judge(AUDIT[judging], problem.of(seed), Subject(one, is_reference=retrained)).metrics
+
+    assert tells_apart(measure, TRIALS[judging], problem.networks)
+
+
+@pytest.mark.parametrize("name", OF_POISONS)
+def test_where_there_is_nothing_to_measure_it_does_not_apply(name, problems):
+    case = problems[None].of(0)
+    with pytest.raises(NotApplicable, match="poison"):
+        judge(AUDIT[name], case, Subject(case.original))
+
+
+@pytest.mark.parametrize("name", OF_POISONS)
+def test_poisons_of_any_attack_are_measured_or_do_not_apply(name, problems):
+    for attack, problem in problems.items():
+        case = problem.of(0)
+        try:
+            found = judge(AUDIT[name], case, Subject(case.original))
+        except NotApplicable:
+            assert attack != TRIALS[name].attack
+        else:
+            assert attack is not None
+            check_numbers(found)

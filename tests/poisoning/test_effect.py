@@ -12,93 +12,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bright_rows import MODEL, RECIPE, SHAPE, TASK, effective, train_clean
+from trial_settings import trial_of
 
-from unlearnkit import models, poisoning
+from unlearnkit import poisoning
 from unlearnkit.auditing import GaussianUnlearningScore, gaussian_poisons
-from unlearnkit.base import Cost, Dataset, Poisoned, Task, concatenate
-from unlearnkit.poisoning import (
-    BackGradient,
-    Bounds,
-    Budget,
-    ErrorMinimizing,
-    GaussianPoison,
-    GradientCanceling,
-    GradientMatching,
-    GradPC,
-    ImprovedMinMax,
-    InfluenceAttack,
-    KktAttack,
-    LabelFlip,
-    MetaPoison,
-    MinMax,
-    PoisonInfo,
-    PoisonSvm,
-    TotalGradientAttack,
-)
-from unlearnkit.training import Recipe, cross_entropy, fit, fit_many
+from unlearnkit.base import Cost, Poisoned, concatenate
+from unlearnkit.poisoning import Bounds, PoisonInfo
+from unlearnkit.training import cross_entropy, fit_many
+from unlearnkit.trials import AttackTrial
 
-SHAPE, VICTIMS = (4, 4, 1), 10
-RECIPE = Recipe(epochs=20, batch_size=20, learning_rate=0.3)
-BUDGET = Budget(0.25)  # 20 of 80
-WIDE = Bounds(radius=0.5)
-TARGET = {"targets": (0,), "adversarial_class": 0}
-"""A validation example of class 1, which the victim shall take for class 0."""
-
-METHODS = {
-    "label_flip": LabelFlip(BUDGET, rule="runner_up", placement="perturb"),
-    "min_max": MinMax(BUDGET, burn_in=30, batch_size=20),
-    "improved_min_max": ImprovedMinMax(
-        BUDGET, burn_in=30, batch_size=20, tau=2.0, recipe=Recipe(epochs=10, batch_size=20)
-    ),
-    "back_gradient": BackGradient(
-        BUDGET, group=10, steps=15, step_size=0.3, unroll_steps=60, learning_rate=1.0
-    ),
-    "influence": InfluenceAttack(BUDGET, steps=30),
-    "kkt": KktAttack(BUDGET, grid=4, steps=50),
-    "poison_svm": PoisonSvm(BUDGET, steps=5),
-    "total_gradient": TotalGradientAttack(
-        BUDGET, placement="perturb", epochs=100, batch_size=20, hidden=(8,), defender_steps=2,
-        attacker_rate=1.0,
-        pretrain=Recipe(epochs=5, batch_size=20, optimizer="adam", learning_rate=1e-2),
-    ),
-    "gradient_canceling": GradientCanceling(
-        BUDGET, bounds=Bounds(), corruption=GradPC(radius=2.0, steps=10, step_size=0.5), steps=300
-    ),
-    "error_minimizing": ErrorMinimizing(
-        bounds=WIDE, steps=10, rounds=10, step_size=0.1,
-        recipe=Recipe(batch_size=20, learning_rate=0.1),
-    ),
-    "gradient_matching": GradientMatching(
-        BUDGET, Bounds(radius=0.3), restarts=2, steps=100, shift=0, flip=False, **TARGET
-    ),
-    "gaussian": GaussianPoison(Budget(0.5), noise_std=0.5),
-    "meta_poison": MetaPoison(
-        BUDGET, WIDE, placement="perturb", networks=8, steps=60, batch_size=20, advance_steps=5,
-        horizon=40, learning_rate=0.5, network_rate=0.3, **TARGET,
-    ),
-}  # fmt: skip
-TARGETED = {"gradient_matching", "meta_poison"}
-FLIPS = {"label_flip"}
-
-
-def draw(seed, n):
-    """Images in [0, 1] whose class is the brighter of their first two rows."""
-    x = jax.random.uniform(jax.random.key(seed), (n, *SHAPE))
-    return Dataset(x, jnp.argmax(x[:, :2].mean((2, 3)), axis=-1).astype(jnp.int32))
-
-
-def without_class_zero_first(dataset):
-    first = int(np.flatnonzero(np.asarray(dataset.y) == 1)[0])
-    return dataset.take(np.r_[first, np.delete(np.arange(dataset.size), first)])
-
-
-MODEL = models.create("logistic", input_shape=SHAPE, n_classes=2)
-TASK = Task(draw(0, 60), draw(1, 20), without_class_zero_first(draw(2, 40)), draw(3, 200))
+VICTIMS = 10
+METHODS = {name: effective(name) for name in poisoning.ATTACKS}
+TRIALS = {name: trial_of(kind, AttackTrial()) for name, kind in poisoning.ATTACKS.items()}
 
 
 @pytest.fixture(scope="module")
 def clean():
-    return fit(jax.random.key(0), MODEL, TASK.train, RECIPE).variables
+    return train_clean()
 
 
 def control(key, poisoned, *, labels):
@@ -118,11 +49,12 @@ def control(key, poisoned, *, labels):
     return data._replace(x=data.x.at[rows].set(x.reshape(-1, *SHAPE)), y=data.y.at[rows].set(y))
 
 
-def harm(name, datasets, poisoned):
-    """Returns [victims]: how far each victim is where the attack wants it.
+def harm(kept, datasets, poisoned):
+    """Returns [victims]: how far each victim is where the attack wants it, by what it kept.
 
-    Of a targeted attack the lead of class 0 on the target, of Gaussian poisons how surely their
-    noise is found in the network, of all others the loss on new data. Victim i trains on set i.
+    Of an attack with targets the lead of class 0 on the target, of one that kept its noise how
+    surely that is found in the network, of one with a trigger how probable its class is once the
+    trigger is stamped on the others; of all others the loss on new data. Victim i trains on set i.
     """
     pool = concatenate(*datasets)
     rows = np.arange(pool.size).reshape(len(datasets), -1)
@@ -130,36 +62,47 @@ def harm(name, datasets, poisoned):
     subsets = np.broadcast_to(rows, (VICTIMS, rows.shape[1]))
     victims = fit_many(keys, MODEL, pool, RECIPE, subsets=subsets).variables
     each = [jax.tree.map(lambda leaf, i=i: leaf[i], victims) for i in range(VICTIMS)]
-    if name == "gaussian":
+    if "noise" in kept:
         audit = GaussianUnlearningScore(gaussian_poisons(poisoned))
         found = [audit(jax.random.key(8), MODEL, victim, TASK).metrics for victim in each]
         return -np.log10([metrics["p_value"] for metrics in found])
-    if name in TARGETED:
+    if np.size(kept.get("targets", ())):
         logits = [MODEL.apply(victim, TASK.validation.x[:1])[0] for victim in each]
         return np.array([float(one[0] - one[1]) for one in logits])
+    if "trigger" in kept:
+        x, wanted = stamped(kept)
+        return np.array(
+            [float(jax.nn.softmax(MODEL.apply(one, x))[:, wanted].mean()) for one in each]
+        )
     test = TASK.test
     return np.array([float(cross_entropy(MODEL.apply(one, test.x), test.y)) for one in each])
 
 
-def bites(name, attack, clean):
-    """Returns whether the mean victim is beyond the controls, and both."""
+def stamped(kept):
+    """Returns the test examples of other classes under the trigger, and the class it is for."""
+    wanted = int(kept["target_class"])
+    x = TASK.test.x[np.flatnonzero(np.asarray(TASK.test.y) != wanted)]
+    return jnp.where(kept["trigger_mask"], kept["trigger"], x), wanted
+
+
+def bites(attack, clean, *, relabels=False, kept=None):
+    """Returns whether the mean victim is beyond the controls, and both.
+
+    `kept` is what the attack is judged by; None takes what it kept itself.
+    """
     poisoned = attack(jax.random.key(1), MODEL, clean, TASK)
+    kept = poisoned.info.extras if kept is None else kept
     keys = jax.random.split(jax.random.key(2), VICTIMS)
-    controls = [control(key, poisoned, labels=name not in FLIPS) for key in keys]
-    harmed, harmless = (harm(name, sets, poisoned) for sets in ([poisoned.dataset], controls))
+    controls = [control(key, poisoned, labels=not relabels) for key in keys]
+    harmed, harmless = (harm(kept, sets, poisoned) for sets in ([poisoned.dataset], controls))
     lead = harmed.mean() - harmless.mean()
     error = np.sqrt((harmed.var(ddof=1) + harmless.var(ddof=1)) / VICTIMS)
     return bool(lead > 2 * error and lead > 1.5 * harmless.std(ddof=1)), (harmed, harmless)
 
 
-def test_every_registered_attack_is_here():
-    assert set(METHODS) == set(poisoning.ATTACKS)
-    assert {type(method) for method in METHODS.values()} == set(poisoning.ATTACKS.values())
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_victims_are_worse_off_than_with_random_poisons(name, clean):
-    bitten, found = bites(name, METHODS[name], clean)
+    bitten, found = bites(METHODS[name], clean, relabels=TRIALS[name].relabels)
     assert bitten, found
 
 
@@ -176,11 +119,18 @@ def marked(move):
     return attack
 
 
-@pytest.mark.parametrize("name", ["min_max", "gradient_matching"])
+TRIGGER = {
+    "trigger": jnp.ones(SHAPE),
+    "trigger_mask": (jnp.arange(4) < 2)[:, None, None] & jnp.ones(SHAPE, bool),
+    "target_class": jnp.int32(0),
+}
+
+
+@pytest.mark.parametrize("kept", [{}, {"targets": jnp.array([0])}, TRIGGER], ids=len)
 @pytest.mark.parametrize(
     "move",
     [lambda key, shape: jnp.zeros(shape), lambda key, shape: 0.2 * jax.random.normal(key, shape)],
     ids=["nothing", "noise"],
 )
-def test_an_attack_that_does_nothing_does_not_bite(name, move, clean):
-    assert not bites(name, marked(move), clean)[0]
+def test_an_attack_that_does_nothing_does_not_bite(kept, move, clean):
+    assert not bites(marked(move), clean, kept=kept)[0]

@@ -1,4 +1,4 @@
-"""Every registered attack through the same cases; a new one joins with one line in METHODS."""
+"""Every registered attack through the same cases; a new one joins by itself."""
 
 import dataclasses
 
@@ -6,65 +6,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from trial_settings import made, trial_of
 
 from unlearnkit import poisoning
 from unlearnkit.base import Attack, Dataset, Normalisation, Poisoned, Variables
-from unlearnkit.poisoning import (
-    BackGradient,
-    Budget,
-    ErrorMinimizing,
-    GaussianPoison,
-    GradientCanceling,
-    GradientMatching,
-    GradPC,
-    ImprovedMinMax,
-    InfluenceAttack,
-    KktAttack,
-    LabelFlip,
-    MetaPoison,
-    MinMax,
-    PoisonInfo,
-    PoisonSvm,
-    TotalGradientAttack,
-    load_poisoned,
-    save_poisoned,
-)
+from unlearnkit.poisoning import Budget, PoisonInfo, load_poisoned, save_poisoned
 from unlearnkit.training import Recipe
+from unlearnkit.trials import AttackTrial
 
 KEY = jax.random.key(2)
-BUDGET = Budget(0.1)  # 6 of 60
-
-SHORT = Recipe(epochs=2, batch_size=20, optimizer="adam", learning_rate=1e-2)
-
-METHODS = {
-    "total_gradient": TotalGradientAttack(
-        BUDGET, epochs=2, batch_size=20, hidden=(8,), pretrain=SHORT, defender_steps=2
-    ),
-    "label_flip": LabelFlip(BUDGET),
-    "min_max": MinMax(BUDGET, burn_in=2, batch_size=20),
-    "improved_min_max": ImprovedMinMax(
-        BUDGET, burn_in=2, batch_size=20, tau=2.0, recipe=Recipe(epochs=5, batch_size=20)
-    ),
-    "back_gradient": BackGradient(BUDGET, group=3, steps=2, unroll_steps=3),
-    "influence": InfluenceAttack(BUDGET, steps=3),
-    "kkt": KktAttack(BUDGET, grid=3, steps=20),
-    "poison_svm": PoisonSvm(BUDGET, steps=2),
-    "meta_poison": MetaPoison(
-        BUDGET, networks=2, steps=2, batch_size=20, advance_steps=1, horizon=4
-    ),
-    "error_minimizing": ErrorMinimizing(
-        BUDGET, steps=2, stop_error=1.0, recipe=Recipe(batch_size=20, learning_rate=0.1)
-    ),
-    "gaussian": GaussianPoison(BUDGET),
-    "gradient_matching": GradientMatching(BUDGET, restarts=2, steps=10, shift=1),
-    "gradient_canceling": GradientCanceling(
-        BUDGET, corruption=GradPC(radius=0.2, steps=2), steps=60
-    ),
+SMALL = {
+    "budget": Budget(0.1),  # 6 of 60
+    "epochs": 2,
+    "batch_size": 20,
+    "steps": 2,
+    "pretrain": Recipe(epochs=2, batch_size=20, optimizer="adam", learning_rate=1e-2),
+    "recipe": Recipe(epochs=5, batch_size=20),
 }
-BINARY = {"influence", "kkt", "poison_svm"}
-"""Refuse more than two classes."""
-LINEAR = {"gradient_canceling"}
-"""Have a linear network: of a tiny one with ReLUs some images have no gradient to move along."""
+"""What an attack is given of it by the names of its fields; see `unlearnkit.trials` for more."""
+
+TRIALS = {name: trial_of(kind, AttackTrial()) for name, kind in poisoning.ATTACKS.items()}
+METHODS = {name: made(kind, SMALL, TRIALS[name].small) for name, kind in poisoning.ATTACKS.items()}
+BINARY = [name for name, trial in TRIALS.items() if trial.two_classes]
 
 
 @pytest.fixture(params=list(poisoning.ATTACKS))
@@ -74,7 +37,9 @@ def name(request):
 
 @pytest.fixture
 def problem(name, problems):
-    return problems["binary" if name in BINARY | LINEAR else "any"]
+    """Of a tiny network with ReLUs some images have no gradient to move along."""
+    trial = TRIALS[name]
+    return problems["binary" if trial.two_classes or trial.linear else "any"]
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +60,10 @@ def arrays_equal(one, other):
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
-def test_every_registered_attack_is_in_the_matrix():
-    assert set(METHODS) == set(poisoning.ATTACKS)
-    for name, method in METHODS.items():
-        assert type(method) is poisoning.ATTACKS[name]
-        assert isinstance(method, Attack)
+def test_is_what_the_registry_promises(name):
+    assert type(METHODS[name]) is poisoning.ATTACKS[name]
+    assert isinstance(METHODS[name], Attack)
+    assert type(TRIALS[name]) is AttackTrial
 
 
 def test_poisons_what_the_budget_allows_and_nothing_else(name, problem, poisoned):
@@ -228,7 +192,7 @@ def test_bounds_that_exclude_the_images_are_refused(name, problem):
         narrow(KEY, *problem)
 
 
-@pytest.mark.parametrize("name", sorted(BINARY))
+@pytest.mark.parametrize("name", BINARY)
 def test_binary_attacks_refuse_more_classes(name, problems):
     with pytest.raises(ValueError, match="two classes.*for more classes use total_gradient"):
         METHODS[name](KEY, *problems["any"])

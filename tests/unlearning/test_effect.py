@@ -13,74 +13,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from trial_settings import made, trial_of
 
 from unlearnkit import models, unlearning
 from unlearnkit.auditing import activation_distance
 from unlearnkit.base import Cost, Dataset, Task, Unlearned, UnlearnInfo
 from unlearnkit.training import Recipe, fit_many
-from unlearnkit.unlearning import (
-    BoundaryExpand,
-    BoundaryShrink,
-    CatastrophicLastLayers,
-    ExactLastLayers,
-    FineTune,
-    FisherForgetting,
-    GradientAscent,
-    Influence,
-    L1Sparse,
-    NegGradPlus,
-    NewtonScrub,
-    NoisyDescent,
-    NtkScrub,
-    RandomLabel,
-    Retrain,
-    SalUn,
-    Scrub,
-    StackelbergUnlearn,
-)
+from unlearnkit.trials import UnlearnerTrial
 
 SEEDS = 10
 RETAIN, FORGET, NEW = 120, 20, 60
 DECAY = 0.01
 RECIPE = Recipe(epochs=30, batch_size=20, learning_rate=0.1, weight_decay=DECAY)
-RATES = {"weight_decay": DECAY, "momentum": 0.9}
-PAIRED = {"batch_size": 20, "forget_batch_size": 10, **RATES}
+EFFECTIVE = {
+    "epochs": 10, "batch_size": 20, "forget_batch_size": 10, "learning_rate": 0.1, "k": 1,
+    "weight_decay": DECAY, "momentum": 0.9, "recipe": RECIPE,
+}  # fmt: skip
+"""What a method is given of it by the names of its fields; see `unlearnkit.trials` for more."""
 
+TRIALS = {name: trial_of(kind, UnlearnerTrial()) for name, kind in unlearning.UNLEARNERS.items()}
 METHODS = {
-    "retrain": Retrain(RECIPE),
-    "fine_tune": FineTune(epochs=10, batch_size=20, learning_rate=0.1, **RATES),
-    "noisy_descent": NoisyDescent(
-        epochs=10, batch_size=20, learning_rate=0.1, noise_std=0.01, **RATES
-    ),
-    "gradient_ascent": GradientAscent(epochs=5, batch_size=10, learning_rate=0.01, **RATES),
-    "neg_grad_plus": NegGradPlus(epochs=5, learning_rate=0.05, beta=0.9, **PAIRED),
-    "random_label": RandomLabel(epochs=10, learning_rate=0.05, **PAIRED),
-    "salun": SalUn(epochs=10, learning_rate=0.05, **PAIRED),
-    "l1_sparse": L1Sparse(epochs=10, batch_size=20, learning_rate=0.1, gamma=1e-4, **RATES),
-    "boundary_shrink": BoundaryShrink(
-        epochs=5, batch_size=10, learning_rate=0.02, step=0.5, box=None, **RATES
-    ),
-    "boundary_expand": BoundaryExpand(epochs=5, batch_size=10, learning_rate=0.02, **RATES),
-    "scrub": Scrub(epochs=5, max_epochs=3, learning_rate=0.05, **PAIRED),
-    "exact_last_layers": ExactLastLayers(epochs=30, batch_size=20, learning_rate=0.1, k=1, **RATES),
-    "catastrophic_last_layers": CatastrophicLastLayers(
-        epochs=10, batch_size=20, learning_rate=0.1, k=1, **RATES
-    ),
-    "stackelberg": StackelbergUnlearn(epochs=10, batch_size=20, learning_rate=0.1, **RATES),
-    "influence": Influence(weight_decay=DECAY, tol=1e-3),
-    "newton_scrub": NewtonScrub(damping=DECAY),
-    "fisher_forgetting": FisherForgetting(alpha=3e-5),
-    "ntk_scrub": NtkScrub(weight_decay=DECAY),
+    name: made(kind, EFFECTIVE, TRIALS[name].effective)
+    for name, kind in unlearning.UNLEARNERS.items()
 }
-
-EXCUSED = {"fisher_forgetting": (0.05, 0.2)}
-"""The least share of the way, and the most accuracy lost against Retrain, where not .1 and .1.
-
-Fisher forgetting buys distance with noise alone: it reads no example of the forget set (Golatkar et
-al. 2020a), and is known to pay in accuracy (Kurmanji et al. 2023, section 5). Measured here, of the
-way 8 % at 78 % accuracy (alpha 3e-5), 18 % at 73 % (1e-4), 27 % at 59 % (3e-4); Retrain has 92 %,
-the original 81 %.
-"""
+EXCUSED = {name: trial.weak_effect for name, trial in TRIALS.items() if trial.weak_effect}
+"""The least share of the way, and the most accuracy lost against Retrain, where not .1 and .1."""
 
 
 def draw(key, n, wrong=0):
@@ -165,15 +122,18 @@ def has_effect(before, after, accuracy, of_retrain, *, share=0.1, loss=0.1):
     )
 
 
-def test_every_registered_method_is_here():
-    assert set(METHODS) == set(unlearning.UNLEARNERS)
+def test_at_most_three_are_excused_for_a_reason_and_by_a_figure():
     assert len(EXCUSED) <= 3
+    for share, loss, reason in EXCUSED.values():
+        assert share >= 0.05
+        assert loss <= 0.2
+        assert "Measured" in reason
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_ends_nearer_to_retrain_than_the_original_is(name, model, planted):
     found = effect(model, METHODS[name], planted)
-    share, loss = EXCUSED.get(name, (0.1, 0.1))
+    share, loss, _ = EXCUSED.get(name, (0.1, 0.1, ""))
     assert has_effect(*found, share=share, loss=loss), found.mean(1)
 
 
@@ -202,5 +162,5 @@ def test_a_placebo_and_a_ruin_have_none(change, model, planted):
     found = effect(model, _moved(change), planted)
     assert not any(
         has_effect(*found, share=share, loss=loss)
-        for share, loss in [(0.1, 0.1), *EXCUSED.values()]
+        for share, loss, _ in [(0.1, 0.1, ""), *EXCUSED.values()]
     )

@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from trial_settings import trial_of
 
 from unlearnkit import models, unlearning
 from unlearnkit.base import Dataset, Task, Unlearned, UnlearnInfo, Variables
 from unlearnkit.models import from_linen
 from unlearnkit.training import Recipe, fit_many
+from unlearnkit.trials import UnlearnerTrial
 
 RETAIN = 1024
 SEEDS = {"mlp": 10, "batch_norm": 20}
@@ -45,24 +47,9 @@ NETWORKS = {
 STRANGE = {"mlp": 1.0, "batch_norm": 0.125}
 """How far the record is from an example of another label, so that a network can learn both."""
 EXCUSED = {
-    "stackelberg": (
-        {"mlp", "batch_norm"},
-        "Di et al. 2024, equation (3): the record's outputs are to be like those of held-out "
-        "examples, which are right and sure of it; Retrain is not of a wrong label. Measured gain "
-        "of the confidence's distance: -0.004 ± 0.10 (mlp), -0.31 ± 0.08 (batch_norm).",
-    ),
-    "scrub": (
-        {"batch_norm"},
-        "Kurmanji et al. 2023: the gradient of the divergence is 0 where the student is the "
-        "teacher, so that the first of three passes of one step does nothing; the retain passes "
-        "renew the running statistics, which lose the record. Measured: -0.013 ± 0.004.",
-    ),
-    "fisher_forgetting": (
-        {"mlp"},
-        "Golatkar et al. 2020a: noise that does not know the record, at the scale of 1e-6 of "
-        "Golatkar et al. 2020b; it has no direction but where the record was learned by heart. "
-        "Measured: -0.043 ± 0.021.",
-    ),
+    name: trial.one_record
+    for name, kind in unlearning.UNLEARNERS.items()
+    if (trial := trial_of(kind, UnlearnerTrial())).one_record
 }
 """Rows without an effect, three at most: on which networks, a citation and a measured figure."""
 

@@ -80,6 +80,7 @@ from unlearnkit.auditing.targeted_success import (
     poison_targets,
 )
 from unlearnkit.auditing.threshold import ThresholdAttack
+from unlearnkit.auditing.trigger_success import Trigger, TriggerSuccess, poison_trigger
 from unlearnkit.auditing.weight_paths import PathPlane, principal_paths
 from unlearnkit.base import Audit
 from unlearnkit.kernels import (
@@ -108,6 +109,7 @@ AUDITS: Registry[Audit | CaseAudit] = Registry(
         "accuracy_drop": AccuracyDrop,
         "gaussian_unlearning": GaussianUnlearningScore,
         "targeted_success": TargetedSuccess,
+        "trigger_success": TriggerSuccess,
     },
 )
 """Every audit by name; studies, the command line and the shared tests read it."""
@@ -168,6 +170,8 @@ __all__ = [
     "Subject",
     "TargetedSuccess",
     "ThresholdAttack",
+    "Trigger",
+    "TriggerSuccess",
     "accuracy",
     "activation_distance",
     "auc",
@@ -201,6 +205,7 @@ __all__ = [
     "optml_gap",
     "p_values",
     "poison_targets",
+    "poison_trigger",
     "prediction_agreement",
     "principal_paths",
     "query_information",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Array, Key
@@ -12,6 +13,7 @@ from unlearnkit.auditing.evaluate import correct_predictions
 from unlearnkit.auditing.intervals import mean_and_error
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
 from unlearnkit.training import predict
+from unlearnkit.trials import AuditTrial
 from unlearnkit.validation import check_task, check_variables
 
 
@@ -35,6 +37,10 @@ class AccuracyDrop:
     """
 
     clean: Variables | None = None
+
+    trial: ClassVar[AuditTrial] = AuditTrial(
+        tells=("accuracy_drop", 1), key_may_not_matter=True, attack="label_flip"
+    )
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task

@@ -8,7 +8,7 @@ little of a distribution.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 from jaxtyping import Array, Key
@@ -20,6 +20,7 @@ from unlearnkit.auditing.klom import klom
 from unlearnkit.base import Audited, Cost, Trained
 from unlearnkit.host.random import host_key
 from unlearnkit.training import fit_many
+from unlearnkit.trials import AuditTrial
 from unlearnkit.validation import check_at_least, check_choice
 
 _RETRAINED, _ORIGINALS, _UNLEARNED, _AGAIN = range(0x656E73, 0x656E73 + 4)
@@ -59,6 +60,8 @@ class Klom:
     bins: int = 20
     smoothing: float = 1e-5
 
+    trial: ClassVar[AuditTrial] = AuditTrial(tells=("klom_mean", 1))
+
     def __post_init__(self) -> None:
         check_at_least(self, 2, "count", "bins")
         check_choice("on", self.on, SetName)
@@ -96,6 +99,8 @@ class ForgettingQuality:
 
     count: int = 16
     delta: float = 0.0
+
+    trial: ClassVar[AuditTrial] = AuditTrial(tells=("forgetting_quality", -1))
 
     def __post_init__(self) -> None:
         check_at_least(self, 2, "count")

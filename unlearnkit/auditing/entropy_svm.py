@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from unlearnkit.auditing.intervals import clopper_pearson
 from unlearnkit.base import Audited, Model, Task, Variables
 from unlearnkit.kernels import membership_features
 from unlearnkit.training import predict
+from unlearnkit.trials import AuditTrial
 from unlearnkit.validation import (
     check_above,
     check_at_least,
@@ -50,6 +52,11 @@ class EntropySvm:
     balanced: bool = True
     limit: int = 5000
     repeats: int = 5
+
+    # What it calls members moves from machine to machine, alike on both sets.
+    trial: ClassVar[AuditTrial] = AuditTrial(
+        tells=("member_share_forget", 1), less="member_share_test", key_may_not_matter=True
+    )
 
     def __post_init__(self) -> None:
         check_above(self, 0, "C")

@@ -16,6 +16,7 @@ from unlearnkit.auditing.intervals import clopper_pearson
 from unlearnkit.auditing.membership import MembershipInference
 from unlearnkit.auditing.optml import OPTML_METRICS, OptmlScores, optml_gap
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
+from unlearnkit.host.random import host_key
 from unlearnkit.kernels import cross_entropy_losses, membership_features
 from unlearnkit.training import DivergedError, predict
 from unlearnkit.validation import (
@@ -268,12 +269,13 @@ def _audit(
     if optml is not None:
         metrics |= optml.score(logits, task)
     curves = {f"loss_{name}": values for name, values in losses.items()}
+    same = host_key(key)  # all attacks see the same subsamples and folds
     for attack in attacks:
         members, others = (
             np.asarray(membership_features(attack.feature, logits[name], y))
             for name, y in seen.items()
         )
-        audited = attack.attack(key, members, others)
+        audited = attack.attack(same.typed(), members, others)
         prefix = f"mia_{attack.feature}_{attack.attacker}"
         metrics |= {f"{prefix}_{name}": value for name, value in audited.metrics.items()}
         curves |= {f"{prefix}_{name}": values for name, values in audited.curves.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from jaxtyping import Array, Key
 
@@ -18,6 +19,7 @@ from unlearnkit.auditing.evaluate import (
 from unlearnkit.auditing.membership import MembershipInference
 from unlearnkit.auditing.optml import OptmlScores
 from unlearnkit.base import Audited
+from unlearnkit.trials import AuditTrial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,10 @@ class Evaluation:
 
     attacks: tuple[MembershipInference, ...] = DEFAULT_ATTACKS
     optml: OptmlScores | None = DEFAULT_OPTML
+
+    trial: ClassVar[AuditTrial] = AuditTrial(
+        small={"attacks": (HEADLINE_ATTACK,)}, tells=("mia_loss_logistic_auc", 1)
+    )
 
     def __post_init__(self) -> None:
         if HEADLINE_ATTACK not in self.attacks:

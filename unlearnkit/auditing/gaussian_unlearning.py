@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from unlearnkit.base import Audited, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.host.arrays import take_rows
 from unlearnkit.kernels import by_chunks, margins
 from unlearnkit.training import DivergedError
+from unlearnkit.trials import AuditTrial
 from unlearnkit.validation import check_compatible, check_continuous, check_task, check_variables
 
 _CHUNK = 250
@@ -86,6 +87,10 @@ class GaussianUnlearningScore:
 
     poisons: GaussianPoisons | None = None
     fpr: float = 0.01
+
+    trial: ClassVar[AuditTrial] = AuditTrial(
+        tells=("gus", -1), key_may_not_matter=True, attack="gaussian"
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.fpr < 1:

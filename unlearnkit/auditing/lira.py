@@ -20,6 +20,7 @@ from unlearnkit.auditing.shadows import (
     train_shadow_networks,
 )
 from unlearnkit.base import Audited, Dataset, Model, Task, Unlearner, Variables, concatenate
+from unlearnkit.host.random import host_key
 from unlearnkit.training import Recipe
 from unlearnkit.validation import check_choice, check_held_out, check_task, check_variables
 
@@ -191,7 +192,7 @@ def _choose(
     others = min(task.test.size, max(size, FEWEST_OTHERS))
     # Every two shadows halve the candidates: of an odd number one would be in neither.
     others -= (size + others) % 2
-    choose_key, shadow_key = jax.random.split(key)
+    choose_key, shadow_key = (part.typed() for part in host_key(key).split())
     keys = jax.random.split(choose_key)
     orders = [
         jax.random.permutation(k, part.size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ from unlearnkit.auditing.intervals import rate
 from unlearnkit.base import Audited, Model, Task, Variables
 from unlearnkit.kernels import membership_features
 from unlearnkit.training import DivergedError, predict
+from unlearnkit.trials import AuditTrial
 from unlearnkit.validation import check_above, check_task, check_variables
 
 OPTML_METRICS = ("optml_ua", "optml_ra", "optml_ta", "optml_mia_efficacy")
@@ -49,6 +51,10 @@ class OptmlScores:
 
     C: float = 3.0
     limit: int | None = 5000
+
+    trial: ClassVar[AuditTrial] = AuditTrial(
+        tells=("optml_mia_efficacy", -1), key_may_not_matter=True
+    )
 
     def __post_init__(self) -> None:
         check_above(self, 0, "C")

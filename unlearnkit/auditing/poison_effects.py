@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Array, Key
 
 from unlearnkit.auditing.accuracy_drop import AccuracyDrop
-from unlearnkit.auditing.case import Case, NotApplicable, Subject, extras_of
+from unlearnkit.auditing.case import Case, CaseAudit, NotApplicable, Subject, extras_of
 from unlearnkit.auditing.evaluate import accuracy
 from unlearnkit.auditing.gaussian_unlearning import GaussianUnlearningScore
 from unlearnkit.auditing.model_shift import model_shift
 from unlearnkit.auditing.targeted_success import TargetedSuccess
+from unlearnkit.auditing.trigger_success import TriggerSuccess
 from unlearnkit.base import Audited
+from unlearnkit.trials import AuditTrial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,7 @@ class PoisonEffects:
       accuracy_test, accuracy_clean, accuracy_drop, accuracy_drop_se: see `AccuracyDrop`
       gaussian_*: see `GaussianUnlearningScore`; where the attack kept its noise
       targets_*: see `TargetedSuccess`; where the attack had targets
+      trigger_*: see `TriggerSuccess`; where the attack has a trigger
       shift_{l1,l2}: how far the weights are from those that trained on the poisons
       compute: example-gradients, as a share of those of retraining
 
@@ -40,6 +43,10 @@ class PoisonEffects:
 
     Source: Pawelczyk et al. 2024, §4 and §5.1.
     """
+
+    trial: ClassVar[AuditTrial] = AuditTrial(
+        tells=("accuracy_forget", 1), key_may_not_matter=True, attack="label_flip"
+    )
 
     def judge(self, key: Key[Array, ""], case: Case, subject: Subject) -> Audited:
         """Returns the metrics above, and the curves of the parts, prefixed likewise.
@@ -65,15 +72,15 @@ class PoisonEffects:
         return Audited(metrics, curves)
 
 
-def _effects(case: Case) -> dict[str, AccuracyDrop | GaussianUnlearningScore | TargetedSuccess]:
+def _effects(case: Case) -> dict[str, CaseAudit]:
     """Returns the audits of the effects of this attack, by the prefix of their metrics."""
     assert case.poisoned is not None
-    chosen: dict[str, AccuracyDrop | GaussianUnlearningScore | TargetedSuccess] = {
-        "": AccuracyDrop()
-    }
+    chosen: dict[str, CaseAudit] = {"": AccuracyDrop()}
     extras = extras_of(case.poisoned)
     if "noise" in extras:
         chosen["gaussian_"] = GaussianUnlearningScore()
     if np.size(extras.get("targets", ())):
         chosen["targets_"] = TargetedSuccess()
+    if "trigger" in extras:
+        chosen["trigger_"] = TriggerSuccess()
     return chosen

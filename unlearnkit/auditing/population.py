@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Array, Float, Key
@@ -12,6 +13,7 @@ from unlearnkit.auditing.scores import check_scores, score_attack
 from unlearnkit.auditing.threshold import ScoreName, membership_scores
 from unlearnkit.base import Audited, Model, Task, Variables
 from unlearnkit.kernels import MEMBER_SIGNS
+from unlearnkit.trials import AuditTrial
 from unlearnkit.validation import check_held_out, check_known, check_task, check_variables
 
 LEVELS = (0.1, 0.01, 0.001)
@@ -42,6 +44,8 @@ class PopulationAttack:
     feature: ScoreName = "loss"
     per_class: bool = False
     levels: tuple[float, ...] = LEVELS
+
+    trial: ClassVar[AuditTrial] = AuditTrial(key_may_not_matter=True)
 
     def __post_init__(self) -> None:
         check_known("feature", self.feature, MEMBER_SIGNS)

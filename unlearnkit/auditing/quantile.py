@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Array, Float, Key
@@ -14,6 +15,7 @@ from unlearnkit.auditing.scores import check_scores, score_attack
 from unlearnkit.auditing.threshold import ScoreName, membership_scores
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
 from unlearnkit.kernels import MEMBER_SIGNS
+from unlearnkit.trials import AuditTrial
 from unlearnkit.validation import (
     check_continuous,
     check_held_out,
@@ -49,6 +51,10 @@ class QuantileAttack:
     levels: tuple[float, ...] = (0.1, 0.01)
     components: int = 16
     iterations: int = 50
+
+    trial: ClassVar[AuditTrial] = AuditTrial(
+        small={"levels": (0.1, 0.05), "components": 4, "iterations": 10}, key_may_not_matter=True
+    )
 
     def __post_init__(self) -> None:
         check_known("feature", self.feature, MEMBER_SIGNS)

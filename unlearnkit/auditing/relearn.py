@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from unlearnkit.training import (
     run_epoch,
     train_step,
 )
+from unlearnkit.trials import AuditTrial
 from unlearnkit.validation import check_at_least, check_task, check_variables
 
 
@@ -65,6 +67,12 @@ class RelearnTime:
     weight_decay: float = 0.0
     frozen_state: bool = True
     cap: int = 100
+
+    trial: ClassVar[AuditTrial] = AuditTrial(
+        small={"target_loss": 0.3, "samples": 128, "batch_size": 32, "cap": 30},
+        tells=("relearn_time", -1),
+        key_may_not_matter=True,
+    )
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.target_loss) or self.target_loss < 0:

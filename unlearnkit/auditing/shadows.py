@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from unlearnkit.auditing.ensembles import answers_of_many, unlearn_many
 from unlearnkit.auditing.queries import ALONE, Queries
 from unlearnkit.base import Cost, Dataset, Model, Task, Unlearner, Variables, concatenate
+from unlearnkit.host.random import host_key
 from unlearnkit.kernels import margins
 from unlearnkit.training import Recipe, fit_many, predict, train_like
 from unlearnkit.validation import check_compatible, check_dataset
@@ -120,7 +121,7 @@ def train_shadow_networks(
     check_compatible(candidates, model, name="candidates")
     if candidates.size < 2:
         raise ValueError(f"at least 2 candidates are needed, got {candidates.size}")
-    half_key, train_key, _ = jax.random.split(key, 3)
+    half_key, train_key, _ = (part.typed() for part in host_key(key).split(3))
     chosen = _halves(half_key, candidates.size, count)
     always = task.retain.size + task.forget.size
     rows = np.concatenate([np.tile(np.arange(always), (count, 1)), always + chosen], axis=1)
@@ -158,7 +159,7 @@ def ask_shadows(
     """
     variables, chosen, cost = networks
     count = len(chosen)
-    _, _, unlearn_key = jax.random.split(key, 3)
+    unlearn_key = host_key(key).split(3)[2].typed()
     if unlearner is not None:
         tasks = [
             task._replace(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ from unlearnkit.auditing.case import Case, NotApplicable, Subject, extras_of
 from unlearnkit.auditing.intervals import rate
 from unlearnkit.base import Audited, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.training import predict
+from unlearnkit.trials import AuditTrial
 from unlearnkit.validation import check_compatible, check_task, check_variables
 
 
@@ -84,6 +85,10 @@ class TargetedSuccess:
     """
 
     targets: PoisonTargets | None = None
+
+    trial: ClassVar[AuditTrial] = AuditTrial(
+        tells=("adversarial_probability", 1), key_may_not_matter=True, attack="gradient_matching"
+    )
 
     def __post_init__(self) -> None:
         if self.targets is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +14,7 @@ from unlearnkit.auditing.scores import check_scores, score_attack
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
 from unlearnkit.kernels import MEMBER_SIGNS, membership_features
 from unlearnkit.training import predict
+from unlearnkit.trials import AuditTrial
 from unlearnkit.validation import check_held_out, check_known, check_task, check_variables
 
 ScoreName = Literal["loss", "confidence", "entropy", "modified_entropy", "margin"]
@@ -42,6 +43,8 @@ class ThresholdAttack:
 
     feature: ScoreName = "loss"
     per_class: bool = False
+
+    trial: ClassVar[AuditTrial] = AuditTrial(tells=("member_share", 1), key_may_not_matter=True)
 
     def __post_init__(self) -> None:
         check_known("feature", self.feature, MEMBER_SIGNS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from unlearnkit.base import Cost, Dataset, Defended, Model, Variables
 from unlearnkit.costs import FORWARD, Stopwatch
 from unlearnkit.defences._dropping import check_input, finish
 from unlearnkit.defences._features import Features, activations
+from unlearnkit.trials import DefenceTrial
 from unlearnkit.validation import check_at_least
 
 RANK_TOLERANCE = 1e-6
@@ -59,6 +61,8 @@ class ActivationClustering:
     silhouette_examples: int = 2000
     restarts: int = 10
     features: Features | None = None
+
+    trial: ClassVar[DefenceTrial] = DefenceTrial(small={"components": 2}, ranks_each_class=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.size <= 0.5:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Array, Key
@@ -12,6 +13,7 @@ from unlearnkit.base import Cost, Dataset, Defended, Model, Variables
 from unlearnkit.costs import FORWARD, Stopwatch
 from unlearnkit.defences._dropping import check_input, finish
 from unlearnkit.defences._features import Features, activations
+from unlearnkit.trials import DefenceTrial
 from unlearnkit.validation import check_at_least
 
 
@@ -37,6 +39,10 @@ class DeepKnn:
 
     k: int = 50
     features: Features | None = None
+
+    trial: ClassVar[DefenceTrial] = DefenceTrial(
+        small={"k": 31}, deterministic=True, across_classes=True
+    )
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "k")

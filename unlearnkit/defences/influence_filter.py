@@ -6,7 +6,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from unlearnkit.defences._dropping import (
 )
 from unlearnkit.kernels.preconditioners import LowRank
 from unlearnkit.training import cross_entropy
+from unlearnkit.trials import DefenceTrial
 from unlearnkit.validation import check_above, check_at_least, check_known
 
 TargetName = Literal["self", "objective"]
@@ -71,6 +72,10 @@ class InfluenceFilter(DropSettings):
     tol: float = 1e-3
     max_steps: int = 1000
     chunk: int = 100
+
+    trial: ClassVar[DefenceTrial] = DefenceTrial(
+        small={"rank": 30, "damping": 0.1}, across_classes=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

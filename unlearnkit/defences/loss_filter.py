@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Array, Key
@@ -12,6 +13,7 @@ from unlearnkit.costs import FORWARD, Stopwatch
 from unlearnkit.defences._dropping import DropSettings, check_input, finish
 from unlearnkit.kernels import cross_entropy_losses
 from unlearnkit.training import predict
+from unlearnkit.trials import DefenceTrial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,8 @@ class LossFilter(DropSettings):
     Source: Koh, Steinhardt and Liang 2022, the loss defence, as Lu et al. 2022, §5.6 (a) and
     Table 10 runs it: the 3 % of the largest loss over all classes.
     """
+
+    trial: ClassVar[DefenceTrial] = DefenceTrial(deterministic=True, across_classes=True)
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, dataset: Dataset

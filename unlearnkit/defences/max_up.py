@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from unlearnkit.base import Dataset, Model, OnEpoch, Params, State, Trained, Var
 from unlearnkit.costs import FORWARD
 from unlearnkit.training import CrossEntropy, Recipe, fit
 from unlearnkit.training.step import Metrics, augment, forward_train
+from unlearnkit.trials import DefenceTrial
 from unlearnkit.validation import check_at_least, check_continuous, check_known
 
 AugmentationName = Literal["noise", "shift", "shift_flip"]
@@ -48,6 +49,10 @@ class MaxUp:
     augmentation: AugmentationName = "noise"
     noise_std: float = 0.1
     shift: int = 2
+
+    trial: ClassVar[DefenceTrial] = DefenceTrial(
+        small={"copies": 2, "noise_std": 0.02}, effective={"copies": 4, "noise_std": 0.5}
+    )
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "copies")

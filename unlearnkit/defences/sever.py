@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from unlearnkit.defences._dropping import (
 from unlearnkit.defences._spread import spread_scores
 from unlearnkit.kernels import GradientOperator, tree_norm
 from unlearnkit.training import Recipe, cross_entropy, fit
+from unlearnkit.trials import DefenceTrial
 from unlearnkit.validation import check_above, check_at_least
 
 PRODUCT = VJP + JVP
@@ -66,6 +67,10 @@ class Sever(DropSettings):
     tol: float = 1e-3
     max_steps: int = 100
     chunk: int = 100
+
+    trial: ClassVar[DefenceTrial] = DefenceTrial(
+        small={"fraction": 0.1}, precision=0.4, ranks_each_class=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

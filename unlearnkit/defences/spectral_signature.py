@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from unlearnkit.costs import FORWARD, Stopwatch
 from unlearnkit.defences._dropping import DropSettings, check_input, finish, warn_unconverged
 from unlearnkit.defences._features import Features, activations
 from unlearnkit.defences._spread import spread_scores
+from unlearnkit.trials import DefenceTrial
 from unlearnkit.validation import check_above, check_at_least
 
 
@@ -40,6 +42,8 @@ class SpectralSignature(DropSettings):
     features: Features | None = None
     tol: float = 1e-3
     max_steps: int = 100
+
+    trial: ClassVar[DefenceTrial] = DefenceTrial(small={"fraction": 0.15}, precision=0.3)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,6 +4,7 @@ from typing import Any
 
 from unlearnkit.base import Attack
 from unlearnkit.poisoning.back_gradient import BackGradient
+from unlearnkit.poisoning.bad_nets import BadNets
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.error_minimizing import ErrorMinimizing
@@ -45,6 +46,7 @@ ATTACKS: Registry[Attack] = Registry(
         "gaussian": GaussianPoison,
         "gradient_matching": GradientMatching,
         "gradient_canceling": GradientCanceling,
+        "bad_nets": BadNets,
     },
 )
 """Every attack by name; the command line, the grid and the shared tests read it."""
@@ -68,6 +70,7 @@ __all__ = [
     "ATTACKS",
     "FROM_SCRATCH",
     "BackGradient",
+    "BadNets",
     "Bounds",
     "Budget",
     "ErrorMinimizing",

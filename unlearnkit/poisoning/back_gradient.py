@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.label_flip import check_flippable
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place
 from unlearnkit.training import DivergedError, cross_entropy
+from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import (
     check_above,
     check_at_least,
@@ -71,6 +72,17 @@ class BackGradient:
     unroll_steps: int = 100
     learning_rate: float = 0.1
     held_out: float = 0.3
+
+    trial: ClassVar[AttackTrial] = AttackTrial(
+        small={"group": 3, "unroll_steps": 3},
+        effective={
+            "group": 10,
+            "steps": 15,
+            "step_size": 0.3,
+            "unroll_steps": 60,
+            "learning_rate": 1.0,
+        },
+    )
 
     def __post_init__(self) -> None:
         check_choice("placement", self.placement, Placement)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, choose_rows, place, warn
 from unlearnkit.training import DivergedError, Recipe, init_train_state
+from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import (
     check_above,
     check_at_least,
@@ -75,6 +77,18 @@ class ErrorMinimizing:
     adversary: float = 0.0
     adversary_steps: int = 10
     recipe: Recipe = _NETWORK
+
+    trial: ClassVar[AttackTrial] = AttackTrial(
+        small={"stop_error": 1.0, "recipe": Recipe(batch_size=20, learning_rate=0.1)},
+        effective={
+            "budget": Budget(1.0),
+            "bounds": Bounds(radius=0.5),
+            "steps": 10,
+            "rounds": 10,
+            "step_size": 0.1,
+            "recipe": Recipe(batch_size=20, learning_rate=0.1),
+        },
+    )
 
     def __post_init__(self) -> None:
         check_choice("placement", self.placement, Placement)

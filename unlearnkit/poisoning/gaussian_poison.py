@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from unlearnkit.host.arrays import put
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, choose_rows, place
+from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import check_choice, check_continuous, check_task, check_variables
 
 
@@ -45,6 +47,8 @@ class GaussianPoison:
     bounds: Bounds = Bounds(box=None)  # noqa: RUF009
     placement: Placement = "perturb"
     noise_std: float = 0.32**0.5
+
+    trial: ClassVar[AttackTrial] = AttackTrial(effective={"budget": Budget(0.5), "noise_std": 0.5})
 
     def __post_init__(self) -> None:
         check_choice("placement", self.placement, Placement)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.grad_pc import GradPC
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, choose_rows, place, warn
 from unlearnkit.training import DivergedError
+from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import (
     check_above,
     check_at_least,
@@ -74,6 +76,16 @@ class GradientCanceling:
     steps: int = 1000
     learning_rate: float = 10.0
     chunk: int = 1000
+
+    trial: ClassVar[AttackTrial] = AttackTrial(
+        small={"corruption": GradPC(radius=0.2, steps=2), "steps": 60},
+        effective={
+            "bounds": Bounds(),
+            "corruption": GradPC(radius=2.0, steps=10, step_size=0.5),
+            "steps": 300,
+        },
+        linear=True,
+    )
 
     def __post_init__(self) -> None:
         check_choice("placement", self.placement, Placement)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place, warn
 from unlearnkit.rows import check_rows
 from unlearnkit.training import DivergedError
+from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import (
     check_above,
     check_at_least,
@@ -74,6 +76,17 @@ class GradientMatching:
     shift: int = 4
     flip: bool = True
     chunk: int = 250
+
+    trial: ClassVar[AttackTrial] = AttackTrial(
+        small={"restarts": 2, "steps": 10, "shift": 1},
+        effective={
+            "bounds": Bounds(radius=0.3),
+            "restarts": 2,
+            "steps": 100,
+            "shift": 0,
+            "flip": False,
+        },
+    )
 
     def __post_init__(self) -> None:
         check_choice("placement", self.placement, Placement)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from unlearnkit.poisoning.label_flip import LabelFlip
 from unlearnkit.poisoning.min_max import MinMax, make_feasible_set
 from unlearnkit.poisoning.placing import warn
 from unlearnkit.training import Recipe, fit
+from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import check_continuous, check_task, check_variables
 
 
@@ -43,6 +45,10 @@ class ImprovedMinMax(MinMax):
     tau: float = 0.5
     decoy: LabelFlip = LabelFlip(Budget(0.3), "runner_up", "perturb")  # noqa: RUF009
     recipe: Recipe = Recipe(momentum=0.0)  # noqa: RUF009
+
+    trial: ClassVar[AttackTrial] = AttackTrial(
+        small={"burn_in": 2, "tau": 2.0}, effective={"burn_in": 30, "tau": 2.0}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from unlearnkit.poisoning._split import check_share, hold_out
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import PoisonInfo, place
+from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import check_choice, check_continuous, check_task, check_variables
 
 SmoothLoss = Literal["logistic", "squared_hinge"]
@@ -58,6 +59,10 @@ class InfluenceAttack:
     steps: int = 100
     step_size: float = 0.1
     held_out: float = 0.3
+
+    trial: ClassVar[AttackTrial] = AttackTrial(
+        small={"steps": 3}, effective={"steps": 30}, two_classes=True
+    )
 
     def __post_init__(self) -> None:
         check_choice("loss", self.loss, SmoothLoss)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.label_flip import LabelFlip
 from unlearnkit.poisoning.min_max import make_feasible_set
 from unlearnkit.poisoning.placing import FROM_SCRATCH, PoisonInfo, place, warn
+from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import check_at_least, check_continuous, check_task, check_variables
 
 
@@ -61,6 +62,10 @@ class KktAttack:
     C: float = 1.0
     grid: int = 11
     steps: int = 200
+
+    trial: ClassVar[AttackTrial] = AttackTrial(
+        small={"grid": 3, "steps": 20}, effective={"grid": 4, "steps": 50}, two_classes=True
+    )
 
     def __post_init__(self) -> None:
         check_limits(self.bounds, self.sphere, without="the points have no limit")

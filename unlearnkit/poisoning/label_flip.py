@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from unlearnkit.poisoning.placing import (
     place,
 )
 from unlearnkit.training import predict
+from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import check_choice, check_task, check_variables
 
 Rule = Literal["random", "mirror", "runner_up", "adversarial"]
@@ -57,6 +58,10 @@ class LabelFlip:
     budget: Budget = Budget()  # noqa: RUF009 (frozen, and so safe to share)
     rule: Rule = "random"
     placement: Placement = "add"
+
+    trial: ClassVar[AttackTrial] = AttackTrial(
+        effective={"rule": "runner_up", "placement": "perturb"}, relabels=True
+    )
 
     def __post_init__(self) -> None:
         check_choice("rule", self.rule, Rule)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place
 from unlearnkit.training import DivergedError
+from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import (
     check_above,
     check_at_least,
@@ -82,6 +84,20 @@ class MetaPoison:
     advance_steps: int = 10
     horizon: int = 600
     held_out: float = 0.3
+
+    trial: ClassVar[AttackTrial] = AttackTrial(
+        small={"networks": 2, "advance_steps": 1, "horizon": 4},
+        effective={
+            "bounds": Bounds(radius=0.5),
+            "placement": "perturb",
+            "networks": 8,
+            "steps": 60,
+            "advance_steps": 5,
+            "horizon": 40,
+            "learning_rate": 0.5,
+            "network_rate": 0.3,
+        },
+    )
 
     def __post_init__(self) -> None:
         check_choice("placement", self.placement, Placement)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from unlearnkit.poisoning.bounds import Bounds, check_limits
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import FROM_SCRATCH, PoisonInfo, place
 from unlearnkit.training import DivergedError
+from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import (
     check_above,
     check_at_least,
@@ -66,6 +68,8 @@ class MinMax:
     learning_rate: float = 0.03
     weight_decay: float = 0.0
     batch_size: int = 1000
+
+    trial: ClassVar[AttackTrial] = AttackTrial(small={"burn_in": 2}, effective={"burn_in": 30})
 
     def __post_init__(self) -> None:
         check_limits(self.bounds, self.sphere, without="the loss has no maximum")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from unlearnkit.poisoning._split import check_share, hold_out
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place
+from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import check_choice, check_continuous, check_task, check_variables
 
 
@@ -53,6 +55,8 @@ class PoisonSvm:
     steps: int = 20
     step_size: float = 0.5
     held_out: float = 0.3
+
+    trial: ClassVar[AttackTrial] = AttackTrial(effective={"steps": 5}, two_classes=True)
 
     def __post_init__(self) -> None:
         check_choice("placement", self.placement, Placement)

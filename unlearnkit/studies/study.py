@@ -26,7 +26,7 @@ ORIGINAL = "original"
 """The row of the network that nothing was done to."""
 RETRAIN = "retrained"
 """The row of the reference, which was retrained without what is to be forgotten, at full cost."""
-EFFECT_PREFIXES = frozenset({"gaussian", "targets"})
+EFFECT_PREFIXES = frozenset({"gaussian", "targets", "trigger"})
 """What begins metrics of `PoisonEffects`, and so may not name another audit beside it."""
 
 

@@ -22,6 +22,7 @@ from unlearnkit.unlearning.random_label import RandomLabel
 from unlearnkit.unlearning.retrain import Retrain
 from unlearnkit.unlearning.salun import SalUn
 from unlearnkit.unlearning.scrub import SCRUB_REFERENCES, Scrub
+from unlearnkit.unlearning.selective_synaptic_dampening import SelectiveSynapticDampening
 from unlearnkit.unlearning.stackelberg import (
     AUDITORS,
     AuditorWarning,
@@ -52,6 +53,7 @@ UNLEARNERS: Registry[Unlearner] = Registry(
         "newton_scrub": NewtonScrub,
         "fisher_forgetting": FisherForgetting,
         "ntk_scrub": NtkScrub,
+        "selective_synaptic_dampening": SelectiveSynapticDampening,
     },
 )
 """Every method by name; the command line, the grid and the shared tests read it."""
@@ -96,6 +98,7 @@ __all__ = [
     "Retrain",
     "SalUn",
     "Scrub",
+    "SelectiveSynapticDampening",
     "SolveWarning",
     "StackelbergUnlearn",
     "create",

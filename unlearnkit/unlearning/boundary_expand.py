@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Model, OnEpoch, Params, Path, State, Task, Unlearned, Variables
+from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._passes import descend_on_forget, gradients_on_forget
 from unlearnkit.unlearning._sgd import SgdSettings
 from unlearnkit.validation import check_task, check_variables
@@ -40,6 +41,11 @@ class BoundaryExpand(SgdSettings):
     """
 
     learning_rate: float = 1e-5
+
+    trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(
+        small={"batch_size": 16, "learning_rate": 1e-3},
+        effective={"epochs": 5, "batch_size": 10, "learning_rate": 0.02},
+    )
 
     def __call__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from unlearnkit.base import Dataset, Model, Normalisation, OnEpoch, Task, Unlearned, Variables
 from unlearnkit.costs import FORWARD, Stopwatch
 from unlearnkit.kernels import map_batches, margins
+from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._passes import descend_on_forget, gradients_on_forget
 from unlearnkit.unlearning._sgd import SgdSettings, with_preparation
 from unlearnkit.validation import check_above, check_continuous, check_task, check_variables
@@ -48,6 +50,11 @@ class BoundaryShrink(SgdSettings):
     learning_rate: float = 1e-5
     step: float = 0.1
     box: Box | None = (0.0, 1.0)
+
+    trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(
+        small={"batch_size": 16, "learning_rate": 1e-3},
+        effective={"epochs": 5, "batch_size": 10, "learning_rate": 0.02, "step": 0.5, "box": None},
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Model, OnEpoch, Task, Unlearned, Variables
+from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._last_layers import LastLayersSettings, descend_last_layers
 from unlearnkit.validation import check_task, check_variables
 
@@ -32,6 +34,8 @@ class CatastrophicLastLayers(LastLayersSettings):
     0.1 to 0.005 over 62 epochs. The cost counts a step as a whole gradient, though none is taken of
     the lower layers.
     """
+
+    trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(keeps_first_layers=True)
 
     def __call__(
         self,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Model, OnEpoch, Task, Unlearned, Variables
+from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._last_layers import (
     LastLayersSettings,
     descend_last_layers,
@@ -39,6 +41,12 @@ class ExactLastLayers(LastLayersSettings):
     0.1 to 0.005 over 62 epochs. The cost counts a step as a whole gradient, though none is taken of
     the lower layers.
     """
+
+    trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(
+        small={"epochs": 5, "learning_rate": 0.05},
+        effective={"epochs": 30},
+        keeps_first_layers=True,
+    )
 
     def __call__(
         self,

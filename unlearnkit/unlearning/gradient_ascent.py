@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Model, OnEpoch, Task, Unlearned, Variables
+from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._passes import descend_on_forget, gradients_on_forget
 from unlearnkit.unlearning._sgd import SgdSettings
 from unlearnkit.validation import check_task, check_variables
@@ -31,6 +33,11 @@ class GradientAscent(SgdSettings):
     """
 
     epochs: int = 5
+
+    trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(
+        small={"batch_size": 16},
+        effective={"epochs": 5, "batch_size": 10, "learning_rate": 0.01},
+    )
 
     def __call__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from unlearnkit.base import (
     Variables,
 )
 from unlearnkit.costs import Stopwatch
+from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._curvature import CurvatureSettings
 from unlearnkit.unlearning._one_shot import finish
 from unlearnkit.validation import (
@@ -64,6 +65,10 @@ class Influence(CurvatureSettings):
     alpha: float = 1.0
     form: FormName = "solve"
     samples: int = 1000
+
+    trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(
+        effective={"tol": 1e-3}, deterministic=True, whole_sets=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

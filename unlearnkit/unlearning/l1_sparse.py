@@ -14,6 +14,7 @@ from unlearnkit.host.random import host_key
 from unlearnkit.host.reserve import reserve
 from unlearnkit.training import CrossEntropy
 from unlearnkit.training.step import Metrics
+from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._passes import Pass, descend_passes
 from unlearnkit.unlearning._sgd import SgdSettings
 from unlearnkit.validation import check_at_least, check_task, check_variables
@@ -40,6 +41,8 @@ class L1Sparse(SgdSettings):
 
     learning_rate: float = 1e-2
     gamma: float = 5e-4
+
+    trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(effective={"gamma": 1e-4})
 
     def __post_init__(self) -> None:
         super().__post_init__()

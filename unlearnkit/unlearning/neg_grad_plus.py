@@ -25,6 +25,7 @@ from unlearnkit.host.random import host_key
 from unlearnkit.host.reserve import reserve
 from unlearnkit.training import Recipe, cross_entropy
 from unlearnkit.training.step import Metrics, augment, forward_train
+from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._passes import Pass, TwoSetSettings, descend_passes
 from unlearnkit.validation import check_task, check_variables
 
@@ -53,6 +54,11 @@ class NegGradPlus(TwoSetSettings):
     """
 
     beta: float = 0.999
+
+    trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(
+        small={"beta": 0.9},
+        effective={"epochs": 5, "learning_rate": 0.05, "beta": 0.9},
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

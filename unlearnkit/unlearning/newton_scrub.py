@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import ClassVar
 
 import jax
 from jaxtyping import Array, Key
@@ -20,6 +21,7 @@ from unlearnkit.base import (
     Variables,
 )
 from unlearnkit.costs import Stopwatch
+from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._curvature import CurvatureSettings
 from unlearnkit.unlearning._one_shot import finish
 from unlearnkit.validation import check_task, check_variables
@@ -44,6 +46,13 @@ class NewtonScrub(CurvatureSettings):
     Source: Golatkar et al. 2020b, equation (12); Golatkar et al. 2020a; Guo et al. 2020. The
     damping is ours: in an over-parametrised network H has a null space.
     """
+
+    trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(
+        small={"damping": 0.1},
+        effective={"damping": 0.01, "weight_decay": 5e-4},
+        deterministic=True,
+        whole_sets=True,
+    )
 
     def __call__(
         self,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from unlearnkit.training import Recipe
+from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning.fine_tune import FineTune
 
 
@@ -26,6 +28,10 @@ class NoisyDescent(FineTune):
     """
 
     noise_std: float = 1e-3
+
+    trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(
+        small={"noise_std": 0.01}, effective={"noise_std": 0.01}
+    )
 
     def recipe(self) -> Recipe:
         """Returns the recipe of these settings."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from unlearnkit.host.order import epoch_rows, whole_rows
 from unlearnkit.host.random import host_key
 from unlearnkit.host.reserve import reserve
 from unlearnkit.training import CrossEntropy, Objective
+from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._passes import (
     FittedPair,
     Pass,
@@ -46,6 +47,8 @@ class RandomLabel(TwoSetSettings):
     """
 
     learning_rate: float = 1e-2
+
+    trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(effective={"learning_rate": 0.05})
 
     def __call__(
         self,

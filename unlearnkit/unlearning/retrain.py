@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Model, OnEpoch, Task, Unlearned, UnlearnInfo, Variables
 from unlearnkit.training import Recipe, fit
+from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.validation import check_task
 
 
@@ -31,6 +33,8 @@ class Retrain:
     """
 
     recipe: Recipe | None = None
+
+    trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(from_scratch=True)
 
     def __call__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ from unlearnkit.poisoning.total_gradient.generator import (
     make_generator,
 )
 from unlearnkit.training import DivergedError, Recipe, descend
+from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import (
     check_above,
     check_at_least,
@@ -119,6 +120,18 @@ class TotalGradientAttack:
     damping: float = 1e-2
     tol: float = 0.1
     max_solve_steps: int = 16
+
+    trial: ClassVar[AttackTrial] = AttackTrial(
+        small={"hidden": (8,), "defender_steps": 2},
+        effective={
+            "placement": "perturb",
+            "epochs": 100,
+            "hidden": (8,),
+            "defender_steps": 2,
+            "attacker_rate": 1.0,
+            "pretrain": Recipe(epochs=5, batch_size=20, optimizer="adam", learning_rate=1e-2),
+        },
+    )
 
     def __post_init__(self) -> None:
         check_choice("placement", self.placement, Placement)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Model, OnEpoch, SolveInfo, Task, Unlearned, Variables
 from unlearnkit.costs import BACKWARD, FORWARD, JVP, VJP, Stopwatch
+from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._one_shot import finish
 from unlearnkit.unlearning.fisher_forgetting import add_fisher_noise, check_noise, noise_cost
 from unlearnkit.unlearning.ntk_scrub.solves import NtkSettings, ntk_shift, trapezium_scale
@@ -54,6 +55,8 @@ class NtkScrub(NtkSettings):
     linearise_at: PointName = "trained"
     scale: float | Literal["trapezium"] = 1.0
     noise: float = 1e-9
+
+    trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(small={"weight_decay": 0.01}, whole_sets=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from unlearnkit.base import Cost, Model, OnEpoch, Task, Unlearned, UnlearnInfo, 
 from unlearnkit.costs import Stopwatch
 from unlearnkit.kernels import FEATURES, MEMBER_SIGNS, FeatureName, SvmStatus
 from unlearnkit.training import CrossEntropy, DivergedError, Objective, Recipe, init_train_state
+from unlearnkit.trials import NoEffect, UnlearnerTrial
 from unlearnkit.unlearning._sgd import SgdSettings
 from unlearnkit.unlearning.stackelberg.auditing_set import DEFAULT_FOLDS, Drawn, make_pool
 from unlearnkit.unlearning.stackelberg.auditors import AUDITORS, Auditor, QuantileAuditor
@@ -112,6 +113,15 @@ class StackelbergUnlearn(SgdSettings):
     forget_weight: float = 0.0
     clip_norm: float | None = None
     chunk: int = 1000
+
+    trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(
+        one_record=NoEffect(
+            frozenset({"mlp", "batch_norm"}),
+            "Di et al. 2024, equation (3): the record's outputs are to be like those of held-out "
+            "examples, which are right and sure of it; Retrain is not of a wrong label. Measured "
+            "gain of the confidence's distance: -0.004 ± 0.10 (mlp), -0.31 ± 0.08 (batch_norm).",
+        ),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

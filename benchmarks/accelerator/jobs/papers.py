@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.accelerator.context import Context, Split
 from benchmarks.accelerator.jobs.training import fast_recipe, make_resnet18
 from benchmarks.frame import Row, Timing
-from experiments.poison_unlearning import setting as poison_setting
+from experiments.poison_unlearning import settings as poison_setting
 from experiments.sg_unlearn import runs, settings
 from experiments.tgda.settings import Target, targets
 from unlearnkit import models
@@ -169,7 +169,7 @@ def poison_rows(context: Context, poison: poison_setting.Poison) -> Iterator[Row
         for record in records:
             yield _row(
                 f"Pawelczyk et al. 2024, {poison}: {record.method}",
-                f"{_name(context)}, {record.attack} poisoned, seed {record.seed}",
+                f"{_name(context)}, {record.question} poisoned, seed {record.seed}",
                 record.cost,
                 record.metrics,
                 record.diverged or record.over_budget,

@@ -130,8 +130,8 @@ def _network_claims(result: Result) -> Iterator[Claim]:
         pairs = min(len(free), len(grid))
         decades = np.log10(grid[:pairs]) - np.log10(free[:pairs])
         text = "Keeping to images and classes makes the error of optimisation higher"
-        expected = "expected, not measured"
-        yield claim_difference(text, "section 4", decades, 1, "{} decades", expected)
+        theirs = "expected, not measured"
+        yield claim_difference(text, "section 4", decades, 1, "{} decades", theirs)
 
 
 def _regression_claims(result: Result) -> Iterator[Claim]:

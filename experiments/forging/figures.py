@@ -82,6 +82,9 @@ def pictures_figure(batches: Mapping[str, np.ndarray]) -> Figure:
 def log_figure(found: Mapping[str, Any]) -> Picture:
     """Returns the errors of the last forged log, with its tolerance and the honest band."""
     log = list(found["logs"].values())[-1]
-    errors = (np.asarray(log[key], float) for key in ("steps", "errors", "carried_errors"))
-    svg = verification_errors(*errors, found["tolerance"], "l2", tuple(found["band"]))
+    steps, errors, carried = (
+        np.asarray(log[key], float) for key in ("steps", "errors", "carried_errors")
+    )
+    low, high = found["band"]
+    svg = verification_errors(steps, errors, carried, found["tolerance"], "l2", (low, high))
     return Picture(svg, "The forged log under the verifier, against the calibrated tolerance.")

@@ -21,7 +21,7 @@ from experiments.charts import (
     deviation,
     name_places,
     panels,
-)  # fmt: skip
+)
 from experiments.ntk_scrubbing.measure import RETRAIN
 from unlearnkit.reporting import Column
 from unlearnkit.studies import Record
@@ -46,7 +46,8 @@ def training_paths(figure: dict[str, Any]) -> Figure:
     for axes, name, title in zip(
         ends, ("fisher", "ntk"), ("Fisher forgetting", "NTK scrubbing"), strict=True
     ):
-        axes.scatter(*np.transpose(figure[f"{name}_noise"]), s=8, color=GREY, alpha=0.5)
+        x, y = np.transpose(figure[f"{name}_noise"])
+        axes.scatter(x, y, s=8, color=GREY, alpha=0.5)
         _draw_paths(axes, figure)
         axes.plot(*figure[f"{name}_mean"], "x", color=RED, markersize=8, label="before noise")
         axes.set(title=f"{title}: where the paths end", xlim=xlim, ylim=ylim)

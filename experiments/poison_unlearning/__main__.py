@@ -88,7 +88,8 @@ def _run_part(
     key = jax.random.fold_in(jax.random.key(config.seed), page.PARTS.index(part))
     path = config.path(page.result_name(part, setting.dataset))
     run = config.describe(dataclasses.asdict(setting), part=part, notes=notes)
-    records, figure = None, None
+    records: list[Record] | None = None
+    figure: Any = None
     with frame.collect_warnings(notes, PoisonWarning):
         if data is None:
             on_stage("gradient descent on the synthetic regression", 0, 1)

@@ -31,7 +31,7 @@ from experiments.poison_unlearning.claims import (
     by_seed,
     largest_budget,
     pooled,
-)  # fmt: skip
+)
 from experiments.poison_unlearning.shift import SHARES
 from unlearnkit.base import Dataset, Poisoned
 from unlearnkit.poisoning import perturbation
@@ -71,7 +71,7 @@ def methods_against_retrain(kind: str, records: Sequence[Record]) -> Figure:
             values = [c[method, most][name] for c in seeds if (method, most) in c]
             bar(axes, place, values, ORANGE if name == metric else BLUE)
         for row, style, label in ((ORIGINAL, "-", "no unlearning"), (RETRAIN, "--", "Retrain")):
-            level = np.mean([cells[row, None][name] for cells in seeds])
+            level = float(np.mean([cells[row, None][name] for cells in seeds]))
             axes.axhline(level, color="0.3", linestyle=style, linewidth=1, label=label)
         name_places(axes, [NAMES[name] for name in names], 50)
         axes.set_title(title)
@@ -84,14 +84,15 @@ def budgets(kind: str, records: Sequence[Record]) -> Figure:
     metric = EFFECTS[kind][0]
     seeds = by_seed(records, records[0].question)
     levels = sorted({r.budget for r in records if r.budget is not None})
-    shown = list(dict.fromkeys((metric, "accuracy_test")))
-    figure, grid = panels(4.0 * len(shown) + 1.4, 3.2, len(shown))
-    for axes, name in zip(grid, shown, strict=True):
+    drawn = list(dict.fromkeys((metric, "accuracy_test")))
+    figure, grid = panels(4.0 * len(drawn) + 1.4, 3.2, len(drawn))
+    for axes, name in zip(grid, drawn, strict=True):
         for index, (method, label) in enumerate(NAMES.items()):
-            points = [(100 * b, _mean(seeds, (method, b), name)) for b in levels]
-            points = [(budget, value) for budget, value in points if value is not None]
-            if points:
-                axes.plot(*np.transpose(points), "o-", ms=3, color=f"C{index}", label=label)
+            means = {100 * b: _mean(seeds, (method, b), name) for b in levels}
+            shown = {budget: mean for budget, mean in means.items() if mean is not None}
+            if shown:
+                line: Any = {"color": f"C{index}", "label": label}
+                axes.plot(list(shown), list(shown.values()), "o-", ms=3, **line)
         retrained = _mean(seeds, (RETRAIN, None), name)
         if retrained is not None:
             axes.axhline(retrained, color="0.3", linestyle="--", linewidth=1)

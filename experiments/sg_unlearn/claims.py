@@ -15,7 +15,7 @@ from experiments.claims import (
     holds,
     interval,
     judge_difference,
-)  # fmt: skip
+)
 from experiments.sg_unlearn.paper import NAMES, TABLES, PaperTable
 from experiments.sg_unlearn.runs import Ablation
 from unlearnkit.studies import ORIGINAL, Record
@@ -85,28 +85,27 @@ def class_claims(records: Sequence[Record]) -> list[Claim]:
     """Returns the claims on class-wise forgetting (section 6.3.2)."""
     runs = _judged(records)
     counts = _closest_counts(_means(runs))
-    best = _leader(counts)
-    beyond = [
-        claim_difference(
-            text, where, [v - bound for v in runs.values(SG, metric)], sign,
-            f"SG less {bound}: {{}}",
-            _quote("class", lambda t, metric=metric: f"{t.mean[SG][metric]:.4f}"),  # type: ignore[misc]
-        )
-        for text, where, metric, bound, sign in (
-            ("After class-wise forgetting the auditor readily tells members (MIA accuracy above "
-             "0.9)", "section 6.3.2, Tables 2 and 6", MIA, 0.9, 1),
-            ("SG forgets the class (forget accuracy below 0.05)", "Tables 2 and 6",
-             "accuracy_forget", 0.05, -1),
-        )
-    ]  # fmt: skip
     single = Claim(
         "No single method is consistently the closest to Retrain (none on most columns)",
         "section 6.3.2",
-        f"most: {best} columns",
+        f"most: {_leader(counts)} columns",
         _quote("class", lambda t: _leader(_closest_counts(t.mean))),
         holds(max(counts.values()) <= len(LABELS) / 2),
     )
-    return [*beyond, single, _cheaper(runs, "class")]
+    told = "After class-wise forgetting the auditor readily tells members (MIA accuracy above 0.9)"
+    gone = "SG forgets the class (forget accuracy below 0.05)"
+    return [
+        _beyond(runs, told, "section 6.3.2, Tables 2 and 6", MIA, 0.9, 1),
+        _beyond(runs, gone, "Tables 2 and 6", "accuracy_forget", 0.05, -1),
+        single,
+        _cheaper(runs, "class"),
+    ]
+
+
+def _beyond(runs: Runs, text: str, where: str, metric: str, bound: float, sign: int) -> Claim:
+    values = [value - bound for value in runs.values(SG, metric)]
+    paper = _quote("class", lambda table: f"{table.mean[SG][metric]:.4f}")
+    return claim_difference(text, where, values, sign, f"SG less {bound}: {{}}", paper)
 
 
 def ablation_claims(ablation: Ablation) -> list[Claim]:

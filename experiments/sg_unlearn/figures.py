@@ -51,7 +51,8 @@ def sweep_figure(ablation: Ablation) -> Figure:
         )
         dots = axes.scatter(x, y, c=alphas, norm=scale, cmap="viridis", s=32)
         for draw, name in ((axes.axvline, metric), (axes.axhline, "accuracy_test")):
-            draw(np.mean(ablation.retrain[name]), color="#b91c1c", linestyle="--", linewidth=0.8)
+            goal = float(np.mean(ablation.retrain[name]))
+            draw(goal, color="#b91c1c", linestyle="--", linewidth=0.8)
         axes.set(title=title, xlabel=title.lower().replace("mia", "MIA").replace("ks", "KS"))
     grid[0].set_ylabel("test accuracy")
     figure.colorbar(dots, ax=grid, label="alpha")

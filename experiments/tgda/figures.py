@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -40,7 +41,7 @@ def epsilon_figure(drops: Drops) -> Picture | None:
 
 def size_figure(drops: Mapping[int, Drops]) -> Picture:
     """Returns the drop against the number of training examples (Figure 1)."""
-    lines = {
+    lines: dict[str, dict[float, list[float]]] = {
         attack: {
             size: list(found.of(attack).values())
             for size, found in sorted(drops.items())
@@ -63,7 +64,7 @@ def _lines(drops: Mapping[str, Mapping[float, Sequence[float]]], xlabel: str) ->
 
 def _line(axes: Axes, attack: str, line: Mapping[float, Sequence[float]]) -> None:
     means, reaches = np.array([interval(found) for found in line.values()]).T
-    style = {"label": title(attack), "color": COLOURS[attack], "marker": "o"}
+    style: Any = {"label": title(attack), "color": COLOURS[attack], "marker": "o"}
     error = np.nan_to_num(reaches)
     axes.errorbar(list(line), means, error, **style, markersize=3, linewidth=1.2, capsize=2)
 

@@ -112,7 +112,8 @@ def attack_all(key: Key[Array, ""], target: Target, data: Data, on_stage: OnStag
     for seed in range(target.seeds):
         of = f", seed {seed + 1} of {target.seeds}"
         on_stage(f"training on clean data{of}", 0, 1)
-        bench = _Bench(*jax.random.split(jax.random.fold_in(key, seed)), target, data)
+        train_key, attack_key = jax.random.split(jax.random.fold_in(key, seed))
+        bench = _Bench(train_key, attack_key, target, data)
         networks = {CLEAN: data.model, **data.others}
         clean = {name: bench.train(model, data.train) for name, model in networks.items()}
         metrics = {"accuracy": clean[CLEAN].accuracy, "drop": 0.0, "poisons": 0.0}

@@ -68,7 +68,7 @@ def details(caption: str, head: Sequence[str], body: Sequence[Sequence[str]]) ->
     return f"<details><summary>{html.escape(caption)}</summary>{html_table(head, body)}</details>"
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Section:
     """What is said of one result.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import tyro
@@ -56,13 +55,8 @@ def regenerate(text: str) -> str:
 
 
 def _block(path: Path) -> str:
-    for pattern, make in _MAKERS.items():
-        if path.match(pattern):
-            return make(path)
-    raise ValueError(f"no block is made from {path}; known: {', '.join(_MAKERS)}")
-
-
-def _quickstart(path: Path) -> str:
+    if not path.match("results/quickstart/*.json"):
+        raise ValueError(f"no block is made from {path}; known: results/quickstart/*.json")
     run, records = load_result(path)
     settings, origin = run["settings"], run["provenance"]
     versions = origin["versions"]
@@ -73,9 +67,6 @@ def _quickstart(path: Path) -> str:
         f"{origin['cores']} cores ({origin['device']}, jax {versions['jax']}, "
         f"{origin['date'][:10]}, commit {origin['commit']}).\n\n"
     )
-
-
-_MAKERS: dict[str, Callable[[Path], str]] = {"results/quickstart/*.json": _quickstart}
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ RIDGE = 5e-4
 _STEPS = 2000
 _RESTARTS = 5
 _TOLERANCE = 1e-4
-_CANCELING_RATE = 100.0
+_RATE = 100.0
 """Features that the regression fits have slopes near 0: at a rate of 10 they do not move."""
 
 
@@ -71,18 +71,12 @@ def study_shift(key: Key[Array, ""], body: Variables, data: Data, setting: Setti
     task = Task(clean.take(np.arange(last)), clean.take(np.array([last])), unseen, unseen)
     canceling_key, matching_key, random_key = jax.random.split(key, 3)
     canceling = GradientCanceling(
-        budget=Budget(count=m),
-        placement="perturb",
-        corruption=GradPC(radius=1.0),
-        learning_rate=_CANCELING_RATE,
+        Budget(count=m), placement="perturb", corruption=GradPC(radius=1.0), learning_rate=_RATE
     )
+    bounds = Bounds(box=None, radius=1.0, units="network")
+    restarts, steps = setting.matching_restarts, setting.matching_steps
     matching = GradientMatching(
-        budget=Budget(count=m),
-        bounds=Bounds(box=None, radius=1.0, units="network"),
-        restarts=setting.matching_restarts,
-        steps=setting.matching_steps,
-        shift=0,
-        flip=False,
+        Budget(count=m), bounds, restarts=restarts, steps=steps, shift=0, flip=False
     )
     drawn = np.asarray(jax.random.permutation(random_key, clean.size))[:m]
     sets = {"random": (clean, drawn)}

@@ -7,15 +7,16 @@ zero: the claim then "holds" or "does not hold". Else it is "undecided" at this 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 from scipy import stats
 
-from unlearnkit.reporting import html_table, markdown_cell
+from unlearnkit.studies import Record
 
 Verdict = Literal["holds", "does not hold", "undecided"]
+NO_NUMBER = "a figure without numbers"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Claim:
     verdict: Verdict
 
 
+def holds(condition: bool) -> Verdict:
+    """Returns the verdict on what is seen or not, without an interval."""
+    return "holds" if condition else "does not hold"
+
+
 def judge_difference(values: Sequence[float] | np.ndarray, *, sign: int) -> tuple[Verdict, str]:
     """Returns whether differences have this sign, and the figures that say so.
 
@@ -47,10 +53,32 @@ def judge_difference(values: Sequence[float] | np.ndarray, *, sign: int) -> tupl
     mean, reach = interval(values)
     if np.isnan(reach):
         return "undecided", f"{mean:+.4f} (one seed)"
-    verdict: Verdict = "undecided"
-    if abs(mean) > reach:
-        verdict = "holds" if mean * sign > 0 else "does not hold"
+    verdict = holds(mean * sign > 0) if abs(mean) > reach else "undecided"
     return verdict, f"{mean:+.4f} ± {reach:.4f}"
+
+
+def claim_difference(
+    text: str,
+    where: str,
+    values: Sequence[float] | np.ndarray,
+    sign: int,
+    ours: str = "{}",
+    paper: str = NO_NUMBER,
+) -> Claim:
+    """Returns the claim that differences have a sign.
+
+    Args:
+      text: of the claim.
+      where: the paper makes it.
+      values: one difference per seed; without any, nothing is judged.
+      sign: +1 or -1, as claimed.
+      ours: our figures, with {} where the differences' mean and interval stand.
+      paper: the paper's figures.
+    """
+    if not len(values):
+        return Claim(text, where, "no result", paper, "undecided")
+    verdict, figures = judge_difference(values, sign=sign)
+    return Claim(text, where, ours.format(figures), paper, verdict)
 
 
 def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
@@ -62,17 +90,36 @@ def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     return float(array.mean()), float(stats.t.ppf(0.975, len(array) - 1) * error)
 
 
-def claims_markdown(claims: Sequence[Claim]) -> str:
-    """Returns the claims with their verdicts as a Markdown table."""
-    lines = ["| Claim | Where | Ours | Paper | Verdict |", "| --- | --- | --- | --- | --- |"]
-    for claim in claims:
-        cells = (claim.text, claim.where, claim.ours, claim.paper, f"**{claim.verdict}**")
-        lines.append(f"| {' | '.join(map(markdown_cell, cells))} |")
-    return "\n".join(lines) + "\n"
+class Runs:
+    """Records by method and seed; those without a result are left out, with their pairs."""
 
+    def __init__(self, records: Sequence[Record]):
+        self._records = {(r.method, r.seed): r for r in records if r.finished}
 
-def claims_table(claims: Sequence[Claim]) -> str:
-    """Returns the claims with their verdicts as an HTML table."""
-    head = ["Claim of the paper", "Verdict", "Ours", "The paper's", "Where"]
-    body = [[c.text, c.verdict, c.ours, c.paper, c.where] for c in claims]
-    return html_table(head, body, prose=True)
+    def methods(self) -> list[str]:
+        """Returns the names of the methods, in order."""
+        return list(dict.fromkeys(method for method, _ in self._records))
+
+    def by_seed(self, method: str, metric: str) -> dict[int, float]:
+        """Returns a metric of a method by seed, where it was measured."""
+        own = {seed: r.metrics for (name, seed), r in self._records.items() if name == method}
+        return {seed: metrics[metric] for seed, metrics in own.items() if metric in metrics}
+
+    def values(self, method: str, metric: str) -> list[float]:
+        """Returns a metric of a method, one per seed."""
+        return list(self.by_seed(method, metric).values())
+
+    def mean(self, method: str, metric: str) -> float:
+        """Returns the mean of a metric over the seeds."""
+        return float(np.mean(self.values(method, metric)))
+
+    def paired(self, value: Callable[[Mapping[str, Record]], float], *methods: str) -> list[float]:
+        """Returns `value` of the methods' records, seed by seed."""
+        seeds = sorted({seed for _, seed in self._records})
+        groups = [{m: self._records.get((m, seed)) for m in methods} for seed in seeds]
+        complete = ({m: r for m, r in group.items() if r is not None} for group in groups)
+        return [value(group) for group in complete if len(group) == len(methods)]
+
+    def gaps(self, metric: str, one: str, other: str) -> list[float]:
+        """Returns a metric of one method less that of another, seed by seed."""
+        return self.paired(lambda r: r[one].metrics[metric] - r[other].metrics[metric], one, other)

@@ -1,4 +1,4 @@
-"""What every experiment shares: scales, progress on the terminal, committed results."""
+"""What every experiment shares: its command, its data, progress on the terminal, its results."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NoReturn, TypeVar
 
-from unlearnkit.io.files import as_json, write_json, write_text
+import jax
+import numpy as np
+
+from unlearnkit import models
+from unlearnkit.base import Dataset, Model
+from unlearnkit.data import describe, load
+from unlearnkit.io.files import as_json, write_json
 from unlearnkit.io.programs import keep_programs
-from unlearnkit.records import record_from_dict, record_to_dict
-from unlearnkit.reporting import RunFolderError, to_markdown
-from unlearnkit.studies import OnStage, Record
+from unlearnkit.io.provenance import provenance
+from unlearnkit.records import Record, record_from_dict, record_to_dict
+from unlearnkit.reporting import RunFolderError
+from unlearnkit.studies import OnStage
 from unlearnkit.training import DivergedError, TrajectoryError
 
 if TYPE_CHECKING:
@@ -25,11 +31,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 T = TypeVar("T")
+L = TypeVar("L")
 C = TypeVar("C", bound="Command")
+D = TypeVar("D", bound=Any)
 Scale = Literal["smoke", "cpu", "paper"]
 """smoke: seconds, in the tests. cpu: minutes on two cores. paper: the paper's own, accelerator."""
-
-
 USER_ERRORS = (
     ValueError, TypeError, ImportError, OSError, RunFolderError, DivergedError, TrajectoryError
 )  # fmt: skip
@@ -57,6 +63,42 @@ class Command:
 
     cache: bool = True
     """Keep compiled programs in the user's cache folder, so that the next run starts sooner."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperCommand(Command):
+    """What the command of every paper's experiment takes."""
+
+    paper: ClassVar[str]
+    """The folder of its results."""
+    scale: Scale = "cpu"
+    """smoke (digits, seconds), cpu (subsets, minutes on two cores), paper (on an accelerator)."""
+    data_dir: Path | None = None
+    """Where prepared TFDS datasets are."""
+    seed: int = 0
+    """The key of the whole run."""
+    results: Path = Path("results")
+    """Where results go: a folder for each paper."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the results of this paper are."""
+        return self.results / self.paper
+
+    def path(self, name: str) -> Path:
+        """Returns where the result of that name is kept."""
+        return self.folder / f"{name}-{self.scale}.json"
+
+    def present(self, names: Iterable[str]) -> dict[str, Path]:
+        """Returns where the results are that there are of these names."""
+        paths = {name: self.path(name) for name in names}
+        return {name: path for name, path in paths.items() if path.is_file()}
+
+    def describe(self, settings: Mapping[str, Any], **parts: Any) -> dict[str, Any]:
+        """Returns what a result begins with: how it came about, and where."""
+        settings = {"scale": self.scale, "seed": self.seed, **settings}
+        run = {"experiment": self.paper, "settings": settings}
+        return {**run, **parts, "provenance": provenance()}
 
 
 def run_command(main: Callable[[C], int], options: type[C]) -> NoReturn:
@@ -98,12 +140,7 @@ class StageProgress:
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -151,21 +188,117 @@ def choose_named(kind: str, known: Mapping[str, T], name: str | None, scale: Sca
     return {name: known[name]}
 
 
-def load_present(
-    load: Callable[[], T], dataset: str, *, asked: bool, on_stage: OnStage
-) -> T | None:
-    """Returns what `load` returns; None, with a message, where an optional one is missing.
+def with_seeds(settings: Mapping[str, D], seeds: int | None, *names: str) -> dict[str, D]:
+    """Returns the settings with as many seeds; as they are for None.
+
+    Args:
+      settings: of a scale, by name.
+      seeds: how many repetitions are asked for.
+      names: of the fields that count them.
 
     Raises:
-      ImportError, FileNotFoundError: it is missing and was asked for.
+      ValueError: fewer than one.
     """
-    try:
-        return load()
-    except (ImportError, FileNotFoundError) as error:
-        if asked:
-            raise
-        on_stage(f"{dataset} is not present ({error}); going on without it", 0, 1)
-        return None
+    if seeds is None:
+        return dict(settings)
+    if seeds < 1:
+        raise ValueError(f"seeds must be >= 1, got {seeds}")
+    changes: dict[str, Any] = dict.fromkeys(names or ("seeds",), seeds)
+    return {name: dataclasses.replace(one, **changes) for name, one in settings.items()}
+
+
+class Data(NamedTuple):
+    """A network, the examples that it is trained on, and those that it is tested on."""
+
+    model: Model
+    train: Dataset
+    test: Dataset
+
+
+def load_data(
+    dataset: str,
+    network: str,
+    data_dir: Path | None,
+    *,
+    normalisation: str = "unit",
+    **options: Any,
+) -> Data:
+    """Returns a dataset and a network for it.
+
+    Args:
+      dataset: as `unlearnkit.data.load` calls it.
+      network: as `unlearnkit.models.create` calls it.
+      data_dir: where prepared datasets are.
+      normalisation: of the images.
+      options: of the network.
+
+    Raises:
+      FileNotFoundError: the dataset is not prepared.
+    """
+    train, test = (
+        load(dataset, split=split, data_dir=data_dir, normalisation=normalisation)
+        for split in ("train", "test")
+    )
+    told = describe(dataset, data_dir=data_dir)
+    shape: dict[str, Any] = {"input_shape": told.input_shape, "n_classes": told.n_classes}
+    return Data(models.create(network, **shape, **options), train, test)
+
+
+def draw_order(dataset: Dataset) -> np.ndarray:
+    """Returns the examples' rows in a fixed random order, whatever the key of a run."""
+    return np.asarray(jax.random.permutation(jax.random.key(0), dataset.size))
+
+
+def subset(dataset: Dataset, count: int | None) -> Dataset:
+    """Returns a fixed random part of a dataset; all of it for None."""
+    if count is None or count >= dataset.size:
+        return dataset
+    return dataset.take(np.sort(draw_order(dataset)[:count]))
+
+
+def load_each(
+    settings: Mapping[str, T], load: Callable[[T], L], *, asked: bool, on_stage: OnStage
+) -> Iterator[tuple[str, T, L]]:
+    """Yields each setting with its name and its data; one whose data are missing is left out.
+
+    Args:
+      settings: by name.
+      load: returns the data of a setting.
+      asked: whether the settings were asked for by name, so that none may be left out.
+      on_stage: is told what is left out.
+
+    Raises:
+      ImportError, FileNotFoundError: data are missing and were asked for.
+    """
+    for name, setting in settings.items():
+        try:
+            data = load(setting)
+        except (ImportError, FileNotFoundError) as error:
+            if asked:
+                raise
+            on_stage(f"{name}: data are not present ({error}); going on without them", 0, 1)
+        else:
+            yield name, setting, data
+
+
+def replace_subtree(tree: Any, path: Sequence[str], leaf: Any) -> Any:
+    """Returns nested dicts with what is at `path` replaced."""
+    if not path:
+        return leaf
+    return {**tree, path[0]: replace_subtree(tree[path[0]], path[1:], leaf)}
+
+
+def rounded(value: Any) -> Any:
+    """Returns JSON values with five digits, more than is shown; infinite ones as text."""
+    if isinstance(value, jax.Array | np.ndarray):
+        value = np.asarray(value, np.float64).tolist()
+    if isinstance(value, Mapping):
+        return {name: rounded(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(one) for one in value]
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if np.isfinite(value) else str(value)
+    return value
 
 
 @contextlib.contextmanager
@@ -175,16 +308,9 @@ def collect_warnings(messages: list[str], kind: type[Warning]) -> Iterator[None]
         warnings.simplefilter("always", kind)
         show = warnings.showwarning
 
-        def note(
-            message: Warning | str,
-            category: type[Warning],
-            filename: str,
-            lineno: int,
-            file: TextIO | None = None,
-            line: str | None = None,
-        ) -> None:
+        def note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
             if not issubclass(category, kind):
-                show(message, category, filename, lineno, file, line)
+                show(message, category, *where, **more)
             elif str(message) not in messages:
                 messages.append(str(message))
 
@@ -193,23 +319,32 @@ def collect_warnings(messages: list[str], kind: type[Warning]) -> Iterator[None]
 
 
 def save_result(
-    path: Path, records: Sequence[Record], run: Mapping[str, Any], *, table: str | None = None
+    path: Path,
+    run: Mapping[str, Any],
+    records: Sequence[Record] | None = None,
+    *,
+    started: float | None = None,
+    curves: bool = False,
 ) -> None:
-    """Writes a result that is small enough to be committed: `path` (JSON) and its table beside it.
+    """Writes a result that is small enough to be committed.
 
     Args:
       path: as `results/<paper>/<name>-<scale>.json`.
-      records: of the run; their curves are left out.
-      run: settings and provenance.
-      table: Markdown; None makes it from the records.
+      run: settings, provenance, and what there is besides records.
+      records: of the run, if it has any.
+      started: what `time.perf_counter` said at the start, for the time that it took.
+      curves: whether the records' curves are kept.
     """
+    content = dict(run)
+    if started is not None:
+        content["seconds"] = round(time.perf_counter() - started, 1)
+    if records is not None:
+        content["records"] = [record_to_dict(record, curves=curves) for record in records]
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [record_to_dict(record, curves=False) for record in records]
-    write_json(path, as_json({**run, "records": lines}))
-    write_text(path.with_suffix(".md"), table if table is not None else to_markdown(records))
+    write_json(path, as_json(content))
 
 
 def load_result(path: Path) -> tuple[dict[str, Any], list[Record]]:
     """Returns the settings with the provenance, and the records, of a committed result."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    return content, [record_from_dict(line) for line in content.pop("records")]
+    return content, [record_from_dict(line) for line in content.pop("records", ())]

@@ -18,24 +18,13 @@ from typing import Annotated, Any
 import jax
 import tyro
 
-from experiments.frame import (
-    USER_ERRORS,
-    Command,
-    Scale,
-    StageProgress,
-    make_console,
-    report_error,
-    run_command,
-    save_result,
-)
+from experiments import frame
 from unlearnkit import models
-from unlearnkit.base import (
-    Unlearner,
-)
+from unlearnkit.base import Unlearner
 from unlearnkit.data import describe, load, parse_forget
+from unlearnkit.io.files import write_text
 from unlearnkit.io.provenance import provenance
-from unlearnkit.reporting import RunFolder, report_page, to_latex, to_markdown
-from unlearnkit.reporting import to_rich as rich_table
+from unlearnkit.reporting import RunFolder, report_page, to_latex, to_markdown, to_rich
 from unlearnkit.studies import Record, compare
 from unlearnkit.training import Recipe
 from unlearnkit.unlearning import FineTune, GradientAscent, NoisyDescent, Retrain
@@ -52,7 +41,7 @@ class Preset:
 
 
 @dataclasses.dataclass(frozen=True)
-class Quickstart(Command):
+class Quickstart(frame.Command):
     """Trains a network, forgets part of its data by several methods, audits against retraining."""
 
     dataset: Annotated[str, tyro.conf.arg(metavar="NAME|FILE.npz|FOLDER")] = "digits"
@@ -66,7 +55,7 @@ class Quickstart(Command):
     forget: str | None = None
     """What to forget: random:0.1, random:500, within:3:0.5, class:3, file:PATH; by default a
     random tenth, of the digits a fifth."""
-    scale: Scale = "cpu"
+    scale: frame.Scale = "cpu"
     """smoke (seconds), cpu (two cores), paper (accelerator: ResNet-18 on images in colour)."""
     seeds: int | None = None
     """Repetitions, each with its own split, original and reference; 5 by default, 2 for smoke."""
@@ -82,75 +71,23 @@ class Quickstart(Command):
 
 def main(config: Quickstart) -> int:
     """Runs the comparison; returns the exit code."""
-    console = make_console()
+    console = frame.make_console()
     started = time.perf_counter()
     try:
-        preset = choose_preset(config)
-        forget = parse_forget(config.forget or preset.forget)
-        where: Any = {"data_dir": config.data_dir, "download": config.download}
-        description = describe(config.dataset, **where)
-        model = models.create(
-            config.model or preset.model,
-            input_shape=description.input_shape,
-            n_classes=description.n_classes,
-        )
-        seeds = config.seeds if config.seeds is not None else (2 if config.scale == "smoke" else 5)
-        run: dict[str, Any] = {
-            "experiment": "quickstart",
-            "settings": {
-                "dataset": Path(config.dataset).name,
-                "model": config.model or preset.model,
-                "forget": config.forget or preset.forget,
-                "scale": config.scale,
-                "seeds": seeds,
-                "seed": config.seed,
-            },
-            "recipe": dataclasses.asdict(preset.recipe),
-            "methods": {name: repr(method) for name, method in preset.methods.items()},
-            "provenance": provenance(),
-        }
-        folder = RunFolder(_folder(config), run, overwrite=config.overwrite)
-        with StageProgress(console) as progress:
-
-            def on_read(done: int, total: int) -> None:
-                progress(f"reading {config.dataset}", done, total)
-
-            train, test = (
-                load(
-                    config.dataset,
-                    split=split,
-                    normalisation="standard",
-                    progress=on_read,
-                    **where,
-                )
-                for split in ("train", "test")
-            )
-            records: list[Record] = []
-            for record in compare(
-                jax.random.key(config.seed),
-                model,
-                train,
-                test,
-                forget=forget,
-                recipe=preset.recipe,
-                methods=preset.methods,
-                seeds=seeds,
-                on_stage=progress,
-            ):
-                folder.add(record)
-                records.append(record)
-    except USER_ERRORS as error:
-        return report_error(console, error)
+        run, records, folder = _run(config, frame.StageProgress(console))
+    except frame.USER_ERRORS as error:
+        return frame.report_error(console, error)
     settings = run["settings"]
     title = f"unlearnkit quickstart: {settings['dataset']}, forget {settings['forget']}"
-    console.print(rich_table(records, title=title))
+    console.print(to_rich(records, title=title))
     run["seconds"] = round(time.perf_counter() - started, 1)
     folder.write("table.md", to_markdown(records))
     folder.write("table.tex", to_latex(records))
     folder.write("report.html", report_page(records, run, title=title))
     if config.results is not None:
-        name = f"{settings['dataset']}-{config.scale}.json"
-        save_result(config.results / "quickstart" / name, records, run)
+        path = config.results / "quickstart" / f"{settings['dataset']}-{config.scale}.json"
+        frame.save_result(path, run, records)
+        write_text(path.with_suffix(".md"), to_markdown(records))
     if folder.problem is not None:
         console.print(f"error: not all was written: {folder.problem}", style="bold red")
         return 1
@@ -159,40 +96,71 @@ def main(config: Quickstart) -> int:
     return 0
 
 
+def _run(
+    config: Quickstart, progress: frame.StageProgress
+) -> tuple[dict[str, Any], list[Record], RunFolder]:
+    """Returns settings and provenance, the records, and the folder that they are written to."""
+    preset = choose_preset(config)
+    network, forget = config.model or preset.model, config.forget or preset.forget
+    request = parse_forget(forget)
+    where: Any = {"data_dir": config.data_dir, "download": config.download}
+    told = describe(config.dataset, **where)
+    model = models.create(network, input_shape=told.input_shape, n_classes=told.n_classes)
+    seeds = config.seeds if config.seeds is not None else (2 if config.scale == "smoke" else 5)
+    settings = {
+        "dataset": Path(config.dataset).name, "model": network, "forget": forget,
+        "scale": config.scale, "seeds": seeds, "seed": config.seed,
+    }  # fmt: skip
+    run = {
+        "experiment": "quickstart",
+        "settings": settings,
+        "recipe": dataclasses.asdict(preset.recipe),
+        "methods": {name: repr(method) for name, method in preset.methods.items()},
+        "provenance": provenance(),
+    }
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    out = config.out or Path("runs") / f"quickstart-{settings['dataset']}-{stamp}"
+    folder = RunFolder(out, run, overwrite=config.overwrite)
+    where |= {"normalisation": "standard"}
+    where["progress"] = lambda done, total: progress(f"reading {config.dataset}", done, total)
+    records = []
+    with progress:
+        train, test = (load(config.dataset, split=split, **where) for split in ("train", "test"))
+        for record in compare(
+            jax.random.key(config.seed), model, train, test, forget=request, recipe=preset.recipe,
+            methods=preset.methods, seeds=seeds, on_stage=progress,
+        ):  # fmt: skip
+            folder.add(record)
+            records.append(record)
+    return run, records, folder
+
+
 def choose_preset(config: Quickstart) -> Preset:
     """Returns network, training and methods that fit the dataset and the scale.
 
     The unlearners' hyperparameters were chosen on validation sets of other keys, so that each
     visibly forgets without losing the retain set.
     """
+    smoke = config.scale == "smoke"
     if config.dataset == "digits":
-        epochs = 5 if config.scale == "smoke" else 60
-        recipe = Recipe(epochs=epochs, batch_size=32, learning_rate=0.01)
+        recipe = Recipe(epochs=5 if smoke else 60, batch_size=32, learning_rate=0.01)
         methods = _methods(recipe, fine_tune=0.1, noise_std=0.1, ascent=0.009)
         return Preset("mlp", recipe, methods, forget="random:0.2")
     if config.dataset in ("mnist", "fashion_mnist"):
-        epochs = 1 if config.scale == "smoke" else 12
-        recipe = Recipe(epochs=epochs, batch_size=100, learning_rate=0.02)
+        recipe = Recipe(epochs=1 if smoke else 12, batch_size=100, learning_rate=0.02)
         methods = _methods(recipe, fine_tune=0.03, noise_std=0.01, ascent=1e-4)
         return Preset("lenet", recipe, methods)
     if config.scale == "paper":
         recipe = Recipe(
-            epochs=160,
-            batch_size=128,
-            learning_rate=0.1,
-            weight_decay=5e-4,
-            schedule="cosine",
+            epochs=160, batch_size=128, learning_rate=0.1, weight_decay=5e-4, schedule="cosine",
             augmentation="shift" if config.dataset == "svhn_cropped" else "shift_flip",
             compute_dtype="bfloat16",
-        )
-        return Preset(
-            "resnet18", recipe, _methods(recipe, fine_tune=0.05, noise_std=1e-3, ascent=1e-3)
-        )
-    epochs = 1 if config.scale == "smoke" else 20
-    recipe = Recipe(epochs=epochs, batch_size=100, learning_rate=0.02)
-    return Preset(
-        "cnn_cifar", recipe, _methods(recipe, fine_tune=0.05, noise_std=0.01, ascent=1e-3)
-    )
+        )  # fmt: skip
+        methods = _methods(recipe, fine_tune=0.05, noise_std=1e-3, ascent=1e-3)
+        return Preset("resnet18", recipe, methods)
+    recipe = Recipe(epochs=1 if smoke else 20, batch_size=100, learning_rate=0.02)
+    methods = _methods(recipe, fine_tune=0.05, noise_std=0.01, ascent=1e-3)
+    return Preset("cnn_cifar", recipe, methods)
 
 
 def _methods(
@@ -206,26 +174,15 @@ def _methods(
       noise_std: noise of noisy descent, at the recipe's learning rate.
       ascent: learning rate of gradient ascent.
     """
-    batch, epochs = recipe.batch_size, max(1, recipe.epochs // 10)
+    batch_size, rate = recipe.batch_size, recipe.learning_rate
+    brief: Any = {"epochs": max(1, recipe.epochs // 10), "batch_size": batch_size}
     return {
         "retrain": Retrain(recipe),
-        "fine_tune": FineTune(epochs=epochs, batch_size=batch, learning_rate=fine_tune),
-        "noisy_descent": NoisyDescent(
-            epochs=epochs,
-            batch_size=batch,
-            learning_rate=recipe.learning_rate,
-            noise_std=noise_std,
-        ),
-        "gradient_ascent": GradientAscent(epochs=5, batch_size=batch, learning_rate=ascent),
+        "fine_tune": FineTune(**brief, learning_rate=fine_tune),
+        "noisy_descent": NoisyDescent(**brief, learning_rate=rate, noise_std=noise_std),
+        "gradient_ascent": GradientAscent(epochs=5, batch_size=batch_size, learning_rate=ascent),
     }
 
 
-def _folder(config: Quickstart) -> Path:
-    if config.out is not None:
-        return config.out
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"quickstart-{Path(config.dataset).name}-{stamp}"
-
-
 if __name__ == "__main__":
-    run_command(main, Quickstart)
+    frame.run_command(main, Quickstart)

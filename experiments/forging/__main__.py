@@ -16,7 +16,6 @@ Expected:  honest replays differ by 1e-8 to 1e-6; greedy search and Adam err by 
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 import time
 from functools import partial
@@ -24,195 +23,133 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 
-from experiments.forging import figures
+from experiments import frame, pages
+from experiments.forging import measure
+from experiments.forging.figures import pictures_figure
 from experiments.forging.forgetting import run_seed
-from experiments.forging.measure import (
-    OnStage,
-    forge_triples,
-    highest_precision,
-    reproduce,
-    verdict,
-    write_log,
-)
-from experiments.forging.page import figure_path, result_path, write_pages
+from experiments.forging.page import make_page
 from experiments.forging.settings import Setting, settings
-from experiments.frame import (
-    Command,
-    Scale,
-    StageProgress,
-    choose_named,
-    load_present,
-    run_command,
-    run_to_page,
-)
-from unlearnkit import models
-from unlearnkit.base import Dataset, Model
-from unlearnkit.data import describe, load
+from experiments.frame import Data, PaperCommand, StageProgress
 from unlearnkit.forging import verify
-from unlearnkit.io.files import write_json, write_text
-from unlearnkit.io.provenance import environment, provenance
+from unlearnkit.io.provenance import environment
 from unlearnkit.training import read_trajectory
 
 Part = Literal["all", "logs", "reproduce", "page"]
+DESCRIBED = ("title", "dataset", "model", "batch_size", "train", "epochs", "triples", "shuffles")
+"""Of a setting; its attacks are listed with their results."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Forging(Command):
+class Forging(PaperCommand):
     """Forges batches and logs, verifies and audits them, and judges the claims of the paper."""
 
-    scale: Scale = "cpu"
-    """smoke (digits), cpu (MNIST and a little CIFAR-10), paper (the paper's own, accelerator)."""
+    paper = "forging"
     part: Part = "all"
     """all; logs (only write them), reproduce (verify logs of another device), page (from results
     that are there)."""
     setting: str | None = None
     """One setting of the scale, as lenet-mnist-100; by default all whose data are present."""
-    data_dir: Path | None = None
-    """Where prepared TFDS datasets are."""
     logs: Path | None = None
     """Where logs are kept; by default they are thrown away. A log that is there is kept."""
-    seed: int = 0
-    """The key of the whole run."""
-    results: Path = Path("results")
-    """Results go to its folder forging."""
 
 
 def main(config: Forging) -> int:
     """Runs the parts and writes the page; returns the exit code."""
-    return run_to_page(partial(_run, config))
+    return frame.run_to_page(partial(_run, config))
 
 
 def _run(config: Forging, progress: StageProgress) -> Path | None:
     """Returns the page, which the part that only writes logs does not make."""
     known = settings(config.scale)
-    chosen = choose_named("setting", known, config.setting, config.scale)
+    chosen = frame.choose_named("setting", known, config.setting, config.scale)
     if config.part in ("logs", "reproduce") and config.logs is None:
         raise ValueError(f"part {config.part} needs a folder for logs; give --logs DIR")
-    if config.part != "page":
-        with tempfile.TemporaryDirectory() as folder:
-            for index, (name, setting) in enumerate(known.items()):  # keys come from the place
-                if name in chosen:
-                    _run_setting(config, index, setting, Path(folder), progress)
-    return None if config.part == "logs" else write_pages(config.results, config.scale)
+    with tempfile.TemporaryDirectory() as folder:
+        load, asked = partial(_load, data_dir=config.data_dir), config.setting is not None
+        to_run = {} if config.part == "page" else chosen
+        for name, setting, data in frame.load_each(to_run, load, asked=asked, on_stage=progress):
+            key = jax.random.fold_in(jax.random.key(config.seed), list(known).index(name))
+            _run_setting(config, key, setting, data, Path(folder), progress)
+    return None if config.part == "logs" else make_page(config, list(known))
+
+
+def _load(setting: Setting, data_dir: Path | None) -> Data:
+    data = frame.load_data(setting.dataset, setting.model, data_dir)
+    return data._replace(train=frame.subset(data.train, setting.train))
 
 
 def _run_setting(
-    config: Forging, index: int, setting: Setting, scratch: Path, progress: StageProgress
+    config: Forging, key: Any, setting: Setting, data: Data, scratch: Path, progress: StageProgress
 ) -> None:
-    def on_stage(stage: str) -> None:
+    def on_work(stage: str) -> None:
         progress(f"{setting.title}: {stage}", 0, 1)
 
-    asked = config.setting is not None
-    loaded = load_present(
-        lambda: _load(config, setting),
-        f"{setting.title}: {setting.dataset}",
-        asked=asked,
-        on_stage=progress,
-    )
-    if loaded is None:
-        return
-    model, train, test = loaded
-    key = jax.random.fold_in(jax.random.key(config.seed), index)
-    kept = scratch if config.logs is None else config.logs
-    log = kept / f"{setting.name}-{config.scale}"
+    log = (config.logs or scratch) / f"{setting.name}-{config.scale}"
     if config.part == "reproduce":
-        on_stage("verifying the log of another device")
-        _add_device(config, setting, model, train, log)
+        on_work("verifying the log of another device")
+        _add_device(config.path(setting.name), data, log)
         return
     started = time.perf_counter()
     log_key, *keys = jax.random.split(key, 4)
-    on_stage("training, logged")
-    write_log(log_key, setting, model, train, log)
+    on_work("training, logged")
+    measure.write_log(log_key, setting, data, log)
     if config.part == "all":
-        run = {"experiment": "forging", "settings": _describe(config, setting)}
-        found = _measure(keys, setting, (model, train, test), log, scratch, on_stage)
-        path = result_path(config.results, setting.name, config.scale)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(figure_path(path, "pictures"), figures.pictures_figure(found.pop("pictures")))
-        seconds = round(time.perf_counter() - started, 1)
-        write_json(path, {**run, "provenance": provenance(), "seconds": seconds, **found})
-
-
-def _load(config: Forging, setting: Setting) -> tuple[Model, Dataset, Dataset]:
-    where: dict[str, Any] = {"data_dir": config.data_dir}
-    train, test = (load(setting.dataset, split=split, **where) for split in ("train", "test"))
-    description = describe(setting.dataset, **where)
-    model = models.create(
-        setting.model, input_shape=description.input_shape, n_classes=description.n_classes
-    )
-    order = jax.random.permutation(jax.random.key(0), train.size)
-    return model, train.take(jnp.sort(order[: setting.train])), test
+        run = config.describe(
+            {name: getattr(setting, name) for name in DESCRIBED}
+            | {
+                "recipe": dataclasses.asdict(setting.recipe),
+                "exact": None if setting.exact is None else dataclasses.asdict(setting.exact),
+                "forgetting": None if setting.forgetting is None else repr(setting.forgetting),
+            }
+        )
+        run |= _measure(config.path(setting.name), keys, setting, data, log, scratch, on_work)
+        frame.save_result(config.path(setting.name), run, started=started)
 
 
 def _measure(
-    keys: list[Any],
-    setting: Setting,
-    data: tuple[Model, Dataset, Dataset],
-    log: Path,
-    scratch: Path,
-    on_stage: OnStage,
-) -> dict[str, Any]:
-    model, train, test = data
-    on_stage("replaying honestly")
-    reproduction = reproduce(keys[0], setting, model, train, log)
-    forged, pictures = forge_triples(keys[1], setting, model, train, log, on_stage)
-    found = {"reproduction": reproduction, "forged": forged, "pictures": pictures}
-    if setting.forgetting is None:
-        return found
-    seeds = []
-    for seed in range(setting.forgetting.seeds):
-        folder = scratch / f"{setting.name}-{seed}"
+    path: Path, keys: list[Any], setting: Setting, data: Data, log: Path, scratch: Path,
+    on_work: measure.OnWork,
+) -> dict[str, Any]:  # fmt: skip
+    """Returns all that is measured, and draws the batches while they are there."""
+    on_work("replaying honestly")
+    reproduction = measure.reproduce(keys[0], setting, data, log)
+    forged, batches = measure.forge_triples(keys[1], setting, data, log, on_work)
+    pages.draw(path, "pictures", pictures_figure(batches))
+    found: dict[str, Any] = {"reproduction": reproduction, "forged": forged}
+    if setting.forgetting is not None:
+        found["forgetting"] = []
+        for seed in range(setting.forgetting.seeds):
+            folder = scratch / f"{setting.name}-{seed}"
 
-        def report(stage: str, seed: int = seed) -> None:
-            on_stage(f"{stage}, seed {seed + 1}")
+            def report(stage: str, seed: int = seed) -> None:
+                on_work(f"{stage}, seed {seed + 1}")
 
-        seed_key, first = jax.random.fold_in(keys[2], seed), seed == 0
-        arguments = (setting.forgetting, model, train, test, folder, report)
-        seeds.append(run_seed(seed_key, *arguments, forge=first))
-    return {**found, "forgetting": seeds}
+            seed_key = jax.random.fold_in(keys[2], seed)
+            found["forgetting"].append(
+                run_seed(seed_key, setting.forgetting, data, folder, report, forge=seed == 0)
+            )
+    return found
 
 
-def _add_device(config: Forging, setting: Setting, model: Model, train: Dataset, log: Path) -> None:
+def _add_device(path: Path, data: Data, log: Path) -> None:
     """Adds a row of Table 3 to the setting's result."""
-    path = result_path(config.results, setting.name, config.scale)
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}; run --part all first, on either device")
-    result = json.loads(path.read_text(encoding="utf-8"))
+    result, _ = frame.load_result(path)
     tolerance = result["reproduction"]["tolerance"]
-    with highest_precision():
-        report = verify(log, train, tolerance=tolerance, model=model)
-    made_on, verified_on = (
-        f"{where['device']} {where['processor']}".strip()
-        for where in (read_trajectory(log).claim.environment, environment())
-    )
-    row = {"made_on": made_on, "verified_on": verified_on, **verdict(report)}
+    with measure.highest_precision():
+        report = verify(log, data.train, tolerance=tolerance, model=data.model)
+    places = (read_trajectory(log).claim.environment, environment())
+    made_on, verified_on = (f"{one['device']} {one['processor']}".strip() for one in places)
+    row = {"made_on": made_on, "verified_on": verified_on, **measure.verdict(report)}
     others = [
         one
         for one in result.get("elsewhere", [])
         if (one["made_on"], one["verified_on"]) != (made_on, verified_on)
     ]
-    write_json(path, {**result, "elsewhere": [*others, row]})
-
-
-def _describe(config: Forging, setting: Setting) -> dict[str, Any]:
-    """Returns the setting as JSON values; attacks are listed with their results."""
-    plain = {
-        name: getattr(setting, name)
-        for name in (
-            "title", "dataset", "model", "batch_size", "train", "epochs", "triples", "shuffles"
-        )
-    }  # fmt: skip
-    return {
-        "scale": config.scale,
-        "seed": config.seed,
-        **plain,
-        "recipe": dataclasses.asdict(setting.recipe),
-        "exact": None if setting.exact is None else dataclasses.asdict(setting.exact),
-        "forgetting": None if setting.forgetting is None else repr(setting.forgetting),
-    }
+    frame.save_result(path, {**result, "elsewhere": [*others, row]})
 
 
 if __name__ == "__main__":
-    run_command(main, Forging)
+    frame.run_command(main, Forging)

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from experiments.forging.measure import OnStage, highest_precision, rounded, verdict
+from experiments.forging.measure import OnWork, highest_precision, verdict
 from experiments.forging.settings import Forgetting
+from experiments.frame import Data, rounded
 from unlearnkit.auditing import (
     GaussianUnlearningScore,
     MembershipInference,
@@ -47,32 +48,29 @@ class Question(NamedTuple):
     task: Task
 
 
-def make_question(
-    key: Key[Array, ""], setting: Forgetting, model: Model, train: Dataset, test: Dataset
-) -> Question:
+def make_question(key: Key[Array, ""], setting: Forgetting, data: Data) -> Question:
     """Returns the question. Poisons are audited by their noise alone, for it tells them apart."""
+    model, train, test = data
     rows_key, task_key, poison_key, init_key = jax.random.split(key, 4)
     own = train.take(jax.random.permutation(rows_key, train.size)[: setting.train])
     drawn = make_task(task_key, own, test, RandomForget(fraction=setting.fraction))
     attack = GaussianPoison(Budget(setting.poisons), noise_std=setting.noise_std)
     poisoned = attack(poison_key, model, model.init(init_key), drawn)
-    is_poison = np.asarray(poisoned.is_poison)
-    ordinary = np.setdiff1d(np.arange(drawn.retain.size, setting.train), np.flatnonzero(is_poison))
-    forget = np.union1d(ordinary, np.flatnonzero(is_poison))
+    poisons = np.flatnonzero(poisoned.is_poison)
+    ordinary = np.setdiff1d(np.arange(drawn.retain.size, setting.train), poisons)
+    forget = np.union1d(ordinary, poisons)
     kept = np.setdiff1d(np.arange(setting.train), forget)
-    data = poisoned.dataset
-    task = Task(data.take(kept), data.take(ordinary), drawn.validation, drawn.test)
+    mixed = poisoned.dataset
+    task = Task(mixed.take(kept), mixed.take(ordinary), drawn.validation, drawn.test)
     return Question(poisoned, forget, kept, task)
 
 
 def run_seed(
     key: Key[Array, ""],
     setting: Forgetting,
-    model: Model,
-    train: Dataset,
-    test: Dataset,
+    data: Data,
     folder: Path,
-    on_stage: OnStage,
+    on_work: OnWork,
     *,
     forge: bool,
 ) -> dict[str, Any]:
@@ -81,22 +79,20 @@ def run_seed(
     Args:
       key: of this seed.
       setting: of the run.
-      model: the network.
-      train: training data to draw from.
-      test: unseen data.
+      data: the network, training data to draw from, unseen data.
       folder: for logs.
-      on_stage: called as the work goes on.
+      on_work: called as the work goes on.
       forge: whether the log is forged.
     """
     question_key, fit_key, retrain_key, audit_key, forge_key = jax.random.split(key, 5)
-    question = make_question(question_key, setting, model, train, test)
-    data = question.poisoned.dataset
+    question = make_question(question_key, setting, data)
+    model, mixed = data.model, question.poisoned.dataset
     log = folder / "true" if forge else None
-    on_stage("training the model that forgets nothing")
+    on_work("training the model that forgets nothing")
     with highest_precision():
-        claimed = fit(fit_key, model, data, setting.recipe, trajectory=log, every=1).variables
-        on_stage("retraining without what is to be forgotten")
-        kept = data.take(question.kept)
+        claimed = fit(fit_key, model, mixed, setting.recipe, trajectory=log, every=1).variables
+        on_work("retraining without what is to be forgotten")
+        kept = mixed.take(question.kept)
         retrained = fit(retrain_key, model, kept, setting.recipe).variables
     audits = {
         name: audit(audit_key, model, variables, question)
@@ -104,7 +100,7 @@ def run_seed(
     }
     found: dict[str, Any] = {"forgotten": len(question.forget), "audits": audits}
     if log is not None:
-        found |= judge_logs(forge_key, setting, model, question, log, folder, on_stage)
+        found |= judge_logs(forge_key, setting, model, question, log, on_work)
     return rounded(found)
 
 
@@ -130,28 +126,27 @@ def judge_logs(
     model: Model,
     question: Question,
     log: Path,
-    folder: Path,
-    on_stage: OnStage,
+    on_work: OnWork,
 ) -> dict[str, Any]:
-    """Returns the verdicts on the true log and on its forgeries."""
+    """Returns the verdicts on the true log and on its forgeries, which are written beside it."""
     calibration_key, forge_key = jax.random.split(key)
     data = question.poisoned.dataset
     segments = min(setting.segments, read_trajectory(log).segments)
     with highest_precision():
-        on_stage("calibrating the verifier")
+        on_work("calibrating the verifier")
         calibration = calibrate(
             calibration_key, log, data, model=model, segments=segments, shuffles=segments
         )
         logs = {"true": judge(log, model, data, calibration)}
         for index, (name, forger) in enumerate(setting.forgers.items()):
-            on_stage(f"forging the log: {name}")
+            on_work(f"forging the log: {name}")
             forged = forge_trajectory(
                 jax.random.fold_in(forge_key, index),
                 log,
                 data,
                 forget=question.forget,
                 forger=forger,
-                folder=folder / name,
+                folder=log.with_name(name),
                 model=model,
             )
             described = {"forger": repr(forger), "batches": len(forged.steps)}

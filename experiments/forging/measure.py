@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from experiments.forging.settings import Attack, Exact, Setting
+from experiments.frame import Data, rounded
 from unlearnkit.base import Dataset, Forged, Model, SoftDataset
 from unlearnkit.forging import (
     Step,
@@ -31,7 +33,7 @@ from unlearnkit.forging.detectors import (
 from unlearnkit.training import fit, read_trajectory
 from unlearnkit.validation import check_continuous
 
-OnStage: TypeAlias = Callable[[str], None]
+OnWork: TypeAlias = Callable[[str], None]
 Pictures: TypeAlias = dict[str, np.ndarray]
 DRAWN_POINTS = 200
 """Of an error curve, at most."""
@@ -53,27 +55,24 @@ def highest_precision() -> Iterator[None]:
         jax.config.update(name, before)
 
 
-def write_log(
-    key: Key[Array, ""], setting: Setting, model: Model, train: Dataset, folder: Path
-) -> None:
+def write_log(key: Key[Array, ""], setting: Setting, data: Data, folder: Path) -> None:
     """Writes the setting's log, a checkpoint each step; one that is there is kept."""
     with highest_precision():
-        fit(key, model, train, setting.recipe, trajectory=folder, every=1)
+        fit(key, data.model, data.train, setting.recipe, trajectory=folder, every=1)
 
 
-def reproduce(
-    key: Key[Array, ""], setting: Setting, model: Model, train: Dataset, folder: Path
-) -> dict[str, Any]:
+def reproduce(key: Key[Array, ""], setting: Setting, data: Data, folder: Path) -> dict[str, Any]:
     """Returns the errors of honest replays (Tables 1 and 3, Figure 4), as JSON values."""
+    model, train, _ = data
     segments = min(setting.triples, read_trajectory(folder).segments)
     calibrate_key, verify_key = jax.random.split(key)
     with highest_precision():
         calibration = calibrate(
             calibrate_key, folder, train, model=model, segments=segments, shuffles=setting.shuffles
         )
-        steps = f"random:{segments}"
+        steps, tolerance = f"random:{segments}", calibration.tolerance
         report = verify(
-            folder, train, tolerance=calibration.tolerance, model=model, steps=steps, key=verify_key
+            folder, train, tolerance=tolerance, model=model, steps=steps, key=verify_key
         )
     largest = max(band.largest.weights for band in calibration.bands if band.benign)
     measured = {**calibration.as_json(), "largest": largest, "n_parameters": report.n_parameters}
@@ -96,12 +95,6 @@ def verdict(report: VerificationReport) -> dict[str, Any]:
     )
 
 
-def draw_steps(key: Key[Array, ""], setting: Setting, steps: int) -> list[int]:
-    """Returns the steps of the triples, in the order in which attacks take them."""
-    order = np.asarray(jax.random.permutation(key, steps))
-    return [int(step) for step in order[: setting.triples]]
-
-
 class Triple(NamedTuple):
     """One step of the log, and what may stand in for its batch.
 
@@ -116,44 +109,48 @@ class Triple(NamedTuple):
     allowed: Dataset
 
 
-def read_triple(setting: Setting, model: Model, train: Dataset, folder: Path, index: int) -> Triple:
+def read_triple(setting: Setting, data: Data, folder: Path, index: int) -> Triple:
     """Returns a step of the log. Every example of its batch counts as to be forgotten."""
     log = read_trajectory(folder)
-    variables = jax.tree.map(jnp.asarray, log.read(index, model).state.variables)
+    variables = jax.tree.map(jnp.asarray, log.read(index, data.model).state.variables)
     rows = log.rows(index)[0]
-    batch = train.take(rows)
-    step = honest_step(model, variables, batch, setting.recipe.learning_rate)
-    return Triple(step, batch, train.take(np.setdiff1d(np.arange(train.size), rows)))
+    batch = data.train.take(rows)
+    step = honest_step(data.model, variables, batch, setting.recipe.learning_rate)
+    return Triple(step, batch, data.train.take(np.setdiff1d(np.arange(data.train.size), rows)))
 
 
 def forge_triples(
-    key: Key[Array, ""],
-    setting: Setting,
-    model: Model,
-    train: Dataset,
-    folder: Path,
-    on_stage: OnStage,
+    key: Key[Array, ""], setting: Setting, data: Data, folder: Path, on_work: OnWork
 ) -> tuple[dict[str, Any], Pictures]:
-    """Returns what each attack reached, as JSON values, and the batches of the first triple."""
+    """Returns what each attack reached, as JSON values, and the batches of the first triple.
+
+    Args:
+      key: of the choice of steps and of the attacks.
+      setting: says which attacks.
+      data: network and examples of the log.
+      folder: of the log.
+      on_work: called as the work goes on.
+    """
     order_key, attack_key, exact_key = jax.random.split(key, 3)
-    order = draw_steps(order_key, setting, read_trajectory(folder).segments)
-    first = read_triple(setting, model, train, folder, order[0])
+    shuffled = np.asarray(jax.random.permutation(order_key, read_trajectory(folder).segments))
+    order = [int(step) for step in shuffled[: setting.triples]]
+    first = read_triple(setting, data, folder, order[0])
     pictures = {"real": images_of(first.batch)}
     found: dict[str, Any] = {"steps": order, "honest": _honest(first)}
     attacks: dict[str, Any] = {}
     for number, (name, attack) in enumerate(setting.attacks.items()):
         forged: list[Forged] = []
         for index, chosen in enumerate(order[: attack.triples]):
-            on_stage(f"{name}, triple {index + 1} of {min(attack.triples, len(order))}")
-            triple = read_triple(setting, model, train, folder, chosen)
+            on_work(f"{name}, triple {index + 1} of {min(attack.triples, len(order))}")
+            triple = read_triple(setting, data, folder, chosen)
             own_key = jax.random.fold_in(jax.random.fold_in(attack_key, number), index)
-            forged.append(attack.forger(own_key, model, triple.step, triple.allowed))
+            forged.append(attack.forger(own_key, data.model, triple.step, triple.allowed))
         pictures[name] = images_of(forged[0].batch)
         attacks[name] = describe_attack(attack, forged, first)
     found["attacks"] = attacks
     if setting.exact is not None:
-        on_stage("greedy search in integer arithmetic")
-        found["exact"] = _search_exact(exact_key, setting.exact, model, first)
+        on_work("greedy search in integer arithmetic")
+        found["exact"] = _search_exact(exact_key, setting.exact, data.model, first)
     return found, pictures
 
 
@@ -199,15 +196,8 @@ def _traces(batch: Dataset | SoftDataset, accused: Dataset) -> dict[str, float]:
 def _search_exact(
     key: Key[Array, ""], exact: Exact, model: Model, triple: Triple
 ) -> dict[str, Any]:
-    found = search_exact(
-        key,
-        model,
-        triple.step.variables,
-        triple.batch,
-        triple.allowed,
-        points=exact.points,
-        candidates=exact.candidates,
-    )
+    variables, sizes = triple.step.variables, dataclasses.asdict(exact)
+    found = search_exact(key, model, variables, triple.batch, triple.allowed, **sizes)
     return {name: int(value) for name, value in found._asdict().items()}
 
 
@@ -221,14 +211,3 @@ def _thinned(curve: np.ndarray) -> list[list[float]]:
     """Returns (iteration, error) at points of a curve, its first and its last among them."""
     points = np.unique(np.linspace(0, len(curve) - 1, min(DRAWN_POINTS, len(curve))).astype(int))
     return [[int(i), float(curve[i])] for i in points]
-
-
-def rounded(value: Any) -> Any:
-    """Returns JSON values with five digits, more than a table shows; infinite ones as text."""
-    if isinstance(value, Mapping):
-        return {name: rounded(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(one) for one in value]
-    if isinstance(value, float):
-        return float(f"{value:.5g}") if np.isfinite(value) else str(value)
-    return value

@@ -5,15 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from experiments.frame import Scale
+from unlearnkit import forging
 from unlearnkit.base import Forger
-from unlearnkit.forging import (
-    GreedyForger,
-    GridLogisticForger,
-    LogisticForger,
-    NoiseForger,
-    OptimiseForger,
-    SwapForger,
-)
 from unlearnkit.training import Recipe
 
 RATE = 0.01
@@ -108,12 +101,9 @@ class Setting:
 def plain(epochs: int, batch_size: int, learning_rate: float) -> Recipe:
     """Returns a recipe without momentum or decay: θ' = θ - η ∇L."""
     return Recipe(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        momentum=0,
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, momentum=0,
         weight_decay=0,
-    )
+    )  # fmt: skip
 
 
 def settings(scale: Scale) -> dict[str, Setting]:
@@ -123,15 +113,10 @@ def settings(scale: Scale) -> dict[str, Setting]:
 
 
 def _smoke() -> list[Setting]:
-    greedy, swap = GreedyForger(100, 200), SwapForger(100, 200, restarts=1, relaxation_steps=100)
+    greedy = forging.GreedyForger(100, 200)
+    swap = forging.SwapForger(100, 200, restarts=1, relaxation_steps=100)
     network = Setting(
-        "digits",
-        "mlp",
-        20,
-        train=400,
-        epochs=1,
-        triples=4,
-        shuffles=8,
+        "digits", "mlp", 20, train=400, epochs=1, triples=4, shuffles=8,
         attacks={
             "greedy": Attack(greedy, 4),
             "swap": Attack(swap, 3),
@@ -139,55 +124,38 @@ def _smoke() -> list[Setting]:
         },
         exact=Exact(60, 200),
         forgetting=Forgetting(
-            train=300,
-            fraction=0.1,
-            poisons=0.1,
-            noise_std=1.0,
-            recipe=plain(30, 50, 0.5),
-            forgers={"swap": swap},
-            segments=4,
-            seeds=2,
+            train=300, fraction=0.1, poisons=0.1, noise_std=1.0, recipe=plain(30, 50, 0.5),
+            forgers={"swap": swap}, segments=4, seeds=2,
         ),
-    )
+    )  # fmt: skip
     regression = Setting(
-        "digits",
-        "logistic",
-        20,
-        train=400,
-        epochs=1,
-        triples=4,
-        shuffles=8,
+        "digits", "logistic", 20, train=400, epochs=1, triples=4, shuffles=8,
         attacks={
             "greedy": Attack(greedy, 4),
             "swap": Attack(swap, 3),
-            "logistic": Attack(LogisticForger(), 4),
-            "logistic_near": Attack(LogisticForger("allowed"), 4),
-            "grid_logistic": Attack(GridLogisticForger(swap, iterations=50, rounds=100), 1),
+            "logistic": Attack(forging.LogisticForger(), 4),
+            "logistic_near": Attack(forging.LogisticForger("allowed"), 4),
+            "grid_logistic": Attack(forging.GridLogisticForger(swap, iterations=50, rounds=100), 1),
         },
-    )
+    )  # fmt: skip
     return [network, regression]
 
 
 def _optimisers(*, noise: tuple[int, int], adam: tuple[int, int], grid: int) -> dict[str, Attack]:
     """Returns the attacks that descend: iterations and triples of each, Adam's also on the grid."""
     return {
-        "noise": Attack(NoiseForger(iterations=noise[0]), noise[1]),
-        "adam": Attack(OptimiseForger(iterations=adam[0]), adam[1]),
-        "adam_grid": Attack(OptimiseForger(iterations=adam[0], domain="grid"), grid),
+        "noise": Attack(forging.NoiseForger(iterations=noise[0]), noise[1]),
+        "adam": Attack(forging.OptimiseForger(iterations=adam[0]), adam[1]),
+        "adam_grid": Attack(forging.OptimiseForger(iterations=adam[0], domain="grid"), grid),
     }
 
 
 def _cpu() -> list[Setting]:
-    greedy, swap = GreedyForger(1000, 2000), SwapForger(1000, 2000)
-    wide, wider = GreedyForger(1500, 2000), SwapForger(1500, 2000, restarts=1)
-    few, fewer = GreedyForger(150, 2000), SwapForger(150, 2000)
+    greedy, swap = forging.GreedyForger(1000, 2000), forging.SwapForger(1000, 2000)
+    wide, wider = forging.GreedyForger(1500, 2000), forging.SwapForger(1500, 2000, restarts=1)
+    few, fewer = forging.GreedyForger(150, 2000), forging.SwapForger(150, 2000)
     lenet = Setting(
-        "mnist",
-        "lenet",
-        100,
-        train=10_000,
-        epochs=2,
-        triples=100,
+        "mnist", "lenet", 100, train=10_000, epochs=2, triples=100,
         attacks={
             "greedy": Attack(greedy, 100),
             "swap": Attack(swap, 10),
@@ -195,52 +163,40 @@ def _cpu() -> list[Setting]:
         },
         exact=Exact(500, 20_000),
         forgetting=Forgetting(
-            train=1000,
-            fraction=0.1,
-            poisons=0.05,
-            noise_std=1.0,
-            recipe=plain(20, 100, 0.1),
-            forgers={"greedy": GreedyForger(300, 2000), "swap": SwapForger(300, 2000)},
+            train=1000, fraction=0.1, poisons=0.05, noise_std=1.0, recipe=plain(20, 100, 0.1),
+            forgers={
+                "greedy": forging.GreedyForger(300, 2000),
+                "swap": forging.SwapForger(300, 2000),
+            },
             segments=20,
             seeds=8,
         ),
-    )
+    )  # fmt: skip
     large = Setting(
-        "mnist",
-        "lenet",
-        1000,
-        train=25_000,
-        epochs=4,
-        triples=100,
+        "mnist", "lenet", 1000, train=25_000, epochs=4, triples=100,
         attacks={"greedy": Attack(wide, 100), "swap": Attack(wider, 3)},
-    )
+    )  # fmt: skip
     vggmini = Setting(
-        "cifar10",
-        "vggmini",
-        100,
-        train=500,
-        epochs=1,
-        triples=3,
-        shuffles=10,
+        "cifar10", "vggmini", 100, train=500, epochs=1, triples=3, shuffles=10,
         attacks={
             "greedy": Attack(few, 3),
             "swap": Attack(fewer, 1),
-            "adam": Attack(OptimiseForger(iterations=20), 2),
+            "adam": Attack(forging.OptimiseForger(iterations=20), 2),
         },
-    )
+    )  # fmt: skip
     return [lenet, large, vggmini, *_regressions(train=25_000, points=2000, grid=2)]
 
 
 def _regressions(*, train: int | None, points: int, grid: int) -> list[Setting]:
     """Returns logistic regression on MNIST with both batch sizes, 200 and 100 steps or more."""
-    greedy, swap = GreedyForger(points, 2000), SwapForger(points, 2000, restarts=1)
+    greedy, swap = forging.GreedyForger(points, 2000), forging.SwapForger(points, 2000, restarts=1)
     exact = {
         "greedy": Attack(greedy, 100),
         "swap": Attack(swap, 5),
-        "logistic": Attack(LogisticForger(), 100),
-        "logistic_near": Attack(LogisticForger("allowed"), 100),
+        "logistic": Attack(forging.LogisticForger(), 100),
+        "logistic_near": Attack(forging.LogisticForger("allowed"), 100),
     }
-    grids = {"grid_logistic": Attack(GridLogisticForger(swap), grid)}
+    grids = {"grid_logistic": Attack(forging.GridLogisticForger(swap), grid)}
     return [
         Setting("mnist", "logistic", 100, train, 1, 100, exact | grids),
         Setting("mnist", "logistic", 1000, train, 4, 100, exact),
@@ -249,22 +205,21 @@ def _regressions(*, train: int | None, points: int, grid: int) -> list[Setting]:
 
 def _paper() -> list[Setting]:
     """Returns the paper's setting with its 100 triples, and searches as wide as memory lets be."""
-    greedy, swap = GreedyForger(10_000, 1_000_000), SwapForger(10_000, 10_000)
+    greedy, swap = forging.GreedyForger(10_000, 1_000_000), forging.SwapForger(10_000, 10_000)
     adam = _optimisers(noise=(2000, 10), adam=(10_000, 10), grid=10)
     searches = {"greedy": Attack(greedy, 100), "swap": Attack(swap, 100)}
     forgetting = Forgetting(
-        train=10_000,
-        fraction=0.05,
-        poisons=0.015,
-        noise_std=0.3,
-        recipe=plain(30, 100, 0.1),
-        forgers={"greedy": GreedyForger(2000, 100_000), "swap": SwapForger(2000, 2000)},
+        train=10_000, fraction=0.05, poisons=0.015, noise_std=0.3, recipe=plain(30, 100, 0.1),
+        forgers={
+            "greedy": forging.GreedyForger(2000, 100_000),
+            "swap": forging.SwapForger(2000, 2000),
+        },
         segments=100,
         seeds=5,
-    )
+    )  # fmt: skip
     narrow = {
-        "greedy": Attack(GreedyForger(2000, 1_000_000), 100),
-        "swap": Attack(SwapForger(2000, 2000), 100),
+        "greedy": Attack(forging.GreedyForger(2000, 1_000_000), 100),
+        "swap": Attack(forging.SwapForger(2000, 2000), 100),
     }
     exact = Exact(2000, 1_000_000)
     return [

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from experiments.claims import Claim, judge_difference
+from experiments.claims import Claim, Runs, claim_difference
 from unlearnkit.studies import Record
 
 ORIGINAL, RETRAIN, FISHER, NTK = "original", "retrain", "fisher", "ntk_fisher"
 BASELINES = ("fine_tune", FISHER)
-PAPER = "a figure without numbers"
-Metrics = Mapping[str, Mapping[str, float]]
 
 
 def judge(records: Sequence[Record], figures: Sequence[Mapping[str, Any]]) -> list[Claim]:
@@ -23,9 +21,9 @@ def judge(records: Sequence[Record], figures: Sequence[Mapping[str, Any]]) -> li
       records: of every method and seed; the scrubbed network is `ntk_fisher`.
       figures: the numbers of the figures, one per seed.
     """
-    seeds = _by_seed(records)
-    nearer = [
-        _nearer(seeds, metric, words, where, baseline)
+    runs = Runs(records)
+    claims = [
+        _nearer(runs, metric, words, where, baseline)
         for metric, words, where in (
             ("error_forget", "forget error", "Figure 2 (b)"),
             ("relearn_time", "relearn time", "Figure 2 (d)"),
@@ -33,80 +31,50 @@ def judge(records: Sequence[Record], figures: Sequence[Mapping[str, Any]]) -> li
         )
         for baseline in BASELINES
     ]
-    return [
-        *nearer,
-        _difference(
-            seeds,
-            "Fisher forgetting has a higher error on what stays than NTK scrubbing",
-            "Figure 2 (a)",
-            lambda m: m[FISHER]["error_retain"] - m[NTK]["error_retain"],
-            1,
-        ),
-        _difference(
-            seeds,
-            "NTK scrubbing brings the forget set's activations nearer to Retrain's",
-            "Figure 4",
-            lambda m: (
-                m[NTK]["activation_distance_forget"] - m[ORIGINAL]["activation_distance_forget"]
-            ),
-            -1,
-        ),
+    for text, where, values, sign, ours in (
+        ("Fisher forgetting has a higher error on what stays than NTK scrubbing", "Figure 2 (a)",
+         runs.gaps("error_retain", FISHER, NTK), 1, "{}"),
+        ("NTK scrubbing brings the forget set's activations nearer to Retrain's", "Figure 4",
+         runs.gaps("activation_distance_forget", NTK, ORIGINAL), -1, "{}"),
         *_bounds(figures),
-    ]
-
-
-def _nearer(seeds: Sequence[Metrics], metric: str, words: str, where: str, baseline: str) -> Claim:
-    def gap(metrics: Metrics) -> float:
-        goal = metrics[RETRAIN][metric]
-        return abs(metrics[NTK][metric] - goal) - abs(metrics[baseline][metric] - goal)
-
-    text = f"NTK scrubbing's {words} is closer to Retrain's than that of {baseline}"
-    return _difference(seeds, text, where, gap, -1)
-
-
-def _difference(
-    seeds: Sequence[Metrics], text: str, where: str, value: Callable[[Metrics], float], sign: int
-) -> Claim:
-    verdict, ours = judge_difference([value(metrics) for metrics in seeds], sign=sign)
-    return Claim(text, f"section 6, {where}", ours, PAPER, verdict)
-
-
-def _bounds(figures: Sequence[Mapping[str, Any]]) -> list[Claim]:
-    """Bounds span decades, and are compared by their logarithms to base 10."""
-    tradeoffs = [figure["tradeoff"] for figure in figures]
-    tighter = [
-        float(np.mean(np.log10(t["ntk"]["black_box"]) - np.log10(t["ntk"]["white_box"])))
-        for t in tradeoffs
-    ]
-    less = [
-        float(np.mean(np.log10(t["ntk"]["black_box"]) - np.log10(t["fisher"]["black_box"])))
-        for t in tradeoffs
-    ]
-    leaks = [
-        float(np.log10(np.median(f["leakage"]["forget"])) - np.log10(np.median(_others(f))))
-        for f in figures
-    ]
-    rising = [t["ntk"]["test_error"][-1] - t["ntk"]["test_error"][0] for t in tradeoffs]
-    claims = []
-    for text, where, values, sign, unit in (
-        ("The black-box bound of one query lies below the white-box bound", "left, centre",
-         tighter, -1, "decades, mean over the noises: "),
-        ("NTK scrubbing leaves less information for a query than Fisher at equal noise", "centre",
-         less, -1, "decades, mean over the noises: "),
-        ("Less information costs test error", "left, centre",
-         rising, 1, "most noise less least noise: "),
-        ("Queries of the forget set tell more than others", "right",
-         leaks, 1, "decades between the medians: "),
     ):  # fmt: skip
-        verdict, ours = judge_difference(values, sign=sign)
-        claims.append(Claim(text, f"section 6, Figure 3, {where}", unit + ours, PAPER, verdict))
+        claims.append(claim_difference(text, f"section 6, {where}", values, sign, ours))
     return claims
 
 
-def _others(figure: Mapping[str, Any]) -> list[float]:
-    return [*figure["leakage"]["retain"], *figure["leakage"]["test"]]
+def _nearer(runs: Runs, metric: str, words: str, where: str, baseline: str) -> Claim:
+    def gap(records: Mapping[str, Record]) -> float:
+        found = {name: record.metrics[metric] for name, record in records.items()}
+        goal = found[RETRAIN]
+        return abs(found[NTK] - goal) - abs(found[baseline] - goal)
+
+    text = f"NTK scrubbing's {words} is closer to Retrain's than that of {baseline}"
+    values = runs.paired(gap, NTK, baseline, RETRAIN)
+    return claim_difference(text, f"section 6, {where}", values, -1)
 
 
-def _by_seed(records: Sequence[Record]) -> list[Metrics]:
-    seeds = sorted({record.seed for record in records})
-    return [{r.method: r.metrics for r in records if r.seed == seed} for seed in seeds]
+def _bounds(figures: Sequence[Mapping[str, Any]]) -> Sequence[tuple[str, str, Any, int, str]]:
+    """Bounds span decades, and are compared by their logarithms to base 10."""
+    tradeoffs = [figure["tradeoff"] for figure in figures]
+
+    def decades(method: str, bound: str) -> list[float]:
+        """Returns by how much NTK scrubbing's bound of one query exceeds another, on average."""
+        pairs = [(t["ntk"]["black_box"], t[method][bound]) for t in tradeoffs]
+        return [float(np.mean(np.log10(one) - np.log10(other))) for one, other in pairs]
+
+    leaks = []
+    for leakage in (figure["leakage"] for figure in figures):
+        others = np.median([*leakage["retain"], *leakage["test"]])
+        leaks.append(float(np.log10(np.median(leakage["forget"])) - np.log10(others)))
+    rising = [t["ntk"]["test_error"][-1] - t["ntk"]["test_error"][0] for t in tradeoffs]
+    over_noises = "decades, mean over the noises: {}"
+    return (
+        ("The black-box bound of one query lies below the white-box bound",
+         "Figure 3, left, centre", decades("ntk", "white_box"), -1, over_noises),
+        ("NTK scrubbing leaves less information for a query than Fisher at equal noise",
+         "Figure 3, centre", decades("fisher", "black_box"), -1, over_noises),
+        ("Less information costs test error",
+         "Figure 3, left, centre", rising, 1, "most noise less least noise: {}"),
+        ("Queries of the forget set tell more than others",
+         "Figure 3, right", leaks, 1, "decades between the medians: {}"),
+    )  # fmt: skip

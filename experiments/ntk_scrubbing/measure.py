@@ -13,27 +13,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Key
 
-from experiments.ntk_scrubbing.setting import Setting
-from unlearnkit.auditing import (
-    EntropySvm,
-    GaussianWeights,
-    RelearnTime,
-    accuracy,
-    activation_distance,
-    forget_loss,
-    information_tradeoff,
-    principal_paths,
-    sample_leakage,
-    scrubbing_path,
-)
-from unlearnkit.base import (
-    Cost,
-    Dataset,
-    Model,
-    Params,
-    Task,
-    Variables,
-)
+from experiments.frame import rounded
+from experiments.ntk_scrubbing.settings import Setting
+from unlearnkit import auditing
+from unlearnkit.base import Cost, Dataset, Model, Params, Task, Variables
 from unlearnkit.costs import Stopwatch
 from unlearnkit.host import epoch_rows, host_key, reserve
 from unlearnkit.studies import Record
@@ -52,7 +35,7 @@ ORIGINAL, RETRAIN = "original", "retrain"
 CLOUD = 60
 """Draws of the noise in Figure 1."""
 
-OnStage = Callable[[str], None]
+OnWork = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +53,7 @@ def run_seed(
     model: Model,
     start: Variables,
     task: Task,
-    on_stage: OnStage,
+    on_work: OnWork,
 ) -> Seed:
     """Returns the records and figures of one seed.
 
@@ -78,12 +61,12 @@ def run_seed(
     is another fine-tuning with another key: its distance to the reference is the floor.
     """
     tune_key, other_key, method_key, audit_key, figure_key = jax.random.split(key, 5)
-    on_stage("fine-tuning")
+    on_work("fine-tuning")
     original, path_all, _ = fine_tune(tune_key, model, task.train, setting.tune, start)
     reference, path_retain, _ = fine_tune(tune_key, model, task.retain, setting.tune, start)
     retrained, _, retrain_cost = fine_tune(other_key, model, task.retain, setting.tune, start)
-    relearn = RelearnTime(
-        forget_loss(model, original, task),
+    relearn = auditing.RelearnTime(
+        auditing.forget_loss(model, original, task),
         cap=setting.relearn_cap,
         momentum=setting.tune.momentum,
         samples=task.train.size,
@@ -92,7 +75,7 @@ def run_seed(
     networks = {ORIGINAL: (original, Cost(0.0, 0.0)), RETRAIN: (retrained, retrain_cost)}
     extra: dict[str, dict[str, float]] = {}
     for index, (name, method) in enumerate(setting.methods().items()):
-        on_stage(name)
+        on_work(name)
         run = functools.partial(method, initial=start) if isinstance(method, NtkScrub) else method
         unlearned = run(jax.random.fold_in(method_key, index), model, original, task)
         networks[name] = (unlearned.variables, unlearned.info.cost)
@@ -100,12 +83,12 @@ def run_seed(
             extra[name] = {"shift": float(unlearned.info.history["shift"][-1])}
     records = []
     for name, (variables, spent) in networks.items():
-        on_stage(f"reading out {name}")
+        on_work(f"reading out {name}")
         metrics = read_out(audit_key, model, variables, task, reference, relearn)
         away = optax.tree.norm(optax.tree.sub(variables.params, reference.params))
         metrics["weight_distance"] = float(away)
         records.append(Record(name, seed, metrics | extra.get(name, {}), spent))
-    on_stage("figures")
+    on_work("figures")
     scrubbed = networks["ntk"][0]
     shapes = {
         name: NoiseShape.measure(model, variables, task)
@@ -113,17 +96,21 @@ def run_seed(
     }
     noisy = {name: shape.scaled(setting.ntk_noise) for name, shape in shapes.items()}
     clouds = {"fisher": shapes["fisher"].scaled(setting.fisher), "ntk": noisy["ntk"]}
-    judged = functools.partial(information_tradeoff, figure_key, model, levels=setting.levels)
+    judged = functools.partial(
+        auditing.information_tradeoff, figure_key, model, levels=setting.levels
+    )
     figures = {
         "paths": path_figure(figure_key, path_all, path_retain, clouds),
         "tradeoff": {
-            name: _lists(judged(noisy[name], noisy["reference"], task).curves)
+            name: rounded(judged(noisy[name], noisy["reference"], task).curves)
             for name in ("fisher", "ntk")
         },
-        "leakage": _lists(
-            sample_leakage(model, noisy["ntk"], noisy["reference"], task, limit=100).curves
+        "leakage": rounded(
+            auditing.sample_leakage(model, noisy["ntk"], noisy["reference"], task, limit=100).curves
         ),
-        "activations": _lists(scrubbing_path(model, original, scrubbed, reference, task).curves),
+        "activations": rounded(
+            auditing.scrubbing_path(model, original, scrubbed, reference, task).curves
+        ),
     }
     return Seed(records, figures)
 
@@ -157,21 +144,21 @@ def read_out(
     variables: Variables,
     task: Task,
     reference: Variables,
-    relearn: RelearnTime,
+    relearn: auditing.RelearnTime,
 ) -> dict[str, float]:
     """Returns the readouts of Golatkar et al. 2020b, §5.4, and distances to the reference."""
     attack_key, relearn_key = jax.random.split(key)
     metrics = {
-        f"error_{name}": 1 - accuracy(model, variables, getattr(task, name))
+        f"error_{name}": 1 - auditing.accuracy(model, variables, getattr(task, name))
         for name in ("retain", "forget", "test")
     }
-    attacked = EntropySvm(balanced=False)(attack_key, model, variables, task).metrics
+    attacked = auditing.EntropySvm(balanced=False)(attack_key, model, variables, task).metrics
     metrics["member_share_forget"] = attacked["member_share_forget"]
     metrics |= relearn(relearn_key, model, variables, task).metrics
     for name in ("retain", "forget"):
         x = getattr(task, name).x
         one, other = (predict(model, weights, x) for weights in (variables, reference))
-        metrics[f"activation_distance_{name}"] = activation_distance(one, other)
+        metrics[f"activation_distance_{name}"] = auditing.activation_distance(one, other)
     return metrics
 
 
@@ -187,38 +174,28 @@ class NoiseShape:
         """Returns the noise of scale 1; it takes a backward pass per class of the retain set."""
         return cls(variables, fisher_noise_variance(model, variables, task.retain.x, alpha=1.0))
 
-    def scaled(self, alpha: float) -> GaussianWeights:
+    def scaled(self, alpha: float) -> auditing.GaussianWeights:
         """Returns the noise of scale `alpha`."""
-        return GaussianWeights(self.variables, optax.tree.scale(alpha, self.variance))
+        return auditing.GaussianWeights(self.variables, optax.tree.scale(alpha, self.variance))
 
 
 def path_figure(
-    key: Key[Array, ""], path_all: Params, path_retain: Params, clouds: dict[str, GaussianWeights]
+    key: Key[Array, ""],
+    path_all: Params,
+    path_retain: Params,
+    clouds: dict[str, auditing.GaussianWeights],
 ) -> dict[str, Any]:
     """Returns Figure 1: both paths, and each method's weights with its noise, in their plane."""
-    plane = principal_paths({"all": path_all, "retain": path_retain})
-    figure: dict[str, Any] = _lists(dict(plane.coordinates))
-    figure["explained"] = _list(plane.explained)
+    plane = auditing.principal_paths({"all": path_all, "retain": path_retain})
+    figure: dict[str, Any] = rounded(dict(plane.coordinates))
+    figure["explained"] = rounded(plane.explained)
     keys = jax.random.split(key, CLOUD)
     for name, (mean, variance) in clouds.items():
         draws = [gaussian_around(k, mean.params, variance) for k in keys]
-        figure[f"{name}_noise"] = _list(plane.project(_stack(draws)))
-        figure[f"{name}_mean"] = _list(plane.project(_stack([mean.params])))[0]
+        figure[f"{name}_noise"] = rounded(plane.project(_stack(draws)))
+        figure[f"{name}_mean"] = rounded(plane.project(_stack([mean.params])))[0]
     return figure
 
 
 def _stack(trees: list[Params]) -> Params:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def _list(array: Any) -> list[Any]:
-    # Five digits are more than a picture shows, and keep the committed files small.
-    return [_round(value) for value in np.asarray(array, np.float64).tolist()]
-
-
-def _round(value: Any) -> Any:
-    return [_round(v) for v in value] if isinstance(value, list) else float(f"{value:.5g}")
-
-
-def _lists(curves: Any) -> dict[str, Any]:
-    return {name: _list(values) for name, values in curves.items()}

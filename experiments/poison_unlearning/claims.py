@@ -9,14 +9,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from experiments.claims import Claim, Verdict, interval, judge_difference
+from experiments.claims import NO_NUMBER, Claim, Verdict, claim_difference, holds, interval
 from experiments.poison_unlearning.least_squares import WEIGHINGS
 from unlearnkit.auditing import clopper_pearson
-from unlearnkit.studies import (
-    ORIGINAL,
-    RETRAIN,
-    Record,
-)
+from unlearnkit.studies import ORIGINAL, RETRAIN, Record
 
 FPR = 0.01
 EFFECTS: dict[str, tuple[str, int]] = {
@@ -31,11 +27,10 @@ WORDS = {
     "indiscriminate": "test accuracy",
 }
 WHERE = {
-    "gaussian": "5.2, Figure 2 (a)",
-    "targeted": "5.2, Figure 3 (a)",
-    "indiscriminate": "5.2, Table 2",
+    "gaussian": "section 5.2, Figure 2 (a)",
+    "targeted": "section 5.2, Figure 3 (a)",
+    "indiscriminate": "section 5.2, Table 2",
 }
-NO_NUMBER = "a figure without numbers"
 TABLE_2: dict[str, str] = {
     ORIGINAL: "81.67, 77.20, 69.62 % at 1.5, 2, 2.5 % poisons",
     "retrain": "89.24 % with 10 epochs",
@@ -63,14 +58,10 @@ def by_seed(records: Sequence[Record], attack: str) -> list[Cells]:
     return [one for one in cells if {(ORIGINAL, None), (RETRAIN, None)} <= one.keys()]
 
 
-def first_attack(records: Sequence[Record]) -> str:
-    """Returns the name of the smallest share of poisons, that of the main figures."""
-    return records[0].question
-
-
-def last_attack(records: Sequence[Record]) -> str:
-    """Returns the name of the largest share of poisons, of which most is to be seen."""
-    return records[-1].question
+def pooled(records: Sequence[Record], attack: str, method: str) -> np.ndarray:
+    """Returns the statistic of all poisons of all seeds under one network."""
+    own = [r for r in records if (r.question, r.method) == (attack, method) and r.finished]
+    return np.concatenate([np.asarray(r.curves["gaussian_statistic"]) for r in own])
 
 
 def methods_of(records: Sequence[Record]) -> list[str]:
@@ -89,7 +80,8 @@ def grid_claims(kind: str, records: Sequence[Record]) -> list[Claim]:
     found: list[Claim] = []
     for attack in dict.fromkeys(record.question for record in records):
         seeds = by_seed(records, attack)
-        found.append(_poisoned(kind, attack, seeds))
+        text = f"{attack} {kind} poisons show in the network that trained on them: {WORDS[kind]}"
+        found.append(_effect(kind, seeds, (ORIGINAL, None), text, "less Retrain: "))
         if kind == "gaussian":
             found.append(_clean_after_retrain(attack, records))
         found += _left(kind, attack, records, seeds).values()
@@ -100,57 +92,48 @@ def grid_claims(kind: str, records: Sequence[Record]) -> list[Claim]:
     return found
 
 
-def _poisoned(kind: str, attack: str, seeds: Sequence[Cells]) -> Claim:
-    metric, sign = EFFECTS[kind]
-    text = f"{attack} {kind} poisons show in the network that trained on them: {WORDS[kind]}"
-    paper = TABLE_2[ORIGINAL] if kind == "indiscriminate" else NO_NUMBER
-    row = (ORIGINAL, None)
-    return _less_retrain(
-        text, WHERE[kind], seeds, row, itemgetter(metric), sign, paper, "less Retrain: "
-    )
-
-
 def _clean_after_retrain(attack: str, records: Sequence[Record]) -> Claim:
     """The share of all seeds' poisons that a retrained network gives away, and its interval."""
-    pooled = [
-        np.concatenate(
-            [
-                np.asarray(r.curves["gaussian_statistic"])
-                for r in records
-                if (r.question, r.method) == (attack, method) and r.finished
-            ]
-        )
-        for method in (ORIGINAL, RETRAIN)
-    ]
     threshold = stats.norm.isf(FPR / 2)
-    trained, retrained = (int(np.sum(np.abs(values) > threshold)) for values in pooled)
-    low, high = clopper_pearson(retrained, len(pooled[1]))
-    verdict: Any = "holds" if low <= FPR <= high else "does not hold"
-    if verdict == "holds" and high >= trained / len(pooled[0]):
+    before, after = (np.abs(pooled(records, attack, m)) > threshold for m in (ORIGINAL, RETRAIN))
+    low, high = clopper_pearson(int(after.sum()), len(after))
+    verdict = holds(low <= FPR <= high)
+    if verdict == "holds" and high >= before.mean():
         verdict = "undecided"  # as wide as what it must be told from
-    ours = (
-        f"{retrained} of {len(pooled[1])} poisons, {low:.3f} … {high:.3f}; before: "
-        f"{trained / len(pooled[0]):.3f}"
-    )
+    ours = f"{after.sum()} of {len(after)} poisons, {low:.3f} … {high:.3f}; "
+    ours += f"before: {before.mean():.3f}"
     text = f"After Retrain the TPR of {attack} gaussian poisons equals the FPR of {FPR}"
-    return Claim(text, f"section {WHERE['gaussian']}", ours, str(FPR), verdict)
+    return Claim(text, WHERE["gaussian"], ours, str(FPR), verdict)
 
 
 def _left(
     kind: str, attack: str, records: Sequence[Record], seeds: Sequence[Cells]
 ) -> dict[str, Claim]:
     """Returns by method whether the effect of the poisons is larger than after Retrain."""
-    metric, sign = EFFECTS[kind]
     most = largest_budget(records)
-    found = {}
-    for method in methods_of(records):
-        text = f"{method} leaves {attack} {kind} poisons at {100 * most:g} % of Retrain's cost"
-        paper = TABLE_2.get(method, NO_NUMBER) if kind == "indiscriminate" else NO_NUMBER
-        unit = f"{WORDS[kind]} less Retrain's: "
-        found[method] = _less_retrain(
-            text, WHERE[kind], seeds, (method, most), itemgetter(metric), sign, paper, unit
-        )
-    return found
+    text, unit = (
+        f"leaves {attack} {kind} poisons at {100 * most:g} % of Retrain's cost",
+        WORDS[kind],
+    )
+    return {
+        method: _effect(kind, seeds, (method, most), f"{method} {text}", f"{unit} less Retrain's: ")
+        for method in methods_of(records)
+    }
+
+
+def _effect(kind: str, seeds: Sequence[Cells], row: Row, text: str, unit: str) -> Claim:
+    """Returns the claim that a row shows more of the poisons than the retrained network."""
+    metric, sign = EFFECTS[kind]
+    paper = TABLE_2.get(row[0], NO_NUMBER) if kind == "indiscriminate" else NO_NUMBER
+    values = _less_retrain(seeds, row, itemgetter(metric))
+    return claim_difference(text, WHERE[kind], values, sign, f"{unit}{{}}", paper)
+
+
+def _less_retrain(
+    seeds: Sequence[Cells], row: Row, read: Callable[[Mapping[str, float]], float]
+) -> list[float]:
+    """Returns what a row reads, less what the retrained network does, on the seeds that have it."""
+    return [read(cells[row]) - read(cells[RETRAIN, None]) for cells in seeds if row in cells]
 
 
 def _score(attack: str, records: Sequence[Record], seeds: Sequence[Cells]) -> dict[str, Claim]:
@@ -162,37 +145,31 @@ def _score(attack: str, records: Sequence[Record], seeds: Sequence[Cells]) -> di
     for name, row in rows.items():
         who = "training on them" if name == ORIGINAL else name
         text = f"{who} leaves the GUS of {attack} gaussian poisons further from 0 than Retrain"
-        unit = "distance of the GUS from 0, less Retrain's: "
-        found[name] = _less_retrain(
-            text, "4.3, Figures 6 and 7", seeds, row, _distance_from_null, 1, NO_NUMBER, unit
-        )
+        values = _less_retrain(seeds, row, lambda metrics: abs(metrics["gaussian_gus"]))
+        ours = "distance of the GUS from 0, less Retrain's: {}"
+        found[name] = claim_difference(text, "section 4.3, Figures 6 and 7", values, 1, ours)
     return found
-
-
-def _distance_from_null(metrics: Mapping[str, float]) -> float:
-    return abs(metrics["gaussian_gus"])
 
 
 def _indiscriminate(attack: str, records: Sequence[Record], seeds: Sequence[Cells]) -> list[Claim]:
     most = largest_budget(records)
+    tuned, before, again = ("fine_tune", most), (ORIGINAL, None), ("retrain", most)
     claims = []
     for text, method, other, sign in (
-        ("fine_tune alleviates", ("fine_tune", most), (ORIGINAL, None), 1),
-        ("training anew for as long beats fine_tune on", ("retrain", most), ("fine_tune", most), 1),
-        ("training anew for as long beats scrub on", ("retrain", most), ("scrub", most), 1),
-        ("catastrophic_last_layers makes worse", ("catastrophic_last_layers", most),
-         (ORIGINAL, None), -1),
-        ("exact_last_layers makes worse", ("exact_last_layers", most), (ORIGINAL, None), -1),
-    ):  # fmt: skip
-        done = [cells for cells in seeds if method in cells and other in cells]
-
-        def value(cells: Cells, method: Any = method, other: Any = other) -> float:
-            return cells[method]["accuracy_test"] - cells[other]["accuracy_test"]
-
+        ("fine_tune alleviates", tuned, before, 1),
+        ("training anew for as long beats fine_tune on", again, tuned, 1),
+        ("training anew for as long beats scrub on", again, ("scrub", most), 1),
+        ("catastrophic_last_layers makes worse", ("catastrophic_last_layers", most), before, -1),
+        ("exact_last_layers makes worse", ("exact_last_layers", most), before, -1),
+    ):
+        values = [
+            cells[method]["accuracy_test"] - cells[other]["accuracy_test"]
+            for cells in seeds
+            if method in cells and other in cells
+        ]
         paper = f"{TABLE_2[method[0]]}; {TABLE_2[other[0]]}"
-        where = WHERE["indiscriminate"]
-        text = f"{text} {attack} indiscriminate poisons"
-        claims.append(_difference(text, where, done, value, sign, paper, "test accuracy: "))
+        text, where = f"{text} {attack} indiscriminate poisons", WHERE["indiscriminate"]
+        claims.append(claim_difference(text, where, values, sign, "test accuracy: {}", paper))
     return claims
 
 
@@ -201,25 +178,26 @@ def no_silver_bullet(grids: Mapping[str, Sequence[Record]]) -> list[Claim]:
     if set(grids) != set(EFFECTS):
         return []
     left = {kind: _verdicts(kind, records) for kind, records in grids.items()}
-    methods = methods_of(next(iter(grids.values())))
+    records = next(iter(grids.values()))
+    methods = methods_of(records)
     fails = {m: [kind for kind in left if left[kind].get(m) == "holds"] for m in methods}
     ours = "; ".join(
         f"{m} leaves {', '.join(kinds) or 'none surely'}" for m, kinds in fails.items()
     )
-    verdict: Any = "holds" if all(fails.values()) else "undecided"
+    verdict: Verdict = "holds" if all(fails.values()) else "undecided"
     if any(all(left[kind].get(m) == "does not hold" for kind in left) for m in methods):
         verdict = "does not hold"
-    most = largest_budget(next(iter(grids.values())))
-    text = f"No method reaches Retrain on all kinds of poisons at {100 * most:g} % of its cost"
+    share = 100 * largest_budget(records)
+    text = f"No method reaches Retrain on all kinds of poisons at {share:g} % of its cost"
     return [Claim(text, "section 5.2", ours, "none of seven", verdict)]
 
 
 def _verdicts(kind: str, records: Sequence[Record]) -> dict[str, Verdict]:
-    """Returns by method whether it leaves the poisons of the largest share.
+    """Returns by method whether it leaves the poisons of the largest share, which is the last.
 
     Gaussian ones are left where their TPR or their GUS shows it.
     """
-    attack = last_attack(records)
+    attack = records[-1].question
     seeds = by_seed(records, attack)
     found = {method: c.verdict for method, c in _left(kind, attack, records, seeds).items()}
     if kind == "gaussian":
@@ -231,79 +209,38 @@ def _verdicts(kind: str, records: Sequence[Record]) -> dict[str, Verdict]:
 def shift_claims(seeds: Sequence[Mapping[str, Any]]) -> list[Claim]:
     """Returns hypothesis 1: poisons move a model further than as many clean samples."""
     claims = []
+    where = "section 6, hypothesis 1, Figure 4"
     for kind in ("indiscriminate", "targeted"):
-        for norm, words in (("l1", "L1"), ("l2", "L2")):
+        for norm in ("l1", "l2"):
             ratios = [np.log10(s[norm][kind][-1] / s[norm]["random"][-1]) for s in seeds]
-            verdict, ours = judge_difference(ratios, sign=1)
             sizes = [f"{np.mean([s[norm][k][-1] for s in seeds]):.3g}" for k in (kind, "random")]
-            text = (
-                f"Unlearning {kind} poisons shifts the model more than random samples, in {words}"
-            )
-            figures = f"{sizes[0]} against {sizes[1]}; decades: {ours}"
-            where = "section 6, hypothesis 1, Figure 4"
-            claims.append(Claim(text, where, figures, NO_NUMBER, verdict))
+            text = f"Unlearning {kind} poisons shifts the model more than random samples, in "
+            ours = f"{' against '.join(sizes)}; decades: {{}}"
+            claims.append(claim_difference(text + norm.upper(), where, ratios, 1, ours))
     return claims
 
 
 def update_claims(courses: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Claim]:
     """Returns hypothesis 2: clean gradients do not lead where unlearning poisons has to go."""
+
+    def cosines(name: str, start: str) -> list[float]:
+        return [float(np.mean(np.abs(course[start]))) for course in courses[name]]
+
     claims = []
     where = "section 6, hypothesis 2, Figure 5"
-    for weighing in WEIGHINGS:
-        poisons, random = courses[weighing], courses["random"]
-        blue = [float(np.mean(np.abs(c["from_trained"]))) for c in poisons]
-        red = [float(np.mean(np.abs(c["from_random"]))) for c in poisons]
-        clean = [float(np.mean(np.abs(c["from_trained"]))) for c in random]
-        name = f"poisons ({weighing} weighing)"
-        for text, values in (
-            (f"Clean gradients are less aligned with the shift of {name} than with that from "
-             "random weights", np.subtract(blue, red)),
-            (f"Clean gradients are less aligned with the shift of {name} than with that of random "
-             "samples", np.subtract(blue, clean)),
-        ):  # fmt: skip
-            verdict, ours = judge_difference(values, sign=-1)
-            mean, reach = interval(blue)
-            figures = f"mean absolute cosine {mean:.3f} ± {reach:.3f}; difference {ours}"
-            claims.append(Claim(text, where, figures, "near 0, figure (a)", verdict))
-    for weighing in (*WEIGHINGS, "random"):
+    names = {weighing: f"poisons ({weighing} weighing)" for weighing in WEIGHINGS}
+    for weighing, name in names.items():
+        blue = cosines(weighing, "from_trained")
+        mean, reach = interval(blue)
+        ours = f"mean absolute cosine {mean:.3f} ± {reach:.3f}; difference {{}}"
+        for other, start in ((weighing, "from_random"), ("random", "from_trained")):
+            than = "that from random weights" if other == weighing else "that of random samples"
+            text = f"Clean gradients are less aligned with the shift of {name} than with {than}"
+            values, paper = np.subtract(blue, cosines(other, start)), "near 0, figure (a)"
+            claims.append(claim_difference(text, where, values, -1, ours, paper))
+    for weighing, name in {**names, "random": "random samples"}.items():
         mean, reach = interval([c["shift_l1"] for c in courses[weighing]])
-        what = "random samples" if weighing == "random" else f"poisons ({weighing} weighing)"
-        near: Any = "holds" if 3.3 / 1.5 <= mean <= 3.3 * 1.5 else "does not hold"
-        text = f"The L1 shift of {what} is about 3.3 (within a factor of 1.5)"
+        near = holds(3.3 / 1.5 <= mean <= 3.3 * 1.5)
+        text = f"The L1 shift of {name} is about 3.3 (within a factor of 1.5)"
         claims.append(Claim(text, "C.2", f"{mean:.2f} ± {reach:.2f}", "3.3", near))
     return claims
-
-
-def _less_retrain(
-    text: str,
-    where: str,
-    seeds: Sequence[Cells],
-    row: Row,
-    read: Callable[[Mapping[str, float]], float],
-    sign: int,
-    paper: str,
-    unit: str,
-) -> Claim:
-    """Judges what a row reads, less what the retrained network does, on the seeds that have it."""
-
-    def value(cells: Cells) -> float:
-        return read(cells[row]) - read(cells[RETRAIN, None])
-
-    done = [cells for cells in seeds if row in cells]
-    return _difference(text, where, done, value, sign, paper, unit)
-
-
-def _difference(
-    text: str,
-    where: str,
-    seeds: Sequence[Cells],
-    value: Callable[[Cells], float],
-    sign: int,
-    paper: str,
-    unit: str,
-) -> Claim:
-    where = f"section {where}"
-    if not seeds:
-        return Claim(text, where, "no result", paper, "undecided")
-    verdict, ours = judge_difference([value(cells) for cells in seeds], sign=sign)
-    return Claim(text, where, unit + ours, paper, verdict)

@@ -122,17 +122,11 @@ def loss(w: Float[Array, " d"], samples: Samples) -> Float[Array, ""]:
     return jnp.mean((jnp.matmul(samples.x, w, precision="highest") - samples.y) ** 2) / 2
 
 
+@partial(jax.jit, static_argnames="setting")
 def descend(
     key: Key[Array, ""], samples: Samples, start: Float[Array, " d"], setting: LeastSquares
 ) -> tuple[Float[Array, " d"], Float[Array, "t d"]]:
     """Returns where mini-batch gradient descent ends, and the gradients g_t of its first epoch."""
-    return _descend(key, samples, start, setting=setting)
-
-
-@partial(jax.jit, static_argnames="setting")
-def _descend(
-    key: Key[Array, ""], samples: Samples, start: Float[Array, " d"], *, setting: LeastSquares
-) -> tuple[Float[Array, " d"], Float[Array, "t d"]]:
     n, size = samples.y.shape[0], setting.batch_size
     steps = n // size
 

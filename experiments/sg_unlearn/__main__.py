@@ -12,216 +12,139 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from experiments.frame import (
-    Command,
-    Scale,
-    StageProgress,
-    choose_named,
-    load_present,
-    prefix_stage,
-    run_command,
-    run_to_page,
-    save_result,
-)
-from experiments.sg_unlearn import figures
-from experiments.sg_unlearn.page import KINDS, make_page, result_path, write_tables
+from experiments import frame, pages
+from experiments.charts import Picture
+from experiments.frame import Data, PaperCommand, StageProgress
+from experiments.sg_unlearn.figures import LOSSES
+from experiments.sg_unlearn.page import make_page
 from experiments.sg_unlearn.runs import Choice, Kind, ablate, choose, compare_methods
 from experiments.sg_unlearn.settings import Setting, settings
-from unlearnkit import models
-from unlearnkit.base import Dataset, Model
-from unlearnkit.data import describe, load
-from unlearnkit.io.files import as_json, write_json, write_text
-from unlearnkit.io.provenance import provenance
 from unlearnkit.reporting import loss_histograms
 from unlearnkit.studies import OnStage
-from unlearnkit.validation import check_at_least
 
 Part = Literal["all", "random", "class", "ablation", "page"]
-Choices: TypeAlias = dict[str, list[Choice]]
 HELD_BACK = 4
 """Where there is something to choose, one of so many test examples is for that alone."""
 CHOOSING = 1_000_000
 """Folded into a part's key, apart from the seeds 0, 1, ... of its tables."""
+DESCRIBED = ("dataset", "model", "options", "forget", "train", "label")
 
 
 @dataclasses.dataclass(frozen=True)
-class SgUnlearn(Command):
+class SgUnlearn(PaperCommand):
     """Compares SG-Unlearn with the methods of its paper, and judges the paper's claims."""
 
-    scale: Scale = "cpu"
-    """smoke (seconds, digits), cpu (MNIST and CIFAR-10 subsets), paper (the paper's own)."""
+    paper = "sg_unlearn"
     part: Part = "all"
     """random (Tables 1 and 4), class (Tables 2 and 6), ablation (Figures 1 to 3), page (from
     results that are there), all."""
     dataset: str | None = None
     """One dataset of the scale; by default all whose data are present."""
-    data_dir: Path | None = None
-    """Where prepared TFDS datasets are."""
-    seed: int = 0
-    """The key of the whole run."""
     seeds: int | None = None
     """Repetitions; by default the scale's."""
-    results: Path = Path("results")
-    """Results go to its folder sg_unlearn."""
 
 
 def main(config: SgUnlearn) -> int:
     """Runs the parts and writes the page; returns the exit code."""
-    return run_to_page(partial(_run, config))
+    return frame.run_to_page(partial(_run, config))
 
 
 def _run(config: SgUnlearn, progress: StageProgress) -> Path:
     known = settings(config.scale)
-    for setting in _choose(config, known).values():
-        if config.part != "page":
-            _run_dataset(config, setting, progress)
-    page = config.results / "sg_unlearn" / f"{config.scale}.html"
-    write_tables(config.results, config.scale, list(known))
-    write_text(page, make_page(config.results, config.scale, list(known)))
-    return page
+    chosen = frame.choose_named("dataset", known, config.dataset, config.scale)
+    chosen = frame.with_seeds(chosen, config.seeds, "seeds", "traces")
+    load, asked = partial(load_examples, data_dir=config.data_dir), config.dataset is not None
+    to_run = {} if config.part == "page" else chosen
+    for name, setting, found in frame.load_each(to_run, load, asked=asked, on_stage=progress):
+        _run_parts(config, setting, found, frame.prefix_stage(name, progress))
+    return make_page(config, list(known))
 
 
-def _choose(config: SgUnlearn, known: Mapping[str, Setting]) -> dict[str, Setting]:
-    chosen = choose_named("dataset", known, config.dataset, config.scale)
-    if config.seeds is None:
-        return chosen
-    check_at_least(config, 1, "seeds")
-    return {
-        name: dataclasses.replace(setting, seeds=config.seeds, traces=config.seeds)
-        for name, setting in chosen.items()
-    }
+class Examples(NamedTuple):
+    """Network and examples of the tables, and others that hyperparameters are chosen on."""
+
+    tables: Data
+    choosing: Data
 
 
-def _run_dataset(config: SgUnlearn, setting: Setting, progress: StageProgress) -> None:
-    asked = config.dataset is not None
-    data = load_present(
-        lambda: _load(config, setting), setting.dataset, asked=asked, on_stage=progress
+def load_examples(setting: Setting, data_dir: Path | None) -> Examples:
+    """Returns the examples; a quarter of the test set is held back if there is a choice."""
+    model, train, test = frame.load_data(
+        setting.dataset, setting.model, data_dir, normalisation="standard", **setting.options
     )
-    if data is None:
-        return
-    key = jax.random.key(config.seed)
-    on_stage = prefix_stage(setting.dataset, progress)
-    for index, kind in enumerate(KINDS):
-        if config.part in ("all", kind):
-            _compare(config, setting, kind, jax.random.fold_in(key, index), data, on_stage)
-    if config.part in ("all", "ablation"):
-        _ablate(config, setting, jax.random.fold_in(key, 2), data, on_stage)
-
-
-class _Data(NamedTuple):
-    """The examples of the tables, and others that hyperparameters are chosen on."""
-
-    model: Model
-    train: Dataset
-    test: Dataset
-    choosing: tuple[Dataset, Dataset]
-
-
-def _load(config: SgUnlearn, setting: Setting) -> _Data:
-    where: dict[str, Any] = {"data_dir": config.data_dir}
-    train, test = (
-        load(setting.dataset, split=split, normalisation="standard", **where)
-        for split in ("train", "test")
-    )
-    description = describe(setting.dataset, **where)
-    model = models.create(
-        setting.model,
-        input_shape=description.input_shape,
-        n_classes=description.n_classes,
-        **setting.options,
-    )
-    n = train.size if setting.train is None else setting.train
-    order = jax.random.permutation(jax.random.key(0), train.size)
-    own, others = jnp.sort(order[:n]), order[n : 2 * n]
-    choosing = train.take(others), test.take(jnp.arange(0, test.size, HELD_BACK))
+    n = setting.train or train.size
+    others = train.take(frame.draw_order(train)[n : 2 * n])
+    choosing = Data(model, others, test.take(np.arange(0, test.size, HELD_BACK)))
     if setting.grids:
-        kept = jnp.arange(test.size) % HELD_BACK > 0
-        test = test.take(jnp.flatnonzero(kept))
-    return _Data(model, train.take(own), test, choosing)
+        test = test.take(np.flatnonzero(np.arange(test.size) % HELD_BACK > 0))
+    return Examples(Data(model, frame.subset(train, n), test), choosing)
+
+
+def _run_parts(config: SgUnlearn, setting: Setting, examples: Examples, on_stage: OnStage) -> None:
+    parts: tuple[Kind | Literal["ablation"], ...] = ("random", "class", "ablation")
+    for index, part in enumerate(parts):
+        if config.part in ("all", part):
+            key = jax.random.fold_in(jax.random.key(config.seed), index)
+            if part == "ablation":
+                _ablate(config, setting, key, examples, on_stage)
+            else:
+                _compare(config, setting, part, key, examples, on_stage)
 
 
 def _compare(
-    config: SgUnlearn,
-    setting: Setting,
-    kind: Any,
-    key: Any,
-    data: _Data,
-    on_stage: OnStage,
+    config: SgUnlearn, setting: Setting, kind: Kind, key: Any, examples: Examples, on_stage: OnStage
 ) -> None:
     started = time.perf_counter()
-    setting, choices = _choose_values(key, setting, kind, data, on_stage)
-    model, train, test, _ = data
-    records, losses = compare_methods(key, setting, kind, model, train, test, on_stage)
-    path = result_path(config.results, setting.dataset, kind, config.scale)
-    run = _describe(config, setting, kind, choices, started) | {"retrain_losses": losses}
-    save_result(path, records, run)
+    setting, choices = _choose_values(key, setting, kind, examples, on_stage)
+    records, losses = compare_methods(key, setting, kind, examples.tables, on_stage)
+    path = config.path(f"{setting.dataset}-{kind}")
+    run = _describe(config, setting, kind, choices) | {"retrain_losses": losses}
+    frame.save_result(path, run, records, started=started)
     finished = [record for record in records if record.diverged is None]
-    write_text(path.with_name(f"{path.stem}-losses.svg"), loss_histograms(finished))
-    write_text(path.with_name(f"{path.stem}-retrain.svg"), figures.retrain_figure(losses))
+    pages.draw(path, "losses", Picture(loss_histograms(finished), LOSSES))
 
 
 def _ablate(
-    config: SgUnlearn,
-    setting: Setting,
-    key: Any,
-    data: _Data,
-    on_stage: OnStage,
+    config: SgUnlearn, setting: Setting, key: Any, examples: Examples, on_stage: OnStage
 ) -> None:
     started = time.perf_counter()
     grids = {name: values for name, values in setting.grids.items() if name == "stackelberg"}
     setting = dataclasses.replace(setting, grids=grids)
-    setting, choices = _choose_values(key, setting, "random", data, on_stage)
-    ablation = ablate(key, setting, data.model, data.train, data.test, on_stage)
-    path = result_path(config.results, setting.dataset, "ablation", config.scale)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    run = _describe(config, setting, "ablation", choices, started)
-    write_json(path, as_json({**run, "ablation": ablation._asdict()}))
-    write_text(path.with_name(f"{path.stem}-epochs.svg"), figures.ablation_figure(ablation))
-    write_text(path.with_name(f"{path.stem}-alpha.svg"), figures.sweep_figure(ablation))
+    setting, choices = _choose_values(key, setting, "random", examples, on_stage)
+    ablation = ablate(key, setting, examples.tables, on_stage)
+    run = _describe(config, setting, "ablation", choices) | {"ablation": ablation._asdict()}
+    frame.save_result(config.path(f"{setting.dataset}-ablation"), run, started=started)
 
 
 def _choose_values(
-    key: Any, setting: Setting, kind: Kind, data: _Data, on_stage: OnStage
-) -> tuple[Setting, Choices]:
+    key: Any, setting: Setting, kind: Kind, examples: Examples, on_stage: OnStage
+) -> tuple[Setting, dict[str, list[Choice]]]:
     if not setting.grids:
         return setting, {}
-    choosing_key = jax.random.fold_in(key, CHOOSING)
-    return choose(choosing_key, setting, kind, data.model, *data.choosing, on_stage)
+    return choose(jax.random.fold_in(key, CHOOSING), setting, kind, examples.choosing, on_stage)
 
 
 def _describe(
-    config: SgUnlearn, setting: Setting, part: str, choices: Choices, started: float
+    config: SgUnlearn, setting: Setting, part: str, choices: dict[str, list[Choice]]
 ) -> dict[str, Any]:
-    return {
-        "experiment": "sg_unlearn",
-        "settings": {
-            "part": part,
-            "scale": config.scale,
-            "seed": config.seed,
-            **{
-                name: getattr(setting, name)
-                for name in ("dataset", "model", "options", "forget", "train", "label")
-            },
-            "seeds": setting.traces if part == "ablation" else setting.seeds,
-        },
-        "recipe": dataclasses.asdict(setting.recipe),
-        "choices": {
+    told = {name: getattr(setting, name) for name in DESCRIBED}
+    return config.describe(
+        {"part": part, **told, "seeds": setting.traces if part == "ablation" else setting.seeds},
+        recipe=dataclasses.asdict(setting.recipe),
+        choices={
             name: {"hyperparameter": setting.grids[name][0], "tried": [c._asdict() for c in tried]}
             for name, tried in choices.items()
         },
-        "methods": {name: repr(method) for name, method in setting.methods().items()},
-        "provenance": provenance(),
-        "seconds": round(time.perf_counter() - started, 1),
-    }
+        methods={name: repr(method) for name, method in setting.methods().items()},
+    )
 
 
 if __name__ == "__main__":
-    run_command(main, SgUnlearn)
+    frame.run_command(main, SgUnlearn)

@@ -6,21 +6,18 @@ distance, minutes. The fourth and the last have no standard deviation there.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 METRICS = (
-    "accuracy_retain",
-    "accuracy_test",
-    "accuracy_forget",
-    "accuracy_gap",
-    "mia_loss_logistic_accuracy",
-    "mia_loss_logistic_auc",
-    "mia_loss_logistic_f1",
-    "ks_statistic",
-    "wasserstein",
-    "minutes",
-)
+    "accuracy_retain", "accuracy_test", "accuracy_forget", "accuracy_gap",
+    "mia_loss_logistic_accuracy", "mia_loss_logistic_auc", "mia_loss_logistic_f1", "ks_statistic",
+    "wasserstein", "minutes",
+)  # fmt: skip
 """The columns of the tables, by the names that `unlearnkit.auditing.evaluate` gives them."""
+
+SPREAD = tuple(name for name in METRICS if name not in ("accuracy_gap", "minutes"))
+"""Those that have a deviation there."""
 
 NAMES = {
     "retrain": "Retrain",
@@ -41,15 +38,7 @@ MISPRINTED = {(4, "fine_tune")}
 
 
 class PaperTable(NamedTuple):
-    """A table of the paper.
-
-    Attributes:
-      number: of the table.
-      dataset: as the paper calls it.
-      kind: `random` or `class`.
-      mean: by method, then by metric.
-      std: likewise.
-    """
+    """A table of random or class-wise forgetting: mean and deviation by method and metric."""
 
     number: int
     dataset: str
@@ -58,160 +47,19 @@ class PaperTable(NamedTuple):
     std: dict[str, dict[str, float]]
 
 
-def _rows(text: str, metrics: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    lines = (line.split() for line in text.strip().splitlines())
-    return {name: dict(zip(metrics, map(float, values), strict=True)) for name, *values in lines}
+def _read(text: str) -> list[PaperTable]:
+    """Returns the tables of a text: a line of means, and under it their deviations."""
+    tables: list[PaperTable] = []
+    method = ""
+    for first, *values in (line.split() for line in text.strip().splitlines()):
+        if first == "Table":
+            tables.append(PaperTable(int(values[0]), values[1], values[2], {}, {}))
+        elif first == "±":
+            tables[-1].std[method] = dict(zip(SPREAD, map(float, values), strict=True))
+        else:
+            method = first
+            tables[-1].mean[method] = dict(zip(METRICS, map(float, values), strict=True))
+    return tables
 
 
-def _table(number: int, dataset: str, kind: str, mean: str, std: str) -> PaperTable:
-    spread = tuple(name for name in METRICS if name not in ("accuracy_gap", "minutes"))
-    return PaperTable(number, dataset, kind, _rows(mean, METRICS), _rows(std, spread))
-
-
-TABLES = (
-    _table(
-        1,
-        "CIFAR-10",
-        "random",
-        """
-retrain          0.9996  0.9291  0.9230  0.0061  0.5069  0.5083  0.5094  0.0255  0.0307 14.92
-fine_tune        0.9886  0.9114  0.9851  0.0737  0.5405  0.5457  0.6293  0.0933  0.3158  0.45
-gradient_ascent  0.9996  0.9304  0.9995  0.0691  0.5504  0.5611  0.6625  0.1403  0.2782  0.18
-influence        0.9723  0.8966  0.9722  0.0756  0.5398  0.5548  0.6193  0.1050  0.4083  0.02
-l1_sparse        0.9970  0.9234  0.9938  0.0704  0.5501  0.5694  0.6405  0.1018  0.2704  0.96
-random_label     0.9988  0.9217  0.9810  0.0593  0.5217  0.5297  0.5935  0.0988  0.1520  0.84
-boundary_expand  0.9996  0.9304  0.9996  0.0692  0.5541  0.5639  0.6629  0.1412  0.2783  0.27
-boundary_shrink  0.9995  0.9307  0.9995  0.0688  0.5588  0.5779  0.6590  0.1466  0.3072  0.46
-scrub            0.9971  0.9251  0.9959  0.0708  0.5533  0.5679  0.6337  0.1038  0.2485  1.30
-stackelberg      0.9948  0.8940  0.9351  0.0411  0.5202  0.5134  0.6480  0.0482  0.1555  1.47
-        """,
-        """
-retrain         0.0001 0.0022 0.0043 0.0073 0.0099 0.0187 0.0080 0.0115
-fine_tune       0.0055 0.0050 0.0056 0.0031 0.0070 0.0127 0.0050 0.0142
-gradient_ascent 0.0001 0.0007 0.0003 0.0066 0.0071 0.0106 0.0037 0.0026
-influence       0.0255 0.0242 0.0243 0.0055 0.0076 0.0204 0.0192 0.0554
-l1_sparse       0.0007 0.0014 0.0016 0.0049 0.0087 0.0259 0.0034 0.0074
-random_label    0.0001 0.0008 0.0025 0.0087 0.0133 0.0140 0.0136 0.0058
-boundary_expand 0.0001 0.0007 0.0003 0.0049 0.0058 0.0082 0.0030 0.0020
-boundary_shrink 0.0001 0.0008 0.0004 0.0072 0.0097 0.0156 0.0032 0.0026
-scrub           0.0018 0.0018 0.0022 0.0059 0.0073 0.0149 0.0071 0.0154
-stackelberg     0.0029 0.0048 0.0070 0.0054 0.0084 0.0043 0.0082 0.0194
-        """,
-    ),
-    _table(
-        1,
-        "CIFAR-100",
-        "random",
-        """
-retrain          0.9996  0.7035  0.6925  0.0110  0.5184  0.5281  0.5104  0.0203  0.0567 13.08
-fine_tune        0.9991  0.7117  0.9984  0.2867  0.6630  0.7300  0.6878  0.4566  1.2583  0.39
-gradient_ascent  0.9996  0.7158  0.9996  0.2838  0.6977  0.7601  0.7207  0.4915  1.2219  0.20
-influence        0.9971  0.7026  0.9959  0.2933  0.6660  0.7305  0.6950  0.4583  1.1612  0.21
-l1_sparse        0.9958  0.7095  0.9890  0.2785  0.6738  0.7392  0.6952  0.3717  1.1257  0.84
-random_label     0.9965  0.6665  0.8483  0.1818  0.5808  0.6152  0.6080  0.2323  0.8067  0.73
-boundary_expand  0.9995  0.7173  0.9996  0.2823  0.6977  0.7661  0.7248  0.4940  1.2175  0.23
-boundary_shrink  0.9995  0.7160  0.9996  0.2836  0.6987  0.7651  0.7239  0.4963  1.2382  0.39
-scrub            0.9993  0.7097  0.9991  0.2894  0.7015  0.7747  0.7299  0.4717  1.2280  1.14
-stackelberg      0.8993  0.6378  0.7239  0.0861  0.5412  0.5320  0.6061  0.0988  0.5316  3.07
-        """,
-        """
-retrain         0.0001 0.0025 0.0039 0.0057 0.0053 0.0081 0.0045 0.0200
-fine_tune       0.0001 0.0021 0.0006 0.0075 0.0102 0.0107 0.0083 0.0166
-gradient_ascent 0.0001 0.0008 0.0002 0.0060 0.0065 0.0088 0.0030 0.0038
-influence       0.0029 0.0080 0.0034 0.0089 0.0134 0.0124 0.0168 0.0366
-l1_sparse       0.0013 0.0025 0.0028 0.0081 0.0088 0.0073 0.0113 0.0079
-random_label    0.0054 0.0031 0.0447 0.0426 0.0527 0.0466 0.0731 0.1705
-boundary_expand 0.0001 0.0014 0.0002 0.0037 0.0066 0.0065 0.0031 0.0119
-boundary_shrink 0.0001 0.0013 0.0002 0.0052 0.0072 0.0054 0.0033 0.0206
-scrub           0.0001 0.0019 0.0004 0.0057 0.0060 0.0056 0.0052 0.0128
-stackelberg     0.0105 0.0066 0.0093 0.0070 0.0076 0.0056 0.0061 0.0295
-        """,
-    ),
-    _table(
-        2,
-        "CIFAR-10",
-        "class",
-        """
-retrain          0.9996  0.9333  0.0000  0.9333  0.9935  0.9983  0.9936  0.9803  9.5601 13.96
-fine_tune        0.9958  0.9226  0.6043  0.3183  0.9915  0.9985  0.9915  0.7975  0.9324  1.16
-gradient_ascent  0.8478  0.7942  0.0007  0.7935  0.9944  0.9996  0.9938  0.9269 15.2941  0.84
-influence        0.9339  0.8644  0.0619  0.8025  0.9972  0.9996  0.9972  0.8151  8.2574  0.31
-l1_sparse        0.9972  0.9285  0.0914  0.8371  0.9910  0.9989  0.9910  0.9208  2.5552  1.84
-random_label     0.9996  0.9330  0.0001  0.9329  0.9916  0.9990  0.9916  0.9695  6.3989  1.97
-boundary_expand  0.9710  0.8984  0.2477  0.6507  0.9964  0.9990  0.9964  0.7306  4.8984  0.32
-boundary_shrink  0.9691  0.8969  0.2504  0.6465  0.9965  0.9988  0.9965  0.7196  5.0155  0.66
-scrub            1.0000  0.9269  0.0000  0.9269  1.0000  1.0000  1.0000  0.9999 70.9934  3.47
-stackelberg      0.9667  0.9056  0.0000  0.9056  0.9814  0.9902  0.9818  0.9696  5.2754  0.84
-        """,
-        """
-retrain         0.0001 0.0009 0.0000 0.0006 0.0004 0.0007 0.0002 0.0911
-fine_tune       0.0022 0.0030 0.0450 0.0011 0.0002 0.0011 0.0133 0.1847
-gradient_ascent 0.0046 0.0055 0.0002 0.0011 0.0002 0.0015 0.0087 0.1656
-influence       0.0161 0.0141 0.0149 0.0009 0.0001 0.0007 0.0195 0.6484
-l1_sparse       0.0005 0.0014 0.0310 0.0014 0.0001 0.0014 0.0078 0.1738
-random_label    0.0000 0.0008 0.0001 0.0013 0.0005 0.0013 0.0025 0.0789
-boundary_expand 0.0012 0.0023 0.0022 0.0005 0.0004 0.0005 0.0047 0.0432
-boundary_shrink 0.0031 0.0031 0.0105 0.0001 0.0005 0.0002 0.0072 0.0922
-scrub           0.0000 0.0021 0.0000 0.0000 0.0000 0.0000 0.0001 2.9441
-stackelberg     0.0054 0.0055 0.0000 0.0026 0.0025 0.0025 0.0032 0.1882
-        """,
-    ),
-    _table(
-        4,
-        "SVHN",
-        "random",
-        """
-retrain          0.9959  0.9610  0.9534  0.0076  0.5248  0.5422  0.5149  0.0306  0.0686 20.46
-fine_tune        0.9991  0.7117  0.9876  0.2867  0.5372  0.5592  0.5523  0.0613  0.1743  1.55
-gradient_ascent  0.9954  0.9641  0.9949  0.0308  0.5191  0.5411  0.5500  0.0867  0.1473  0.97
-influence        0.9076  0.8817  0.9050  0.0233  0.5373  0.5580  0.5469  0.0473  0.1407  0.41
-l1_sparse        0.9378  0.9191  0.9298  0.0107  0.5457  0.5665  0.5347  0.0396  0.1158  1.86
-random_label     0.9949  0.9609  0.9797  0.0188  0.5211  0.5411  0.5144  0.1079  0.0642  2.65
-boundary_expand  0.9955  0.9633  0.9955  0.0322  0.5209  0.5441  0.5553  0.1016  0.1528  0.46
-boundary_shrink  0.9956  0.9641  0.9952  0.0311  0.5322  0.5509  0.5594  0.0994  0.1404  0.81
-scrub            0.9832  0.9559  0.9809  0.0250  0.5273  0.5431  0.5296  0.0492  0.1032  1.85
-stackelberg      0.9686  0.9576  0.9560  0.0016  0.5012  0.5089  0.3292  0.0594  0.0185  3.16
-        """,
-        """
-retrain         0.0002 0.0010 0.0024 0.0058 0.0075 0.0157 0.0117 0.0145
-fine_tune       0.0001 0.0021 0.0070 0.0123 0.0121 0.0170 0.0342 0.0091
-gradient_ascent 0.0001 0.0002 0.0006 0.0072 0.0051 0.0178 0.0065 0.0026
-influence       0.0707 0.0658 0.0713 0.0116 0.0097 0.0187 0.0207 0.0882
-l1_sparse       0.0615 0.0540 0.0620 0.0220 0.0229 0.0324 0.0112 0.0954
-random_label    0.0002 0.0006 0.0018 0.0106 0.0147 0.0225 0.0175 0.0060
-boundary_expand 0.0001 0.0002 0.0006 0.0090 0.0064 0.0175 0.0062 0.0019
-boundary_shrink 0.0002 0.0001 0.0008 0.0060 0.0034 0.0176 0.0074 0.0033
-scrub           0.0010 0.0014 0.0020 0.0031 0.0103 0.0196 0.0139 0.0141
-stackelberg     0.0017 0.0033 0.0027 0.0052 0.0272 0.1798 0.0233 0.0041
-        """,
-    ),
-    _table(
-        6,
-        "SVHN",
-        "class",
-        """
-retrain          0.9963  0.9639  0.0000  0.9639  0.9950  0.9986  0.9951  0.9909  8.6924 20.46
-fine_tune        0.9978  0.9622  0.0995  0.8627  0.9945  0.9985  0.9946  0.9533  2.3220  3.17
-gradient_ascent  0.9444  0.9144  0.0000  0.9144  0.9969  0.9998  0.9970  0.9849 16.4834  0.98
-influence        0.8044  0.8061  0.0000  0.8061  0.9998  1.0000  0.9998  0.9936 15.0697  0.41
-l1_sparse        0.9799  0.9580  0.0000  0.9580  0.9921  0.9966  0.9921  0.9818  4.5139  3.73
-random_label     0.9959  0.9612  0.0000  0.9612  0.9912  0.9971  0.9913  0.9813  5.5978  2.60
-boundary_expand  0.9880  0.9546  0.2812  0.6734  0.9976  0.9995  0.9976  0.9106  4.3816  0.46
-boundary_shrink  0.9864  0.9537  0.3109  0.6428  0.9975  0.9995  0.9976  0.9072  4.4290  0.82
-scrub            0.9916  0.9616  0.0000  0.9616  0.9999  1.0000  0.9999  0.9989 24.4590  3.91
-stackelberg      0.9716  0.9601  0.0000  0.9601  0.9928  0.9954  0.9929  0.9907  5.0148  5.92
-        """,
-        """
-retrain         0.0001 0.0007 0.0000 0.0005 0.0004 0.0005 0.0003 0.0750
-fine_tune       0.0002 0.0020 0.0179 0.0005 0.0006 0.0007 0.0038 0.0216
-gradient_ascent 0.0055 0.0047 0.0000 0.0004 0.0000 0.0002 0.0012 0.2720
-influence       0.1177 0.0978 0.0000 0.0003 0.0000 0.0003 0.0056 1.7117
-l1_sparse       0.0004 0.0017 0.0000 0.0013 0.0003 0.0012 0.0030 0.2512
-random_label    0.0001 0.0013 0.0000 0.0013 0.0016 0.0012 0.0016 0.0357
-boundary_expand 0.0008 0.0012 0.0061 0.0005 0.0002 0.0006 0.0050 0.0659
-boundary_shrink 0.0010 0.0010 0.0052 0.0003 0.0002 0.0003 0.0031 0.1169
-scrub           0.0007 0.0014 0.0000 0.0001 0.0001 0.0001 0.0008 2.2852
-stackelberg     0.0007 0.0014 0.0000 0.0001 0.0001 0.0001 0.0008 2.2852
-        """,
-    ),
-)
+TABLES = _read(Path(__file__).with_name("tables.txt").read_text(encoding="utf-8"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -11,17 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
+from experiments.frame import Data
 from experiments.sg_unlearn.settings import ALPHAS, Setting
 from unlearnkit.auditing import MembershipInference, evaluate
-from unlearnkit.base import (
-    Dataset,
-    Model,
-    OnEpoch,
-    Task,
-    Unlearned,
-    Unlearner,
-    Variables,
-)
+from unlearnkit.base import Model, OnEpoch, Task, Unlearned, Unlearner, Variables
 from unlearnkit.data import ClassForget, ForgetRequest, RandomForget, choose_split
 from unlearnkit.studies import OnStage, Record, Trial, compare, grid, sweep
 from unlearnkit.training import fit, fit_many
@@ -29,9 +21,8 @@ from unlearnkit.training import fit, fit_many
 Kind = Literal["random", "class"]
 ATTACK = MembershipInference("loss", "logistic")
 """The attack of section 6.2: ten folds, balanced, on the cross-entropy losses."""
-WATCHED = (
-    "accuracy_test", "mia_loss_logistic_accuracy", "wasserstein", "ks_statistic"
-)  # fmt: skip
+WATCHED = ("accuracy_test", "mia_loss_logistic_accuracy", "wasserstein", "ks_statistic")
+Metrics = Mapping[str, Any]
 
 
 class Choice(NamedTuple):
@@ -56,13 +47,7 @@ class Choice(NamedTuple):
 
 
 def choose(
-    key: Key[Array, ""],
-    setting: Setting,
-    kind: Kind,
-    model: Model,
-    train: Dataset,
-    test: Dataset,
-    on_stage: OnStage,
+    key: Key[Array, ""], setting: Setting, kind: Kind, data: Data, on_stage: OnStage
 ) -> tuple[Setting, dict[str, list[Choice]]]:
     """Returns the setting with the best value of every grid, and all values by method.
 
@@ -73,9 +58,7 @@ def choose(
       key: of this choice alone.
       setting: its grids say what is tried, and its `tries` how often.
       kind: of forgetting.
-      model: the network.
-      train: examples that are not in the tables, so that what is chosen saw none of them.
-      test: likewise.
+      data: examples that are not in the tables, so that what is chosen saw none of them.
       on_stage: called as the work goes on.
     """
     methods = setting.methods()
@@ -83,19 +66,17 @@ def choose(
     for number in range(setting.tries):
         again = f"try {number + 1} of {setting.tries}"
         split_key, fit_key, sweep_key = jax.random.split(jax.random.fold_in(key, number), 3)
-        task = choose_split(split_key, train, test, _forget(setting, kind)).task(train, test)
+        split = choose_split(split_key, data.train, data.test, _forget(setting, kind))
+        task = split.task(data.train, data.test)
         on_stage(f"training the network that hyperparameters are chosen on, {again}", 0, 1)
-        variables = fit(fit_key, model, task.train, setting.recipe).variables
+        variables = fit(fit_key, data.model, task.train, setting.recipe).variables
         for name, (hyperparameter, values) in setting.grids.items():
             on_stage(f"choosing the {hyperparameter} of {name}, {again}", 0, 1)
             candidates = grid(methods[name], **{hyperparameter: values})
-            selection = sweep(sweep_key, model, variables, task, candidates, attack=ATTACK)
+            selection = sweep(sweep_key, data.model, variables, task, candidates, attack=ATTACK)
             trials[name].append(selection.trials)
     tried = {
-        name: [
-            average(value, of)
-            for value, of in zip(values, zip(*trials[name], strict=True), strict=True)
-        ]
+        name: [average(*of) for of in zip(values, zip(*trials[name], strict=True), strict=True)]
         for name, (_, values) in setting.grids.items()
     }
     best = {name: max(choices, key=lambda c: c.score).value for name, choices in tried.items()}
@@ -138,13 +119,7 @@ class Recorded:
 
 
 def compare_methods(
-    key: Key[Array, ""],
-    setting: Setting,
-    kind: Kind,
-    model: Model,
-    train: Dataset,
-    test: Dataset,
-    on_stage: OnStage,
+    key: Key[Array, ""], setting: Setting, kind: Kind, data: Data, on_stage: OnStage
 ) -> tuple[list[Record], list[list[float]]]:
     """Returns every method's records, and Retrain's losses by seed and epoch.
 
@@ -152,23 +127,12 @@ def compare_methods(
     Retrain on the forget set is 0 while that on the test set is not lower for it.
     """
     methods = dict(setting.methods())
-    retrain = Recorded(methods["retrain"])
-    methods["retrain"] = retrain
-    records = list(
-        compare(
-            key,
-            model,
-            train,
-            test,
-            forget=_forget(setting, kind),
-            recipe=setting.recipe,
-            methods=methods,
-            seeds=setting.seeds,
-            attacks=(ATTACK,),
-            on_stage=on_stage,
-        )
-    )
-    return records, retrain.losses
+    retrain = methods["retrain"] = Recorded(methods["retrain"])
+    records = compare(
+        key, *data, forget=_forget(setting, kind), recipe=setting.recipe, methods=methods,
+        seeds=setting.seeds, attacks=(ATTACK,), on_stage=on_stage,
+    )  # fmt: skip
+    return list(records), retrain.losses
 
 
 class Ablation(NamedTuple):
@@ -185,77 +149,60 @@ class Ablation(NamedTuple):
     retrain: dict[str, list[float]]
 
 
-def ablate(
-    key: Key[Array, ""],
-    setting: Setting,
-    model: Model,
-    train: Dataset,
-    test: Dataset,
-    on_stage: OnStage,
-) -> Ablation:
+def ablate(key: Key[Array, ""], setting: Setting, data: Data, on_stage: OnStage) -> Ablation:
     """Returns SG's course at alpha 0 and 1, and its end at the alphas of the sweep."""
-    seeds = setting.traces
+    model, train, test = data
+    seeds = range(setting.traces)
     split_keys, train_keys, game_keys, audit_keys = zip(
-        *(jax.random.split(jax.random.fold_in(key, seed), 4) for seed in range(seeds)),
-        strict=True,
+        *(jax.random.split(jax.random.fold_in(key, seed), 4) for seed in seeds), strict=True
     )
     forget = _forget(setting, "random")
     splits = [choose_split(split_key, train, test, forget) for split_key in split_keys]
-    networks = {}
+    wholes = [np.concatenate([split.retain, split.forget]) for split in splits]
+    networks = []
     for index, (name, rows) in enumerate(
-        (
-            ("originals", [np.concatenate([split.retain, split.forget]) for split in splits]),
-            ("retrainings", [split.retain for split in splits]),
-        )
+        (("originals", wholes), ("retrainings", [split.retain for split in splits]))
     ):
         on_stage(f"training the {name} of the ablation", 0, 1)
-        keys = [jax.random.fold_in(train_key, index) for train_key in train_keys]
-        networks[name] = fit_many(
-            jnp.stack(keys), model, train, setting.recipe, subsets=np.stack(rows)
-        ).variables
+        keys = jnp.stack([jax.random.fold_in(train_key, index) for train_key in train_keys])
+        fitted = fit_many(keys, model, train, setting.recipe, subsets=np.stack(rows))
+        networks.append(fitted.variables)
     traces: dict[str, dict[str, list[list[float]]]] = {
         alpha: {metric: [] for metric in WATCHED} for alpha in ("0", "1")
     }
-    sweep: dict[str, dict[str, list[float]]] = {
-        f"{alpha:g}": {metric: [] for metric in WATCHED} for alpha in ALPHAS
-    }
-    retrain: dict[str, list[float]] = {metric: [] for metric in WATCHED}
-    for seed, split in enumerate(splits):
-        task = split.task(train, test)
+    ends = {f"{alpha:g}": _empty() for alpha in ALPHAS}
+    retrain = _empty()
+    for seed in seeds:
+        task = splits[seed].task(train, test)
         original, retrained = (
-            jax.tree.map(lambda leaf, seed=seed: leaf[seed], networks[name])
-            for name in ("originals", "retrainings")
+            jax.tree.map(lambda leaf, seed=seed: leaf[seed], trained) for trained in networks
         )
-        judge = _Judge(audit_keys[seed], model, task)
+
+        def judge(variables: Variables, seed: int = seed, task: Task = task) -> Metrics:
+            return evaluate(audit_keys[seed], model, variables, task, attacks=(ATTACK,)).metrics
+
         _append(retrain, judge(retrained))
         before = judge(original)
         for alpha, trace in traces.items():
-            on_stage(f"alpha {alpha} over the epochs, seed {seed + 1} of {seeds}", 0, 1)
+            on_stage(f"alpha {alpha} over the epochs, seed {seed + 1} of {len(seeds)}", 0, 1)
             game = setting.stackelberg(float(alpha))
             played = game.play(game_keys[seed], model, original, task)
             course = [before, *(judge(epoch.variables) for epoch in played)]
             for metric in WATCHED:
                 trace[metric].append([measured[metric] for measured in course])
-            if alpha in sweep:
-                _append(sweep[alpha], course[-1])
-        for alpha in [alpha for alpha in sweep if alpha not in traces]:
-            on_stage(f"alpha {alpha}, seed {seed + 1} of {seeds}", 0, 1)
+            if alpha in ends:
+                _append(ends[alpha], course[-1])
+        for alpha in [alpha for alpha in ends if alpha not in traces]:
+            on_stage(f"alpha {alpha}, seed {seed + 1} of {len(seeds)}", 0, 1)
             game = setting.stackelberg(float(alpha))
-            unlearned = game(game_keys[seed], model, original, task)
-            _append(sweep[alpha], judge(unlearned.variables))
-    return Ablation(traces, sweep, retrain)
+            _append(ends[alpha], judge(game(game_keys[seed], model, original, task).variables))
+    return Ablation(traces, ends, retrain)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Judge:
-    key: Key[Array, ""]
-    model: Model
-    task: Task
-
-    def __call__(self, variables: Variables) -> Mapping[str, Any]:
-        return evaluate(self.key, self.model, variables, self.task, attacks=(ATTACK,)).metrics
+def _empty() -> dict[str, list[float]]:
+    return {metric: [] for metric in WATCHED}
 
 
-def _append(lists: dict[str, list[float]], metrics: Mapping[str, float]) -> None:
+def _append(lists: dict[str, list[float]], metrics: Metrics) -> None:
     for name, values in lists.items():
         values.append(metrics[name])

@@ -156,14 +156,7 @@ def _subset(
 ) -> Setting:
     """Returns a subset of 5,000; every method's share of Retrain's epochs is the paper's.
 
-    Args:
-      dataset: as in `Setting`.
-      model: likewise.
-      recipe: likewise.
-      grids: likewise.
-      rate: the learning rate of SG and of the sparse descent, which no grid has.
-      clip_norm: of SG's answer.
-      options: as in `Setting`.
+    `rate` is the learning rate of SG and of the sparse descent, which no grid has.
     """
     epochs = recipe.epochs
     tuned: dict[str, dict[str, Any]] = {
@@ -200,15 +193,9 @@ def _paper() -> dict[str, Setting]:
         "train": None, "tuned": tuned, "grids": {}, "seeds": 10, "traces": 10
     }  # fmt: skip
     recipe = Recipe(
-        epochs=160,
-        batch_size=128,
-        learning_rate=1e-2,
-        weight_decay=5e-4,
-        schedule="step",
-        milestones=(60, 120),
-        augmentation="shift_flip",
-        compute_dtype="bfloat16",
-    )
+        epochs=160, batch_size=128, learning_rate=1e-2, weight_decay=5e-4, schedule="step",
+        milestones=(60, 120), augmentation="shift_flip", compute_dtype="bfloat16",
+    )  # fmt: skip
     no_flip = dataclasses.replace(recipe, augmentation="shift")
     return {
         "cifar10": Setting("cifar10", "resnet18", recipe, 0.1, **shared),

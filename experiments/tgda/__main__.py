@@ -22,123 +22,93 @@ from typing import Any, TypeAlias
 
 import jax
 
-from experiments.frame import (
-    Command,
-    Scale,
-    StageProgress,
-    choose_named,
-    load_present,
-    load_result,
-    prefix_stage,
-    run_command,
-    run_to_page,
-    save_result,
-)
-from experiments.tgda import figures
-from experiments.tgda.page import (
-    make_page,
-    make_table,
-    picture_path,
-    result_path,
-    write_tables,
-)
-from experiments.tgda.runs import attack_all, load_data
+from experiments import frame, pages
+from experiments.frame import PaperCommand, StageProgress
+from experiments.tgda.figures import poison_figure
+from experiments.tgda.page import make_page
+from experiments.tgda.runs import Data, attack_all, load_data
 from experiments.tgda.settings import Target, targets
-from unlearnkit.io.files import write_text
-from unlearnkit.io.provenance import provenance
-from unlearnkit.studies import Record
-from unlearnkit.validation import check_at_least, check_known
+from unlearnkit.studies import OnStage, Record
+from unlearnkit.validation import check_known
+
+Result: TypeAlias = tuple[dict[str, Any], list[Record]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Tgda(Command):
+class Tgda(PaperCommand):
     """Compares TGDA with other poisoning attacks, and judges the claims of its paper."""
 
-    scale: Scale = "cpu"
-    """smoke (digits, seconds), cpu (MNIST, CIFAR-10 subsets), paper (the paper's own)."""
+    paper = "tgda"
     target: str | None = None
     """One network of the scale, as mnist-lr; by default all whose data are present."""
     attack: str | None = None
     """One attack of --target, which is put into the result that is there; by default all."""
-    data_dir: Path | None = None
-    """Where prepared TFDS datasets are."""
-    seed: int = 0
-    """The key of the whole run."""
     seeds: int | None = None
     """Repetitions; by default the scale's."""
-    results: Path = Path("results")
-    """Results go to its folder tgda."""
     page: bool = False
     """Makes the tables and the page again from results that are there."""
 
 
 def main(config: Tgda) -> int:
     """Attacks the targets and writes the page; returns the exit code."""
-    return run_to_page(partial(_run, config))
+    return frame.run_to_page(partial(_run, config))
 
 
 def _run(config: Tgda, progress: StageProgress) -> Path:
     known = targets(config.scale)
-    for name, target in _choose(config, known).items():
-        if not config.page:
-            _run_target(config, name, target, progress)
-    page = config.results / "tgda" / f"{config.scale}.html"
-    text = make_page(config.results, config.scale, known)
-    write_tables(config.results, config.scale, known)
-    write_text(page, text)
-    return page
-
-
-def _choose(config: Tgda, known: dict[str, Target]) -> dict[str, Target]:
-    chosen = choose_named("target", known, config.target, config.scale)
+    chosen = frame.choose_named("target", known, config.target, config.scale)
     if config.attack is not None and config.target is None:
         raise ValueError("attack needs a target; choose one by --target")
-    if config.seeds is None:
-        return chosen
-    check_at_least(config, 1, "seeds")
-    return {n: dataclasses.replace(t, seeds=config.seeds) for n, t in chosen.items()}
-
-
-def _run_target(config: Tgda, name: str, target: Target, progress: StageProgress) -> None:
-    started = time.perf_counter()
-    asked = config.target is not None
-    path = result_path(config.results, name, config.scale)
+    chosen = frame.with_seeds(chosen, config.seeds)
     earlier = None
     if config.attack is not None:
-        target = _alone(target, config.attack)
-        earlier = _load_earlier(path, _settings(config, name, target))
-    data = load_present(
-        lambda: load_data(target, config.data_dir), target.dataset, asked=asked, on_stage=progress
-    )
-    if data is None:
-        return
-    key = jax.random.key(config.seed)
-    outcome = attack_all(key, target, data, prefix_stage(name, progress))
-    seconds = round(time.perf_counter() - started, 1)
-    run, records = _describe(config, name, target, outcome.notes, seconds), outcome.records
+        ((name, target),) = chosen.items()
+        check_known("attack", config.attack, target.attacks)
+        alone = {config.attack: target.attacks[config.attack]}
+        chosen = {name: dataclasses.replace(target, attacks=alone)}
+        earlier = _load_earlier(config, name, chosen[name])
+    load, asked = partial(load_data, data_dir=config.data_dir), config.target is not None
+    to_run = {} if config.page else chosen
+    for name, target, data in frame.load_each(to_run, load, asked=asked, on_stage=progress):
+        _run_target(config, name, target, data, earlier, frame.prefix_stage(name, progress))
+    return make_page(config, known)
+
+
+def _run_target(
+    config: Tgda, name: str, target: Target, data: Data, earlier: Result | None, on_stage: OnStage
+) -> None:
+    started = time.perf_counter()
+    outcome = attack_all(jax.random.key(config.seed), target, data, on_stage)
+    attacks = {attack: repr(made) for attack, made in target.attacks.items()}
+    run = config.describe(**_shared(name, target), attacks=attacks, notes=outcome.notes)
+    run["seconds"] = round(time.perf_counter() - started, 1)
+    records = outcome.records
     if earlier is not None:
         run, records = _add(earlier, run, records)
-    save_result(path, records, run, table=make_table(target, run, records))
+    path = config.path(name)
+    frame.save_result(path, run, records)
     if outcome.samples:
-        drawn = figures.poison_figure(outcome.samples)
-        write_text(picture_path(path, config.attack), drawn)
+        name = "poisons" if config.attack is None else f"poisons-{config.attack}"
+        pages.draw(path, name, poison_figure(outcome.samples))
 
 
-def _alone(target: Target, attack: str) -> Target:
-    check_known("attack", attack, target.attacks)
-    return dataclasses.replace(target, attacks={attack: target.attacks[attack]})
+def _shared(name: str, target: Target) -> dict[str, Any]:
+    """Returns what all attacks of a result share."""
+    fields = ("model", "train", "seeds")
+    settings = {"target": name, "dataset": target.source, "transfer": list(target.transfer)}
+    settings |= {field: getattr(target, field) for field in fields}
+    return {"settings": settings, "recipe": dataclasses.asdict(target.recipe)}
 
 
-Result: TypeAlias = tuple[dict[str, Any], list[Record]]
-
-
-def _load_earlier(path: Path, settings: dict[str, Any]) -> Result:
+def _load_earlier(config: Tgda, name: str, target: Target) -> Result:
     """Returns the result that is there; refuses one that was made otherwise."""
+    path, asked = config.path(name), config.describe(**_shared(name, target))
     if not path.exists():
         raise FileNotFoundError(f"no {path} to put the attack into; run it without --attack first")
-    run, records = load_result(path)
-    there, wanted = {part: run[part] for part in settings}, json.loads(json.dumps(settings))
-    if there != wanted:
+    run, records = frame.load_result(path)
+    parts = ("settings", "recipe")
+    there, wanted = ({part: made[part] for part in parts} for made in (run, asked))
+    if there != json.loads(json.dumps(wanted)):
         raise ValueError(f"{path} was made with {there}, not with {wanted}")
     return run, records
 
@@ -155,35 +125,5 @@ def _add(earlier: Result, run: dict[str, Any], records: list[Record]) -> Result:
     return merged, [*(record for record in kept if record.method != attack), *rows]
 
 
-def _describe(
-    config: Tgda, name: str, target: Target, notes: dict[str, list[str]], seconds: float
-) -> dict[str, Any]:
-    return {
-        "experiment": "tgda",
-        **_settings(config, name, target),
-        "attacks": {attack: repr(made) for attack, made in target.attacks.items()},
-        "notes": notes,
-        "provenance": provenance(),
-        "seconds": seconds,
-    }
-
-
-def _settings(config: Tgda, name: str, target: Target) -> dict[str, Any]:
-    """Returns what all attacks of a result share."""
-    return {
-        "settings": {
-            "target": name,
-            "scale": config.scale,
-            "seed": config.seed,
-            "dataset": target.source,
-            "model": target.model,
-            "train": target.train,
-            "seeds": target.seeds,
-            "transfer": list(target.transfer),
-        },
-        "recipe": dataclasses.asdict(target.recipe),
-    }
-
-
 if __name__ == "__main__":
-    run_command(main, Tgda)
+    frame.run_command(main, Tgda)

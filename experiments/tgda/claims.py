@@ -3,181 +3,116 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from experiments.claims import Claim, judge_difference
+from experiments.claims import Claim, Runs, claim_difference
 from experiments.tgda.paper import NETWORKS, quote, title
 from experiments.tgda.settings import LONG, Target
 from unlearnkit.studies import Record
 
 EPSILON = 0.03
 """Of every attack whose name says no other."""
-
-
-class Contrast(NamedTuple):
-    """An attack of which the paper says that it drops the accuracy more than another."""
-
-    text: str
-    where: str
-    more: str
-    less: str
-
-    def of(self, longest: str) -> Contrast:
-        """Returns the same on another run of TGDA."""
-        more, less = (longest if name == "tgda" else name for name in (self.more, self.less))
-        return self._replace(more=more, less=less)
-
-
-def _rival(name: str, where: str) -> Contrast:
-    return Contrast(f"TGDA drops the accuracy more than {title(name)}", where, "tgda", name)
-
-
+AFTER = "Pawelczyk et al. 2024, §5.1, after Lu et al. 2023"
 RIVALS = (
-    _rival("label_flip", "section 5.2, Tables 2 and 3"),
-    _rival("min_max", "section 5.2, Table 2"),
-    _rival("improved_min_max", "section 5.2, Table 2"),
-    _rival("back_gradient", "section 5.2, Table 2"),
-    _rival("meta_poison", "section 5.2, Table 3"),
-    _rival("error_minimizing", "appendix B.2, Table 12"),
-    Contrast(
-        "Gradient canceling drops the accuracy more than TGDA",
-        "Pawelczyk et al. 2024, §5.1, after Lu et al. 2023",
-        "gradient_canceling",
-        "tgda",
-    ),
-    Contrast(
-        "Gradient canceling without bounds drops the accuracy more than TGDA",
-        "Pawelczyk et al. 2024, §5.1, after Lu et al. 2023",
-        "gradient_canceling_unbounded",
-        "tgda",
-    ),
-)
-"""Other attacks, against TGDA played for longest."""
-ABLATIONS = (
-    Contrast(
-        "The attacker as leader beats the defender as leader",
-        "section 5.3, Table 4",
-        "tgda",
-        "defender_leads",
-    ),
-    Contrast("The non-zero-sum game beats the zero-sum one", "Table 5", "tgda", "zero_sum"),
-    Contrast("Pretraining the leader matters", "Table 6", "tgda", "no_pretraining"),
-    Contrast("A warm start beats a cold start", "Table 8", "tgda", "cold_start"),
-    Contrast(
-        "Without steps of the defender (n = 0) the attack is weaker", "Table 7", "tgda", "m1_n0"
-    ),
-    Contrast("Twenty steps of the defender beat one (m = 1)", "Table 7", "tgda", "m1_n1"),
-    Contrast("m = 20, n = 1 beats m = 1, n = 20", "Table 7", "m20_n1", "tgda"),
-    Contrast("TGDA beats follow the ridge", "appendix C", "tgda", "fr"),
-    Contrast("TGDA beats Newton steps of the follower", "appendix C", "tgda", "gdn"),
-    Contrast("TGDA beats unrolling", "section 3.2, appendix C", "tgda", "ugda"),
-)
-"""TGDA with one thing changed, for as many epochs."""
-
-
-def judge(target: Target, records: Sequence[Record]) -> list[Claim]:
-    """Returns the claims that the records of a target can judge; drops are in points."""
-    runs = Runs(records)
-    contrasts = [*(contrast.of(runs.longest) for contrast in RIVALS), *ABLATIONS]
-    made = [_judge_contrast(target, runs, contrast) for contrast in contrasts]
-    made += [_hurts(target, runs), _grows(target, runs), _below_share(target, runs)]
-    made += [_unlearnable(target, runs)]
-    return [claim for claim in made if claim is not None]
-
-
-def judge_sizes(
-    targets: Mapping[str, Target], records: Mapping[str, Sequence[Record]]
-) -> list[Claim]:
-    """Returns the claim of Figure 1, from targets that differ in their training examples alone.
-
-    Args:
-      targets: by name.
-      records: of those that were run, by name.
-    """
-    present = [name for name, target in targets.items() if target.classes and name in records]
-    if len(present) < 2:
-        return []
-    present.sort(key=lambda name: targets[name].train or 0)
-    few, many = present[0], present[-1]
-    claims = []
-    for attack in ("poison_svm", "back_gradient"):
-        small, large = (Runs(records[name]).drops(attack) for name in (few, many))
-        seeds = sorted(set(small) & set(large))
-        if not seeds:
-            continue
-        verdict, ours = judge_difference([small[s] - large[s] for s in seeds], sign=1)
-        sizes = f"{targets[few].train} against {targets[many].train} examples"
-        claims.append(
-            Claim(
-                f"A larger training set is harder to poison ({title(attack)})",
-                "section 4.1, Figure 1",
-                f"{sizes}: {np.mean(list(small.values())):.2f} against "
-                f"{np.mean(list(large.values())):.2f}; {ours}",
-                "a figure without numbers",
-                verdict,
-            )
+    *(
+        (f"TGDA drops the accuracy more than {title(name)}", where, "tgda", name)
+        for name, where in (
+            ("label_flip", "section 5.2, Tables 2 and 3"),
+            ("min_max", "section 5.2, Table 2"),
+            ("improved_min_max", "section 5.2, Table 2"),
+            ("back_gradient", "section 5.2, Table 2"),
+            ("meta_poison", "section 5.2, Table 3"),
+            ("error_minimizing", "appendix B.2, Table 12"),
         )
-    return claims
+    ),
+    ("Gradient canceling drops the accuracy more than TGDA", AFTER, "gradient_canceling", "tgda"),
+    ("Gradient canceling without bounds drops the accuracy more than TGDA", AFTER,
+     "gradient_canceling_unbounded", "tgda"),
+)  # fmt: skip
+"""Text, place in the paper, and the attack that drops the accuracy more than the other.
+
+Here `tgda` is that which was played for longest.
+"""
+ABLATIONS = (
+    ("The attacker as leader beats the defender as leader", "section 5.3, Table 4",
+     "tgda", "defender_leads"),
+    ("The non-zero-sum game beats the zero-sum one", "Table 5", "tgda", "zero_sum"),
+    ("Pretraining the leader matters", "Table 6", "tgda", "no_pretraining"),
+    ("A warm start beats a cold start", "Table 8", "tgda", "cold_start"),
+    ("Without steps of the defender (n = 0) the attack is weaker", "Table 7", "tgda", "m1_n0"),
+    ("Twenty steps of the defender beat one (m = 1)", "Table 7", "tgda", "m1_n1"),
+    ("m = 20, n = 1 beats m = 1, n = 20", "Table 7", "m20_n1", "tgda"),
+    ("TGDA beats follow the ridge", "appendix C", "tgda", "fr"),
+    ("TGDA beats Newton steps of the follower", "appendix C", "tgda", "gdn"),
+    ("TGDA beats unrolling", "section 3.2, appendix C", "tgda", "ugda"),
+)  # fmt: skip
+"""Likewise, of TGDA with one thing changed, for as many epochs."""
+UNLEARNABLE = ("unlearnable_tgda@1", "unlearnable_emn@1")
 
 
-class Runs:
-    """Drops in points by attack and seed; seeds that diverged are left out."""
-
-    def __init__(self, records: Sequence[Record]):
-        self._records = {
-            (record.method, record.seed): record for record in records if record.diverged is None
-        }
-
-    def names(self) -> list[str]:
-        return list(dict.fromkeys(name for name, _ in self._records))
+class Drops(Runs):
+    """Records by attack and seed; drops of the accuracy in points."""
 
     @property
     def longest(self) -> str:
         """The name of TGDA played for longest."""
-        return LONG if LONG in self.names() else "tgda"
+        return LONG if LONG in self.methods() else "tgda"
 
-    def metric(self, name: str, metric: str) -> dict[int, float]:
+    def percent(self, name: str, metric: str) -> dict[int, float]:
         """Returns a metric of an attack by seed, in %."""
-        return {
-            seed: 100 * record.metrics[metric]
-            for (method, seed), record in self._records.items()
-            if method == name and metric in record.metrics
-        }
+        return {seed: 100 * value for seed, value in self.by_seed(name, metric).items()}
 
-    def drops(self, name: str) -> dict[int, float]:
-        return self.metric(name, "drop")
+    def of(self, name: str) -> dict[int, float]:
+        """Returns the drop by seed."""
+        return self.percent(name, "drop")
 
-    def mean(self, name: str) -> float:
-        return float(np.mean(list(self.drops(name).values())))
-
-    def paired(self, one: str, other: str) -> list[float]:
-        """Returns by how much one drop exceeds the other, seed by seed."""
-        first, second = self.drops(one), self.drops(other)
-        return [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
+    def average(self, name: str) -> float:
+        """Returns the mean drop."""
+        return float(np.mean(list(self.of(name).values())))
 
     def sweep(self, attack: str) -> dict[float, str]:
         """Returns the names under which an attack was run, by ε, ascending."""
-        found = {float(n.partition("@")[2]): n for n in self.names() if n.startswith(f"{attack}@")}
-        if attack in self.names():
+        names = self.methods()
+        found = {float(n.partition("@")[2]): n for n in names if n.startswith(f"{attack}@")}
+        if attack in names:
             found.setdefault(EPSILON, attack)
         return dict(sorted(found.items()))
 
 
-def _judge_contrast(target: Target, runs: Runs, contrast: Contrast) -> Claim | None:
-    more, less = contrast.more, contrast.less
-    differences = runs.paired(more, less)
+def judge(target: Target, records: Sequence[Record]) -> list[Claim]:
+    """Returns the claims that the records of a target can judge; drops are in points."""
+    drops = Drops(records)
+    claims = []
+    for contrasts, tgda in ((RIVALS, drops.longest), (ABLATIONS, "tgda")):
+        for text, where, *names in contrasts:
+            more, less = (tgda if name == "tgda" else name for name in names)
+            claims += _compare(drops, text, where, (more, less), _quoted(target, more, less))
+    if hurts := list(drops.of(drops.longest).values()):
+        quoted = quote(target.source, target.model, "tgda")
+        text = f"TGDA drops the accuracy of {NETWORKS[target.model]} at ε = 3 %"
+        paper = "not given" if quoted is None else f"{quoted.drop:.2f}"
+        claims.append(claim_difference(text, "Tables 2 and 3", hurts, 1, "{} points", paper))
+    for text, words, value in (
+        ("The drop grows with ε", "difference", lambda small, large, _: large - small),
+        ("At a large ε the drop is less than ε", "below ε by", lambda _, large, e: 100 * e - large),
+    ):
+        claims += _over_epsilon(drops, text, words, value)
+    text = "With all examples perturbed TGDA leaves less accuracy than EMN"
+    paper = "78.30 against 75.02 (ResNet-18)"
+    return claims + _compare(drops, text, "appendix B.2, Table 13", UNLEARNABLE, paper)
+
+
+def _compare(
+    drops: Drops, text: str, where: str, names: tuple[str, str], paper: str
+) -> list[Claim]:
+    """Returns the claim that the first drop exceeds the second, where both were run."""
+    first, second = map(drops.of, names)
+    differences = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
     if not differences:
-        return None
-    verdict, figures = judge_difference(differences, sign=1)
-    return Claim(
-        contrast.text,
-        contrast.where,
-        f"{runs.mean(more):.2f} against {runs.mean(less):.2f} points; {figures}",
-        _quoted(target, more, less),
-        verdict,
-    )
+        return []
+    ours = " against ".join(f"{drops.average(name):.2f}" for name in names) + " points; {}"
+    return [claim_difference(text, where, differences, 1, ours, paper)]
 
 
 def _quoted(target: Target, more: str, less: str) -> str:
@@ -190,72 +125,39 @@ def _quoted(target: Target, more: str, less: str) -> str:
     return "not given"
 
 
-def _hurts(target: Target, runs: Runs) -> Claim | None:
-    drops = list(runs.drops(runs.longest).values())
-    if not drops:
-        return None
-    verdict, ours = judge_difference(drops, sign=1)
-    quoted = quote(target.source, target.model, "tgda")
-    return Claim(
-        f"TGDA drops the accuracy of {NETWORKS[target.model]} at ε = 3 %",
-        "Tables 2 and 3",
-        f"{ours} points",
-        "not given" if quoted is None else f"{quoted.drop:.2f}",
-        verdict,
-    )
-
-
-def _grows(target: Target, runs: Runs) -> Claim | None:
-    return _over_epsilon(
-        runs,
-        "The drop grows with ε",
-        lambda small, large, _: large - small,
-        "difference",
-    )
-
-
-def _below_share(target: Target, runs: Runs) -> Claim | None:
-    return _over_epsilon(
-        runs,
-        "At a large ε the drop is less than ε",
-        lambda _, large, epsilon: 100 * epsilon - large,
-        "below ε by",
-    )
-
-
 def _over_epsilon(
-    runs: Runs, text: str, value: Callable[[float, float, float], float], words: str
-) -> Claim | None:
-    """Judges a claim on TGDA at the smallest and the largest ε, seed by seed."""
-    names = runs.sweep("tgda")
+    drops: Drops, text: str, words: str, value: Callable[[float, float, float], float]
+) -> list[Claim]:
+    """Returns a claim on TGDA at the smallest and the largest ε, judged seed by seed."""
+    names = drops.sweep("tgda")
     if len(names) < 2:
-        return None
+        return []
     least, most = min(names), max(names)
-    small, large = runs.drops(names[least]), runs.drops(names[most])
-    seeds = sorted(small.keys() & large.keys())
-    if not seeds:
-        return None
-    verdict, ours = judge_difference([value(small[s], large[s], most) for s in seeds], sign=1)
-    return Claim(
-        text,
-        "section 5.3, Figure 4",
-        f"{runs.mean(names[least]):.2f} at {100 * least:g} %, {runs.mean(names[most]):.2f} at "
-        f"{100 * most:g} %; {words} {ours}",
-        "a figure without numbers",
-        verdict,
-    )
+    small, large = drops.of(names[least]), drops.of(names[most])
+    values = [value(small[s], large[s], most) for s in sorted(small.keys() & large.keys())]
+    if not values:
+        return []
+    ends = ", ".join(f"{drops.average(names[e]):.2f} at {100 * e:g} %" for e in (least, most))
+    return [claim_difference(text, "section 5.3, Figure 4", values, 1, f"{ends}; {words} {{}}")]
 
 
-def _unlearnable(target: Target, runs: Runs) -> Claim | None:
-    one, other = "unlearnable_tgda@1", "unlearnable_emn@1"
-    differences = runs.paired(one, other)
-    if not differences:
-        return None
-    verdict, figures = judge_difference(differences, sign=1)
-    return Claim(
-        "With all examples perturbed TGDA leaves less accuracy than EMN",
-        "appendix B.2, Table 13",
-        f"{runs.mean(one):.2f} against {runs.mean(other):.2f} points; {figures}",
-        "78.30 against 75.02 (ResNet-18)",
-        verdict,
-    )
+def judge_sizes(
+    targets: Mapping[str, Target], records: Mapping[str, Sequence[Record]]
+) -> list[Claim]:
+    """Returns the claim of Figure 1, from targets that differ in their training examples alone."""
+    present = [name for name, target in targets.items() if target.classes and name in records]
+    if len(present) < 2:
+        return []
+    present.sort(key=lambda name: targets[name].train or 0)
+    few, many = present[0], present[-1]
+    sizes = f"{targets[few].train} against {targets[many].train} examples"
+    claims = []
+    for attack in ("poison_svm", "back_gradient"):
+        small, large = (Drops(records[name]).of(attack) for name in (few, many))
+        differences = [small[s] - large[s] for s in sorted(set(small) & set(large))]
+        if differences:
+            means = " against ".join(f"{np.mean(list(d.values())):.2f}" for d in (small, large))
+            text = f"A larger training set is harder to poison ({title(attack)})"
+            where, ours = "section 4.1, Figure 1", f"{sizes}: {means}; {{}}"
+            claims.append(claim_difference(text, where, differences, 1, ours))
+    return claims

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from experiments.frame import collect_warnings
+from experiments.frame import collect_warnings, draw_order
 from experiments.tgda.settings import Target
 from unlearnkit import models
 from unlearnkit.auditing import accuracy
@@ -48,12 +48,7 @@ class Data(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Some poisons of an attack, as pixels in [0, 1].
-
-    Attributes:
-      poison: [k, h, w, c].
-      base: [k, h, w, c] what they were made of, None for poisons made of nothing.
-    """
+    """Some poisons [k, h, w, c], as pixels in [0, 1], and what they were made of, if anything."""
 
     poison: np.ndarray
     base: np.ndarray | None
@@ -80,18 +75,17 @@ def load_data(target: Target, data_dir: Path | None) -> Data:
         for split in ("train", "test")
     )
     shape: dict[str, Any] = {
-        "input_shape": tuple(train.x.shape[1:]),
-        "n_classes": int(jnp.max(train.y)) + 1,
-    }
+        "input_shape": train.x.shape[1:], "n_classes": int(jnp.max(train.y)) + 1
+    }  # fmt: skip
     if target.train is not None:
         if target.train > train.size:
             raise ValueError(
                 f"{target.source} has {train.size} training examples, fewer than {target.train}"
             )
-        train = train.take(jax.random.permutation(jax.random.key(0), train.size)[: target.train])
-    model = models.create(target.model, **shape)
-    others = {name: models.create(name, **shape) for name in target.transfer}
-    return Data(model, others, train, test)
+        train = train.take(draw_order(train)[: target.train])
+    names = (target.model, *target.transfer)
+    model, *others = (models.create(name, **shape) for name in names)
+    return Data(model, dict(zip(target.transfer, others, strict=True)), train, test)
 
 
 def _keep_classes(dataset: Dataset, classes: tuple[int, ...] | None) -> Dataset:
@@ -103,15 +97,11 @@ def _keep_classes(dataset: Dataset, classes: tuple[int, ...] | None) -> Dataset:
     return kept._replace(y=jnp.asarray(labels, jnp.int32))
 
 
-def attack_all(
-    key: Key[Array, ""],
-    target: Target,
-    data: Data,
-    on_stage: OnStage,
-) -> Outcome:
+def attack_all(key: Key[Array, ""], target: Target, data: Data, on_stage: OnStage) -> Outcome:
     """Returns what each attack does to the network, seed by seed.
 
-    Clean and poisoned training of a seed share a key, so that their difference is the poisons'.
+    Clean and poisoned training of a seed share a key, so that their difference is the poisons'. A
+    `Study` draws another key for every training, and so cannot take the place of this.
 
     Args:
       key: of the whole.
@@ -121,20 +111,29 @@ def attack_all(
     """
     outcome = Outcome([], {}, {})
     for seed in range(target.seeds):
+        of = f", seed {seed + 1} of {target.seeds}"
+        on_stage(f"training on clean data{of}", 0, 1)
         train_key, attack_key = jax.random.split(jax.random.fold_in(key, seed))
-
-        def tell(stage: str, seed: int = seed) -> None:
-            on_stage(f"{stage}, seed {seed + 1} of {target.seeds}", 0, 1)
-
-        tell("training on clean data")
-        defender = _Defender(train_key, target, data)
-        clean = defender.measure(data.train, {CLEAN: data.model, **data.others})
-        outcome.records.append(Record(CLEAN, seed, _named(clean), Cost(0.0, 0.0)))
+        bench = _Bench(train_key, attack_key, target, data)
+        networks = {CLEAN: data.model, **data.others}
+        clean = {name: bench.train(model, data.train) for name, model in networks.items()}
+        metrics = {"accuracy": clean[CLEAN].accuracy, "drop": 0.0, "poisons": 0.0}
+        metrics |= {f"accuracy_{name}": clean[name].accuracy for name in data.others}
+        outcome.records.append(Record(CLEAN, seed, metrics, Cost(0.0, 0.0)))
         for name, attack in target.attacks.items():
-            tell(name)
-            run = _Run(name, attack, attack_key, defender, clean)
-            record = run(outcome, seed)
-            outcome.records.append(record)
+            on_stage(f"{name}{of}", 0, 1)
+            notes = outcome.notes.setdefault(name, [])
+            try:
+                with collect_warnings(notes, PoisonWarning):
+                    poisoned = bench.poison(attack, clean[CLEAN].variables)
+                with collect_warnings(notes, DefenceWarning):
+                    metrics = bench.judge(poisoned, clean, further=name == TGDA)
+            except DivergedError as error:
+                outcome.records.append(Record(name, seed, {}, Cost(0.0, 0.0), str(error)))
+                continue
+            outcome.records.append(Record(name, seed, metrics, poisoned.info.cost))
+            if seed == 0:
+                outcome.samples[name] = _sample(poisoned, data.train)
     return outcome
 
 
@@ -145,103 +144,65 @@ class Trained(NamedTuple):
     accuracy: float
 
 
-class _Defender(NamedTuple):
-    """Who trains, always in the same way."""
+class _Bench(NamedTuple):
+    """One seed: who trains, always in the same way, and who attacks."""
 
-    key: Key[Array, ""]
+    train_key: Key[Array, ""]
+    attack_key: Key[Array, ""]
     target: Target
     data: Data
 
     def train(self, model: Model, dataset: Dataset) -> Trained:
-        variables = fit(jax.random.clone(self.key), model, dataset, self.target.recipe).variables
-        return Trained(variables, accuracy(model, variables, self.data.test))
+        trained = fit(jax.random.clone(self.train_key), model, dataset, self.target.recipe)
+        return Trained(trained.variables, accuracy(model, trained.variables, self.data.test))
 
-    def measure(self, dataset: Dataset, networks: Mapping[str, Model]) -> dict[str, Trained]:
-        return {name: self.train(model, dataset) for name, model in networks.items()}
-
-    def task(self) -> Task:
-        """Returns the clean examples as a task; no attack here reads what is not its `train`."""
-        train, test = self.data.train, self.data.test
+    def poison(self, attack: Attack, variables: Variables) -> Poisoned:
+        """Attacks the clean examples as a task; no attack here reads what is not its `train`."""
+        model, _, train, test = self.data
         last = train.size - 1
-        return Task(train.take(np.arange(last)), train.take(np.array([last])), test, test)
+        task = Task(train.take(np.arange(last)), train.take(np.array([last])), test, test)
+        return attack(jax.random.clone(self.attack_key), model, variables, task)
 
-
-class _Run(NamedTuple):
-    """One attack on one seed."""
-
-    name: str
-    attack: Attack
-    key: Key[Array, ""]
-    defender: _Defender
-    clean: Mapping[str, Trained]
-
-    def __call__(self, outcome: Outcome, seed: int) -> Record:
-        try:
-            poisoned = self._poison(outcome.notes)
-            metrics = self._judge(poisoned, outcome.notes)
-        except DivergedError as error:
-            return Record(self.name, seed, {}, Cost(0.0, 0.0), str(error))
-        if seed == 0:
-            outcome.samples[self.name] = _sample(poisoned, self.defender.data.train)
-        return Record(self.name, seed, metrics, poisoned.info.cost)
-
-    def _poison(self, notes: dict[str, list[str]]) -> Poisoned:
-        defender = self.defender
-        with collect_warnings(notes.setdefault(self.name, []), PoisonWarning):
-            return self.attack(
-                jax.random.clone(self.key),
-                defender.data.model,
-                self.clean[CLEAN].variables,
-                defender.task(),
-            )
-
-    def _judge(self, poisoned: Poisoned, notes: dict[str, list[str]]) -> dict[str, float]:
-        defender, data = self.defender, self.defender.data
-        trained = defender.train(data.model, poisoned.dataset)
+    def judge(
+        self, poisoned: Poisoned, clean: Mapping[str, Trained], *, further: bool
+    ) -> dict[str, float]:
+        """Returns what the poisons do; further, to other networks and after each defence."""
+        trained = self.train(self.data.model, poisoned.dataset)
         metrics = {
             "accuracy": trained.accuracy,
-            "drop": self.clean[CLEAN].accuracy - trained.accuracy,
+            "drop": clean[CLEAN].accuracy - trained.accuracy,
             "poisons": float(poisoned.is_poison.sum()),
-            **_describe(poisoned, data.train),
+            **_describe(poisoned, self.data.train),
         }
-        if self.name != TGDA:
-            return metrics
-        for name, model in data.others.items():
-            moved = defender.train(model, poisoned.dataset).accuracy
-            metrics[f"drop_on_{name}"] = self.clean[name].accuracy - moved
-        for number, (name, defence) in enumerate(defender.target.defences.items()):
-            with collect_warnings(notes.setdefault(self.name, []), DefenceWarning):
-                metrics |= self._defend(name, number, defence, poisoned, trained.variables)
+        if further:
+            for name, model in self.data.others.items():
+                moved = self.train(model, poisoned.dataset).accuracy
+                metrics[f"drop_on_{name}"] = clean[name].accuracy - moved
+            for number, (name, defence) in enumerate(self.target.defences.items()):
+                after, found = self._defend(number, defence, poisoned, trained.variables)
+                metrics[f"drop_after_{name}"] = clean[CLEAN].accuracy - after
+                metrics |= {f"{metric}_of_{name}": value for metric, value in found.items()}
         return metrics
 
     def _defend(
         self,
-        name: str,
         number: int,
         defence: Defence | RobustTrainer,
         poisoned: Poisoned,
         variables: Variables,
-    ) -> dict[str, float]:
-        """Returns the drop that a defence leaves (Tables 10 and 11), and what a filter found."""
-        defender, model, found = self.defender, self.defender.data.model, {}
+    ) -> tuple[float, dict[str, float]]:
+        """Returns the accuracy after a defence (Tables 10 and 11), and how well a filter found."""
+        model, dataset = self.data.model, poisoned.dataset
         if isinstance(defence, RobustTrainer):
-            train_key, recipe = jax.random.clone(defender.key), defender.target.recipe
-            robust = defence.fit(train_key, model, poisoned.dataset, recipe).variables
-            after = accuracy(model, robust, defender.data.test)
-        else:
-            own_key = jax.random.fold_in(self.key, number)
-            defended = defence(own_key, model, variables, poisoned.dataset)
-            score = score_defence(defended, poisoned.is_poison)
-            found = {f"{metric}_of_{name}": score[metric] for metric in ("precision", "recall")}
-            kept = poisoned.dataset.take(np.flatnonzero(defended.keep))
-            after = defender.train(model, kept).accuracy
-        return {f"drop_after_{name}": self.clean[CLEAN].accuracy - after, **found}
-
-
-def _named(clean: Mapping[str, Trained]) -> dict[str, float]:
-    own = {"accuracy": clean[CLEAN].accuracy, "drop": 0.0, "poisons": 0.0}
-    others = {f"accuracy_{n}": t.accuracy for n, t in clean.items() if n != CLEAN}
-    return own | others
+            key = jax.random.clone(self.train_key)
+            robust = defence.fit(key, model, dataset, self.target.recipe).variables
+            return accuracy(model, robust, self.data.test), {}
+        own_key = jax.random.fold_in(self.attack_key, number)
+        defended = defence(own_key, model, variables, dataset)
+        score = score_defence(defended, poisoned.is_poison)
+        kept = dataset.take(np.flatnonzero(defended.keep))
+        found = {metric: score[metric] for metric in ("precision", "recall")}
+        return self.train(model, kept).accuracy, found
 
 
 def _describe(poisoned: Poisoned, train: Dataset) -> dict[str, float]:

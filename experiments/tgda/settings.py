@@ -7,24 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.frame import Scale
+from unlearnkit import poisoning
 from unlearnkit.base import Attack, Defence, RobustTrainer
 from unlearnkit.defences import InfluenceFilter, LossFilter, MaxUp, Sever
-from unlearnkit.poisoning import (
-    BackGradient,
-    Bounds,
-    Budget,
-    ErrorMinimizing,
-    GradientCanceling,
-    GradPC,
-    ImprovedMinMax,
-    InfluenceAttack,
-    KktAttack,
-    LabelFlip,
-    MetaPoison,
-    MinMax,
-    PoisonSvm,
-    TotalGradientAttack,
-)
 from unlearnkit.training import Recipe
 
 LONG = "tgda_long"
@@ -83,7 +68,7 @@ def targets(scale: Scale) -> dict[str, Target]:
     return {"smoke": _smoke, "cpu": _cpu, "paper": _paper}[scale]()
 
 
-def ablation(base: TotalGradientAttack, names: Sequence[str]) -> dict[str, Attack]:
+def ablation(base: poisoning.TotalGradientAttack, names: Sequence[str]) -> dict[str, Attack]:
     """Returns TGDA, and TGDA with one thing changed for each name."""
     changed = {name: dataclasses.replace(base, **VARIANTS[name]) for name in names}
     return {"tgda": base, **changed}
@@ -91,19 +76,18 @@ def ablation(base: TotalGradientAttack, names: Sequence[str]) -> dict[str, Attac
 
 def sweep(name: str, attack: Any, epsilons: Sequence[float]) -> dict[str, Attack]:
     """Returns the attack at every ε of Figure 4."""
-    return {f"{name}@{e:g}": dataclasses.replace(attack, budget=Budget(e)) for e in epsilons}
+    return {
+        f"{name}@{e:g}": dataclasses.replace(attack, budget=poisoning.Budget(e)) for e in epsilons
+    }
 
 
 def unlearnable(
-    base: TotalGradientAttack, noise: ErrorMinimizing, shares: Sequence[float]
+    base: poisoning.TotalGradientAttack, noise: poisoning.ErrorMinimizing, shares: Sequence[float]
 ) -> dict[str, Attack]:
     """Returns both attacks of Table 13, which perturb a share of the training set in place."""
     game = dataclasses.replace(base, placement="perturb", zero_sum=True)
     in_place = dataclasses.replace(noise, placement="perturb")
-    return {
-        **sweep("unlearnable_tgda", game, shares),
-        **sweep("unlearnable_emn", in_place, shares),
-    }
+    return {**sweep("unlearnable_tgda", game, shares), **sweep("unlearnable_emn", in_place, shares)}
 
 
 def defend(recipe: Recipe) -> dict[str, Defence | RobustTrainer]:
@@ -118,42 +102,33 @@ def defend(recipe: Recipe) -> dict[str, Defence | RobustTrainer]:
 
 def _smoke() -> dict[str, Target]:
     recipe = Recipe(epochs=20, batch_size=100, learning_rate=0.3)
-    game = TotalGradientAttack(
-        epochs=2,
-        batch_size=200,
-        defender_steps=3,
-        attacker_rate=0.1,
-        hidden=(32,),
+    game = poisoning.TotalGradientAttack(
+        epochs=2, batch_size=200, defender_steps=3, attacker_rate=0.1, hidden=(32,),
         pretrain=Recipe(epochs=5, batch_size=200, optimizer="adam", learning_rate=1e-2),
         max_solve_steps=4,
-    )
+    )  # fmt: skip
     brief: dict[str, Attack] = {
-        "label_flip": LabelFlip(rule="mirror"),
-        "min_max": MinMax(burn_in=10, batch_size=100),
+        "label_flip": poisoning.LabelFlip(rule="mirror"),
+        "min_max": poisoning.MinMax(burn_in=10, batch_size=100),
     }
     linear = {
         **brief,
         **ablation(game, ("defender_leads", "no_pretraining")),
-        **sweep("label_flip", LabelFlip(), (0.03, 0.3)),
+        **sweep("label_flip", poisoning.LabelFlip(), (0.03, 0.3)),
     }
     return {
         "digits-lr": Target(
-            "digits",
-            "logistic",
-            recipe,
-            linear,
-            transfer=("mlp",),
-            defences=defend(recipe),
+            "digits", "logistic", recipe, linear, transfer=("mlp",), defences=defend(recipe),
             seeds=2,
         ),
         **_binary("digits", recipe, game, sizes=(60, 160), steps=2, seeds=2),
-    }
+    }  # fmt: skip
 
 
 def _binary(
     dataset: str,
     recipe: Recipe,
-    game: TotalGradientAttack,
+    game: poisoning.TotalGradientAttack,
     *,
     sizes: Sequence[int],
     steps: int,
@@ -168,23 +143,17 @@ def _binary(
         batch_size = min(game.batch_size, size)
         fitted = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, size // 2))
         attacks: dict[str, Attack] = {
-            "label_flip": LabelFlip(),
-            "poison_svm": PoisonSvm(steps=steps),
-            "back_gradient": BackGradient(steps=steps, unroll_steps=10 * steps),
-            "influence": InfluenceAttack(steps=5 * steps),
-            "kkt": KktAttack(),
-            "min_max": MinMax(),
-            "improved_min_max": ImprovedMinMax(recipe=fitted),
+            "label_flip": poisoning.LabelFlip(),
+            "poison_svm": poisoning.PoisonSvm(steps=steps),
+            "back_gradient": poisoning.BackGradient(steps=steps, unroll_steps=10 * steps),
+            "influence": poisoning.InfluenceAttack(steps=5 * steps),
+            "kkt": poisoning.KktAttack(),
+            "min_max": poisoning.MinMax(),
+            "improved_min_max": poisoning.ImprovedMinMax(recipe=fitted),
             "tgda": dataclasses.replace(game, batch_size=batch_size, pretrain=pretrain),
         }
         made[f"{dataset}17-lr-{size}"] = Target(
-            dataset,
-            "logistic",
-            fitted,
-            attacks,
-            train=size,
-            classes=(1, 7),
-            seeds=seeds,
+            dataset, "logistic", fitted, attacks, train=size, classes=(1, 7), seeds=seeds
         )
     return made
 
@@ -202,53 +171,57 @@ def _cpu() -> dict[str, Target]:
     dense_recipe = dataclasses.replace(recipe, epochs=5)
     small = dataclasses.replace(recipe, epochs=20, batch_size=100, learning_rate=0.05)
     pretrain = Recipe(epochs=3, batch_size=1000, optimizer="adam", learning_rate=1e-3)
-    game = TotalGradientAttack(epochs=3, attacker_rate=0.3, hidden=(256, 256), pretrain=pretrain)
+    game = poisoning.TotalGradientAttack(
+        epochs=3, attacker_rate=0.3, hidden=(256, 256), pretrain=pretrain
+    )
     dense_game = dataclasses.replace(
         game, batch_size=250, defender_steps=5, damping=1.0, max_solve_steps=8
     )
     conv_game = dataclasses.replace(game, batch_size=500, max_solve_steps=8)
     colour_game = dataclasses.replace(conv_game, architecture="autoencoder")
     binary_game = dataclasses.replace(game, epochs=20)
-    flips, hardest = LabelFlip(rule="mirror"), MinMax()
-    canceling = GradientCanceling(
-        Budget(), Bounds(), corruption=GradPC(radius=1.0), steps=300, learning_rate=100.0
-    )
+    flips, hardest = poisoning.LabelFlip(rule="mirror"), poisoning.MinMax()
+    canceling = poisoning.GradientCanceling(
+        poisoning.Budget(), poisoning.Bounds(), corruption=poisoning.GradPC(radius=1.0), steps=300,
+        learning_rate=100.0,
+    )  # fmt: skip
     rivals: dict[str, Attack] = {"label_flip": flips, "min_max": hardest}
     # The influence filter had not ended after four minutes for the CNN and fifteen for NN.
     cheap: dict[str, Defence | RobustTrainer] = {"loss_filter": LossFilter(), "max_up": MaxUp()}
     linear: dict[str, Attack] = {
         **rivals,
-        "back_gradient": BackGradient(group=1800, unroll_steps=20),
-        "meta_poison": MetaPoison(networks=8, steps=20),
-        "error_minimizing": ErrorMinimizing(Budget(), placement="add", rounds=20),
+        "back_gradient": poisoning.BackGradient(group=1800, unroll_steps=20),
+        "meta_poison": poisoning.MetaPoison(networks=8, steps=20),
+        "error_minimizing": poisoning.ErrorMinimizing(
+            poisoning.Budget(), placement="add", rounds=20
+        ),
         LONG: dataclasses.replace(game, epochs=60),
         "gradient_canceling": canceling,
-        "gradient_canceling_unbounded": dataclasses.replace(canceling, bounds=Bounds(box=None)),
+        "gradient_canceling_unbounded": dataclasses.replace(
+            canceling, bounds=poisoning.Bounds(box=None)
+        ),
         **ablation(game, [name for name in VARIANTS if not name.startswith("m20")]),
         **sweep("tgda", game, (0.01, 0.1, 0.3, 1.0)),
-        **sweep("label_flip", LabelFlip(), (0.01, 0.03, 0.1, 0.3, 1.0)),
+        **sweep("label_flip", poisoning.LabelFlip(), (0.01, 0.03, 0.1, 0.3, 1.0)),
         **sweep("min_max", hardest, (0.01, 0.1)),
     }
     dense: dict[str, Attack] = {**rivals, "tgda": dense_game}
     conv: dict[str, Attack] = {"label_flip": flips, **ablation(conv_game, ("no_pretraining",))}
     colour: dict[str, Attack] = {
         "label_flip": flips,
-        "meta_poison": MetaPoison(networks=4, steps=20, horizon=200),
-        "error_minimizing": ErrorMinimizing(Budget(), placement="add", rounds=10),
+        "meta_poison": poisoning.MetaPoison(networks=4, steps=20, horizon=200),
+        "error_minimizing": poisoning.ErrorMinimizing(
+            poisoning.Budget(), placement="add", rounds=10
+        ),
         "tgda": colour_game,
-        **unlearnable(colour_game, ErrorMinimizing(rounds=10), (0.2, 1.0)),
+        **unlearnable(colour_game, poisoning.ErrorMinimizing(rounds=10), (0.2, 1.0)),
     }
     return {
         "mnist-lr": Target(
             "mnist", "logistic", recipe, linear, transfer=("nn",), defences=defend(recipe)
         ),
         "mnist-nn": Target(
-            "mnist",
-            "nn",
-            dense_recipe,
-            dense,
-            transfer=("logistic",),
-            defences=cheap,
+            "mnist", "nn", dense_recipe, dense, transfer=("logistic",), defences=cheap
         ),
         "mnist-cnn": Target("mnist", "cnn_mnist", small, conv, train=5000, defences=cheap),
         "cifar10-cnn": Target("cifar10", "cnn_cifar", small, colour, train=5000, seeds=2),
@@ -260,45 +233,41 @@ def _paper() -> dict[str, Target]:
     """Returns section 5.1: SGD at 0.1, 100 epochs, and 200 of the game; ResNet-18 on CIFAR-10."""
     recipe = Recipe(epochs=100, batch_size=1000, learning_rate=0.1, momentum=0.0)
     colour_recipe = dataclasses.replace(recipe, batch_size=256)
-    game = TotalGradientAttack()
+    game = poisoning.TotalGradientAttack()
     pretrain = dataclasses.replace(game.pretrain, batch_size=256)
     colour_game = dataclasses.replace(
         game, batch_size=256, architecture="autoencoder", pretrain=pretrain
     )
-    flips = LabelFlip(rule="mirror")
+    flips = poisoning.LabelFlip(rule="mirror")
     epsilons = (0.01, 0.03, 0.1, 0.3, 1.0)
-    noise = ErrorMinimizing()
+    noise = poisoning.ErrorMinimizing()
     grey: dict[str, Attack] = {
         "label_flip": flips,
-        "min_max": MinMax(),
-        "improved_min_max": ImprovedMinMax(recipe=recipe),
-        "back_gradient": BackGradient(group=60),
+        "min_max": poisoning.MinMax(),
+        "improved_min_max": poisoning.ImprovedMinMax(recipe=recipe),
+        "back_gradient": poisoning.BackGradient(group=60),
         **ablation(game, tuple(VARIANTS)),
         **sweep("tgda", game, [e for e in epsilons if e != 0.03]),
-        **sweep("label_flip", LabelFlip(), epsilons),
-        **sweep("min_max", MinMax(), (0.01, 0.1)),
+        **sweep("label_flip", poisoning.LabelFlip(), epsilons),
+        **sweep("min_max", poisoning.MinMax(), (0.01, 0.1)),
     }
     colour: dict[str, Attack] = {
         "label_flip": flips,
-        "meta_poison": MetaPoison(),
-        "error_minimizing": dataclasses.replace(noise, budget=Budget(), placement="add"),
+        "meta_poison": poisoning.MetaPoison(),
+        "error_minimizing": dataclasses.replace(noise, budget=poisoning.Budget(), placement="add"),
         "tgda": colour_game,
         **unlearnable(colour_game, noise, (0.2, 0.4, 0.6, 0.8, 1.0)),
         **sweep("tgda", colour_game, [e for e in epsilons if e != 0.03]),
-        **sweep("label_flip", LabelFlip(), epsilons),
+        **sweep("label_flip", poisoning.LabelFlip(), epsilons),
     }
     networks = ("logistic", "nn", "cnn_mnist")
     mnist = {
         f"mnist-{short}": Target(
-            "mnist",
-            name,
-            recipe,
-            grey,
-            transfer=tuple(n for n in networks if n != name),
+            "mnist", name, recipe, grey, transfer=tuple(n for n in networks if n != name),
             defences=defend(recipe),
         )
         for short, name in zip(("lr", "nn", "cnn"), networks, strict=True)
-    }
+    }  # fmt: skip
     return {
         **mnist,
         "cifar10-cnn": Target("cifar10", "cnn_cifar", colour_recipe, colour),

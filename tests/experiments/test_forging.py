@@ -3,11 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from experiments.forging import figures, paper
+from experiments.charts import mosaic
+from experiments.forging import paper
 from experiments.forging.__main__ import Forging, main
 from experiments.forging.claims import forgetting_claims, judge
-from experiments.forging.measure import rounded
 from experiments.forging.settings import settings
+from experiments.frame import rounded
 from unlearnkit.forging import convert_error
 
 
@@ -82,7 +83,8 @@ def test_a_log_forged_to_forget_is_rejected_and_its_model_remembers(network):
 
 def test_the_page_shows_claims_and_figures_and_is_made_again(results):
     page = (results / "smoke.html").read_text()
-    names = {path.name.removeprefix("mlp-digits-20-smoke-") for path in results.glob("mlp*.svg")}
+    drawn = (results / "pictures").glob("mlp*.svg")
+    names = {path.name.removeprefix("mlp-digits-20-smoke-") for path in drawn}
     assert names == {"errors.svg", "curves.svg", "pictures.svg", "shuffles.svg", "log.svg"}
     assert page.count("<svg") == 5 + 3
     for words in (
@@ -217,7 +219,7 @@ def test_what_a_forged_log_s_model_knows_is_judged_over_the_seeds():
 
 def test_batches_are_laid_out_in_squares():
     images = np.arange(12.0)[:, None, None, None] * np.ones((12, 2, 3, 1)) / 12
-    picture = figures.mosaic(images)
+    picture = mosaic(images)
     columns = 4
     lines, last = -(-len(images) // columns), divmod(len(images) - 1, columns)
     assert picture.shape == (lines * 3, columns * 4)

@@ -1,8 +1,11 @@
 import warnings
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from experiments.frame import collect_warnings
+from experiments.frame import collect_warnings, load_each, subset
+from unlearnkit.base import Dataset
 
 
 def test_warnings_of_the_category_are_told_once_and_others_go_on():
@@ -18,3 +21,32 @@ def test_warnings_of_the_category_are_told_once_and_others_go_on():
     with pytest.warns(RuntimeWarning, match="another"):
         hear()
     assert messages == ["before", "first", "second"]
+
+
+def test_missing_data_are_told_and_left_out_unless_asked_for():
+    told = []
+
+    def load(setting):
+        if setting == 2:
+            raise FileNotFoundError("no mnist here")
+        return 10 * setting
+
+    def tell(stage, done, total):
+        told.append(stage)
+
+    settings = {"one": 1, "two": 2, "three": 3}
+    found = list(load_each(settings, load, asked=False, on_stage=tell))
+    assert found == [("one", 1, 10), ("three", 3, 30)]
+    assert told == ["two: data are not present (no mnist here); going on without them"]
+    with pytest.raises(FileNotFoundError, match="no mnist here"):
+        list(load_each(settings, load, asked=True, on_stage=tell))
+
+
+def test_a_subset_is_random_in_order_and_always_the_same():
+    data = Dataset(jnp.arange(50.0)[:, None], jnp.arange(50))
+    rows = np.asarray(subset(data, 20).y)
+    np.testing.assert_array_equal(rows, np.sort(rows))
+    np.testing.assert_array_equal(rows, subset(data, 20).y)
+    assert len(set(rows.tolist())) == 20
+    assert rows.max() >= 20
+    assert subset(data, None) is subset(data, 50) is data

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from experiments.frame import load_result
+from experiments.ntk_scrubbing.__main__ import NtkScrubbing, main
 from experiments.ntk_scrubbing.claims import judge
-from experiments.ntk_scrubbing.run import NtkScrubbing, main
 from unlearnkit.base import (
     Cost,
 )
@@ -22,10 +22,11 @@ def results(tmp_path_factory):
 def test_writes_numbers_table_page_and_figures(results):
     names = {path.name for path in results.iterdir()}
     figures = {f"digits-smoke-figure{number}.svg" for number in range(1, 5)}
-    assert names == {"digits-smoke.json", "digits-smoke.md", "digits-smoke.html", *figures}
-    page = (results / "digits-smoke.html").read_text()
+    assert names == {"digits-smoke.json", "digits-smoke.md", "smoke.html", "pictures"}
+    assert {path.name for path in (results / "pictures").iterdir()} == figures
+    page = (results / "smoke.html").read_text()
     assert page.count("<svg") == 4
-    assert all((results / name).read_text().startswith("<svg") for name in figures)
+    assert all((results / "pictures" / name).read_text().startswith("<svg") for name in figures)
 
 
 def test_every_method_has_every_readout(results):
@@ -52,10 +53,10 @@ def test_scrubbing_moves_the_outputs_towards_the_reference(results):
 
 
 def test_the_page_is_made_again_from_its_numbers(results):
-    page = (results / "digits-smoke.html").read_text()
-    (results / "digits-smoke.html").unlink()
+    page = (results / "smoke.html").read_text()
+    (results / "smoke.html").unlink()
     assert main(NtkScrubbing(scale="smoke", page=True, results=results.parent)) == 0
-    assert (results / "digits-smoke.html").read_text() == page
+    assert (results / "smoke.html").read_text() == page
 
 
 def made_up(ntk, fisher, seeds=4):

@@ -6,8 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.frame import load_result
 from experiments.poison_unlearning import claims
-from experiments.poison_unlearning.grid import as_rows, load_grid, over_budget
+from experiments.poison_unlearning.__main__ import PoisonUnlearning, main
+from experiments.poison_unlearning.figures import show
 from experiments.poison_unlearning.least_squares import (
     LeastSquares,
     Samples,
@@ -17,9 +19,8 @@ from experiments.poison_unlearning.least_squares import (
     draw,
     loss,
 )
-from experiments.poison_unlearning.pictures import show
-from experiments.poison_unlearning.run import PoisonUnlearning, main
-from experiments.poison_unlearning.setting import POISONS
+from experiments.poison_unlearning.page import as_rows, over_budget
+from experiments.poison_unlearning.settings import POISONS
 from experiments.poison_unlearning.shift import RIDGE, solve, standard_features
 from unlearnkit import models
 from unlearnkit.base import Cost, Dataset, Normalisation, Task
@@ -48,9 +49,11 @@ def test_writes_numbers_tables_pictures_and_the_page(results):
     stems |= {"digits-shift-smoke", "synthetic-updates-smoke"}
     written = {f"{stem}.{kind}" for stem in stems for kind in ("json", "md")}
     assert {path.name for path in results.iterdir()} == {
-        *drawn, *written, "smoke.html", "digits-smoke.md"
+        *written, "smoke.html", "digits-smoke.md", "pictures"
     }  # fmt: skip
-    assert all((results / name).read_text().startswith("<svg") for name in drawn)
+    pictures = results / "pictures"
+    assert {path.name for path in pictures.iterdir()} == drawn
+    assert all((pictures / name).read_text().startswith("<svg") for name in drawn)
     page = (results / "smoke.html").read_text()
     assert page.count("<svg") == len(drawn)
     assert "No method reaches Retrain" in page
@@ -58,7 +61,7 @@ def test_writes_numbers_tables_pictures_and_the_page(results):
 
 def test_every_method_stands_within_the_budget(results):
     for kind in POISONS:
-        run, records = load_grid(results / f"digits-{kind}-smoke.json")
+        run, records = load_result(results / f"digits-{kind}-smoke.json")
         assert {r.seed for r in records} == {0, 1}
         assert {r.method for r in records} == {ORIGINAL, RETRAIN, *run["methods"]}
         for record in records:
@@ -205,7 +208,10 @@ def made_up(kind, left, seeds=4):
             metrics["gaussian_gus"] = -value + 0.01 * rng.random()
             spread = 5.0 if method == ORIGINAL else 1.0
             curves = {"gaussian_statistic": spread * rng.normal(size=500)}
-            yield Record("1.5 %", method, budget, seed, metrics, Cost(0.0, 0.0), curves=curves)
+            yield Record(
+                method, seed, metrics, Cost(0.0, 0.0),
+                curves=curves, question="1.5 %", budget=budget,
+            )  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", POISONS)
@@ -226,7 +232,8 @@ def test_claims_are_judged_by_the_figures(kind):
 
 
 def test_what_a_budget_does_not_allow_has_no_row_but_is_told():
-    dear = Record("1.5 %", "scrub", 0.02, 0, {}, Cost(0.0, 0.0), over_budget="4 % of it")
+    own = {"question": "1.5 %", "budget": 0.02, "over_budget": "4 % of it"}
+    dear = Record("scrub", 0, {}, Cost(0.0, 0.0), **own)
     lost = dear._replace(budget=0.1, diverged="nan", over_budget=None)
     rows = as_rows([dear, lost, *made_up("gaussian", 0.4)])
     assert [row.diverged for row in rows[:2]] == ["nan", None]
@@ -246,7 +253,7 @@ def test_one_kind_that_is_left_is_enough_for_no_silver_bullet():
     assert verdict(0.02, 0.02, 0.02) == "does not hold"
 
     # Of several shares the largest counts.
-    more = [record._replace(attack="5 %") for record in made_up("targeted", 0.4)]
+    more = [record._replace(question="5 %") for record in made_up("targeted", 0.4)]
     grids = {kind: list(made_up(kind, 0.02)) for kind in POISONS}
     (claim,) = claims.no_silver_bullet({**grids, "targeted": [*grids["targeted"], *more]})
     assert claim.verdict == "holds"

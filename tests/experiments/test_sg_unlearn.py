@@ -6,7 +6,7 @@ import pytest
 
 from experiments.claims import judge_difference
 from experiments.frame import load_result
-from experiments.sg_unlearn.__main__ import SgUnlearn, _load, main
+from experiments.sg_unlearn.__main__ import SgUnlearn, load_examples, main
 from experiments.sg_unlearn.claims import (
     LABELS,
     ablation_claims,
@@ -88,11 +88,12 @@ def test_every_scale_has_every_method_of_the_paper_that_there_is(scale):
 
 
 def test_hyperparameters_are_chosen_on_examples_that_are_in_no_table():
-    data = _load(SgUnlearn(scale="smoke"), settings("smoke")["digits"])
-    choosing_train, choosing_test = data.choosing
-    assert len(data.train.x) == len(choosing_train.x) == 400
-    assert len(data.test.x) == pytest.approx(3 * len(choosing_test.x), abs=3)
-    for own, other in ((data.train, choosing_train), (data.test, choosing_test)):
+    (_, train, test), (_, choosing_train, choosing_test) = load_examples(
+        settings("smoke")["digits"], None
+    )
+    assert len(train.x) == len(choosing_train.x) == 400
+    assert len(test.x) == pytest.approx(3 * len(choosing_test.x), abs=3)
+    for own, other in ((train, choosing_train), (test, choosing_test)):
         distances = np.abs(np.asarray(own.x)[:, None] - np.asarray(other.x)[None]).sum((2, 3, 4))
         assert distances.min() > 0
 

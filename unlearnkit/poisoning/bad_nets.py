@@ -18,7 +18,13 @@ from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place
 from unlearnkit.trials import AttackTrial
-from unlearnkit.validation import check_at_least, check_choice, check_task, check_variables
+from unlearnkit.validation import (
+    check_at_least,
+    check_choice,
+    check_continuous,
+    check_task,
+    check_variables,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +120,7 @@ class BadNets:
         Raises:
           ValueError: the examples are no images, or the patch leaves them.
         """
+        normalisation = check_continuous(clean, method="BadNets")
         shape = clean.x.shape[1:]
         if len(shape) != 3:
             raise ValueError(
@@ -129,7 +136,7 @@ class BadNets:
                 )
         row, column = starts
         mask[row : row + self.size, column : column + self.size] = True
-        value = np.asarray(clean.normalisation.apply(jnp.full(shape, self.value)))
+        value = np.asarray(normalisation.apply(jnp.full(shape, self.value)))
         return mask, np.where(mask, value, 0).astype(clean.x.dtype)
 
     def _rows(self, key: Key[Array, ""], clean: Dataset, m: int) -> Int[np.ndarray, " m"]:

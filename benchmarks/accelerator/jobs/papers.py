@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.accelerator.context import Context, Split
 from benchmarks.accelerator.jobs.training import fast_recipe, make_resnet18
 from benchmarks.frame import Row, Timing
-from experiments.poison_unlearning import setting as poison_setting
+from experiments.poison_unlearning import settings as poison_setting
 from experiments.sg_unlearn import runs, settings
 from experiments.tgda.settings import Target, targets
 from unlearnkit import models

@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any, Literal
-
-import jax
-import numpy as np
 
 from experiments.frame import Scale
 from experiments.poison_unlearning.least_squares import LeastSquares
-from unlearnkit import models
-from unlearnkit.base import Attack, Dataset, Model, Unlearner
-from unlearnkit.data import describe, load
-from unlearnkit.poisoning import (
-    Bounds,
-    Budget,
-    GaussianPoison,
-    GradientCanceling,
-    GradientMatching,
-    GradPC,
-)
+from unlearnkit import poisoning, unlearning
+from unlearnkit.base import Attack, Unlearner
 from unlearnkit.studies import BUDGETS
 from unlearnkit.training import Recipe
-from unlearnkit.unlearning import (
-    CatastrophicLastLayers,
-    ExactLastLayers,
-    FineTune,
-    GradientAscent,
-    NegGradPlus,
-    NoisyDescent,
-    Retrain,
-    Scrub,
-)
 
 Poison = Literal["gaussian", "targeted", "indiscriminate"]
 POISONS: tuple[Poison, ...] = ("gaussian", "targeted", "indiscriminate")
@@ -49,7 +26,7 @@ class Setting:
       recipe: of every training.
       train: training examples; None for all.
       gaussian, targeted, indiscriminate: ε, shares of the training set that are poisoned.
-      budgets: shares of Retrain's example-gradients.
+      budgets: shares of unlearning.Retrain's example-gradients.
       rate_factor: of the learning rates of the methods. A subset has as many times fewer steps.
       scrub_rate: the learning rate of SCRUB, which Pawelczyk et al. 2024 do not say.
       matching_restarts, matching_steps, matching_radius: of gradient matching; it augments as the
@@ -90,29 +67,30 @@ class Setting:
 
     def attacks(self, poison: Poison) -> dict[str, Attack]:
         """Returns the attacks of one kind, named by their share of the training set."""
-        return {f"{100 * e:g} %": self._attack(poison, Budget(e)) for e in getattr(self, poison)}
+        return {
+            f"{100 * e:g} %": self._attack(poison, poisoning.Budget(e))
+            for e in getattr(self, poison)
+        }
 
-    def _attack(self, poison: Poison, budget: Budget) -> Attack:
+    def _attack(self, poison: Poison, budget: poisoning.Budget) -> Attack:
         if poison == "gaussian":
-            return GaussianPoison(budget=budget)
+            return poisoning.GaussianPoison(budget=budget)
         if poison == "targeted":
             augmentation = self.recipe.augmentation
-            return GradientMatching(
+            return poisoning.GradientMatching(
                 budget=budget,
-                bounds=Bounds(box=None, radius=self.matching_radius),  # Γ of A.1.1: no box
+                bounds=poisoning.Bounds(box=None, radius=self.matching_radius),  # as Γ of A.1.1
                 restarts=self.matching_restarts,
                 steps=self.matching_steps,
                 shift=0 if augmentation == "none" else self.recipe.shift,
                 flip=augmentation == "shift_flip",
             )
-        return GradientCanceling(
-            budget=budget,
-            bounds=Bounds(box=None, radius=self.canceling_bound),
-            corruption=GradPC(radius=self.canceling_radius),
-            parameters=self.canceling_parameters,
-            steps=self.canceling_steps,
+        return poisoning.GradientCanceling(
+            budget=budget, bounds=poisoning.Bounds(box=None, radius=self.canceling_bound),
+            corruption=poisoning.GradPC(radius=self.canceling_radius),
+            parameters=self.canceling_parameters, steps=self.canceling_steps,
             learning_rate=self.canceling_rate,
-        )
+        )  # fmt: skip
 
     def methods(self) -> dict[str, Unlearner]:
         """Returns the methods as set in Pawelczyk et al. 2024, A.2, and training anew for as long.
@@ -129,23 +107,20 @@ class Setting:
             "batch_size": batch, "learning_rate": 1e-3 * factor, "train_like": like
         }  # fmt: skip
         return {
-            "retrain": Retrain(self.recipe),
-            "fine_tune": FineTune(**usual),
-            "noisy_descent": NoisyDescent(**usual, noise_std=1e-3),
-            "gradient_ascent": GradientAscent(
+            "retrain": unlearning.Retrain(self.recipe),
+            "fine_tune": unlearning.FineTune(**usual),
+            "noisy_descent": unlearning.NoisyDescent(**usual, noise_std=1e-3),
+            "gradient_ascent": unlearning.GradientAscent(
                 batch_size=few, learning_rate=1e-5 * factor, train_like=like
             ),
-            "neg_grad_plus": NegGradPlus(**usual, beta=0.999),
-            "exact_last_layers": ExactLastLayers(**usual, k=self.last),
-            "catastrophic_last_layers": CatastrophicLastLayers(**usual, k=self.last),
-            "scrub": Scrub(
-                batch_size=batch,
-                learning_rate=self.scrub_rate,
-                alpha=0.999,
-                gamma=0.99,
+            "neg_grad_plus": unlearning.NegGradPlus(**usual, beta=0.999),
+            "exact_last_layers": unlearning.ExactLastLayers(**usual, k=self.last),
+            "catastrophic_last_layers": unlearning.CatastrophicLastLayers(**usual, k=self.last),
+            "scrub": unlearning.Scrub(
+                batch_size=batch, learning_rate=self.scrub_rate, alpha=0.999, gamma=0.99,
                 train_like=like,
             ),
-        }
+        }  # fmt: skip
 
     @property
     def last(self) -> int:
@@ -157,31 +132,17 @@ def choose_settings(scale: Scale) -> dict[str, Setting]:
     """Returns the settings of a scale by dataset; `paper` is that of Pawelczyk et al. 2024."""
     if scale == "paper":
         recipe = Recipe(
-            epochs=100,
-            batch_size=128,
-            learning_rate=0.1,
-            weight_decay=5e-4,
-            schedule="cosine",
-            augmentation="shift_flip",
-            compute_dtype="bfloat16",
-        )
+            epochs=100, batch_size=128, learning_rate=0.1, weight_decay=5e-4, schedule="cosine",
+            augmentation="shift_flip", compute_dtype="bfloat16",
+        )  # fmt: skip
         return _by_dataset(Setting("cifar10", "resnet18", recipe))
     small = Recipe(epochs=50, batch_size=128, learning_rate=0.02, schedule="cosine")
     if scale == "cpu":
         decaying = dataclasses.replace(small, weight_decay=5e-4)
         cifar = Setting(
-            "cifar10",
-            "cnn_cifar",
-            decaying,
-            train=2500,
-            gaussian=(0.025, 0.05),
-            targeted=(0.05,),
-            budgets=(0.02, 0.06, 0.1),
-            rate_factor=20.0,
-            scrub_rate=2e-3,
-            indiscriminate=(0.015, 0.025),
-            matching_restarts=2,
-            matching_steps=250,
+            "cifar10", "cnn_cifar", decaying, train=2500, gaussian=(0.025, 0.05), targeted=(0.05,),
+            budgets=(0.02, 0.06, 0.1), rate_factor=20.0, scrub_rate=2e-3,
+            indiscriminate=(0.015, 0.025), matching_restarts=2, matching_steps=250,
             # Further weights have a gradient that 60 poisons cannot cancel: steps that are large
             # enough to try send the pixels to 1e8.
             canceling_steps=500,
@@ -191,13 +152,10 @@ def choose_settings(scale: Scale) -> dict[str, Setting]:
             seeds=3,
             features=2500,
             feature_poisons=19,
-        )
+        )  # fmt: skip
         mnist = dataclasses.replace(
-            cifar,
-            dataset="mnist",
-            model="mlp",
-            recipe=dataclasses.replace(decaying, epochs=30, learning_rate=0.05),
-            train=6000,
+            cifar, dataset="mnist", model="mlp",
+            recipe=dataclasses.replace(decaying, epochs=30, learning_rate=0.05), train=6000,
             indiscriminate=(0.025, 0.05),
             matching_radius=0.3,  # usual for digits
             canceling_rate=70.0,
@@ -207,25 +165,15 @@ def choose_settings(scale: Scale) -> dict[str, Setting]:
             seeds=8,
             features=6000,
             feature_poisons=46,
-        )
+        )  # fmt: skip
         return _by_dataset(cifar, mnist)
     return _by_dataset(
         Setting(
-            "digits",
-            "mlp",
-            dataclasses.replace(small, epochs=10, batch_size=32, learning_rate=0.1),
-            train=400,
-            gaussian=(0.1,),
-            targeted=(0.05,),
-            indiscriminate=(0.05,),
-            budgets=(0.2,),
-            matching_restarts=2,
-            matching_steps=20,
-            canceling_steps=200,
-            canceling_rate=10.0,
-            seeds=2,
-            features=300,
-            feature_poisons=12,
+            "digits", "mlp",
+            dataclasses.replace(small, epochs=10, batch_size=32, learning_rate=0.1), train=400,
+            gaussian=(0.1,), targeted=(0.05,), indiscriminate=(0.05,), budgets=(0.2,),
+            matching_restarts=2, matching_steps=20, canceling_steps=200, canceling_rate=10.0,
+            seeds=2, features=300, feature_poisons=12,
             least_squares=LeastSquares(
                 samples=600, features=60, informative=10, poisons=60, removed=190, epochs=20,
                 steps=100, repetitions=2
@@ -236,37 +184,3 @@ def choose_settings(scale: Scale) -> dict[str, Setting]:
 
 def _by_dataset(*settings: Setting) -> dict[str, Setting]:
     return {setting.dataset: setting for setting in settings}
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """The network, the training examples of the grid, all of them, and the test set."""
-
-    model: Model
-    train: Dataset
-    whole: Dataset
-    test: Dataset
-
-
-def load_data(setting: Setting, data_dir: Path | None) -> Data:
-    """Returns the data, of which the same random part trains whatever the key.
-
-    Raises:
-      FileNotFoundError: the dataset is not prepared.
-    """
-    where: Any = {"data_dir": data_dir}
-    whole = load(setting.dataset, split="train", normalisation="standard", **where)
-    test = load(setting.dataset, split="test", normalisation=whole.normalisation, **where)
-    description = describe(setting.dataset, **where)
-    model = models.create(
-        setting.model, input_shape=description.input_shape, n_classes=description.n_classes
-    )
-    return Data(model, subset(whole, setting.train), whole, test)
-
-
-def subset(dataset: Dataset, count: int | None) -> Dataset:
-    """Returns a fixed random part of a dataset; all of it for None."""
-    if count is None or count >= dataset.size:
-        return dataset
-    order = np.asarray(jax.random.permutation(jax.random.key(0), dataset.size))
-    return dataset.take(np.sort(order[:count]))

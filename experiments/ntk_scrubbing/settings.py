@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from experiments.frame import Scale
+from experiments.frame import Scale, replace_subtree
 from unlearnkit import models
 from unlearnkit.base import Dataset, Model, Task, Unlearner, Variables
 from unlearnkit.data import describe, load
@@ -80,35 +81,24 @@ def choose_setting(scale: Scale) -> Setting:
     """Returns the setting of a scale; `paper` is that of Golatkar et al. 2020b."""
     pretrain = Recipe(epochs=30, batch_size=128, learning_rate=0.1, weight_decay=5e-4)
     tune = Recipe(
-        epochs=50,
-        batch_size=128,
-        learning_rate=0.01,
-        weight_decay=0.1,
-        decay_toward="start",
+        epochs=50, batch_size=128, learning_rate=0.01, weight_decay=0.1, decay_toward="start",
         frozen_state=True,
-    )
+    )  # fmt: skip
     if scale == "paper":
         return Setting("cifar10", "allcnn", pretrain, tune)
     if scale == "cpu":
         gentle = dataclasses.replace(pretrain, learning_rate=0.02)
         return Setting("cifar10", "cnn_cifar", gentle, tune, seeds=6)
     return Setting(
-        "digits",
-        "mlp",
+        "digits", "mlp",
         dataclasses.replace(pretrain, epochs=5, batch_size=32, learning_rate=0.02),
-        dataclasses.replace(tune, epochs=10, batch_size=32),
-        train=60,
-        validation=10,
-        test=40,
-        forget=15,
-        seeds=2,
-        relearn_cap=20,
-        levels=(1e-2, 1.0, 1e2),
-    )
+        dataclasses.replace(tune, epochs=10, batch_size=32), train=60, validation=10, test=40,
+        forget=15, seeds=2, relearn_cap=20, levels=(1e-2, 1.0, 1e2),
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
+class Pools:
     """The images of the experiment: those that pretrain, and the pool that tasks are drawn from."""
 
     pretrain: Dataset
@@ -117,7 +107,7 @@ class Data:
     test: Dataset
 
 
-def load_data(setting: Setting, data_dir: Path | None) -> Data:
+def load_pools(setting: Setting, data_dir: Path | None) -> Pools:
     """Returns the data; CIFAR-100 pretrains where it is prepared, else the other classes do.
 
     Raises:
@@ -135,7 +125,7 @@ def load_data(setting: Setting, data_dir: Path | None) -> Data:
             name = "cifar100"
         except FileNotFoundError:
             pass
-    return Data(pretrain, name, pool, _by_class(test)[0])
+    return Pools(pretrain, name, pool, _by_class(test)[0])
 
 
 def _by_class(dataset: Dataset) -> tuple[Dataset, Dataset]:
@@ -152,42 +142,32 @@ def make_model(name: str, dataset: str, n_classes: int, data_dir: Path | None) -
 
 
 def pretrained(
-    key: Key[Array, ""], setting: Setting, data: Data, model: Model, data_dir: Path | None
+    key: Key[Array, ""], setting: Setting, pools: Pools, model: Model, data_dir: Path | None
 ) -> Variables:
     """Returns pretrained weights with a fresh last layer for the task's classes."""
-    classes = int(data.pretrain.y.max()) + 1
+    classes = int(pools.pretrain.y.max()) + 1
     teacher = make_model(setting.model, setting.dataset, classes, data_dir)
     fit_key, head_key = jax.random.split(key)
-    body = fit(fit_key, teacher, data.pretrain, setting.pretrain).variables
+    body = fit(fit_key, teacher, pools.pretrain, setting.pretrain).variables
     fresh = jax.jit(model.init)(head_key)
-    params = _graft(body.params, fresh.params, model.layers[-1])
+    params = body.params
+    for path in model.layers[-1]:
+        last = functools.reduce(operator.getitem, path, fresh.params)
+        params = replace_subtree(params, path, last)
     return Variables(params, body.state)
 
 
-def _graft(tree: Any, other: Any, paths: tuple[tuple[str, ...], ...]) -> Any:
-    """Returns `tree` with the subtrees at `paths` taken from `other`."""
-    if () in paths:
-        return other
-    if not isinstance(tree, Mapping):
-        return tree
-    inner = {name: tuple(path[1:] for path in paths if path[0] == name) for name in tree}
-    return {name: _graft(tree[name], other[name], inner[name]) for name in tree}
-
-
-def draw_task(key: Key[Array, ""], setting: Setting, data: Data) -> Task:
+def draw_task(key: Key[Array, ""], setting: Setting, pools: Pools) -> Task:
     """Returns a task of small sets: the same number of each class, the forget set of class 0."""
     train_key, test_key = jax.random.split(key)
-    train = _draw(train_key, data.train, setting.train + setting.validation)
+    train = _draw(train_key, pools.train, setting.train + setting.validation)
     kept, validation = np.split(train, [setting.train], axis=1)
     forget, retain = kept[0, : setting.forget], kept.reshape(-1)[setting.forget :]
-    test = _draw(test_key, data.test, setting.test).reshape(-1)
-    pool = data.train
+    test = _draw(test_key, pools.test, setting.test).reshape(-1)
     return Task(
-        pool.take(retain),
-        pool.take(forget),
-        pool.take(validation.reshape(-1)),
-        data.test.take(test),
-    )
+        pools.train.take(retain), pools.train.take(forget),
+        pools.train.take(validation.reshape(-1)), pools.test.take(test),
+    )  # fmt: skip
 
 
 def _draw(key: Key[Array, ""], pool: Dataset, count: int) -> np.ndarray:

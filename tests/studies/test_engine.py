@@ -436,6 +436,25 @@ def test_lanes_are_filled_from_the_declared_seeds_and_with_the_first(monkeypatch
     assert second[0] == second[1]
 
 
+def test_lanes_follow_the_declared_seeds_and_not_what_is_missing(tmp_path, monkeypatch):
+    """With a seed in the store, the others still train in the lanes that they were declared for."""
+    lanes = importlib.import_module("unlearnkit.studies.lanes")
+    fit_many, groups = lanes.fit_many, []
+
+    def spy(keys, *arguments, **options):
+        groups.append([jax.random.key_data(key).tobytes() for key in keys])
+        return fit_many(keys, *arguments, **options)
+
+    monkeypatch.setattr(lanes, "fit_many", spy)
+    options = {"batching": "vmap", "lanes": 3, "store": tmp_path}
+    list(run(study(methods={}, seeds=1), KEY, **options))
+    first = groups[0]
+    groups.clear()
+    list(run(study(methods={}, seeds=3), KEY, **options))
+    assert [len(set(group)) for group in groups] == [3, 3]
+    assert groups[0][0] == first[0]
+
+
 # Ensembles.
 
 

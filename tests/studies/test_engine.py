@@ -75,13 +75,13 @@ def test_what_is_appended_leaves_the_rest_as_it_was(plain, changes):
 def test_appended_places_have_keys_of_their_own():
     """The same dataset, network and request again is another repetition, not the same one."""
     twice = study(
-        networks={"a": network(), "b": network()},
+        networks={"a": network(), "b": network(), "c": network()},
         forget={"a": RandomForget(count=20), "b": RandomForget(count=20)},
         seeds=1,
     )
     records = [r for r in run(twice, KEY) if r.method == ORIGINAL]
     values = {tuple(r.metrics.items()) for r in records}
-    assert len(records) == len(values) == 4
+    assert len(records) == len(values) == 6
 
 
 def test_budgets_of_a_forget_request():

@@ -65,7 +65,7 @@ def numbers(dataset):
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A comparison that ran: its records, its spies, and each training of many networks."""
+    """A comparison that ran: records, spies, and the trainings of originals and references."""
 
     records: list
     first: Spy
@@ -90,18 +90,18 @@ def seed_of(tree, seed):
 def study():
     model = models.create("mlp", input_shape=SHAPE, n_classes=3, hidden=(8,))
     train, test = numbered(0, 120), numbered(500, 80)
-    trainings = []
+    runs = []
 
     def record(keys, model, dataset, recipe, *, subsets, **options):
         trained = fit_many(keys, model, dataset, recipe, subsets=subsets, **options)
         seen = [numbers(dataset.take(np.asarray(rows))) for rows in subsets]
-        trainings.append((seen, trained.variables, keys))
+        runs.extend((seen[i], seed_of(trained.variables, i), key) for i, key in enumerate(keys))
         return trained
 
     def doubled_reference(seed):
         """Returns the reference with twice its hidden values: other weights, the same outputs."""
         hidden, out = (path[0] for layer in model.layers for path in layer)
-        params = seed_of(trainings[1][1], seed).params
+        params = runs[SEEDS + seed][1].params
         params = {name: dict(leaves) for name, leaves in params.items()}
         params[hidden] = jax.tree.map(lambda leaf: 2 * leaf, params[hidden])
         params[out]["kernel"] = params[out]["kernel"] / 2
@@ -119,6 +119,10 @@ def study():
                 attacks=[MembershipInference()],
             )
         )  # fmt: skip
+    trainings = []
+    for part in (runs[:SEEDS], runs[SEEDS:]):
+        seen, networks, keys = zip(*part, strict=True)
+        trainings.append((seen, jax.tree.map(lambda *each: jnp.stack(each), *networks), keys))
     return Study(records, *spies, trainings)
 
 

@@ -131,24 +131,23 @@ def test_an_audit_that_returns_something_else_says_so():
 def test_one_seed_that_diverges_is_found_out(monkeypatch):
     """Trainings of all seeds go together; the other seeds are trained all the same."""
     lanes = importlib.import_module("unlearnkit.studies.lanes")
-    fit_many, bad = lanes.fit_many, []
+    fit_many = lanes.fit_many
+
+    bad = jax.random.split(jax.random.fold_in(KEY, 1), 5)[1]
 
     def diverges(keys, *arguments, **options):
-        bits = [jax.random.key_data(key).tobytes() for key in keys]
-        if not bad:
-            bad.append(bits[1])
-        if bad[0] in bits:
+        if any(np.array_equal(jax.random.key_data(key), jax.random.key_data(bad)) for key in keys):
             raise DivergedError("loss nan")
         return fit_many(keys, *arguments, **options)
 
     monkeypatch.setattr(lanes, "fit_many", diverges)
-    records = list(run(study(seeds=3), KEY))
-    assert [(r.seed, r.diverged) for r in records if r.method == ORIGINAL] == [
-        (0, None), (1, "loss nan"), (2, None)
-    ]  # fmt: skip
-    bad.clear()
-    with pytest.raises(DivergedError, match="loss nan"):
-        list(run(study(seeds=3), KEY, strict=True))
+    for options in ({}, {"batching": "vmap"}):
+        records = list(run(study(seeds=3), KEY, **options))
+        assert [(r.seed, r.diverged) for r in records if r.method == ORIGINAL] == [
+            (0, None), (1, "loss nan"), (2, None)
+        ]  # fmt: skip
+        with pytest.raises(DivergedError, match="loss nan"):
+            list(run(study(seeds=3), KEY, strict=True, **options))
 
 
 def test_an_audit_without_an_object_is_left_out_with_the_reason():
@@ -409,6 +408,24 @@ def test_originals_are_what_fit_makes_of_their_keys(monkeypatch):
         for one, other in ((original, case.original), (reference, case.reference.variables)):
             for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
                 np.testing.assert_array_equal(a, b)
+
+
+def test_each_seed_is_kept_as_it_comes(tmp_path, monkeypatch):
+    """What is killed in the training of the third seed has the first two."""
+    lanes = importlib.import_module("unlearnkit.studies.lanes")
+    fit_many, trained = lanes.fit_many, []
+
+    def killed(keys, *arguments, **options):
+        trained.append(len(keys))
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return fit_many(keys, *arguments, **options)
+
+    monkeypatch.setattr(lanes, "fit_many", killed)
+    with pytest.raises(KeyboardInterrupt):
+        list(run(study(seeds=3), KEY, store=tmp_path))
+    list(run(study(seeds=3), KEY, store=tmp_path))
+    assert trained == [1] * (3 + 1 + 3)
 
 
 def test_lanes_have_the_same_bits_however_many_are_used(tmp_path):

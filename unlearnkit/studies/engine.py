@@ -188,7 +188,7 @@ def _train(
     seeds = len(keys)
     many = f" ({seeds} seeds)" if seeds > 1 else ""
 
-    def compute(missing: list[int]) -> Networks:
+    def compute(missing: list[int]) -> Iterator[tuple[int, Trained | DivergedError]]:
         epochs = place.recipe.epochs
         on_epoch = announce(running.on_stage, f"training the {kind}s{many}", epochs)
         typed = [key.typed() for key in keys]

@@ -23,12 +23,13 @@ def train_together(
     *,
     width: int | None,
     on_epoch: OnEpoch | None = None,
-) -> list[Trained | DivergedError]:
-    """Returns the networks of some of several declared runs, or how each diverged.
+) -> Iterator[tuple[int, Trained | DivergedError]]:
+    """Yields some of several declared runs, each with its network or with how it diverged.
 
-    In turn, a run is `fit` bit by bit. In lanes, one program makes `width` runs side by side; which
-    run is in which lane follows from the declared ones and not from what is wanted, so that a
-    network has the same bits whatever is missing. Unused lanes repeat the first one.
+    In turn, a run is `fit` bit by bit, and as many go at once as there are devices. In lanes, one
+    program makes `width` runs side by side; which run is in which lane follows from the declared
+    ones and not from what is wanted, so that a network has the same bits whatever is missing.
+    Unused lanes repeat the first one.
 
     Args:
       keys: of all declared runs.
@@ -37,27 +38,28 @@ def train_together(
       recipe: how to train.
       rows: [n] of `dataset`, which each run sees; n may differ from run to run.
       wanted: numbers of the runs that are needed.
-      width: lanes of a program; None trains in turn, on all devices.
+      width: lanes of a program; None trains in turn.
       on_epoch: called after each epoch of each group.
     """
-    made: dict[int, Trained | DivergedError] = {}
     for group in _groups(wanted, rows, len(keys), width):
         lanes = group + group[:1] * ((width or 0) - len(group))
         try:
             trained = _fit(keys, model, dataset, recipe, rows, lanes, width, on_epoch)
+            yield from ((run, trained[lane]) for lane, run in enumerate(group) if run in wanted)
         except DivergedError as error:
+            if len(group) == 1:
+                yield group[0], error
+                continue
             # Which of them it was is found out one by one, each in its lane.
-            made[group[0]] = error
-            for lane, run in enumerate(group if len(group) > 1 else []):
+            for lane, run in enumerate(group):
                 alone = [run] * (width or 1)
                 try:
                     again = _fit(keys, model, dataset, recipe, rows, alone, width, None)
-                    made[run] = again[min(lane, len(again) - 1)]
+                    result: Trained | DivergedError = again[min(lane, len(again) - 1)]
                 except DivergedError as its_own:
-                    made[run] = its_own
-            continue
-        made |= dict(zip(group, trained, strict=False))
-    return [made[run] for run in wanted]
+                    result = its_own
+                if run in wanted:
+                    yield run, result
 
 
 def _groups(
@@ -66,11 +68,11 @@ def _groups(
     declared: int,
     width: int | None,
 ) -> Iterator[list[int]]:
-    """Yields runs that train together: as many rows each, and of the same lanes' block."""
+    """Yields runs that train together, with as many rows each: for all devices, or all lanes."""
     runs: Iterable[int] = wanted if width is None else range(declared)
     blocks: dict[tuple[int, int], list[int]] = {}
-    for run in runs:
-        block = 0 if width is None else run // width
+    for place, run in enumerate(runs):
+        block = place // jax.local_device_count() if width is None else run // width
         blocks.setdefault((block, len(rows[run])), []).append(run)
     yield from (block for block in blocks.values() if set(block) & set(wanted))
 

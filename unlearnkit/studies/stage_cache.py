@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from unlearnkit.studies.store import (
@@ -70,7 +70,7 @@ class StageCache:
           Busy: see `patient`.
         """
         (result,) = self.obtain_many(
-            kind, settings, [inputs], lambda _: [_attempt(compute)], say=[say]
+            kind, settings, [inputs], lambda _: [(0, _attempt(compute))], say=[say]
         )
         if isinstance(result, DivergedError):
             raise result
@@ -81,7 +81,7 @@ class StageCache:
         kind: str,
         settings: Any,
         inputs: Sequence[Any],
-        compute: Callable[[list[int]], list[T | DivergedError]],
+        compute: Callable[[list[int]], Iterable[tuple[int, T | DivergedError]]],
         *,
         say: Sequence[str],
     ) -> list[T | DivergedError]:
@@ -91,14 +91,16 @@ class StageCache:
           kind: what each does.
           settings: of all.
           inputs: of each.
-          compute: takes the numbers of those that are missing, and returns their results.
+          compute: takes the numbers of those that are missing, and yields each with its result;
+            each is kept as it comes.
           say: each in words.
 
         Raises:
           Busy: another process computes one of them, see `patient`.
         """
         if self._store is None:
-            return compute(list(range(len(inputs))))
+            made = dict(compute(list(range(len(inputs)))))
+            return [made[i] for i in range(len(inputs))]
         keys = [stage_key(kind, settings, each, self._environment) for each in inputs]
         found: dict[int, T | DivergedError] = {}
         missing = self._look(self._store, keys, range(len(keys)), found)
@@ -109,8 +111,7 @@ class StageCache:
                     raise Busy(say[missing[0]])
                 # Another process may have finished between looking and claiming.
                 missing = self._look(self._store, keys, missing, found)
-                results = compute(missing) if missing else []
-                for i, result in zip(missing, results, strict=True):
+                for i, result in compute(missing) if missing else ():
                     found[i] = self._keep(self._store, keys[i], result, say[i])
         return [found[i] for i in range(len(keys))]
 

@@ -1,14 +1,15 @@
-"""What a study yields: one record for each cell."""
+"""What a study yields: one record for each cell and seed, and a verdict for each cell."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from unlearnkit.base import Cost
 from unlearnkit.io.files import numbers_from_json
 
 NO_DEFENCE = "none"
+Verdict = Literal["nearer", "farther", "undecided", "no result"]
 
 
 class Record(NamedTuple):
@@ -29,8 +30,8 @@ class Record(NamedTuple):
       over_budget: what the least that the method can do costs, where that is too much, or None.
       failed: why there is no result for another reason, or None.
       left_out: audits that had nothing to measure here, and why.
-      shares_run: whether the result is an earlier epoch of the run of a larger budget: budgets of
-        one run are paired.
+      reused: digests of other environments (program, libraries, device) from which stages of this
+        study were taken up to here, by the store's option.
       dataset: its name in the study.
       network: likewise.
       recipe: likewise.
@@ -48,7 +49,7 @@ class Record(NamedTuple):
     over_budget: str | None = None
     failed: str | None = None
     left_out: Mapping[str, str] = {}
-    shares_run: bool = False
+    reused: tuple[str, ...] = ()
     dataset: str = ""
     network: str = ""
     recipe: str = ""
@@ -62,6 +63,58 @@ class Record(NamedTuple):
     def problem(self) -> str | None:
         """Why there is no result, or None."""
         return self.diverged or self.over_budget or self.failed
+
+
+class Difference(NamedTuple):
+    """A mean difference over seeds.
+
+    Attributes:
+      mean: over the seeds.
+      low: end of the interval of the wanted level, not corrected for the number of cells.
+      high: its other end.
+      p_value: two-sided, of the mean being 0, by a paired t-test.
+      adjusted: the same, corrected for all cells that were compared; NaN where nothing could be
+        tested.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+    adjusted: float
+
+
+class Cell(NamedTuple):
+    """How one method did on one question, over seeds.
+
+    Attributes:
+      where: dataset, network, recipe, question, defence, method, budget.
+      seeds: that have a result.
+      distance: the mean distance to the reference.
+      to_original: distance of the method less that of the untouched network: below 0 is nearer.
+      to_retrain: the metric of the method less that of the reference itself, where that has one.
+      verdict: `nearer` or `farther` where the corrected p-value of `to_original` is below 1 -
+        level, else `undecided`; `no result` where no seed has one.
+      words: the verdict in a sentence.
+    """
+
+    where: tuple[str, str, str, str, str, str, float | None]
+    seeds: int
+    distance: float
+    to_original: Difference
+    to_retrain: Difference
+    verdict: Verdict
+    words: str
+
+    @property
+    def question(self) -> str:
+        """The name of the forget request or attack."""
+        return self.where[3]
+
+    @property
+    def method(self) -> str:
+        """The name of the row."""
+        return self.where[5]
 
 
 def row_name(record: Record, *, hidden: Collection[str] = ()) -> str:
@@ -119,4 +172,5 @@ def record_from_dict(said: Mapping[str, Any]) -> Record:
       said: with the fields of a record; those that are missing have their defaults.
     """
     metrics, cost = numbers_from_json(said["metrics"]), Cost(**numbers_from_json(said["cost"]))
-    return Record(**{**said, "metrics": metrics, "cost": cost})
+    reused = tuple(said.get("reused", ()))
+    return Record(**{**said, "metrics": metrics, "cost": cost, "reused": reused})

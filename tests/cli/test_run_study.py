@@ -72,6 +72,18 @@ def test_it_goes_on_where_it_was_ended(run, tmp_path, capsys):
     assert one == two
 
 
+def test_a_folder_is_gone_on_with_by_the_same_study_alone(run, tmp_path, capsys):
+    out = tmp_path / "one"
+    assert run("--out", str(out)) == 0
+    (out / "table.md").unlink()  # as if it had been ended before
+    assert run("--out", str(out)) == 0
+    assert (out / "table.md").exists()
+    other = STUDY.replace("epochs = 2", "epochs = 1")
+    assert run("--out", str(out), text=other) == 2
+    assert "holds another run" in capsys.readouterr().err
+    assert run("--out", str(out), "--overwrite", text=other) == 0
+
+
 def test_checking_alone_trains_nothing(run, tmp_path, capsys):
     assert run("--only-check") == 0
     assert "2 seeds" in capsys.readouterr().out
@@ -100,6 +112,15 @@ def test_a_missing_file_and_a_folder_of_others(run, tmp_path, capsys):
     assert run("--out", str(tmp_path / "other")) == 2
     assert "holds files that are no run's" in capsys.readouterr().err
     assert (tmp_path / "other" / "thesis.txt").read_text() == "mine"
+
+
+def test_a_metric_that_nothing_measured_is_told_and_the_records_are_kept(run, tmp_path, capsys):
+    text = STUDY.replace('"average_gap"', '"averge_gap"')
+    assert run("--out", str(tmp_path / "one"), text=text) == 1
+    said = capsys.readouterr().out
+    assert "no verdicts: no record has the metric 'averge_gap'; there are" in said
+    assert len(read_records(tmp_path / "one")) == 6
+    assert (tmp_path / "one" / "table.md").exists()
 
 
 def test_a_cell_that_fails_is_told_and_exits_with_1(run, tmp_path, capsys):

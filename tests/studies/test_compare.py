@@ -137,6 +137,15 @@ def test_the_reference_is_audited_once_a_seed(model, digits, monkeypatch):
     assert len(audited) == 2
 
 
+def test_a_store_keeps_a_comparison(model, digits, tmp_path, monkeypatch):
+    methods = {"fine_tune": FineTune(epochs=1, batch_size=32)}
+    first = run(model, digits, methods, store=tmp_path)
+    module = importlib.import_module("unlearnkit.studies.lanes")
+    monkeypatch.setattr(module, "fit_many", pytest.fail)
+    again = run(model, digits, methods, store=tmp_path)
+    assert [r.metrics for r in again] == [r.metrics for r in first]
+
+
 def test_nonsense_is_refused(model, digits):
     with pytest.raises(ValueError, match="seeds must be >= 1"):
         run(model, digits, {}, seeds=0)

@@ -1,17 +1,23 @@
 """Studies as TOML files."""
 
 import dataclasses
+import re
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from unlearnkit import auditing, defences, poisoning, unlearning
 from unlearnkit.auditing import Klom
+from unlearnkit.base import Tokens
 from unlearnkit.data import ClassForget, RandomForget
 from unlearnkit.poisoning import Budget, GaussianPoison
-from unlearnkit.studies import StudyFileError, read_study
+from unlearnkit.studies import StudyFileError, check, read_study
 from unlearnkit.training import Recipe
 from unlearnkit.unlearning import FineTune, Retrain, Scrub
 
+ROOT = Path(__file__).parents[2]
 TEXT = """
 seeds = 3
 seed = 7
@@ -89,7 +95,10 @@ def test_a_grid_is_an_entry_for_each_combination(read):
         ("seeds = 3", "seeds = ", "is not TOML"),
         ("seed = 7", "seed = -1", "seed must be an integer in 0"),
         ("seed = 7", "seed = 1.5", "seed must be an integer"),
+        ("seeds = 3", 'seeds = "3"', "seeds must be a whole number, got '3'"),
         ("budgets = [0.1, 0.5]", "budgets = [2.0]", "budgets must be shares"),
+        ("budgets = [0.1, 0.5]", "budgets = 0.5", "budgets must be a list of numbers, got 0.5"),
+        ('primary = "average_gap"', "primary = 3", "primary must be the name of a metric, got 3"),
         ('"benjamini-hochberg"', '"bonferroni"', "correction: correction must be"),
         ("[data.digits]", "[data.digit]", r"data.digit: .*digits"),
         ("train_rows = 200", "train_rows = 0", r"data.digits: train_rows must be in 1 … "),
@@ -123,8 +132,6 @@ def test_a_missing_table_is_told(read):
 
 def test_every_registered_name_can_stand_in_a_file(read):
     """What needs no settings is made by its name alone."""
-    from unlearnkit import auditing, defences, poisoning, unlearning
-
     kinds = {
         "methods": unlearning.UNLEARNERS,
         "attacks": poisoning.ATTACKS,
@@ -151,7 +158,34 @@ def _needed(factory):
     ]
 
 
+def test_token_ids_from_a_file(read, tmp_path):
+    ids = np.arange(12, dtype=np.int32).reshape(4, 3)
+    labels = np.array([0, 1, 0, 1])
+    np.savez(tmp_path / "texts.npz", x_train=ids, y_train=labels, x_test=ids + 1, y_test=labels)
+    said = f'name = "{tmp_path / "texts.npz"}"\ntokens = {{vocabulary = 20, pad = 7}}'
+    text = TEXT.replace("[data.digits]\ntrain_rows = 200", f"[data.texts]\n{said}")
+    text = text.replace('use = "mlp"\nhidden = [16]', 'use = "logistic"')
+    found = read(text).study.data["texts"].train
+    assert found.normalisation == Tokens(20, 7)
+    np.testing.assert_array_equal(found.x, ids)
+    with pytest.raises(StudyFileError, match=r"data.texts.tokens has the unknown field 'size'"):
+        read(text.replace("vocabulary = 20", "size = 20"))
+
+
 def test_rows_are_the_first(read):
     digits = read(TEXT).study.data["digits"].train
     whole = read(TEXT.replace("train_rows = 200", "")).study.data["digits"].train
     np.testing.assert_array_equal(digits.y, whole.y[:200])
+
+
+def readme_study():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = [b for b in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "study.toml" in b]
+    return block
+
+
+@pytest.mark.parametrize("name", ["README.md", "experiments/digits_grid.toml"])
+def test_the_studies_that_are_shown_can_be_run(read, name):
+    text = readme_study() if name == "README.md" else (ROOT / name).read_text(encoding="utf-8")
+    declared = read(text)
+    check(declared.study, jax.random.key(declared.seed))

@@ -16,7 +16,7 @@ from unlearnkit.base import Audited, Cost, DefenceInfo, Defended, Poisoned, Unle
 from unlearnkit.data import PredicateForget, RandomForget
 from unlearnkit.defences import MaxUp
 from unlearnkit.poisoning import Budget, GaussianPoison, LabelFlip
-from unlearnkit.studies import ORIGINAL, RETRAIN, Pair, Store, StoreWarning, run
+from unlearnkit.studies import ORIGINAL, RETRAIN, Environment, Pair, Store, StoreWarning, run
 from unlearnkit.studies.stage_cache import StageCache
 from unlearnkit.training import DivergedError, Recipe, fit
 from unlearnkit.unlearning import FineTune
@@ -284,6 +284,24 @@ def test_another_key_is_another_study(tmp_path, plain):
     list(run(study(), KEY, store=tmp_path))
     other = list(run(study(), jax.random.key(1), store=tmp_path))
     assert table(other) == table(run(study(), jax.random.key(1))) != table(plain)
+
+
+def test_stages_of_another_version_are_taken_by_option_alone_and_the_record_says_so(
+    tmp_path, monkeypatch
+):
+    asked = study(methods={"a": Counted("a")}, seeds=1)
+    first = list(run(asked, KEY, store=tmp_path))
+    assert {r.reused for r in first} == {()}
+    now = Environment.current()
+    newer = Environment.of({**dict(now.facts), "source": "another program"})
+    monkeypatch.setattr(Environment, "current", lambda **_: newer)
+    taken = list(run(asked, KEY, store=Store(tmp_path, reuse="any-version")))
+    assert tiny_study.CALLS == ["a"]
+    assert {r.reused for r in taken} == {(now.digest[:12],)}
+    assert [r.metrics for r in taken] == [r.metrics for r in first]
+    anew = list(run(asked, KEY, store=tmp_path))
+    assert tiny_study.CALLS == ["a", "a"]
+    assert {r.reused for r in anew} == {()}
 
 
 def test_divergence_is_kept_and_mistakes_are_not(tmp_path):

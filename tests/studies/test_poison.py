@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -254,6 +255,14 @@ def test_the_attacked_task_is_the_training_set_row_by_row(model):
     np.testing.assert_array_equal(seen[0].train.x, TRAIN.x)
     np.testing.assert_array_equal(seen[0].train.y, TRAIN.y)
     assert seen[0].validation.size == seen[0].test.size == 40
+
+
+def test_a_store_keeps_poisons_and_networks(model, tmp_path, monkeypatch):
+    first = run(model, store=tmp_path)
+    engine = importlib.import_module("unlearnkit.studies.engine")
+    monkeypatch.setattr(engine, "fit", pytest.fail)
+    monkeypatch.setattr(LabelFlip, "__call__", pytest.fail)
+    assert [r.metrics for r in run(model, store=tmp_path)] == [r.metrics for r in first]
 
 
 def test_the_forget_set_is_the_poisons():

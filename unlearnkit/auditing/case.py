@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Array, Key
@@ -106,7 +106,7 @@ class InMemory:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[Any, tuple[Mapping[str, Any], Any]] = {}
+        self._kept: dict[Hashable, tuple[Mapping[str, Any], Any]] = {}
         self._lock = threading.RLock()
 
     def __call__(self, kind: str, settings: Mapping[str, Any], compute: Callable[[], T]) -> T:
@@ -118,7 +118,7 @@ class InMemory:
             return found
 
 
-def _identity(value: Any) -> Any:
+def _identity(value: object) -> Hashable:
     try:
         hash(value)
     except TypeError:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
 import tyro
@@ -16,12 +18,22 @@ from unlearnkit.io.text import escaped
 from unlearnkit.records import Record, row_name
 from unlearnkit.reporting import (
     RunFolder,
+    read_run,
     report_page,
     to_markdown,
     verdicts_to_markdown,
     write_jsonl,
 )
-from unlearnkit.studies import Declared, cell_to_json, check, read_study, run, significance
+from unlearnkit.studies import (
+    Cell,
+    Declared,
+    Store,
+    cell_to_json,
+    check,
+    read_study,
+    run,
+    significance,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +44,10 @@ class RunStudy:
       study: the TOML file; see unlearnkit.studies.read_study for what it holds.
       out: the folder of the results: table.md, verdicts.md, records.jsonl, report.html.
       store: the folder that keeps the results of stages; several runs may share it.
-      overwrite: replace the results that --out holds; the store stays.
+      reuse: any-version takes stages that another version of the program, its libraries or another
+        device computed, where there are none of this one; the records say so.
+      overwrite: replace the results of another study that --out holds; those of this one are made
+        anew from the store in any case.
       only_check: check the study, say what it holds, and stop before any training.
       cache: keep compiled programs in the user's cache folder for the next time.
     """
@@ -40,6 +55,7 @@ class RunStudy:
     study: Annotated[Path, tyro.conf.Positional]
     out: Path = Path("runs/study")
     store: Path = Path("runs/store")
+    reuse: Literal["any-version"] | None = None
     overwrite: bool = False
     only_check: bool = False
     cache: bool = True
@@ -53,18 +69,17 @@ class RunStudy:
         print(describe(declared))
         if self.only_check:
             return 0
-        header: dict[str, object] = {
-            "study": self.study.read_text(encoding="utf-8"),
-            "provenance": provenance(),
-        }
-        folder = RunFolder(self.out, header, overwrite=self.overwrite)
+        text = self.study.read_text(encoding="utf-8")
+        header: dict[str, object] = {"study": text, "provenance": provenance()}
+        again = self.overwrite or _holds(self.out, text)
+        folder = RunFolder(self.out, header, overwrite=again)
         records: list[Record] = []
-        for record in run(declared.study, key, store=self.store, on_stage=_Lines(started)):
+        store = Store(self.store, reuse=self.reuse)
+        for record in run(declared.study, key, store=store, on_stage=_Lines(started)):
             folder.add(record)
             records.append(record)
             if record.problem is not None:
                 print(f"  {escaped(row_name(record), 200)}: {escaped(record.problem, 300)}")
-        records.sort(key=lambda record: record.seed)
         return self._report(declared, records, header, folder, started)
 
     def _report(
@@ -78,19 +93,43 @@ class RunStudy:
         folder.write("table.md", to_markdown(records))
         folder.write("report.html", report_page(records, header, title=self.study.stem))
         write_jsonl(self.out / "records.jsonl", records)
+        problems = [] if folder.problem is None else [f"not all was written: {folder.problem}"]
         if declared.primary is not None:
-            cells = significance(records, declared.primary, correction=declared.correction)
-            table = verdicts_to_markdown(cells)
-            folder.write("verdicts.md", table)
-            said = {**header, "seconds": round(time.perf_counter() - started, 1)}
-            described = [cell_to_json(cell) for cell in cells]
-            write_json(self.out / "verdicts.json", {**said, "cells": described})
-            print(table)
+            try:
+                cells = significance(records, declared.primary, correction=declared.correction)
+            except ValueError as error:  # mended in the file, it costs only another run
+                problems.append(f"no verdicts: {error}")
+            else:
+                self._write_verdicts(cells, header, folder, started)
         failed = sum(record.failed is not None for record in records)
         print(f"{len(records)} records in {self.out}" + (f", {failed} failed" if failed else ""))
-        if folder.problem is not None:
-            print(f"not all was written: {folder.problem}")
-        return int(failed > 0 or folder.problem is not None)
+        for problem in problems:
+            print(escaped(problem, 2000))
+        return int(failed > 0 or bool(problems))
+
+    def _write_verdicts(
+        self,
+        cells: Sequence[Cell],
+        header: dict[str, object],
+        folder: RunFolder,
+        started: float,
+    ) -> None:
+        table = verdicts_to_markdown(cells)
+        folder.write("verdicts.md", table)
+        said = {
+            **header,
+            "seconds": round(time.perf_counter() - started, 1),
+            "cells": [cell_to_json(cell) for cell in cells],
+        }
+        write_json(self.out / "verdicts.json", said)
+        print(table)
+
+
+def _holds(folder: Path, study: str) -> bool:
+    """Returns whether a folder holds results of this very study, finished or not."""
+    with contextlib.suppress(OSError, ValueError):
+        return bool(read_run(folder).get("study") == study)
+    return False
 
 
 def describe(declared: Declared) -> str:

@@ -88,6 +88,7 @@ class BadNets:
             a patch that leaves them, a target class that the model does not have, or fewer examples
             to stamp than the budget asks for.
         """
+        check_continuous(task.retain, method="BadNets")
         check_task(task, model)
         check_variables(variables, model)
         if not self.target_class < model.n_classes:

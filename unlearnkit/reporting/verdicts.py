@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from unlearnkit.records import NO_DEFENCE
+from unlearnkit.records import NO_DEFENCE, Cell
 from unlearnkit.reporting.escaping import MISSING, markdown_cell, markdown_name
-from unlearnkit.studies import Cell
 
 MARKS = {"nearer": "↓", "farther": "↑", "undecided": "", "no result": ""}
 """Of a verdict, behind the distance."""

@@ -2,6 +2,8 @@
 
 from unlearnkit.records import (
     NO_DEFENCE,
+    Cell,
+    Difference,
     Record,
 )
 from unlearnkit.studies.announcing import (
@@ -37,8 +39,6 @@ from unlearnkit.studies.selection import (
     sweep,
 )
 from unlearnkit.studies.significance import (
-    Cell,
-    Difference,
     benjamini_hochberg,
     cell_from_json,
     cell_to_json,

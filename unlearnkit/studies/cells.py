@@ -17,7 +17,7 @@ from unlearnkit.auditing import (
     extras_of,
     judge,
 )
-from unlearnkit.base import Audited, Task, Unlearned, Unlearner
+from unlearnkit.base import Audit, Audited, Task, Unlearned, Unlearner
 from unlearnkit.host.random import AnyKey
 from unlearnkit.records import NO_DEFENCE, Record
 from unlearnkit.studies.announcing import announce
@@ -203,10 +203,13 @@ class _Question:
             curves=curves,
             budget=budget,
             left_out=left_out,
+            reused=tuple(self._running.cache.reused),
             **self._where,
         )
 
-    def _audit(self, audit: Any, subject: Subject, said: str) -> Audited | NotApplicable:
+    def _audit(
+        self, audit: Audit | CaseAudit, subject: Subject, said: str
+    ) -> Audited | NotApplicable:
         inputs: dict[str, Any] = {"case": self._case_digest, "variables": subject.variables}
         if isinstance(audit, CaseAudit):
             inputs |= {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from jaxtyping import Array, Key
@@ -12,6 +13,7 @@ from unlearnkit.data import ForgetRequest
 from unlearnkit.records import Record
 from unlearnkit.studies.announcing import OnPoisoned, OnStage
 from unlearnkit.studies.engine import run
+from unlearnkit.studies.store import Store
 from unlearnkit.studies.study import RETRAIN, Pair, Study
 from unlearnkit.training import Batching, Recipe
 
@@ -33,6 +35,7 @@ def compare(
     on_stage: OnStage | None = None,
     compile_at_once: int = 1,
     batching: Batching | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
 ) -> Iterator[Record]:
     """Returns the records of a `Study` of one forget request, seed by seed; it raises what fails.
 
@@ -52,6 +55,7 @@ def compare(
       on_stage: see `run`.
       compile_at_once: see `run`.
       batching: see `run`.
+      store: see `run`.
 
     Raises:
       TypeError: see `run`.
@@ -86,6 +90,7 @@ def compare(
         on_stage=on_stage,
         compile_at_once=compile_at_once,
         batching=batching,
+        store=store,
         strict=True,
     )
     return (record for record in records if record.method != RETRAIN)
@@ -105,6 +110,7 @@ def poison_and_unlearn(
     seeds: int = 1,
     on_stage: OnStage | None = None,
     on_poisoned: OnPoisoned | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
 ) -> Iterator[Record]:
     """Returns the records of a `Study` of attacks, whose poisons are forgotten within budgets.
 
@@ -124,6 +130,7 @@ def poison_and_unlearn(
       seeds: repetitions, each with its own split, poisons and networks.
       on_stage: see `run`.
       on_poisoned: see `run`.
+      store: see `run`.
 
     Raises:
       TypeError: see `run`.
@@ -156,4 +163,4 @@ def poison_and_unlearn(
         audits=audits or {},
         seeds=seeds,
     )
-    return run(study, key, on_stage=on_stage, on_poisoned=on_poisoned, strict=True)
+    return run(study, key, on_stage=on_stage, on_poisoned=on_poisoned, store=store, strict=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from unlearnkit import auditing, data, defences, models, poisoning, unlearning
+from unlearnkit.base import Tokens
 from unlearnkit.registry import Registry
 from unlearnkit.studies.significance import Correction
 from unlearnkit.studies.study import Pair, Study
@@ -30,7 +31,7 @@ _KINDS: Mapping[str, Registry[Any]] = {
 }
 _TABLES = ("data", "networks", "recipes", "forget", *_KINDS)
 _NUMBERS = ("seeds", "seed", "budgets", "primary", "correction")
-_DATA = ("name", "data_dir", "download", "normalisation", "train_rows", "test_rows")
+_DATA = ("name", "data_dir", "download", "normalisation", "tokens", "train_rows", "test_rows")
 
 
 T = TypeVar("T")
@@ -70,7 +71,8 @@ def read_study(path: str | os.PathLike[str]) -> Declared:
         primary = "average_gap"          # the metric of the verdicts
         correction = "holm"
 
-        [data.digits]                    # data_dir, normalisation, train_rows = 500
+        [data.digits]                    # data_dir, normalisation, train_rows = 500; of token ids
+                                         # tokens = {vocabulary = 1000, pad = 0}
         [networks.mlp]
         [recipes.plain]
         epochs = 60
@@ -113,6 +115,7 @@ def read_study(path: str | os.PathLike[str]) -> Declared:
     shape = _shape(pairs)
     correction = said.get("correction", "holm")
     _told("correction", lambda: check_choice("correction", correction, Correction))
+    _check_numbers(said)
     seed = said.get("seed", 0)
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise StudyFileError(f"seed must be an integer in 0 … {2**32 - 1}, got {seed!r}")
@@ -137,12 +140,25 @@ def read_study(path: str | os.PathLike[str]) -> Declared:
     return Declared(study, seed, said.get("primary"), correction)
 
 
+def _check_numbers(said: Mapping[str, Any]) -> None:
+    seeds, budgets, primary = said.get("seeds", 1), said.get("budgets", []), said.get("primary", "")
+    if type(seeds) is not int:
+        raise StudyFileError(f"seeds must be a whole number, got {seeds!r}")
+    numbers = isinstance(budgets, list) and all(type(b) in (int, float) for b in budgets)
+    if not numbers:
+        raise StudyFileError(f"budgets must be a list of numbers, got {budgets!r}")
+    if not isinstance(primary, str):
+        raise StudyFileError(f"primary must be the name of a metric, got {primary!r}")
+
+
 def _pair(name: str, entry: Any) -> Pair:
     where = f"data.{name}"
     settings = _settings(where, entry)
     _check_names(where, settings, _DATA)
     source = settings.pop("name", name)
     rows = {split: settings.pop(f"{split}_rows", None) for split in ("train", "test")}
+    if "tokens" in settings:
+        settings["normalisation"] = _make(f"{where}.tokens", Tokens, settings.pop("tokens"))
     options = {"normalisation": "standard", **settings}
 
     def load(split: str) -> Any:

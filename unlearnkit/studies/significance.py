@@ -3,73 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
 from unlearnkit.io.files import as_json, numbers_from_json
-from unlearnkit.records import NO_DEFENCE, Record
+from unlearnkit.records import NO_DEFENCE, Cell, Difference, Record, Verdict
 from unlearnkit.studies.study import ORIGINAL, RETRAIN
 from unlearnkit.validation import check_choice
 
 Correction = Literal["holm", "benjamini-hochberg", "none"]
-Verdict = Literal["nearer", "farther", "undecided", "no result"]
 
 NOT_QUESTIONED = frozenset({ORIGINAL, RETRAIN})
-
-
-class Difference(NamedTuple):
-    """A mean difference over seeds.
-
-    Attributes:
-      mean: over the seeds.
-      low: end of the interval of the wanted level, not corrected for the number of cells.
-      high: its other end.
-      p_value: two-sided, of the mean being 0, by a paired t-test.
-      adjusted: the same, corrected for all cells that were compared; NaN where nothing could be
-        tested.
-    """
-
-    mean: float
-    low: float
-    high: float
-    p_value: float
-    adjusted: float
-
-
-class Cell(NamedTuple):
-    """How one method did on one question, over seeds.
-
-    Attributes:
-      where: dataset, network, recipe, question, defence, method, budget.
-      seeds: that have a result.
-      distance: the mean distance to the reference.
-      to_original: distance of the method less that of the untouched network: below 0 is nearer.
-      to_retrain: the metric of the method less that of the reference itself, where that has one.
-      verdict: `nearer` or `farther` where the corrected p-value of `to_original` is below 1 -
-        level, else `undecided`; `no result` where no seed has one.
-      words: the verdict in a sentence.
-    """
-
-    where: tuple[str, str, str, str, str, str, float | None]
-    seeds: int
-    distance: float
-    to_original: Difference
-    to_retrain: Difference
-    verdict: Verdict
-    words: str
-
-    @property
-    def question(self) -> str:
-        """The name of the forget request or attack."""
-        return self.where[3]
-
-    @property
-    def method(self) -> str:
-        """The name of the row."""
-        return self.where[5]
 
 
 def significance(

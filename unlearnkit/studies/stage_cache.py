@@ -30,6 +30,7 @@ class StageCache:
     """Gives the results of stages, and computes those that are not there.
 
     Attributes:
+      reused: digests of the other environments that stages were taken from.
       patient: whether to wait for a stage that another process computes; otherwise `Busy` is
         raised, and the caller does something else first.
     """
@@ -42,6 +43,7 @@ class StageCache:
           lane_width: of the trainings that one program makes side by side.
         """
         self.patient = False
+        self.reused: dict[str, None] = {}
         self._store = store
         self._environment = None if store is None else Environment.current(lane_width=lane_width)
 
@@ -124,7 +126,11 @@ class StageCache:
     ) -> list[int]:
         """Adds what is there to `found`; returns the numbers of the rest."""
         stages = {i: store.get(keys[i]) for i in which}
-        found |= {i: _result(stage) for i, stage in stages.items() if stage is not None}
+        there = {i: stage for i, stage in stages.items() if stage is not None}
+        for stage in there.values():
+            if stage.reused_from is not None:
+                self.reused[Environment.of(stage.reused_from).digest[:12]] = None
+        found |= {i: _result(stage) for i, stage in there.items()}
         return [i for i, stage in stages.items() if stage is None]
 
     def _keep(self, store: Store, key: StageKey, result: T | DivergedError, say: str) -> Any:

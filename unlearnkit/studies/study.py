@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from unlearnkit.auditing import CaseAudit, Evaluation, PoisonEffects
 from unlearnkit.base import (
@@ -173,7 +173,7 @@ _CONTRACTS: Mapping[str, tuple[type, ...]] = {
 """What each part of a study must hold."""
 
 
-def _check_kind(where: str, thing: Any, contract: tuple[type, ...]) -> None:
+def _check_kind(where: str, thing: object, contract: tuple[type, ...]) -> None:
     if isinstance(thing, type):
         raise TypeError(
             f"{where} is the class {thing.__name__}; give an object, as {thing.__name__}()"

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from unlearnkit.auditing.intervals import clopper_pearson, rate
+from unlearnkit.auditing.intervals import clopper_pearson, mean_and_error, rate
 
 
 @given(st.integers(1, 200), st.data())
@@ -30,3 +30,10 @@ def test_impossible_counts_are_refused(successes, trials):
         clopper_pearson(successes, trials)
     with pytest.raises(ValueError, match="confidence must be in"):
         clopper_pearson(1, 2, confidence=1.0)
+
+
+def test_the_standard_error_is_that_of_the_mean():
+    values = [0.2, 0.5, 0.9, 0.4]
+    mean, error = mean_and_error(values)
+    assert mean == pytest.approx(0.5)
+    assert error == pytest.approx(stats.sem(values))

@@ -184,7 +184,12 @@ def to_rich(
     from rich.text import Text
 
     table = Table(
-        title=escape(one_line(title)), title_justify="left", header_style="bold", box=SIMPLE_HEAD
+        title=escape(one_line(title)),
+        title_justify="left",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
     )
     table.add_column("Method", no_wrap=True)
     for column in present(records, columns):

@@ -838,7 +838,8 @@ BUGS = (
          "if name not in self._kept:", "if True:",
          "studies/test_engine.py::test_ensembles_are_trained_once_for_all_methods_and_audits"),
     _bug("klom_compares_a_method_with_the_originals", "auditing.ensemble_audits:ensembles_of",
-         "rows = task.train if number == _ORIGINALS else task.retain", "rows = task.train",
+         "fit_many(keys, model, task.train, case.recipe)",
+         "fit_many(keys, model, task.retain, case.recipe)",
          "studies/test_engine.py"),
 )  # fmt: skip
 

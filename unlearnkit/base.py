@@ -250,6 +250,10 @@ class Cost(NamedTuple):
     seconds: float
     compile_seconds: float = 0.0
 
+    def plus(self, other: Cost) -> Cost:
+        """Returns what both cost together."""
+        return Cost(*(a + b for a, b in zip(self, other, strict=True)))
+
 
 class TrainInfo(NamedTuple):
     """How a training run went.

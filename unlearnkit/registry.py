@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
+
+
+def tell_known(name: str, known: Collection[str]) -> str:
+    """Returns which names are known, and which of them may be meant by an unknown one."""
+    near = difflib.get_close_matches(name, known, n=3)
+    meant = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"known: {', '.join(known)}{meant}"
 
 
 class Registry(Mapping[str, Callable[..., T]], Generic[T]):
@@ -63,9 +70,7 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
         for point in self._added():
             if point.name == name:
                 return self._load(point)
-        near = difflib.get_close_matches(name, self.known(), n=3)
-        meant = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"unknown {self.kind} {name!r}; known: {', '.join(self.known())}{meant}")
+        raise ValueError(f"unknown {self.kind} {name!r}; {tell_known(name, self.known())}")
 
     def create(self, name: str, **settings: Any) -> T:
         """Returns the named one with these settings.

@@ -494,14 +494,18 @@ def test_lanes_follow_the_declared_seeds_and_not_what_is_missing(tmp_path, monke
 
 
 def test_ensembles_are_trained_once_for_all_methods_and_audits(monkeypatch):
-    audits = importlib.import_module("unlearnkit.auditing.ensemble_audits")
+    audits, ensembles = (
+        importlib.import_module(f"unlearnkit.auditing.{name}")
+        for name in ("ensemble_audits", "ensembles")
+    )
     fit_many, trained = audits.fit_many, []
 
     def spy(keys, *arguments, **options):
         trained.append(len(keys))
         return fit_many(keys, *arguments, **options)
 
-    monkeypatch.setattr(audits, "fit_many", spy)
+    for module in (audits, ensembles):
+        monkeypatch.setattr(module, "fit_many", spy)
     asked = study(audits={"": ThresholdAttack(), "klom": Klom(count=3)}, seeds=1)
     records = list(run(asked, KEY))
     assert trained == [3, 3, 3]  # retrained, originals, and again retrained for the floor

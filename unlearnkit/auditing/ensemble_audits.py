@@ -14,10 +14,15 @@ import jax
 from jaxtyping import Array, Key
 
 from unlearnkit.auditing.case import Case, Subject
-from unlearnkit.auditing.ensembles import Ensemble, answer_together, unlearn_many
+from unlearnkit.auditing.ensembles import (
+    Ensemble,
+    answer_together,
+    retrained_ensemble,
+    unlearn_many,
+)
 from unlearnkit.auditing.forgetting_quality import forgetting_quality
 from unlearnkit.auditing.klom import klom
-from unlearnkit.base import Audited, Cost, Trained
+from unlearnkit.base import Audited, Trained, Unlearner
 from unlearnkit.host.random import host_key
 from unlearnkit.training import fit_many
 from unlearnkit.trials import AuditTrial
@@ -135,29 +140,33 @@ def ensembles_of(
     drawn = host_key(key)
     model, task, settings = case.model, case.task, {"count": count}
 
-    def trained(number: int, kind: str) -> Trained:
-        keys = jax.random.split(drawn.fold_in(number).typed(), count)
-        rows = task.train if number == _ORIGINALS else task.retain
-        return case.share(kind, settings, lambda: fit_many(keys, model, rows, case.recipe))
-
-    def answers(number: int, kind: str) -> Ensemble:
-        networks = trained(number, kind)
-        return answer_together(model, networks.variables, task, networks.info.cost)
-
-    theirs = answers(_RETRAINED, "retrained_ensemble")
-    if subject.is_reference:
-        return answers(_AGAIN, "retrained_ensemble_again"), theirs
-    if subject.unlearner is None:
-        return answers(_ORIGINALS, "original_ensemble"), theirs
-    method = subject.unlearner
-
-    def unlearned() -> Ensemble:
-        originals = trained(_ORIGINALS, "original_ensemble")
-        unlearn_key = drawn.fold_in(_UNLEARNED).typed()
-        variables, spent = unlearn_many(
-            unlearn_key, model, originals.variables, [task] * count, method
+    def retrained(number: int, kind: str) -> Ensemble:
+        own = drawn.fold_in(number).typed()
+        return case.share(
+            kind,
+            settings,
+            lambda: retrained_ensemble(own, model, task, case.recipe, count=count),
         )
-        cost = Cost(*(a + b for a, b in zip(originals.info.cost, spent, strict=True)))
-        return answer_together(model, variables, task, cost)._replace(originals="many")
 
-    return case.share("unlearned_ensemble", {**settings, "method": method}, unlearned), theirs
+    def originals() -> Trained:
+        keys = jax.random.split(drawn.fold_in(_ORIGINALS).typed(), count)
+        return case.share(
+            "originals", settings, lambda: fit_many(keys, model, task.train, case.recipe)
+        )
+
+    def unlearned(method: Unlearner) -> Ensemble:
+        networks = originals()
+        own = drawn.fold_in(_UNLEARNED).typed()
+        variables, spent = unlearn_many(own, model, networks.variables, [task] * count, method)
+        answered = answer_together(model, variables, task, networks.info.cost.plus(spent))
+        return answered._replace(originals="many")
+
+    theirs = retrained(_RETRAINED, "retrained_ensemble")
+    if subject.is_reference:
+        return retrained(_AGAIN, "retrained_ensemble_again"), theirs
+    method = subject.unlearner
+    if method is None:
+        networks = originals()
+        return answer_together(model, networks.variables, task, networks.info.cost), theirs
+    asked = {**settings, "method": method}
+    return case.share("unlearned_ensemble", asked, lambda: unlearned(method)), theirs

@@ -102,7 +102,7 @@ def unlearned_ensemble(
         starts, info = fit_many(jax.random.split(train_key, count), model, task.train, recipe)
     method = train_like(unlearner, recipe)
     variables, spent = unlearn_many(unlearn_key, model, starts, [task] * count, method)
-    cost = Cost(*(a + b for a, b in zip(info.cost, spent, strict=True)))
+    cost = info.cost.plus(spent)
     return answer_together(model, variables, task, cost)._replace(originals=originals)
 
 

@@ -170,7 +170,7 @@ def ask_shadows(
         ]
         prepared = train_like(unlearner, recipe)
         variables, spent = unlearn_many(unlearn_key, model, variables, tasks, prepared)
-        cost = Cost(*(a + b for a, b in zip(cost, spent, strict=True)))
+        cost = cost.plus(spent)
     is_in = np.zeros((count, candidates.size), bool)
     np.put_along_axis(is_in, chosen, True, axis=1)
     here = jax.device_get(variables)

@@ -104,7 +104,7 @@ class Sever(DropSettings):
                 refuse_lost_classes(keep, labels)
                 kept = dataset.take(np.flatnonzero(keep))
                 trained = fit(train_key, model, kept, self.recipe)
-                variables, cost = trained.variables, _add(cost, trained.info.cost)
+                variables, cost = trained.variables, cost.plus(trained.info.cost)
             before = keep.sum()
             with Stopwatch() as watch:
                 work = 0.0
@@ -117,7 +117,7 @@ class Sever(DropSettings):
                     keep[left[highest(scores[left], quota - int((~keep[rows]).sum()))]] = False
                     solves[f"round_{turn}_group_{number}"] = info
                     work += int(info.steps) * size * PRODUCT
-            cost = _add(cost, Cost(work, watch.seconds, watch.compile_seconds))
+            cost = cost.plus(Cost(work, watch.seconds, watch.compile_seconds))
             dropped.append(before - keep.sum())
         for name, info in solves.items():
             warn_unconverged(f"the search {name}", info, "allow more max_steps, or raise tol")
@@ -174,7 +174,3 @@ def _spread_product(
     size = tree_norm(total)
     size = jnp.where(size > 0, size, 1)
     return centre(gradients.matvec(total / size)), size
-
-
-def _add(one: Cost, other: Cost) -> Cost:
-    return Cost(*(a + b for a, b in zip(one, other, strict=True)))

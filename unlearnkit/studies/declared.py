@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import itertools
 import os
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from unlearnkit import auditing, data, defences, models, poisoning, unlearning
 from unlearnkit.base import Tokens
-from unlearnkit.registry import Registry
+from unlearnkit.registry import Registry, tell_known
 from unlearnkit.studies.significance import Correction
 from unlearnkit.studies.study import Pair, Study
 from unlearnkit.training import Recipe
@@ -264,10 +263,8 @@ def _check_names(where: str, said: Iterable[str], known: Iterable[str]) -> None:
     names = list(known)
     for name in said:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=3)
-            meant = f"; did you mean {' or '.join(near)}?" if near else ""
             raise StudyFileError(
-                f"{where} has the unknown field {name!r}; known: {', '.join(names)}{meant}"
+                f"{where} has the unknown field {name!r}; {tell_known(name, names)}"
             )
 
 

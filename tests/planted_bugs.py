@@ -841,6 +841,27 @@ BUGS = (
          "fit_many(keys, model, task.train, case.recipe)",
          "fit_many(keys, model, task.retain, case.recipe)",
          "studies/test_engine.py"),
+    # Budgets of one run
+    _bug("the_penalty_that_falls_is_stable", "unlearning.l1_sparse:L1Sparse.prefix_stable",
+         "return False", "return True", "studies/test_snapshots.py"),
+    _bug("a_rate_that_falls_is_stable", "training.recipe:Recipe.prefix_stable",
+         '("constant", "step")', '("constant", "step", "cosine")', "studies/test_snapshots.py"),
+    _bug("a_warm_up_that_shrinks_is_stable", "unlearning._sgd:SgdSettings.prefix_stable",
+         "many.prefix_stable and one == dataclasses.replace(many, epochs=1)", "many.prefix_stable",
+         "studies/test_snapshots.py"),
+    _bug("a_snapshot_costs_the_whole_run", "studies.snapshots:_run",
+         "gradients = with_epochs(method, epoch)", "gradients = with_epochs(method, asked[-1])",
+         "studies/test_snapshots.py"),
+    _bug("a_snapshot_shows_weights_of_the_last_layers_alone",
+         "unlearning._last_layers:descend_last_layers",
+         "snapshots_of(whole, on_snapshot)", "on_snapshot", "unlearning/test_matrix.py"),
+    _bug("a_budget_has_a_key_of_its_own", "studies.cells:_Question.run_method",
+         "run_key.fold_in(0), allowed_epochs",
+         "run_key.fold_in(allowed_epochs[-1]), allowed_epochs",
+         "studies/test_snapshots.py"),
+    _bug("fewer_epochs_are_lost_with_the_longest_run", "studies.snapshots:unlearn_for",
+         "yield asked.pop(), error", "yield asked.pop(), error; return",
+         "studies/test_snapshots.py"),
 )  # fmt: skip
 
 
@@ -853,6 +874,7 @@ def locate(symbol: str) -> tuple[Path, str]:
     found = module = importlib.import_module(f"unlearnkit.{module_name}")
     for part in qualified.split("."):
         found = inspect.getattr_static(found, part)
+    found = found.fget if isinstance(found, property) else found
     found = inspect.unwrap(getattr(found, "__func__", found))
     source = sys.modules[getattr(found, "__module__", module.__name__)]
     return Path(source.__file__).resolve().relative_to(ROOT), found.__qualname__

@@ -370,6 +370,10 @@ class Audited(NamedTuple):
 
 OnEpoch: TypeAlias = Callable[[int, Mapping[str, Any]], None]
 """Called on the host after each epoch with its number (from 1) and its metrics."""
+OnSnapshot: TypeAlias = Callable[[int, Variables], None]
+"""Called on the host after each epoch with its number (from 1) and the network as it would be
+returned now. Its arrays are given away to the next epoch: copy what is kept.
+"""
 
 
 @runtime_checkable

@@ -46,10 +46,14 @@ class Stopwatch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        elapsed = time.perf_counter() - self._start
+        self.seconds, self.compile_seconds = self.lap()
         jax.monitoring.unregister_event_duration_listener(self._on_event)
-        self.compile_seconds = min(self.compile_seconds, elapsed)
-        self.seconds = elapsed - self.compile_seconds
+
+    def lap(self) -> tuple[float, float]:
+        """Returns the seconds up to now, without compilation and of compilation."""
+        elapsed = time.perf_counter() - self._start
+        compiled = min(self.compile_seconds, elapsed)
+        return elapsed - compiled, compiled
 
     def _on_event(self, event: str, duration_secs: float, **_: Any) -> None:
         if event.startswith("/jax/core/compile/"):

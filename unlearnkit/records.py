@@ -32,6 +32,8 @@ class Record(NamedTuple):
       left_out: audits that had nothing to measure here, and why.
       reused: digests of other environments (program, libraries, device) from which stages of this
         study were taken up to here, by the store's option.
+      one_run: whether the budgets of this method and seed are one run, each taken from it after so
+        many epochs, so that they are paired; otherwise each is a run of its own, with its own key.
       dataset: its name in the study.
       network: likewise.
       recipe: likewise.
@@ -50,6 +52,7 @@ class Record(NamedTuple):
     failed: str | None = None
     left_out: Mapping[str, str] = {}
     reused: tuple[str, ...] = ()
+    one_run: bool = False
     dataset: str = ""
     network: str = ""
     recipe: str = ""

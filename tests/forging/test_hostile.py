@@ -280,12 +280,12 @@ def outcome(log, points, mlp):
         return str(error)
 
 
-def test_ten_thousand_mutations_are_refused_or_harmless(mutable, points, mlp):
+def test_thousands_of_mutations_are_refused_or_harmless(mutable, points, mlp):
     log, files = mutable
     generator = random.Random(0)
     head = read_trajectory(log).head
     harmless = 0
-    for _ in range(10_000):
+    for _ in range(2_500):
         name = generator.choice([MANIFEST] * 6 + [BATCHES, EXAMPLES, STATE, LAST])
         (log / name).write_bytes(mutate(generator, files[name]))
         result = outcome(log, points, mlp)
@@ -295,7 +295,7 @@ def test_ten_thousand_mutations_are_refused_or_harmless(mutable, points, mlp):
             assert result.head == head
             harmless += 1
         (log / name).write_bytes(files[name])
-    assert harmless < 600
+    assert harmless < 150
 
 
 def differing(one, other):
@@ -308,7 +308,7 @@ def test_mutations_under_a_chain_made_right_never_pass_wrongly(mutable, points, 
     log, files = mutable
     generator = random.Random(1)
     verdicts = {"refused": 0, "invalid": 0, "valid": 0}
-    for _ in range(600):
+    for _ in range(200):
         name = generator.choice([BATCHES, STATE, LAST])
         content = files[name]
         place = generator.randrange(len(content))
@@ -328,5 +328,5 @@ def test_mutations_under_a_chain_made_right_never_pass_wrongly(mutable, points, 
         else:
             verdicts["invalid"] += 1
         (log / name).write_bytes(content)
-    assert verdicts["refused"] > 50
-    assert verdicts["invalid"] > 40
+    assert verdicts["refused"] > 16
+    assert verdicts["invalid"] > 13

@@ -13,7 +13,8 @@ from unlearnkit import models, unlearning
 from unlearnkit.auditing import accuracy
 from unlearnkit.base import Dataset, Normalisation, Task, Unlearned, Unlearner, Variables
 from unlearnkit.costs import FORWARD, HVP
-from unlearnkit.studies.budget import CountsItself
+from unlearnkit.studies.budget import CountsItself, with_epochs
+from unlearnkit.studies.snapshots import is_prefix_stable, unlearn_for
 from unlearnkit.training import Recipe, cross_entropy, fit
 from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.validation import named_leaves
@@ -138,6 +139,23 @@ def test_moves_the_model_and_leaves_the_original_untouched(name, trial, model, v
 
 def test_keeps_what_stays_useful(unlearned, model, task):
     assert accuracy(model, unlearned.variables, task.retain) > 0.6
+
+
+def test_a_shorter_run_is_the_beginning_of_a_longer_one_where_it_says_so(
+    name, model, variables, task, unlearned
+):
+    method = METHODS[name]
+    if not is_prefix_stable(method):
+        return
+    longest = len(unlearned.info.history["loss"])
+    found = dict(unlearn_for(KEY, model, variables, task, method, [longest - 1, longest]))
+    alone = with_epochs(method, longest - 1)(KEY, model, variables, task)
+    for snapshot, own in ((found[longest - 1], alone), (found[longest], unlearned)):
+        assert leaves_equal(snapshot.variables, own.variables)
+        assert snapshot.info.cost.example_gradients == own.info.cost.example_gradients
+        assert snapshot.info.adapted == own.info.adapted
+        assert snapshot.info.history.keys() == own.info.history.keys()
+        assert leaves_equal(snapshot.info.history, own.info.history)
 
 
 def test_the_key_decides_everything(name, trial, model, variables, task, unlearned):

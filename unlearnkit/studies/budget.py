@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 from jaxtyping import Array, Key
@@ -50,7 +50,10 @@ def has_epochs(method: Unlearner) -> bool:
     return hasattr(method, "epochs") or hasattr(_recipe(method), "epochs")
 
 
-def with_epochs(method: Unlearner, epochs: int) -> Unlearner:
+T = TypeVar("T", bound=Unlearner)
+
+
+def with_epochs(method: T, epochs: int) -> T:
     """Returns the method with another number of epochs, its own or its recipe's.
 
     Raises:
@@ -60,7 +63,7 @@ def with_epochs(method: Unlearner, epochs: int) -> Unlearner:
         raise ValueError(f"{method!r} has no epochs setting, so its cost is fixed")
     settings: Any = method
     if hasattr(method, "epochs"):
-        changed: Unlearner = dataclasses.replace(settings, epochs=epochs)
+        changed: T = dataclasses.replace(settings, epochs=epochs)
     else:
         recipe = dataclasses.replace(_recipe(method), epochs=epochs)
         changed = dataclasses.replace(settings, recipe=recipe)

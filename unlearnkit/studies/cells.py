@@ -23,8 +23,9 @@ from unlearnkit.records import NO_DEFENCE, Record
 from unlearnkit.studies.announcing import announce
 from unlearnkit.studies.budget import Price, has_epochs, price, with_epochs
 from unlearnkit.studies.running import Failure, Running
+from unlearnkit.studies.snapshots import PrefixStable, is_prefix_stable, unlearn_for
 from unlearnkit.studies.study import ORIGINAL, RETRAIN
-from unlearnkit.training import train_like
+from unlearnkit.training import DivergedError, train_like
 
 T = TypeVar("T")
 _NOTHING_LEFT = Failure(failed="the defence left no poison that could be forgotten")
@@ -121,7 +122,16 @@ class _Question:
         known = self._running.attempt(lambda: self._price(name, method, price_key))
         if isinstance(known, Failure):
             return [known.record(self._where, name, budget) for budget in budgets]
-        done: dict[int, Unlearned | Failure] = {}
+        allowed_epochs = sorted({known.epochs_within(budget * full) for budget in budgets} - {0})
+        if one_run := bool(allowed_epochs) and is_prefix_stable(method):
+            done = self._unlearn_for(name, method, run_key.fold_in(0), allowed_epochs)
+        else:
+            done = {
+                epochs: self._unlearn(
+                    name, with_epochs(method, epochs), run_key.fold_in(epochs), epochs
+                )
+                for epochs in allowed_epochs
+            }
         records = []
         for budget in budgets:
             epochs = known.epochs_within(budget * full)
@@ -129,11 +139,9 @@ class _Question:
                 dear = _too_dear("one epoch costs", known.first / full, budget)
                 records.append(dear.record(self._where, name, budget))
                 continue
-            shorter = with_epochs(method, epochs)
-            if epochs not in done:
-                done[epochs] = self._unlearn(name, shorter, run_key.fold_in(epochs), epochs)
             result = _within(done[epochs], budget, full)
-            records.append(self._record(name, shorter, budget, result))
+            record = self._record(name, with_epochs(method, epochs), budget, result)
+            records.append(record._replace(one_run=one_run))
         return records
 
     def _price(self, name: str, method: Unlearner, key: AnyKey) -> Price:
@@ -153,11 +161,7 @@ class _Question:
         """Returns what a method made of the question, or why it made nothing."""
         running, case, task = self._running, self._case, self._task
         assert task is not None
-        said = f"{name}, {running.seed(self._where['seed'])}"
-        if case.poisoned is not None:
-            said = f"{self._where['question']}: {said}"
-        if epochs is not None:
-            said = f"{said}, {epochs} epochs"
+        said = self._said(name, epochs)
 
         def compute() -> Unlearned:
             on_epoch = announce(running.on_stage, said, epochs or _epochs(method))
@@ -172,6 +176,45 @@ class _Question:
         return running.attempt(
             lambda: running.cache.obtain("unlearn", method, inputs, compute, say=said)
         )
+
+    def _unlearn_for(
+        self, name: str, method: PrefixStable, key: AnyKey, epochs: Sequence[int]
+    ) -> dict[int, Unlearned | Failure]:
+        """Returns what a method made of the question after each of these numbers of epochs."""
+        running, case, task = self._running, self._case, self._task
+        assert task is not None
+        said = [self._said(name, each) for each in epochs]
+
+        def compute(missing: list[int]) -> Iterator[tuple[int, Unlearned | DivergedError]]:
+            wanted = {epochs[i]: i for i in missing}
+            on_epoch = announce(running.on_stage, said[max(missing)], max(wanted))
+            found = unlearn_for(
+                *(key.typed(), case.model, case.original, task, method, list(wanted)),
+                on_epoch=on_epoch,
+            )
+            for each, result in found:
+                yield wanted[each], result
+
+        inputs = [
+            {"method": with_epochs(method, each), "key": key.typed(), "question": self._digest}
+            for each in epochs
+        ]
+        found = running.attempt(
+            lambda: running.cache.obtain_many("unlearn", None, inputs, compute, say=said)
+        )
+        if isinstance(found, Failure):
+            return dict.fromkeys(epochs, found)
+        failures = (
+            Failure(diverged=str(one)) if isinstance(one, DivergedError) else one for one in found
+        )
+        return dict(zip(epochs, failures, strict=True))
+
+    def _said(self, name: str, epochs: int | None) -> str:
+        """Returns a run of a method in words."""
+        said = f"{name}, {self._running.seed(self._where['seed'])}"
+        if self._case.poisoned is not None:
+            said = f"{self._where['question']}: {said}"
+        return said if epochs is None else f"{said}, {epochs} epochs"
 
     def _record(
         self, name: str, method: Unlearner, budget: float | None, result: Unlearned | Failure

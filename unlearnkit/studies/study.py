@@ -77,7 +77,9 @@ class Study:
         and methods forget what it left of the poisons.
       methods: unlearners by name; those without the recipe of the original training (`train_like`,
         or `recipe` of Retrain, is None) are given it.
-      budgets: shares of Retrain's example-gradients, in (0, 1]; none runs methods as given.
+      budgets: shares of Retrain's example-gradients, in (0, 1]; none runs methods as given. A
+        method whose shorter run is the beginning of a longer one (`prefix_stable`) runs once for
+        all of them, and its records say so (`one_run`).
       audits: more of them by name; their metrics are named `<audit>_<metric>`. What is asked
         anyway has the name "", `Evaluation` of a forget request and `PoisonEffects` of an attack;
         give an audit that name to put it in their place.

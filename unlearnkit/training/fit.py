@@ -16,7 +16,16 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, Key
 
-from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo, Variables
+from unlearnkit.base import (
+    Cost,
+    Dataset,
+    Model,
+    OnEpoch,
+    OnSnapshot,
+    Trained,
+    TrainInfo,
+    Variables,
+)
 from unlearnkit.costs import Stopwatch
 from unlearnkit.host.arrays import put
 from unlearnkit.host.order import several_epochs
@@ -53,6 +62,7 @@ def fit(
     every: int = 100,
     epochs_per_call: int = 1,
     on_epoch: OnEpoch | None = None,
+    on_snapshot: OnSnapshot | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Trained:
     """Returns a network trained on `dataset` by minimising the mean cross-entropy, or `objective`.
@@ -81,14 +91,17 @@ def fit(
         an accelerator where an epoch takes milliseconds. The result is the same, bit for bit.
       on_epoch: called after each epoch; with `epochs_per_call` > 1 for several epochs at the end of
         a call, with a trajectory after the segment in which the epoch ends.
+      on_snapshot: called with the network after each epoch; not with several epochs per call, and
+        not with a trajectory, which keeps its own.
       devices: devices for data-parallel training: each takes an equal share of every batch;
         gradients, batch statistics and metrics are averaged, and BatchNorm normalises each share by
         itself. None takes the default device. On a CPU, `JAX_NUM_CPU_DEVICES=2` simulates two
         devices.
 
     Raises:
-      ValueError: data or variables that do not fit the model, a batch larger than the data, or a
-        trajectory together with a checkpoint, an objective or several epochs per call.
+      ValueError: data or variables that do not fit the model, a batch larger than the data, a
+        trajectory together with a checkpoint, an objective, snapshots or several epochs per call,
+        or snapshots with several epochs per call.
       CheckpointError: the folder holds a corrupt checkpoint or log, or another run's.
       DivergedError: the loss is no longer finite.
 
@@ -120,6 +133,10 @@ def fit(
             "a call of a run with a trajectory is one segment of its log; choose every= in the "
             "place of epochs_per_call"
         )
+    if on_snapshot is not None and (epochs_per_call > 1 or trajectory is not None):
+        raise ValueError(
+            "on_snapshot is called after each epoch; leave out epochs_per_call and the trajectory"
+        )
     init_key, run_key = (half.typed() for half in host_key(key).split())
     derived = variables is None
     if variables is None:
@@ -148,6 +165,7 @@ def fit(
         checkpoint_every=checkpoint_every,
         epochs_per_call=epochs_per_call,
         on_epoch=on_epoch,
+        on_snapshot=on_snapshot,
         mesh=mesh,
     )
 
@@ -164,6 +182,7 @@ def descend(
     checkpoint_every: int = 1,
     epochs_per_call: int = 1,
     on_epoch: OnEpoch | None = None,
+    on_snapshot: OnSnapshot | None = None,
     mesh: Mesh | None = None,
 ) -> Trained:
     """Returns the network after `recipe.epochs` epochs of descending `objective` from `variables`.
@@ -181,6 +200,7 @@ def descend(
       checkpoint_every: epochs between two checkpoints.
       epochs_per_call: epochs of one compiled call.
       on_epoch: called after each epoch.
+      on_snapshot: called with the network after each epoch; needs `epochs_per_call` 1.
       mesh: of one axis, whose devices take an equal share of each batch; None for one device.
 
     Raises:
@@ -236,6 +256,8 @@ def descend(
         if on_epoch is not None:
             for epoch, of_epoch in zip(now, measured, strict=True):
                 on_epoch(epoch + 1, of_epoch)
+        if on_snapshot is not None:
+            on_snapshot(done, state.variables)
     refuse_infinite_weights(state.variables, recipe)
     cost = Cost(recipe.example_gradients(dataset.size), *seconds)
     arrays = {name: put(np.array(values)) for name, values in history.items()}

@@ -123,6 +123,11 @@ class Recipe:
         )
         _require(self.shift >= 0, "shift must be >= 0", self.shift)
 
+    @property
+    def prefix_stable(self) -> bool:
+        """Whether the first epochs of a run do not depend on how many there are in all."""
+        return self.schedule in ("constant", "step")
+
     def steps_per_epoch(self, n: int) -> int:
         """Returns ⌊n / batch_size⌋.
 

@@ -14,6 +14,7 @@ from unlearnkit.base import (
     Dataset,
     Model,
     OnEpoch,
+    OnSnapshot,
     Params,
     Path,
     State,
@@ -23,7 +24,7 @@ from unlearnkit.base import (
 )
 from unlearnkit.training import CrossEntropy, descend
 from unlearnkit.training.step import Metrics
-from unlearnkit.unlearning._sgd import SgdSettings
+from unlearnkit.unlearning._sgd import SgdSettings, snapshots_of
 from unlearnkit.validation import check_at_least
 
 DEFAULT_K = 3
@@ -103,16 +104,30 @@ def descend_last_layers(
     settings: LastLayersSettings,
     *,
     on_epoch: OnEpoch | None = None,
+    on_snapshot: OnSnapshot | None = None,
 ) -> Unlearned:
     """Returns the network after descending the cross-entropy of `dataset` in its last k layers.
 
     The gradient goes no further down than these layers.
+
+    Args:
+      key: of the order of the batches and of the steps.
+      model: the network.
+      variables: where to start.
+      dataset: what is descended on.
+      settings: how, and how many layers.
+      on_epoch: called after each epoch.
+      on_snapshot: called with the network after each epoch.
     """
     k = settings.depth(model)
     selection = select_last_layers(model, variables, k)
     recipe, adapted = settings.fitted(variables, dataset)
     adapted |= {"k": k} if settings.k is None and k != DEFAULT_K else {}
     objective = _LastLayers(CrossEntropy(model, recipe), selection)
+
+    def whole(moved: Variables) -> Variables:
+        return moved._replace(params=_fill(selection.params, variables.params, moved.params))
+
     moving = list(compress(jax.tree.leaves(variables.params), selection.params))
     trained = descend(
         key,
@@ -122,10 +137,10 @@ def descend_last_layers(
         Variables(moving, variables.state),
         context=variables.params,
         on_epoch=on_epoch,
+        on_snapshot=snapshots_of(whole, on_snapshot),
     )
-    params = _fill(selection.params, variables.params, trained.variables.params)
     info = UnlearnInfo(trained.info.history, trained.info.cost, adapted=adapted)
-    return Unlearned(Variables(params, trained.variables.state), info)
+    return Unlearned(whole(trained.variables), info)
 
 
 @dataclasses.dataclass(frozen=True)

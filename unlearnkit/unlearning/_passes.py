@@ -14,6 +14,7 @@ from unlearnkit.base import (
     Dataset,
     Model,
     OnEpoch,
+    OnSnapshot,
     Task,
     Unlearned,
     UnlearnInfo,
@@ -137,6 +138,7 @@ def descend_on_forget(
     *,
     sign: float = 1.0,
     on_epoch: OnEpoch | None = None,
+    on_snapshot: OnSnapshot | None = None,
 ) -> Unlearned:
     """Returns the network after descending `sign` times the cross-entropy of the forget set.
 
@@ -158,6 +160,7 @@ def descend_on_forget(
         example_gradients=gradients_on_forget(recipe, dataset.size),
         adapted=adapted,
         on_epoch=on_epoch,
+        on_snapshot=on_snapshot,
     )
 
 
@@ -171,6 +174,7 @@ def descend_passes(
     adapted: Mapping[str, int | str],
     rates: Float[np.ndarray, " steps"] | None = None,
     on_epoch: OnEpoch | None = None,
+    on_snapshot: OnSnapshot | None = None,
     after_epoch: AfterEpoch | None = None,
 ) -> Unlearned:
     """Returns the network after `recipe.epochs` epochs of passes; `variables` stay untouched.
@@ -185,6 +189,7 @@ def descend_passes(
       adapted: see `UnlearnInfo`.
       rates: the learning rate of each step in the place of the recipe's.
       on_epoch: called after each epoch.
+      on_snapshot: called with the network after each epoch.
       after_epoch: measures the network after each epoch; joins the history.
 
     Raises:
@@ -222,6 +227,8 @@ def descend_passes(
             history.setdefault(name, []).append(value)
         if on_epoch is not None:
             on_epoch(epoch + 1, measured)
+        if on_snapshot is not None:
+            on_snapshot(epoch + 1, state.variables)
     refuse_infinite_weights(state.variables, recipe)
     arrays = {name: put(np.array(values)) for name, values in history.items()}
     cost = Cost(example_gradients, seconds, compile_seconds)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 from jaxtyping import Array, Key
 
-from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Unlearned, UnlearnInfo, Variables
+from unlearnkit.base import (
+    Cost,
+    Dataset,
+    Model,
+    OnEpoch,
+    OnSnapshot,
+    Unlearned,
+    UnlearnInfo,
+    Variables,
+)
 from unlearnkit.costs import Stopwatch
 from unlearnkit.training import CrossEntropy, Recipe, descend, inherited
 
@@ -88,6 +97,15 @@ class SgdSettings:
         recipe.steps_per_epoch(dataset.size)
         return Fitted(*with_running_statistics(recipe, variables, adapted, "statistics"))
 
+    @property
+    def prefix_stable(self) -> bool:
+        """Whether a run of fewer epochs is, bit for bit, the beginning of a longer one.
+
+        It is not where a schedule, a warm-up or milestones of `train_like` shrink with the epochs.
+        """
+        one, many = (dataclasses.replace(self, epochs=epochs).recipe() for epochs in (1, 1000))
+        return many.prefix_stable and one == dataclasses.replace(many, epochs=1)
+
     def gradients_on(self, variables: Variables, dataset: Dataset) -> float:
         """Returns the example-gradients of a descent on `dataset`; see `fitted`."""
         return self.fitted(variables, dataset).recipe.example_gradients(dataset.size)
@@ -118,8 +136,18 @@ def descend_on(
     settings: SgdSettings,
     *,
     on_epoch: OnEpoch | None = None,
+    on_snapshot: OnSnapshot | None = None,
 ) -> Unlearned:
     """Returns the network after descending the cross-entropy of `dataset`.
+
+    Args:
+      key: of the order of the batches and of the steps.
+      model: the network.
+      variables: where to start.
+      dataset: what is descended on.
+      settings: how.
+      on_epoch: called after each epoch.
+      on_snapshot: called with the network after each epoch.
 
     Raises:
       ValueError: an explicit batch size larger than the data.
@@ -127,9 +155,20 @@ def descend_on(
     """
     recipe, adapted = settings.fitted(variables, dataset)
     objective = CrossEntropy(model, recipe)
-    trained = descend(key, objective, recipe, dataset, variables, on_epoch=on_epoch)
+    trained = descend(
+        key, objective, recipe, dataset, variables, on_epoch=on_epoch, on_snapshot=on_snapshot
+    )
     info = UnlearnInfo(trained.info.history, trained.info.cost, adapted=adapted)
     return Unlearned(trained.variables, info)
+
+
+def snapshots_of(
+    finish: Callable[[Variables], Variables], on_snapshot: OnSnapshot | None
+) -> OnSnapshot | None:
+    """Returns a listener that is told what `finish` makes of the network after each epoch."""
+    if on_snapshot is None:
+        return None
+    return lambda epoch, variables: on_snapshot(epoch, finish(variables))
 
 
 def with_preparation(unlearned: Unlearned, example_gradients: float, watch: Stopwatch) -> Unlearned:

@@ -10,10 +10,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from unlearnkit.base import Model, OnEpoch, Params, Path, State, Task, Unlearned, Variables
+from unlearnkit.base import (
+    Model,
+    OnEpoch,
+    OnSnapshot,
+    Params,
+    Path,
+    State,
+    Task,
+    Unlearned,
+    Variables,
+)
 from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._passes import descend_on_forget, gradients_on_forget
-from unlearnkit.unlearning._sgd import SgdSettings
+from unlearnkit.unlearning._sgd import SgdSettings, snapshots_of
 from unlearnkit.validation import check_task, check_variables
 
 
@@ -55,6 +65,7 @@ class BoundaryExpand(SgdSettings):
         task: Task,
         *,
         on_epoch: OnEpoch | None = None,
+        on_snapshot: OnSnapshot | None = None,
     ) -> Unlearned:
         """Returns the network after teaching the shadow class, without it.
 
@@ -71,11 +82,20 @@ class BoundaryExpand(SgdSettings):
         shadow = jax.tree.map(lambda w: w[..., :1], _at(jax.jit(model.init)(init_key).params, last))
         expanded = Variables({"network": variables.params, "shadow": shadow}, variables.state)
         as_shadow = task.forget._replace(y=jnp.full_like(task.forget.y, model.n_classes))
+
+        def without_shadow(variables: Variables) -> Variables:
+            return variables._replace(params=variables.params["network"])
+
         unlearned = descend_on_forget(
-            run_key, expand(model, last), expanded, as_shadow, fitted, on_epoch=on_epoch
+            run_key,
+            expand(model, last),
+            expanded,
+            as_shadow,
+            fitted,
+            on_epoch=on_epoch,
+            on_snapshot=snapshots_of(without_shadow, on_snapshot),
         )
-        params, state = unlearned.variables
-        return unlearned._replace(variables=Variables(params["network"], state))
+        return unlearned._replace(variables=without_shadow(unlearned.variables))
 
     def example_gradients(self, variables: Variables, task: Task) -> float:
         """Returns what a run takes, which follows from sizes alone; see `info.cost`."""

@@ -10,7 +10,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from unlearnkit.base import Dataset, Model, Normalisation, OnEpoch, Task, Unlearned, Variables
+from unlearnkit.base import (
+    Dataset,
+    Model,
+    Normalisation,
+    OnEpoch,
+    OnSnapshot,
+    Task,
+    Unlearned,
+    Variables,
+)
 from unlearnkit.costs import FORWARD, Stopwatch
 from unlearnkit.kernels import map_batches, margins
 from unlearnkit.trials import UnlearnerTrial
@@ -70,6 +79,7 @@ class BoundaryShrink(SgdSettings):
         task: Task,
         *,
         on_epoch: OnEpoch | None = None,
+        on_snapshot: OnSnapshot | None = None,
     ) -> Unlearned:
         """Returns the network after fine-tuning on the nearest wrong classes.
 
@@ -95,7 +105,15 @@ class BoundaryShrink(SgdSettings):
                 chunk=fitted.recipe.batch_size,
             )
             relabelled = task.forget._replace(y=jax.block_until_ready(labels))
-        unlearned = descend_on_forget(key, model, variables, relabelled, fitted, on_epoch=on_epoch)
+        unlearned = descend_on_forget(
+            key,
+            model,
+            variables,
+            relabelled,
+            fitted,
+            on_epoch=on_epoch,
+            on_snapshot=on_snapshot,
+        )
         return with_preparation(unlearned, _search_gradients(task), watch)
 
     def example_gradients(self, variables: Variables, task: Task) -> float:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from jaxtyping import Array, Key
 
-from unlearnkit.base import Model, OnEpoch, Task, Unlearned, Variables
+from unlearnkit.base import Model, OnEpoch, OnSnapshot, Task, Unlearned, Variables
 from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._last_layers import LastLayersSettings, descend_last_layers
 from unlearnkit.validation import check_task, check_variables
@@ -45,6 +45,7 @@ class CatastrophicLastLayers(LastLayersSettings):
         task: Task,
         *,
         on_epoch: OnEpoch | None = None,
+        on_snapshot: OnSnapshot | None = None,
     ) -> Unlearned:
         """Returns the network after training its last k layers.
 
@@ -55,7 +56,9 @@ class CatastrophicLastLayers(LastLayersSettings):
         """
         check_task(task, model)
         check_variables(variables, model)
-        return descend_last_layers(key, model, variables, task.retain, self, on_epoch=on_epoch)
+        return descend_last_layers(
+            key, model, variables, task.retain, self, on_epoch=on_epoch, on_snapshot=on_snapshot
+        )
 
     def example_gradients(self, variables: Variables, task: Task) -> float:
         """Returns what a run takes, which follows from sizes alone; see `info.cost`."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 import jax
 from jaxtyping import Array, Key
 
-from unlearnkit.base import Model, OnEpoch, Task, Unlearned, Variables
+from unlearnkit.base import Model, OnEpoch, OnSnapshot, Task, Unlearned, Variables
 from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._last_layers import (
     LastLayersSettings,
@@ -56,6 +56,7 @@ class ExactLastLayers(LastLayersSettings):
         task: Task,
         *,
         on_epoch: OnEpoch | None = None,
+        on_snapshot: OnSnapshot | None = None,
     ) -> Unlearned:
         """Returns the network after retraining its last k layers.
 
@@ -73,7 +74,9 @@ class ExactLastLayers(LastLayersSettings):
             replace(last.params, variables.params, fresh.params),
             replace(last.state, variables.state, fresh.state),
         )
-        return descend_last_layers(run_key, model, reset, task.retain, self, on_epoch=on_epoch)
+        return descend_last_layers(
+            run_key, model, reset, task.retain, self, on_epoch=on_epoch, on_snapshot=on_snapshot
+        )
 
     def example_gradients(self, variables: Variables, task: Task) -> float:
         """Returns what a run takes, which follows from sizes alone; see `info.cost`."""

@@ -6,7 +6,7 @@ import dataclasses
 
 from jaxtyping import Array, Key
 
-from unlearnkit.base import Model, OnEpoch, Task, Unlearned, Variables
+from unlearnkit.base import Model, OnEpoch, OnSnapshot, Task, Unlearned, Variables
 from unlearnkit.unlearning._sgd import SgdSettings, descend_on
 from unlearnkit.validation import check_task, check_variables
 
@@ -37,6 +37,7 @@ class FineTune(SgdSettings):
         task: Task,
         *,
         on_epoch: OnEpoch | None = None,
+        on_snapshot: OnSnapshot | None = None,
     ) -> Unlearned:
         """Returns the network after fine-tuning.
 
@@ -47,7 +48,9 @@ class FineTune(SgdSettings):
         """
         check_task(task, model)
         check_variables(variables, model)
-        return descend_on(key, model, variables, task.retain, self, on_epoch=on_epoch)
+        return descend_on(
+            key, model, variables, task.retain, self, on_epoch=on_epoch, on_snapshot=on_snapshot
+        )
 
     def example_gradients(self, variables: Variables, task: Task) -> float:
         """Returns what a run takes, which follows from sizes alone; see `info.cost`."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from jaxtyping import Array, Key
 
-from unlearnkit.base import Model, OnEpoch, Task, Unlearned, Variables
+from unlearnkit.base import Model, OnEpoch, OnSnapshot, Task, Unlearned, Variables
 from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._passes import descend_on_forget, gradients_on_forget
 from unlearnkit.unlearning._sgd import SgdSettings
@@ -47,6 +47,7 @@ class GradientAscent(SgdSettings):
         task: Task,
         *,
         on_epoch: OnEpoch | None = None,
+        on_snapshot: OnSnapshot | None = None,
     ) -> Unlearned:
         """Returns the network after the ascent.
 
@@ -59,7 +60,14 @@ class GradientAscent(SgdSettings):
         check_variables(variables, model)
         fitted = self.fitted(variables, task.forget)
         return descend_on_forget(
-            key, model, variables, task.forget, fitted, sign=-1.0, on_epoch=on_epoch
+            key,
+            model,
+            variables,
+            task.forget,
+            fitted,
+            sign=-1.0,
+            on_epoch=on_epoch,
+            on_snapshot=on_snapshot,
         )
 
     def example_gradients(self, variables: Variables, task: Task) -> float:

@@ -44,6 +44,11 @@ class L1Sparse(SgdSettings):
 
     trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(effective={"gamma": 1e-4})
 
+    @property
+    def prefix_stable(self) -> bool:
+        """Never: the penalty falls to 0 over all epochs."""
+        return False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 0, "gamma")

@@ -14,6 +14,7 @@ from unlearnkit.base import (
     Dataset,
     Model,
     OnEpoch,
+    OnSnapshot,
     Params,
     State,
     Task,
@@ -77,6 +78,7 @@ class NegGradPlus(TwoSetSettings):
         task: Task,
         *,
         on_epoch: OnEpoch | None = None,
+        on_snapshot: OnSnapshot | None = None,
     ) -> Unlearned:
         """Returns the network after the two-sided descent.
 
@@ -109,6 +111,7 @@ class NegGradPlus(TwoSetSettings):
             example_gradients=self.example_gradients(variables, task),
             adapted=adapted,
             on_epoch=on_epoch,
+            on_snapshot=on_snapshot,
         )
 
     def example_gradients(self, variables: Variables, task: Task) -> float:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from unlearnkit.base import Model, OnEpoch, Task, Unlearned, Variables
+from unlearnkit.base import Model, OnEpoch, OnSnapshot, Task, Unlearned, Variables
 from unlearnkit.host.order import epoch_rows, whole_rows
 from unlearnkit.host.random import host_key
 from unlearnkit.host.reserve import reserve
@@ -58,6 +58,7 @@ class RandomLabel(TwoSetSettings):
         task: Task,
         *,
         on_epoch: OnEpoch | None = None,
+        on_snapshot: OnSnapshot | None = None,
     ) -> Unlearned:
         """Returns the network after training on random labels.
 
@@ -69,7 +70,16 @@ class RandomLabel(TwoSetSettings):
         check_variables(variables, model)
         fitted = self.fitted_pair(variables, task)
         objectives = CrossEntropy(model, fitted.forget), CrossEntropy(model, fitted.retain)
-        return relabel(key, fitted, model, objectives, variables, task, on_epoch=on_epoch)
+        return relabel(
+            key,
+            fitted,
+            model,
+            objectives,
+            variables,
+            task,
+            on_epoch=on_epoch,
+            on_snapshot=on_snapshot,
+        )
 
     def example_gradients(self, variables: Variables, task: Task) -> float:
         """Returns what a run takes, which follows from sizes alone; see `info.cost`."""
@@ -92,6 +102,7 @@ def relabel(
     *,
     context: Any = None,
     on_epoch: OnEpoch | None = None,
+    on_snapshot: OnSnapshot | None = None,
 ) -> Unlearned:
     """Returns the network after descending on random labels and on the retain set.
 
@@ -104,6 +115,7 @@ def relabel(
       task: the question.
       context: passed on to the objectives.
       on_epoch: called after each epoch.
+      on_snapshot: called with the network after each epoch.
     """
     recipe, forget_batch = fitted.retain, fitted.forget.batch_size
     on_forget, on_retain = objectives
@@ -132,4 +144,5 @@ def relabel(
         example_gradients=relabelling_gradients(fitted, task),
         adapted=fitted.adapted,
         on_epoch=on_epoch,
+        on_snapshot=on_snapshot,
     )

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from jaxtyping import Array, Key
 
-from unlearnkit.base import Model, OnEpoch, Task, Unlearned, UnlearnInfo, Variables
+from unlearnkit.base import Model, OnEpoch, OnSnapshot, Task, Unlearned, UnlearnInfo, Variables
 from unlearnkit.training import Recipe, fit
 from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.validation import check_task
@@ -44,6 +44,7 @@ class Retrain:
         task: Task,
         *,
         on_epoch: OnEpoch | None = None,
+        on_snapshot: OnSnapshot | None = None,
     ) -> Unlearned:
         """Returns the retrained network; `variables` are not used.
 
@@ -53,9 +54,14 @@ class Retrain:
         """
         check_task(task, model)
         recipe, adapted = self._fitted(task)
-        trained = fit(key, model, task.retain, recipe, on_epoch=on_epoch)
+        trained = fit(key, model, task.retain, recipe, on_epoch=on_epoch, on_snapshot=on_snapshot)
         info = UnlearnInfo(trained.info.history, trained.info.cost, adapted=adapted)
         return Unlearned(trained.variables, info)
+
+    @property
+    def prefix_stable(self) -> bool:
+        """Whether a run of fewer epochs is, bit for bit, the beginning of a longer one."""
+        return (self.recipe or Recipe()).prefix_stable
 
     def example_gradients(self, variables: Variables, task: Task) -> float:
         """Returns what a run takes, which follows from sizes alone; see `info.cost`."""

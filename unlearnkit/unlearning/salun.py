@@ -15,6 +15,7 @@ from unlearnkit.base import (
     Dataset,
     Model,
     OnEpoch,
+    OnSnapshot,
     Params,
     State,
     Task,
@@ -25,7 +26,7 @@ from unlearnkit.costs import Stopwatch
 from unlearnkit.kernels import risk_gradient
 from unlearnkit.training import CrossEntropy, Objective, cross_entropy
 from unlearnkit.training.step import Metrics
-from unlearnkit.unlearning._sgd import with_preparation
+from unlearnkit.unlearning._sgd import snapshots_of, with_preparation
 from unlearnkit.unlearning.random_label import RandomLabel, relabel
 from unlearnkit.validation import check_task, check_variables
 
@@ -67,6 +68,7 @@ class SalUn(RandomLabel):
         task: Task,
         *,
         on_epoch: OnEpoch | None = None,
+        on_snapshot: OnSnapshot | None = None,
     ) -> Unlearned:
         """Returns the network after training its salient weights on random labels.
 
@@ -86,6 +88,10 @@ class SalUn(RandomLabel):
                 chunk=fitted.forget.batch_size,
             )
             jax.block_until_ready(mask)
+
+        def masked(moved: Variables) -> Variables:
+            return moved._replace(params=_select(mask, moved.params, variables.params))
+
         unlearned = relabel(
             key,
             fitted,
@@ -98,9 +104,9 @@ class SalUn(RandomLabel):
             task,
             context=_Mask(mask, variables.params),
             on_epoch=on_epoch,
+            on_snapshot=snapshots_of(masked, on_snapshot),
         )
-        params = _select(mask, unlearned.variables.params, variables.params)
-        unlearned = unlearned._replace(variables=unlearned.variables._replace(params=params))
+        unlearned = unlearned._replace(variables=masked(unlearned.variables))
         return with_preparation(unlearned, _mask_gradients(task), watch)
 
     def example_gradients(self, variables: Variables, task: Task) -> float:

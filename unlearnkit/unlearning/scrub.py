@@ -16,6 +16,7 @@ from unlearnkit.base import (
     Dataset,
     Model,
     OnEpoch,
+    OnSnapshot,
     Params,
     State,
     Task,
@@ -111,6 +112,11 @@ class Scrub(TwoSetSettings):
         if self.rewind and self.epochs < 1:
             raise ValueError(f"rewind needs epochs >= 1, got {self.epochs}")
 
+    @property
+    def prefix_stable(self) -> bool:
+        """Whether a shorter run begins a longer one: not where the best of all epochs is kept."""
+        return not self.rewind and super().prefix_stable
+
     def recipe(self) -> Recipe:
         """Returns the recipe of these settings."""
         return dataclasses.replace(
@@ -130,6 +136,7 @@ class Scrub(TwoSetSettings):
         task: Task,
         *,
         on_epoch: OnEpoch | None = None,
+        on_snapshot: OnSnapshot | None = None,
     ) -> Unlearned:
         """Returns the student.
 
@@ -174,6 +181,7 @@ class Scrub(TwoSetSettings):
             example_gradients=self._descent_gradients(on_retain, on_forget, task),
             adapted=adapted,
             on_epoch=on_epoch,
+            on_snapshot=on_snapshot,
             after_epoch=rewind,
         )
         if rewind is not None:

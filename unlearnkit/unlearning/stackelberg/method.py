@@ -12,7 +12,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from unlearnkit.base import Cost, Model, OnEpoch, Task, Unlearned, UnlearnInfo, Variables
+from unlearnkit.base import (
+    Cost,
+    Model,
+    OnEpoch,
+    OnSnapshot,
+    Task,
+    Unlearned,
+    UnlearnInfo,
+    Variables,
+)
 from unlearnkit.costs import Stopwatch
 from unlearnkit.kernels import FEATURES, MEMBER_SIGNS, FeatureName, SvmStatus
 from unlearnkit.training import CrossEntropy, DivergedError, Objective, Recipe, init_train_state
@@ -152,6 +161,7 @@ class StackelbergUnlearn(SgdSettings):
         task: Task,
         *,
         on_epoch: OnEpoch | None = None,
+        on_snapshot: OnSnapshot | None = None,
     ) -> Unlearned:
         """Returns the network after the game.
 
@@ -174,6 +184,8 @@ class StackelbergUnlearn(SgdSettings):
                 history.setdefault(name, []).append(value)
             if on_epoch is not None:
                 on_epoch(epoch, done.metrics)
+            if on_snapshot is not None:
+                on_snapshot(epoch, done.variables)
         _warn_of_degenerate(history)
         arrays = {name: jnp.asarray(values) for name, values in history.items()}
         cost = Cost(gradients, seconds, compile_seconds)

@@ -862,6 +862,16 @@ BUGS = (
     _bug("fewer_epochs_are_lost_with_the_longest_run", "studies.snapshots:unlearn_for",
          "yield asked.pop(), error", "yield asked.pop(), error; return",
          "studies/test_snapshots.py"),
+    # Several devices
+    _bug("a_ring_forgets_its_order", "kernels._ring:products_around",
+         "(np.arange(size) - jax.lax.axis_index(name)) % size", "np.arange(size)",
+         "kernels/test_several_devices.py"),
+    _bug("each_device_has_a_tangent_of_its_own", "kernels.ntk:_shared_operator",
+         "jax.lax.psum(own, name)", "own", "kernels/test_several_devices.py"),
+    _bug("a_shared_gram_is_off_centre", "kernels.per_example:_centre_rows",
+         "(own[:, None] + along)", "2 * own[:, None]", "kernels/test_several_devices.py"),
+    _bug("uneven_shares_are_taken", "kernels._ring:check_shares",
+         "n % mesh.size:", "False:", "kernels/test_several_devices.py"),
 )  # fmt: skip
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from unlearnkit.base import Params
 from unlearnkit.costs import program_flops
-from unlearnkit.kernels import _chunks, _dense_layers, _trees
+from unlearnkit.kernels import _chunks, _dense_layers, _ring, _trees
 from unlearnkit.kernels._trees import Precision, at_precision
 from unlearnkit.kernels.curvature import jacobian_transpose_vp, jacobian_vp
 from unlearnkit.validation.separability import check_rows_alone
@@ -130,6 +131,7 @@ def ntk_operator(
     *,
     damping: Any,
     chunk: int | None = None,
+    mesh: Mesh | None = None,
     precision: Precision = "highest",
 ) -> Callable[[Float[Array, "n c"]], Float[Array, "n c"]]:
     """Returns v -> Θ v + damping v for the empirical NTK Θ = J Jᵀ of `x`, no kernel stored.
@@ -144,6 +146,9 @@ def ntk_operator(
       damping: λ, added to the diagonal.
       chunk: where None, the network is linearised once and its activations are kept; otherwise they
         are computed anew for `chunk` inputs at a time, and memory does not grow with n.
+      mesh: of one axis, whose devices take equally many successive inputs each, their activations
+        and their part of the vectors; a product sums Jᵀ v over them. It is that of one device up to
+        rounding. None for one device.
       precision: of the matrix products; see `Precision`.
 
     Returns:
@@ -151,7 +156,7 @@ def ntk_operator(
 
     Raises:
       ValueError: `apply` does not return [n, c] or mixes its inputs (not asked under a
-        transformation), or `chunk` < 1.
+        transformation), `chunk` < 1, or a mesh cannot share the inputs evenly.
 
     Example:
       ntk = kernels.ntk_operator(apply, params, x, damping=0.1)  # no kernel is stored
@@ -160,15 +165,31 @@ def ntk_operator(
     Source: Golatkar et al. 2020b, equation (10), whose kernel is of size (n c)².
     """
     _check_apply(apply, params, x)
+    if mesh is not None:
+        _ring.check_shares(len(x), mesh)
     if chunk is not None:
         _trees.check_positive(chunk=chunk)
+        if mesh is not None:
+            return _shared_operator(apply, params, x, damping, chunk, precision, mesh)
         return _chunked_operator(apply, params, x, damping, chunk, precision)
-    _, pushforward = jax.linearize(lambda p: apply(p, x), params)
+
+    def shared(rows: Array) -> Array:
+        if mesh is None:
+            return rows
+        constrained: Array = jax.lax.with_sharding_constraint(
+            rows, NamedSharding(mesh, _ring.rows_of(mesh))
+        )
+        return constrained
+
+    inputs = shared(x)
+    params = params if mesh is None else _ring.constrain_to_all(params, mesh)
+    _, pushforward = jax.linearize(lambda p: apply(p, inputs), params)
     pullback = jax.linear_transpose(pushforward, params)
 
     def product(vector: Array) -> Array:
-        found: Array = pushforward(pullback(vector)[0]) + damping * vector
-        return found
+        rows = shared(vector)
+        found: Array = pushforward(pullback(rows)[0]) + damping * rows
+        return shared(found)
 
     return product
 
@@ -180,6 +201,39 @@ def _chunked_operator(
         settings: Any = {"chunk": chunk, "precision": precision}
         direction = jacobian_transpose_vp(apply, params, x, vector, **settings)
         found: Array = jacobian_vp(apply, params, x, direction, **settings) + damping * vector
+        return found
+
+    return product
+
+
+def _shared_operator(
+    apply: Apply,
+    params: Params,
+    x: Array,
+    damping: float | Array,
+    chunk: int,
+    precision: Precision,
+    mesh: Mesh,
+) -> Callable[[Array], Array]:
+    rows, (name,) = _ring.rows_of(mesh), mesh.axis_names
+
+    def share(params: Params, x: Array, vector: Array, damping: Array) -> Array:
+        own = jacobian_transpose_vp(apply, params, x, vector, chunk=chunk, precision=precision)
+        direction = jax.lax.psum(own, name)
+        along = jacobian_vp(apply, params, x, direction, chunk=chunk, precision=precision)
+        found: Array = along + damping * vector
+        return found
+
+    shared = jax.shard_map(
+        share,
+        mesh=mesh,
+        in_specs=(_ring.WHOLE, rows, rows, _ring.WHOLE),
+        out_specs=rows,
+        check_vma=False,
+    )
+
+    def product(vector: Array) -> Array:
+        found: Array = shared(params, x, vector, jnp.asarray(damping, vector.dtype))
         return found
 
     return product

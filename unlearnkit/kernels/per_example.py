@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from unlearnkit.base import Dataset, Params
-from unlearnkit.kernels import _chunks, _dense_layers, _trees
+from unlearnkit.kernels import _chunks, _dense_layers, _ring, _trees
 from unlearnkit.kernels._trees import highest_precision
 from unlearnkit.validation.separability import check_mean_of_examples
 
@@ -33,7 +34,12 @@ BLOCK_BYTES = 2**28
 
 
 def gradient_bank(
-    loss: BatchLoss, params: Params, dataset: Dataset, *, chunk: int | None = None
+    loss: BatchLoss,
+    params: Params,
+    dataset: Dataset,
+    *,
+    chunk: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Float[Array, "n p"]:
     """Returns the gradient of the loss at every example, one per row.
 
@@ -46,19 +52,29 @@ def gradient_bank(
       chunk: examples at a time; bounds the memory besides the bank, does not change the rows. Where
         None, as many as make 8 MiB of rows on a CPU, whose caches hold them, and 32 times as many
         elsewhere.
+      mesh: of one axis, whose devices make and hold equally many successive rows each, up to
+        rounding those of one device; None for one device.
 
     Returns:
       [n, p]. Where it does not fit, see `GradientOperator`.
 
     Raises:
-      ValueError: `chunk` < 1, or the loss is not a scalar, or mixes its examples (not asked under
-        a transformation; see `unlearnkit.validation.separability`).
+      ValueError: `chunk` < 1, a mesh that cannot share the rows evenly, or the loss is not a
+        scalar, or mixes its examples (not asked under a transformation; see
+        `unlearnkit.validation.separability`).
 
     Example:
       gradients = kernels.gradient_bank(loss, params, dataset)  # [n, p]
     """
     _check(loss, params, dataset)
     chunk = _default_chunk(params) if chunk is None else chunk
+    if mesh is not None:
+        _trees.check_positive(chunk=chunk)
+        _ring.check_shares(dataset.size, mesh)
+        x, y = _ring.share_rows((dataset.x, dataset.y), mesh)
+        params = _ring.copy_to_all(params, mesh)
+        shared: Array = _shared_bank(loss, chunk, mesh, params, x, y)
+        return shared
     if _chunks.is_traced(params, dataset):
         rows = partial(_rows, loss)
         found: Array = _chunks.map_batches(rows, params, (dataset.x, dataset.y), chunk)
@@ -162,6 +178,7 @@ def gram(
     *,
     centre: Float[Array, " p"] | None = None,
     chunk: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Float[Array, "n n"]:
     """Returns the Gram matrix of per-example gradients, or of their differences from a `centre` c.
 
@@ -177,12 +194,17 @@ def gram(
         at a time; with several blocks they are computed about n / (2 chunk) times.
       centre: what is subtracted from every row, as the gradient of another batch.
       chunk: rows per block; where None, 1,024 for a bank and what 256 MiB hold for an operator.
+      mesh: of one axis, whose devices make and hold equally many successive rows of K each; the
+        rows of the bank, or their factors, go around them, so that a device holds two shares at a
+        time. K is that of one device up to rounding. None for one device; `chunk` is not used with
+        several.
 
     Returns:
       [n, n], symmetric.
 
     Raises:
-      ValueError: `chunk` < 1, or a centre of another length than a row.
+      ValueError: `chunk` < 1, a centre of another length than a row, or a mesh that cannot share
+        the rows evenly.
 
     Example:
       gradients = kernels.GradientOperator(loss, params, dataset)  # [n, p], never stored
@@ -193,6 +215,8 @@ def gram(
             f"centre must be a row [{gradients.shape[1]}], got {list(centre.shape)}; "
             "ravel a pytree by jax.flatten_util.ravel_pytree"
         )
+    if mesh is not None:
+        return _shared_gram(gradients, centre, mesh)
     pieces: Callable[[int, int], Any]
     project: Any
     if isinstance(gradients, GradientOperator):
@@ -213,6 +237,75 @@ def gram(
         blocks[i].append((own + own.T) / 2)  # exactly symmetric, whatever the order of its sums
         blocks[i] += [products(left, pieces(*other)) for other in spans[i + 1 :]]
     return jnp.block(blocks) if centre is None else _centre(jnp.block(blocks), parts, centre)
+
+
+def _shared_gram(
+    gradients: Array | GradientOperator, centre: Array | None, mesh: Mesh
+) -> Float[Array, "n n"]:
+    """Returns the Gram matrix, its rows shared out over the devices of a mesh."""
+    _ring.check_shares(gradients.shape[0], mesh)
+    if isinstance(gradients, GradientOperator):
+        x, y = _ring.share_rows((gradients.dataset.x, gradients.dataset.y), mesh)
+        params = _ring.copy_to_all(gradients.params, mesh)
+        products = _factors_around(gradients.loss, mesh, params, x, y)
+        along = None if centre is None else gradients.matvec(centre)
+    else:
+        rows = _ring.share_rows(gradients, mesh)
+        products = _rows_around(mesh, rows)
+        along = None if centre is None else _along(rows, _ring.copy_to_all(centre, mesh))
+    if along is None:
+        whole: Array = products
+        return whole
+    own, other = _ring.share_rows(along, mesh), _ring.copy_to_all((along, centre), mesh)
+    found: Array = _centre_rows(products, own, *other)
+    return found
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _shared_bank(
+    loss: BatchLoss, chunk: int, mesh: Mesh, params: Params, x: Array, y: Array
+) -> Array:
+    rows = _ring.rows_of(mesh)
+
+    def share(params: Params, x: Array, y: Array) -> Array:
+        found: Array = _chunks.map_batches(partial(_rows, loss), params, (x, y), chunk)
+        return found
+
+    shared = jax.shard_map(
+        share, mesh=mesh, in_specs=(_ring.WHOLE, rows, rows), out_specs=rows, check_vma=False
+    )
+    bank: Array = shared(params, x, y)
+    return bank
+
+
+@partial(jax.jit, static_argnums=0)
+def _rows_around(mesh: Mesh, rows: Array) -> Array:
+    spec = _ring.rows_of(mesh)
+
+    def share(rows: Array) -> Array:
+        return _ring.products_around(_products, rows, rows, mesh, axis=1)
+
+    products = jax.shard_map(share, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(rows)
+    return (products + products.T) / 2
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _factors_around(loss: BatchLoss, mesh: Mesh, params: Params, x: Array, y: Array) -> Array:
+    rows = _ring.rows_of(mesh)
+
+    def share(params: Params, x: Array, y: Array) -> Array:
+        factors = _factors(loss, params, x, y)
+        return _ring.products_around(_factor_products, factors, factors, mesh, axis=1)
+
+    products = jax.shard_map(
+        share, mesh=mesh, in_specs=(_ring.WHOLE, rows, rows), out_specs=rows, check_vma=False
+    )(params, x, y)
+    return (products + products.T) / 2
+
+
+@jax.jit
+def _centre_rows(products: Array, own: Array, along: Array, centre: Array) -> Array:
+    return products - (own[:, None] + along) + jnp.vdot(centre, centre, precision="highest")
 
 
 @jax.jit

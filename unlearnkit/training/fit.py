@@ -95,8 +95,9 @@ def fit(
         not with a trajectory, which keeps its own.
       devices: devices for data-parallel training: each takes an equal share of every batch;
         gradients, batch statistics and metrics are averaged, and BatchNorm normalises each share by
-        itself. None takes the default device. On a CPU, `JAX_NUM_CPU_DEVICES=2` simulates two
-        devices.
+        itself. They may belong to several processes that `jax.distributed` has joined: each calls
+        `fit` with the same arguments. None takes the default device. On a CPU,
+        `JAX_NUM_CPU_DEVICES=2` simulates two devices.
 
     Raises:
       ValueError: data or variables that do not fit the model, a batch larger than the data, a

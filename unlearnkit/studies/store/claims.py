@@ -21,7 +21,9 @@ _BUSY = (errno.EACCES, errno.EAGAIN)
 
 
 @contextlib.contextmanager
-def locked(paths: Sequence[Path], *, wait: bool = True) -> Iterator[bool]:
+def locked(
+    paths: Sequence[Path], *, wait: bool = True, until: float | None = None
+) -> Iterator[bool]:
     """Yields whether this process, or thread, alone holds the files of these names.
 
     The operating system frees the lock of a process that ended, however it ended; the file that it
@@ -32,6 +34,7 @@ def locked(paths: Sequence[Path], *, wait: bool = True) -> Iterator[bool]:
     Args:
       paths: of files that are made, and removed in the end, in folders that exist.
       wait: whether to wait until they are free; otherwise nothing is held where one is not.
+      until: when to give up waiting, in seconds since the epoch; None waits for ever.
 
     Raises:
       OSError: the files cannot be made, or their file system has no locks.
@@ -40,7 +43,7 @@ def locked(paths: Sequence[Path], *, wait: bool = True) -> Iterator[bool]:
         for path in sorted(set(paths)):
             pause = _FIRST_PAUSE
             while (descriptor := _try_lock(path)) is None:
-                if not wait:
+                if not wait or (until is not None and time.time() >= until):
                     held.close()
                     yield False
                     return

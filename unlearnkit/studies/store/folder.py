@@ -130,7 +130,9 @@ class Store:
         self._append_to_index(key, document, len(content))
 
     @contextlib.contextmanager
-    def claim(self, *keys: StageKey, wait: bool = True) -> Iterator[bool]:
+    def claim(
+        self, *keys: StageKey, wait: bool = True, until: float | None = None
+    ) -> Iterator[bool]:
         """Yields whether this process, or thread, is the only one to compute these stages.
 
         Claims end with their process, however it ends. Claim all that is wanted at once: who claims
@@ -141,17 +143,32 @@ class Store:
         Args:
           *keys: of the stages.
           wait: whether to wait for others; otherwise it is False while one of them has a claim.
+          until: when to give up waiting, in seconds since the epoch; None waits for ever.
         """
         folder = self.folder / _CLAIMS
         with contextlib.ExitStack() as held:
             try:
                 folder.mkdir(exist_ok=True)
                 paths = [folder / f"{key.kind}-{key.name}" for key in keys]
-                mine = held.enter_context(locked(paths, wait=wait))
+                mine = held.enter_context(locked(paths, wait=wait, until=until))
             except OSError as error:
                 _warn(f"nothing is claimed in {self.folder}, stages may be computed twice: {error}")
                 mine = True
             yield mine
+
+    @contextlib.contextmanager
+    def probe(self) -> Iterator[Path]:
+        """Yields a folder that whoever shares the store can see meanwhile.
+
+        Raises:
+          StoreError: it cannot be made.
+        """
+        with contextlib.ExitStack() as held:
+            try:
+                path = held.enter_context(self._temporary_folder())
+            except OSError as error:
+                raise StoreError(f"{self.folder} cannot be written: {error}") from error
+            yield path
 
     def size(self) -> int:
         """Returns how many bytes all stages take."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import Synchronized
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import jax
 
@@ -31,6 +31,7 @@ _DECIDING = ("jax_enable_x64", "jax_threefry_partitionable")
 """Options of JAX, besides those of the store's environment."""
 
 
+@runtime_checkable
 class Pool(Protocol):
     """Workers that compute what they are handed.
 

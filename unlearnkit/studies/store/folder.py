@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unlearnkit.io.files import read_regular_file, sync_folder, write_json
-from unlearnkit.studies.store.claims import lock, locked
+from unlearnkit.studies.store.claims import lock, locked, sweep
 from unlearnkit.studies.store.keys import StageKey
 from unlearnkit.studies.store.stages import (
     DamagedError,
@@ -135,10 +135,11 @@ class Store:
     ) -> Iterator[bool]:
         """Yields whether this process, or thread, is the only one to compute these stages.
 
-        Claims end with their process, however it ends. Claim all that is wanted at once: who claims
-        a second time within a claim may wait for ever. Look again once the claim is there, as
-        another may have computed the stages meanwhile. Where the file system has no locks, or
-        cannot be written, that is said, and all claims are granted.
+        Claims end with their process, however it ends: at once for others on its machine, and after
+        two minutes for other machines. Claim all that is wanted at once: who claims a second time
+        within a claim may wait for ever. Look again once the claim is there, as another may have
+        computed the stages meanwhile. Where the file system has neither locks nor links, or cannot
+        be written, that is said, and all claims are granted.
 
         Args:
           *keys: of the stages.
@@ -279,9 +280,7 @@ class Store:
             for path in (self.folder / _TEMPORARY).glob("*"):
                 if path.stat().st_mtime < newest and _is_free(path):
                     shutil.rmtree(path, ignore_errors=True)
-            for path in (self.folder / _CLAIMS).glob("*"):
-                with locked([path], wait=False):
-                    pass
+            sweep(self.folder / _CLAIMS)
 
     def _append_to_index(
         self, key: StageKey, document: Mapping[str, Any], array_bytes: int

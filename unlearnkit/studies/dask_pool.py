@@ -41,7 +41,10 @@ def opened_dask(wanted: Dask | Executor, errand: tuple[str, bytes]) -> Iterator[
                 binding = binding_of(wanted.count)
                 address = last.enter_context(
                     distributed.LocalCluster(
-                        n_workers=wanted.count, threads_per_worker=1, dashboard_address=None
+                        n_workers=wanted.count,
+                        threads_per_worker=1,
+                        dashboard_address=None,
+                        silence_logs="ERROR",
                     )
                 )
             client = last.enter_context(_connected(address))
@@ -96,8 +99,9 @@ class DaskPool:
     def end(self, plugin: StudyPlugin) -> None:
         """Lets the workers forget a study, and cancels what they have not begun of it."""
         self._executor.shutdown(wait=False)
-        with contextlib.suppress(Exception):  # the scheduler may be gone
-            self._client.unregister_worker_plugin(plugin.name)
+        if self._client.status == "running":  # otherwise the scheduler is gone
+            with contextlib.suppress(Exception):
+                self._client.unregister_worker_plugin(plugin.name)
 
     def greet(self, folder: str) -> list[Hello]:
         if not self._client.scheduler_info(n_workers=-1)["workers"]:

@@ -28,8 +28,20 @@ from unlearnkit.studies.declared import Declared, StudyFileError, read_study
 from unlearnkit.studies.engine import (
     run,
 )
+from unlearnkit.studies.executors import (
+    Dask,
+    ExecutorError,
+    Processes,
+    parse_executor,
+)
+from unlearnkit.studies.parts import (
+    parse_shard,
+)
 from unlearnkit.studies.poisoned import (
     poisoned_task,
+)
+from unlearnkit.studies.running import (
+    Unfinished,
 )
 from unlearnkit.studies.selection import (
     Selection,
@@ -68,13 +80,16 @@ __all__ = [
     "ORIGINAL",
     "RETRAIN",
     "Cell",
+    "Dask",
     "Declared",
     "Difference",
     "Environment",
+    "ExecutorError",
     "OnPoisoned",
     "OnStage",
     "Pair",
     "Price",
+    "Processes",
     "Record",
     "Selection",
     "Stage",
@@ -85,6 +100,7 @@ __all__ = [
     "Study",
     "StudyFileError",
     "Trial",
+    "Unfinished",
     "benjamini_hochberg",
     "cell_from_json",
     "cell_to_json",
@@ -95,6 +111,8 @@ __all__ = [
     "grid",
     "has_epochs",
     "holm",
+    "parse_executor",
+    "parse_shard",
     "poison_and_unlearn",
     "poisoned_task",
     "price",

@@ -43,7 +43,8 @@ def test_a_study_and_its_results(run, tmp_path, capsys):
     assert run("--out", str(tmp_path / "one")) == 0
     said = capsys.readouterr().out
     assert "1 questions, 1 methods, 1 audits, 2 seeds" in said
-    assert "| Method | tenth |" in said
+    assert "average_gap: distance to Retrain" in said
+    assert "tenth     fine_tune" in said
     out = tmp_path / "one"
     assert {path.name for path in out.iterdir()} >= {
         "run.json", "metrics.jsonl", "records.jsonl", "table.md", "verdicts.md", "verdicts.json",
@@ -62,9 +63,9 @@ def test_a_study_and_its_results(run, tmp_path, capsys):
 def test_it_goes_on_where_it_was_ended(run, tmp_path, capsys):
     """All stages are in the store: nothing is trained, and the records are the same."""
     assert run("--out", str(tmp_path / "one")) == 0
-    assert "training the originals" in capsys.readouterr().out
+    assert "training the originals" in capsys.readouterr().err
     assert run("--out", str(tmp_path / "two")) == 0
-    assert "training" not in capsys.readouterr().out
+    assert "training" not in capsys.readouterr().err
     one, two = (
         [record_to_dict(r, curves=False) for r in read_records(tmp_path / name)]
         for name in ("one", "two")
@@ -94,7 +95,7 @@ def test_checking_alone_trains_nothing(run, tmp_path, capsys):
     ("old", "new", "message"),
     [
         ("epochs = 2", "epoch = 2", "recipes.short has the unknown field 'epoch'"),
-        ("random:0.1", "random:300", "the study cannot be run: count must be at most 200"),
+        ("random:0.1", "random:300", "error: count must be at most 200"),
         ("fine_tune]", "fine_tun]", "did you mean fine_tune"),
         ("[data.digits]", "[data.nowhere]", "data.nowhere: dataset must be one of digits"),
     ],
@@ -127,8 +128,8 @@ def test_a_cell_that_fails_is_told_and_exits_with_1(run, tmp_path, capsys):
     """Boundary shrinking refuses pixels outside of its box; the study goes on without it."""
     text = f"{STUDY}\n[methods.boundary_shrink]\nepochs = 1\nbox = [0.2, 0.3]\n"
     assert run("--out", str(tmp_path / "one"), text=text) == 1
-    said = capsys.readouterr().out
-    assert "tenth: boundary_shrink: ValueError: pixels of forget must be in (0.2, 0.3)" in said
-    assert "8 records in" in said
-    assert "2 failed" in said
+    said = capsys.readouterr()
+    told = "tenth: boundary_shrink: ValueError: pixels of forget must be in (0.2, 0.3)"
+    assert told in said.err
+    assert f"8 records in {tmp_path / 'one'}, 2 failed" in said.out
     assert "failed" in (tmp_path / "one" / "table.md").read_text()

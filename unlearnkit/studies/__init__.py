@@ -24,7 +24,7 @@ from unlearnkit.studies.compare import (
     compare,
     poison_and_unlearn,
 )
-from unlearnkit.studies.declared import Declared, StudyFileError, read_study
+from unlearnkit.studies.declared import Declared, StudyFileError, parse_study, read_study
 from unlearnkit.studies.engine import (
     run,
 )
@@ -95,6 +95,7 @@ __all__ = [
     "grid",
     "has_epochs",
     "holm",
+    "parse_study",
     "poison_and_unlearn",
     "poisoned_task",
     "price",

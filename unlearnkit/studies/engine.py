@@ -57,6 +57,7 @@ def run(
     lanes: int | None = None,
     compile_at_once: int = 1,
     strict: bool = False,
+    checked: bool = False,
 ) -> Iterator[Record]:
     """Checks a study, and returns an iterator that computes its records one by one.
 
@@ -81,6 +82,7 @@ def run(
         another. Records do not depend on it otherwise, and come in the same order.
       strict: raise what fails, in the place of a record that says so; a method or an attack that
         diverges is a record all the same.
+      checked: whether `check` was called already, with this study and key.
 
     Raises:
       TypeError: see `check`; with a store, a part of the study that cannot be described.
@@ -94,7 +96,8 @@ def run(
     for name, value in (("lanes", lanes), ("compile_at_once", compile_at_once)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be >= 1, got {value}")
-    check(study, key)
+    if not checked:
+        check(study, key)
     batching = batching or ("map" if jax.default_backend() == "cpu" else "vmap")
     width = (lanes or study.seeds) if batching == "vmap" else None
     kept = Store(Path(store)) if isinstance(store, str | os.PathLike) else store

@@ -100,10 +100,12 @@ def run_study(
     header: dict[str, object] = {
         "study": asked.text,
         "records": declared.study.n_records,
-        "store": str(asked.store.absolute()),
         "provenance": provenance(),
     }
-    folder = RunFolder(asked.out, header, overwrite=overwrite or _holds(asked.out, asked.text))
+    again = overwrite or _holds(asked.out, asked.text)
+    # Where the store is, is of this machine alone: for `resume`, and on no page.
+    there = {**header, "store": str(asked.store.absolute())}
+    folder = RunFolder(asked.out, there, overwrite=again)
     store = Store(asked.store, reuse=asked.reuse)
     interruption.how = (
         f"what is done is kept; go on with: unlearnkit resume {shlex.quote(str(asked.out))}"
@@ -146,7 +148,8 @@ def report_again(
     if not records:
         raise ValueError(f"{out} holds no records yet; go on with: unlearnkit resume {out}")
     metric = primary or said.get("primary")
-    results = Results(out, records, header, metric, said.get("correction", "holm"))
+    shown = {name: value for name, value in header.items() if name != "store"}
+    results = Results(out, records, shown, metric, said.get("correction", "holm"))
     total = header.get("records")
     # A page says that a study is finished.
     problems = results.write(page=not isinstance(total, int) or len(records) >= total)

@@ -99,7 +99,7 @@ def run_study(
         return 0
     header: dict[str, object] = {
         "study": asked.text,
-        "records": declared.study.n_records,
+        "n_records": declared.study.n_records,
         "provenance": provenance(),
     }
     again = overwrite or _holds(asked.out, asked.text)
@@ -150,7 +150,7 @@ def report_again(
     metric = primary or said.get("primary")
     shown = {name: value for name, value in header.items() if name != "store"}
     results = Results(out, records, shown, metric, said.get("correction", "holm"))
-    total = header.get("records")
+    total = header.get("n_records")
     # A page says that a study is finished.
     problems = results.write(page=not isinstance(total, int) or len(records) >= total)
     if as_json:

@@ -195,7 +195,7 @@ class Status:
             records = [json.loads(line) for line in lines if line.endswith("\n")]
             changed = time.time() - metrics.stat().st_mtime
         failed = sum(record.get("failed") is not None for record in records)
-        total, finished = header.get("records"), (self.out / "report.html").exists()
+        total, finished = header.get("n_records"), (self.out / "report.html").exists()
         said = {
             "out": str(self.out),
             "done": len(records),

@@ -125,7 +125,7 @@ def test_json_holds_what_is_shown(capsys):
 def test_an_unknown_name_is_told_with_the_nearest_ones(capsys):
     assert cli.run(["show", "scrubb"]) == 2
     assert "unknown name 'scrubb'" in (said := capsys.readouterr().err)
-    assert "did you mean scrub" in said
+    assert "did you mean scrub or ntk_scrub?" in said
 
 
 def test_listing_imports_neither_jax_nor_numpy():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from unlearnkit import cli, unlearning
+from unlearnkit.cli import running
 from unlearnkit.cli.quickstart import Quickstart, choose_preset
 from unlearnkit.data import parse_forget
 from unlearnkit.records import record_from_dict
@@ -16,6 +17,7 @@ from unlearnkit.training import Recipe
 
 @pytest.fixture
 def quickstart(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "report_page", lambda *_, **__: "")
     monkeypatch.setenv("COLUMNS", "80")
     kept = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "run"), "--no-cache"]
 

@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _NOT_DONE = 2
+_DESCRIPTION = "Poison, train, forget and audit: studies, and logs of training."
 _COMMANDS: Mapping[str, Callable[..., Callable[[Interruption], int]]] = {
     "quickstart": Quickstart,
     "run": Run,
@@ -67,7 +68,7 @@ def _run(arguments: Sequence[str] | None, interruption: Interruption) -> int:
     command = tyro.extras.subcommand_cli_from_dict(
         {**_COMMANDS},
         prog="unlearnkit",
-        description=__doc__,
+        description=_DESCRIPTION,
         args=None if arguments is None else list(arguments),
     )
     try:

@@ -78,8 +78,10 @@ def _entries(table: str, entries: Iterable[str]) -> dict[str, dict[str, object]]
         name, _, settings = text.partition(":")
         found = _settings(f"{table} {name}", _split(settings))
         label = name if name not in made else f"{name} ({settings})"
-        if not name or label in made:
-            raise ValueError(f"--{table} has {text!r} twice" if name else f"--{table} lacks a name")
+        if not name and "use" not in found:
+            raise ValueError(f"--{table} lacks a name, got {text!r}")
+        if label in made:
+            raise ValueError(f"--{table} has {text!r} twice")
         if label != name:
             found = {"use": name, **found}
         made[label] = found

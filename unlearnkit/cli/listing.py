@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import shutil
 import textwrap
@@ -12,7 +13,6 @@ import tyro
 
 from unlearnkit.cli.catalogue import KINDS, SINGULAR, Catalogue, Entry, Kind
 from unlearnkit.cli.interruption import Interruption
-from unlearnkit.registry import tell_known
 
 _WIDEST = 100
 
@@ -74,8 +74,10 @@ class Show:
         kinds = KINDS if self.kind is None else (self.kind,)
         found = [entry for entry in catalogue.find(self.name) if entry.kind in kinds]
         if not found:
-            known = [name for kind in kinds for name in catalogue.names(kind)]
-            raise ValueError(f"unknown name {self.name!r}; {tell_known(self.name, known)}")
+            known = {name for kind in kinds for name in catalogue.names(kind)}
+            near = difflib.get_close_matches(self.name, sorted(known), n=3)
+            meant = f"did you mean {' or '.join(near)}? " if near else ""
+            raise ValueError(f"unknown name {self.name!r}; {meant}`unlearnkit list` has all names")
         if self.json:
             print(json.dumps([_as_json(entry) for entry in found]))
             return 0

@@ -267,8 +267,13 @@ def describe(declared: Declared) -> str:
         "budgets": len(study.budgets),
         "audits": len(study.audits),
     }
-    counts = [f"{count} {name}" for name, count in parts.items() if count]
-    return f"{', '.join(counts)}, {study.seeds} seeds: {study.n_records} records"
+    parts["seeds"] = study.seeds
+    counts = [_counted(count, name) for name, count in parts.items() if count]
+    return f"{', '.join(counts)}: {_counted(study.n_records, 'records')}"
+
+
+def _counted(count: int, plural: str) -> str:
+    return f"{count} {plural if count != 1 else plural.removesuffix('s')}"
 
 
 def _preview(records: Sequence[Record], seeds: int, width: int) -> object:

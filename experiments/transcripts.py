@@ -62,8 +62,8 @@ def main(config: Transcripts) -> int:
 
 def compare(written: str, wanted: str) -> list[str]:
     """Returns the lines in which two pages differ, but for numbers and the spaces about them."""
-    lines = ([_masked(line) for line in text.splitlines()] for text in (written, wanted))
-    return list(difflib.unified_diff(*lines, "written", "printed", n=0, lineterm=""))
+    before, now = ([_masked(line) for line in text.splitlines()] for text in (written, wanted))
+    return list(difflib.unified_diff(before, now, "written", "printed", n=0, lineterm=""))
 
 
 def regenerate(text: str) -> str:

@@ -166,6 +166,35 @@ def test_a_study_by_options_is_the_one_of_the_file(finished, without_pictures, t
     assert cli.run(["run", str(tmp_path / "again.toml"), "--only-check"]) == 0
 
 
+def test_a_shard_has_its_cells_and_a_folder_of_its_own(run, finished, tmp_path, capsys):
+    for which in (1, 2):
+        assert run("--shard", f"{which}/2", "--out", str(tmp_path / "one")) == 0
+    shards = [read_records(tmp_path / f"one-shard-{which}-of-2") for which in (1, 2)]
+    whole = read_records(finished[0] / "one")
+    assert [r.metrics for shard in shards for r in shard] == [r.metrics for r in whole]
+    assert "average_gap: distance" not in capsys.readouterr().out  # nobody has all seeds
+    shard = tmp_path / "one-shard-2-of-2"
+    assert cli.run(["resume", str(shard), "--no-cache"]) == 0
+    assert len(read_records(shard)) == 3
+    assert cli.run(["status", str(shard)]) == 0
+    assert not (tmp_path / "one").exists()
+
+
+def test_when_the_minutes_are_over_it_says_how_to_go_on(run, tmp_path, capsys):
+    out = tmp_path / "one"
+    options = ["--minutes", "1e-6", "--out", str(out)]
+    assert run(*options, store=tmp_path / "empty") == 3
+    said = capsys.readouterr().out
+    assert "1e-06 minutes are over: 0 of 6 records are there" in said
+    assert f"go on with: unlearnkit resume {out}" in said
+    assert cli.run(["status", str(out)]) == 3
+    capsys.readouterr()
+    assert run(*options, "--json", store=tmp_path / "empty") == 3
+    assert json.loads(capsys.readouterr().out)["finished"] is False
+    # What the store has is taken whatever the time.
+    assert run(*options, "--overwrite") == 0
+
+
 def test_all_methods_are_named_at_once():
     said = tomllib.loads(cli.Run(methods=("all",), attacks=("gaussian",))._text())
     assert list(said["methods"]) == list(unlearning.UNLEARNERS)
@@ -181,6 +210,9 @@ def test_all_methods_are_named_at_once():
         (["run", "--methods", "fine_tun"], "methods.fine_tun: unknown unlearner"),
         (["run", "--methods", "fine_tune:epoch=1"], "unknown field 'epoch'"),
         (["run", "--methods", "fine_tune", "--budget", "2"], "budgets must be shares of Retrain"),
+        (["run", "{folder}/study.toml", "--shard", "5/4"], "shard must be (which, of how many)"),
+        (["run", "{folder}/study.toml", "--executor", "threads"], "unknown executor 'threads'"),
+        (["run", "{folder}/study.toml", "--minutes", "0"], "minutes must be > 0"),
         (["resume", "{folder}/none"], "holds no study (no run.json); there are {folder}/one"),
         (["status", "{folder}"], "holds no study (no run.json)"),
         (["report", "{folder}/store"], "holds no study"),

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -149,16 +150,29 @@ def test_leftovers_are_removed_but_not_those_in_use(tmp_path, monkeypatch):
     with store._temporary_folder() as used, store.claim(KEY):
         abandoned.mkdir()
         (abandoned / "stage.json").write_text("{")
-        (tmp_path / "claims" / "original-abandoned").write_text("")
+        leave_claim(tmp_path / "claims" / "original-abandoned", claims._machine())
+        leave_claim(tmp_path / "claims" / "original-elsewhere", "young")
+        leave_claim(tmp_path / "claims" / "original-long-ago", "old", seconds_ago=100_000)
         Store(tmp_path)
         assert used.is_dir()
         assert not abandoned.exists()
-        assert [path.name for path in (tmp_path / "claims").iterdir()] == [f"original-{KEY.name}"]
+        left = {path.name.rpartition(".")[0] for path in (tmp_path / "claims").iterdir()} - {""}
+        assert left == {f"original-{KEY.name}", "original-elsewhere"}
     assert not used.exists()
     monkeypatch.undo()
     abandoned.mkdir()
     Store(tmp_path)
     assert abandoned.exists()  # its owner may be about to lock it
+
+
+def leave_claim(path, machine, seconds_ago=0):
+    """Makes what a process leaves that was killed within a claim."""
+    own = path.with_name(f"{path.name}.{machine}")
+    own.write_text("")
+    path.symlink_to(own.name)
+    then = time.time() - seconds_ago
+    for name in (own, path):
+        os.utime(name, (then, then), follow_symlinks=False)
 
 
 def test_claims_exclude_threads_and_are_taken_again(tmp_path):
@@ -180,7 +194,7 @@ def test_a_claim_whose_file_was_removed_is_none(tmp_path):
         descriptor = real(name, *arguments, **options)
         if not opened:
             opened.append(descriptor)
-            path.unlink()
+            Path(name).unlink()
         return descriptor
 
     with pytest.MonkeyPatch.context() as patch:
@@ -191,11 +205,72 @@ def test_a_claim_whose_file_was_removed_is_none(tmp_path):
         assert mine
 
 
-def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
-    def no_locks(*_):
-        raise OSError(95, "Operation not supported")
+def refuse(*_):
+    raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(claims.fcntl, "flock", no_locks)
+
+@pytest.fixture
+def fast_beats(monkeypatch):
+    monkeypatch.setattr(claims, "_BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(claims, "_ABANDONED_SECONDS", 0.3)
+    monkeypatch.setattr(claims, "_LONGEST_PAUSE", 0.02)
+
+
+def test_another_machine_sees_a_claim_without_its_lock(tmp_path, monkeypatch, fast_beats):
+    """Each machine locks a file of its own, as on a network file system with local locks."""
+    path, names = tmp_path / "claim", {}
+    monkeypatch.setattr(claims, "_machine", lambda: names.get(threading.get_ident(), "here"))
+    order = []
+
+    def elsewhere():
+        names[threading.get_ident()] = "there"
+        with claims.locked([path], wait=False) as mine:
+            order.append(mine)
+        with claims.locked([path], until=time.time() + 0.8) as mine:  # while its owner beats
+            order.append(mine)
+        held.set()
+        with claims.locked([path]) as mine:
+            order.append(mine)
+
+    held = threading.Event()
+    with claims.locked([path]):
+        thread = Thread(target=elsewhere)
+        thread.start()
+        held.wait()
+        order.append("freed")
+    thread.join()
+    assert order == [False, False, "freed", True]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_claim_of_a_machine_that_is_no_more_is_taken_over(tmp_path, fast_beats):
+    path = tmp_path / "claim"
+    leave_claim(path, "there")
+    with claims.locked([path], wait=False) as mine:
+        assert not mine  # nobody watched it yet
+    started = time.monotonic()
+    with claims.locked([path]):
+        assert time.monotonic() - started >= 0.3
+        assert os.readlink(path) == f"claim.{claims._machine()}"
+        with claims.locked([path], wait=False) as mine:
+            assert not mine
+
+
+@pytest.mark.parametrize("missing", ["locks", "links"])
+def test_locks_or_links_are_enough(tmp_path, monkeypatch, missing):
+    where = (claims.fcntl, "flock") if missing == "locks" else (os, "symlink")
+    monkeypatch.setattr(*where, refuse)
+    store, other = Store(tmp_path), Store(tmp_path)
+    with store.claim(KEY) as mine, other.claim(KEY, wait=False) as theirs:
+        assert (mine, theirs) == (True, False)
+    with other.claim(KEY, wait=False) as theirs:
+        assert theirs
+    assert not list((tmp_path / "claims").iterdir())
+
+
+def test_a_file_system_without_locks_and_links_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims.fcntl, "flock", refuse)
+    monkeypatch.setattr(os, "symlink", refuse)
     store = Store(tmp_path)
     with (
         pytest.warns(StoreWarning, match="nothing is claimed.*computed twice"),

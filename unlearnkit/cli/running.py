@@ -8,7 +8,7 @@ import json
 import shlex
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ import jax
 from rich.console import Console
 
 from unlearnkit.cli.interruption import Interruption
+from unlearnkit.cli.study import NOT_FINISHED
 from unlearnkit.io.files import write_json, write_text
 from unlearnkit.io.provenance import provenance
 from unlearnkit.io.text import escaped
@@ -36,8 +37,12 @@ from unlearnkit.reporting import (
 from unlearnkit.studies import (
     Declared,
     Store,
+    Unfinished,
     cell_to_json,
     check,
+    count_records,
+    parse_executor,
+    parse_shard,
     parse_study,
     run,
     significance,
@@ -57,6 +62,9 @@ class Asked:
       out: the folder of the results.
       store: the folder of the stages.
       reuse: see `Store`.
+      executor: see `studies.parse_executor`.
+      shard: see `studies.parse_shard`; None for the whole study.
+      minutes: see `studies.run`.
       as_json: whether the outcome is printed as JSON.
       title: of table and page; None takes the folder's name.
     """
@@ -66,6 +74,9 @@ class Asked:
     out: Path
     store: Path
     reuse: Literal["any-version"] | None = None
+    executor: str = "serial"
+    shard: str | None = None
+    minutes: float | None = None
     as_json: bool = False
     title: str | None = None
 
@@ -88,31 +99,44 @@ def run_study(
       preview: whether a table is printed as soon as the first seed has been answered.
     """
     started = time.perf_counter()
+    executor = parse_executor(asked.executor)
+    shard = None if asked.shard is None else parse_shard(asked.shard)
+    out = _folder_of(asked.out, shard)
     declared = parse_study(asked.text, name=asked.name)
     key = jax.random.key(declared.seed)
     check(declared.study, key)
+    total = count_records(declared.study, shard)
     if not asked.as_json:
         print(describe(declared))
     if only_check:
         if asked.as_json:
-            print(json.dumps({"checked": True, "records": declared.study.n_records}))
+            print(json.dumps({"checked": True, "records": total}))
         return 0
     header: dict[str, object] = {
         "study": asked.text,
-        "n_records": declared.study.n_records,
+        "n_records": total,
+        **({} if asked.shard is None else {"shard": asked.shard}),
         "provenance": provenance(),
     }
-    again = overwrite or _holds(asked.out, asked.text)
+    again = overwrite or _holds(out, asked.text)
     # Where the store is, is of this machine alone: for `resume`, and on no page.
     there = {**header, "store": str(asked.store.absolute())}
-    folder = RunFolder(asked.out, there, overwrite=again)
+    folder = RunFolder(out, there, overwrite=again)
     store = Store(asked.store, reuse=asked.reuse)
-    interruption.how = (
-        f"what is done is kept; go on with: unlearnkit resume {shlex.quote(str(asked.out))}"
-    )
+    go_on = f"go on with: unlearnkit resume {shlex.quote(str(out))}"
+    interruption.how = f"what is done is kept; {go_on}"
     records: list[Record] = []
-    with StageProgress(total=declared.study.n_records) as progress:
-        for record in run(declared.study, key, store=store, on_stage=progress, checked=True):
+    with StageProgress(total=total) as progress, _until_unfinished() as unfinished:
+        for record in run(
+            declared.study,
+            key,
+            store=store,
+            on_stage=progress,
+            checked=True,
+            executor=executor,
+            shard=shard,
+            minutes=asked.minutes,
+        ):
             if preview and record.seed == 1 and records[-1].seed == 0:
                 progress.show(_preview(records, declared.study.seeds, progress.width))
             folder.add(record)
@@ -122,7 +146,11 @@ def run_study(
                 said = f"{escaped(row_name(record))}: {escaped(record.problem, 300)}"
                 progress.say(said)
     header["seconds"] = round(time.perf_counter() - started, 1)
-    results = Results(asked.out, records, header, declared.primary, declared.correction)
+    if unfinished:
+        return _say_unfinished(asked, out, len(records), total, go_on)
+    # A shard has not all seeds that a verdict needs.
+    primary = declared.primary if shard is None else None
+    results = Results(out, records, header, primary, declared.correction)
     if not asked.as_json:
         results.print_table(title=asked.title)
     problems = results.write(title=asked.title)
@@ -130,6 +158,32 @@ def run_study(
         problems.insert(0, f"not all was written: {folder.problem}")
     results.print_outcome(problems, as_json=asked.as_json)
     return int(results.failed > 0 or bool(problems))
+
+
+@contextlib.contextmanager
+def _until_unfinished() -> Iterator[list[Unfinished]]:
+    """Yields a list that holds the reason where the time was over before the study was."""
+    found: list[Unfinished] = []
+    try:
+        yield found
+    except Unfinished as error:
+        found.append(error)
+
+
+def _say_unfinished(asked: Asked, out: Path, done: int, total: int, go_on: str) -> int:
+    if asked.as_json:
+        print(json.dumps({"out": str(out), "records": done, "n_records": total, "finished": False}))
+    else:
+        print(f"{asked.minutes:g} minutes are over: {done} of {total} records are there; {go_on}")
+    return NOT_FINISHED
+
+
+def _folder_of(out: Path, shard: tuple[int, int] | None) -> Path:
+    """Returns the folder of a shard's results, which is that of the study where there is none."""
+    if shard is None:
+        return out
+    suffix = f"-shard-{shard[0]}-of-{shard[1]}"
+    return out if out.name.endswith(suffix) else out.with_name(out.name + suffix)
 
 
 def report_again(
@@ -147,7 +201,7 @@ def report_again(
     records = read_records(out) if (out / "metrics.jsonl").exists() else []
     if not records:
         raise ValueError(f"{out} holds no records yet; go on with: unlearnkit resume {out}")
-    metric = primary or said.get("primary")
+    metric = primary or (said.get("primary") if "shard" not in header else None)
     shown = {name: value for name, value in header.items() if name != "store"}
     results = Results(out, records, shown, metric, said.get("correction", "holm"))
     total = header.get("n_records")
@@ -239,6 +293,7 @@ class Results:
             said = {
                 "out": str(self.out),
                 "records": len(self.records),
+                "finished": True,
                 "failed": self.failed,
                 "problems": list(problems),
                 "seconds": self.header.get("seconds"),
@@ -269,7 +324,7 @@ def describe(declared: Declared) -> str:
     }
     parts["seeds"] = study.seeds
     counts = [_counted(count, name) for name, count in parts.items() if count]
-    return f"{', '.join(counts)}: {_counted(study.n_records, 'records')}"
+    return f"{', '.join(counts)}: {_counted(count_records(study), 'records')}"
 
 
 def _counted(count: int, plural: str) -> str:

@@ -32,11 +32,16 @@ class Running:
     Attributes:
       reuse: any-version takes stages that another version of the program, its libraries or another
         device computed, where there are none of this one; the records say so.
+      executor: where the parts of the study are computed: serial (here), processes:4, dask:4 for a
+        local cluster, or dask://HOST:PORT; all workers must see the store.
+      minutes: after which no further stage begins; `resume` goes on.
       json: print the outcome as JSON.
       cache: keep compiled programs in the user's cache folder for the next time.
     """
 
     reuse: Literal["any-version"] | None = None
+    executor: str = "serial"
+    minutes: float | None = None
     json: bool = False
     cache: bool = True
 
@@ -66,6 +71,8 @@ class Run(Running):
       primary: the metric of the verdicts; average_gap by default where something is forgotten.
       out: the folder of the results: table.md, verdicts.md, records.jsonl, report.html.
       store: the folder that keeps the results of stages; several runs may share it.
+      shard: 1/4 computes the first fourth of the study alone, and writes to a folder of its own,
+        beside --out; when all shards are done, the same command without --shard collects them.
       overwrite: replace the results of another study that --out holds; those of this one are made
         anew from the store in any case.
       only_check: check the study, say what it holds, and stop before any training.
@@ -86,6 +93,7 @@ class Run(Running):
     primary: str | None = None
     out: Path = OUT
     store: Path = STORE
+    shard: str | None = None
     overwrite: bool = False
     only_check: bool = False
 
@@ -118,7 +126,7 @@ class Run(Running):
             )
         else:
             text, name = self._text(), "the options"
-        return _asked(self, text, name, self.out, self.store)
+        return _asked(self, text, name, self.out, self.store, self.shard)
 
     def _text(self) -> str:
         methods = self.methods
@@ -169,7 +177,9 @@ class Resume(Running):
         from unlearnkit.cli.running import run_study
 
         store = Path(str(header.get("store") or STORE))
-        asked = _asked(self, str(header["study"]), f"the study of {self.out}", self.out, store)
+        shard = None if header.get("shard") is None else str(header["shard"])
+        name = f"the study of {self.out}"
+        asked = _asked(self, str(header["study"]), name, self.out, store, shard)
         return run_study(asked, interruption)
 
 
@@ -265,7 +275,9 @@ def read_header(out: Path) -> dict[str, object]:
     return found
 
 
-def _asked(options: Running, text: str, name: str, out: Path, store: Path) -> Asked:
+def _asked(
+    options: Running, text: str, name: str, out: Path, store: Path, shard: str | None
+) -> Asked:
     # An error of syntax is told before anything is imported.
     try:
         tomllib.loads(text)
@@ -273,4 +285,14 @@ def _asked(options: Running, text: str, name: str, out: Path, store: Path) -> As
         raise ValueError(f"{escaped(name)} is not TOML: {error}") from error
     from unlearnkit.cli.running import Asked
 
-    return Asked(text, name, out, store, reuse=options.reuse, as_json=options.json)
+    return Asked(
+        text,
+        name,
+        out,
+        store,
+        reuse=options.reuse,
+        executor=options.executor,
+        shard=shard,
+        minutes=options.minutes,
+        as_json=options.json,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib.metadata
 import os
 import platform
@@ -49,12 +50,27 @@ def environment() -> dict[str, str]:
         "platform": device.platform,
         "device": device.device_kind,
         "processor": _processor() if device.platform == "cpu" else "",
+        "threads": str(cpu_threads()) if device.platform == "cpu" else "",
         **{name: _version(name) or "" for name in ("jax", "jaxlib", "flax", "optax")},
         "unlearnkit": unlearnkit.__version__,
         "x64": str(jax.config.values["jax_enable_x64"]),
         "threefry_partitionable": str(jax.config.values["jax_threefry_partitionable"]),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+@functools.cache
+def cpu_threads() -> int | None:
+    """Returns how many threads JAX's programs use on the CPU, as it was when first asked.
+
+    JAX asks when it starts. Sums over large arrays are split among the threads, so that their last
+    bits depend on the number.
+    """
+    if (told := os.environ.get("NPROC", "")).isdecimal():
+        return int(told)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def _processor() -> str:

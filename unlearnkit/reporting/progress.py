@@ -24,7 +24,7 @@ class StageProgress:
     the end.
 
     Example:
-      with StageProgress(total=study.n_records) as progress:
+      with StageProgress(total=6) as progress:
           for record in studies.run(study, key, on_stage=progress):
               progress.advance()
     """

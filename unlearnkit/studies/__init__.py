@@ -28,8 +28,21 @@ from unlearnkit.studies.declared import Declared, StudyFileError, parse_study, r
 from unlearnkit.studies.engine import (
     run,
 )
+from unlearnkit.studies.executors import (
+    Dask,
+    ExecutorError,
+    Processes,
+    parse_executor,
+)
+from unlearnkit.studies.parts import (
+    count_records,
+    parse_shard,
+)
 from unlearnkit.studies.poisoned import (
     poisoned_task,
+)
+from unlearnkit.studies.running import (
+    Unfinished,
 )
 from unlearnkit.studies.selection import (
     Selection,
@@ -68,13 +81,16 @@ __all__ = [
     "ORIGINAL",
     "RETRAIN",
     "Cell",
+    "Dask",
     "Declared",
     "Difference",
     "Environment",
+    "ExecutorError",
     "OnPoisoned",
     "OnStage",
     "Pair",
     "Price",
+    "Processes",
     "Record",
     "Selection",
     "Stage",
@@ -85,6 +101,7 @@ __all__ = [
     "Study",
     "StudyFileError",
     "Trial",
+    "Unfinished",
     "benjamini_hochberg",
     "cell_from_json",
     "cell_to_json",
@@ -92,9 +109,12 @@ __all__ = [
     "choosing_task",
     "compare",
     "content_hash",
+    "count_records",
     "grid",
     "has_epochs",
     "holm",
+    "parse_executor",
+    "parse_shard",
     "parse_study",
     "poison_and_unlearn",
     "poisoned_task",

@@ -43,12 +43,16 @@ def answer(
       key: of the methods; each folds its place into it.
     """
     question = _Question(running, where, case, task, key)
-    first: list[Callable[[], list[Record]]] = [partial(question.judge_network, ORIGINAL)]
-    if where.get("defence", NO_DEFENCE) == NO_DEFENCE:
-        first.append(partial(question.judge_network, RETRAIN))
+    networks = (
+        (ORIGINAL, RETRAIN) if where.get("defence", NO_DEFENCE) == NO_DEFENCE else (ORIGINAL,)
+    )
+    first: list[Callable[[], list[Record]]] = [
+        partial(question.judge_network, name) for name in networks if running.wants(where, name)
+    ]
     methods = [
         partial(question.run_method, name, train_like(method, case.recipe), key.fold_in(index))
         for index, (name, method) in enumerate(running.study.methods.items())
+        if running.wants(where, name)
     ]
     for cell in first:
         yield from running.when_ready(cell, iter)

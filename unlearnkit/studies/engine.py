@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,13 +31,15 @@ from unlearnkit.base import (
 )
 from unlearnkit.data import ForgetRequest, choose_split
 from unlearnkit.host.random import AnyKey, host_key
-from unlearnkit.records import Record
+from unlearnkit.records import NO_DEFENCE, Record
 from unlearnkit.studies.announcing import OnPoisoned, OnStage, announce
 from unlearnkit.studies.cells import answer
 from unlearnkit.studies.checks import check
+from unlearnkit.studies.executors import Dask, Processes, parse_executor
 from unlearnkit.studies.lanes import train_together
+from unlearnkit.studies.parts import Wanted, cells, shard_of
 from unlearnkit.studies.poisoned import clean_task, poisoned_task
-from unlearnkit.studies.running import Failure, Running, branch
+from unlearnkit.studies.running import Failure, Running, Unfinished, branch
 from unlearnkit.studies.stage_cache import StageCache
 from unlearnkit.studies.store import Store
 from unlearnkit.studies.study import Study
@@ -57,6 +61,9 @@ def run(
     lanes: int | None = None,
     compile_at_once: int = 1,
     strict: bool = False,
+    executor: Executor | Processes | Dask | str | None = None,
+    shard: tuple[int, int] | None = None,
+    minutes: float | None = None,
     checked: bool = False,
 ) -> Iterator[Record]:
     """Checks a study, and returns an iterator that computes its records one by one.
@@ -82,12 +89,25 @@ def run(
         another. Records do not depend on it otherwise, and come in the same order.
       strict: raise what fails, in the place of a record that says so; a method or an attack that
         diverges is a record all the same.
+      executor: computes the parts of the study that do not depend on one another: what
+        `parse_executor` returns or takes, as `processes:4`, or any executor of
+        `concurrent.futures`. It needs a store, in a folder that all workers see. Records and their
+        order are those of a run without, but for times; `on_stage` is told of each part that is
+        done. None computes here.
+      shard: (which, of how many), counted from 1, to compute only these cells; other shards may run
+        at the same time, on the same store. All shards together yield each record once.
+      minutes: after which no further stage begins; one that was begun is finished. What the store
+        holds, which it needs, is still yielded, and then `Unfinished` raised where more is missing.
       checked: whether `check` was called already, with this study and key.
 
     Raises:
       TypeError: see `check`; with a store, a part of the study that cannot be described.
-      ValueError: see `check`; `lanes` or `compile_at_once` below 1.
+      ValueError: see `check`; `lanes` or `compile_at_once` below 1, no such shard, minutes that are
+        not positive, an unknown executor, an executor or minutes without a store.
       StoreError: the store's folder cannot be used.
+      ExecutorError: the executor cannot be reached, or its workers have another program, other
+        libraries or settings, or do not see the store; by the iterator, when workers are lost.
+      Unfinished: by the iterator, see `minutes`.
 
     Example:
       for record in studies.run(study, jax.random.key(0), store="runs/store"):
@@ -96,16 +116,34 @@ def run(
     for name, value in (("lanes", lanes), ("compile_at_once", compile_at_once)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be >= 1, got {value}")
+    if isinstance(executor, str):
+        executor = parse_executor(executor)
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"minutes must be > 0, got {minutes}")
+    if store is None and (executor is not None or minutes is not None):
+        asked = "minutes" if executor is None else "executor"
+        raise ValueError(f"{asked} needs a store, the folder where results are kept; give store=")
+    chosen = cells(study) if shard is None else shard_of(cells(study), shard)
+    until = None if minutes is None else time.time() + 60 * minutes
     if not checked:
         check(study, key)
-    batching = batching or ("map" if jax.default_backend() == "cpu" else "vmap")
-    width = (lanes or study.seeds) if batching == "vmap" else None
     kept = Store(Path(store)) if isinstance(store, str | os.PathLike) else store
-    cache = StageCache(kept, lane_width=width)
+    batching_here = batching or ("map" if jax.default_backend() == "cpu" else "vmap")
+    width = (lanes or study.seeds) if batching_here == "vmap" else None
+    cache = StageCache(kept, lane_width=width, until=until)
     # A part that a store cannot describe is met here, before anything is computed.
     cache.digest([study.methods, study.attacks, study.defences, study.audits, study.recipes])
-    running = Running(study, cache, on_stage, on_poisoned, width, compile_at_once, strict)
-    return _records(running, host_key(key))
+    wanted = Wanted(chosen)
+    running = Running(study, cache, on_stage, on_poisoned, width, compile_at_once, strict, wanted)
+    if executor is None or kept is None:
+        return _counted(running, records_of(running, host_key(key)))
+    from unlearnkit.studies.distribute import distribute
+
+    records = distribute(
+        running, key, kept, records_of, executor, chosen,
+        batching=batching, lanes=lanes, until=until,
+    )  # fmt: skip
+    return _counted(running, records)
 
 
 class _Place(NamedTuple):
@@ -120,13 +158,33 @@ class _Place(NamedTuple):
     digest: str
 
 
-def _records(running: Running, key: AnyKey) -> Iterator[Record]:
-    study = running.study
+def _counted(running: Running, records: Iterator[Record]) -> Iterator[Record]:
+    """Yields the records, and raises where some are missing as the time was over."""
+    count = 0
+    for record in records:
+        count += 1
+        yield record
+    if running.out_of_time:
+        raise Unfinished(count)
+
+
+def records_of(running: Running, key: AnyKey) -> Iterator[Record]:
+    """Yields the records of the cells that are wanted; those that must wait come last.
+
+    Args:
+      running: the study.
+      key: decides everything.
+    """
+    study, wanted = running.study, running.wanted
     for place in _places(running, key):
+        where = tuple(place.names.values())
         for index, (name, request) in enumerate(study.named.forget.items()):
-            yield from _forget(running, place, branch(place.key, _FORGET, index), name, request)
+            if wanted(*where, name):
+                mine = branch(place.key, _FORGET, index)
+                yield from _forget(running, place, mine, name, request)
         for seed in range(study.seeds if study.attacks else 0):
-            yield from _poison(running, place, seed)
+            if any(wanted(*where, name, seed) for name in (None, *study.named.attacks)):
+                yield from _poison(running, place, seed)
     running.cache.patient = True
     while running.postponed:
         waiting, running.postponed = running.postponed, []
@@ -141,7 +199,12 @@ def _places(running: Running, key: AnyKey) -> Iterator[_Place]:
             for r, (named, recipe) in enumerate(study.named.recipes.items()):
                 mine = branch(branch(branch(key, _DATA, d), _NETWORKS, n), _RECIPES, r)
                 names = {"dataset": dataset, "network": network, "recipe": named}
-                digest = running.cache.digest([train, model, recipe])
+                where = dataset, network, named
+                if not running.wanted(*where):
+                    continue
+                if where not in running.digests:
+                    running.digests[where] = running.cache.digest([train, model, recipe])
+                digest = running.digests[where]
                 yield _Place(names, train, test, model, recipe, mine, digest)
 
 
@@ -153,19 +216,22 @@ def _forget(
     splits = [choose_split(k[0].typed(), place.train, place.test, request) for k in keys]
     whole = [np.concatenate([split.retain, split.forget]) for split in splits]
     kept = [split.retain for split in splits]
+    seeds = _wanted_seeds(running, (*place.names.values(), name))
 
     def prepare() -> tuple[Networks, Networks]:
-        originals = _train(running, place, "original", [k[1] for k in keys], whole)
-        return originals, _train(running, place, "reference", [k[2] for k in keys], kept)
+        originals = _train(running, place, "original", [k[1] for k in keys], whole, seeds)
+        return originals, _train(running, place, "reference", [k[2] for k in keys], kept, seeds)
 
     def go_on(networks: tuple[Networks, Networks]) -> Iterator[Record]:
-        for seed, (original, reference) in enumerate(zip(*networks, strict=True)):
+        for seed, original, reference in zip(seeds, *networks, strict=True):
             where = {**place.names, "question": name, "seed": seed}
+            if not running.wanted(*place.names.values(), name, seed):
+                continue
             if isinstance(original, DivergedError) or isinstance(reference, DivergedError):
                 lost = [n for n in (original, reference) if isinstance(n, DivergedError)]
                 if running.strict:
                     raise lost[0]
-                yield Failure(diverged=str(lost[0])).record(where)
+                yield from running.without_result(Failure(diverged=str(lost[0])), where)
                 continue
             case = Case(
                 key=keys[seed][3].typed(),
@@ -180,32 +246,41 @@ def _forget(
     yield from running.when_ready(prepare, go_on)
 
 
+def _wanted_seeds(running: Running, where: tuple[str, ...]) -> list[int]:
+    """Returns the seeds of a question that are asked for, and those that train in their lanes."""
+    asked = [seed for seed in range(running.study.seeds) if running.wanted(*where, seed)]
+    if running.width is None:
+        return asked
+    groups = {seed // running.width for seed in asked}
+    return [seed for seed in range(running.study.seeds) if seed // running.width in groups]
+
+
 def _train(
     running: Running,
     place: _Place,
     kind: str,
     keys: Sequence[AnyKey],
     rows: Sequence[np.ndarray],
+    seeds: Sequence[int],
 ) -> Networks:
-    """Returns the networks of all seeds, each trained on its rows of the training set."""
-    seeds = len(keys)
-    many = f" ({seeds} seeds)" if seeds > 1 else ""
+    """Returns the networks of some seeds, each trained on its rows of the training set."""
+    many = f" ({len(seeds)} seeds)" if len(seeds) > 1 else ""
 
     def compute(missing: list[int]) -> Iterator[tuple[int, Trained | DivergedError]]:
         epochs = place.recipe.epochs
         on_epoch = announce(running.on_stage, f"training the {kind}s{many}", epochs)
         typed = [key.typed() for key in keys]
-        return train_together(
-            *(typed, place.model, place.train, place.recipe, rows, missing),
+        trained = train_together(
+            *(typed, place.model, place.train, place.recipe, rows, [seeds[i] for i in missing]),
             width=running.width,
             on_epoch=on_epoch,
         )
+        return ((seeds.index(seed), network) for seed, network in trained)
 
     inputs = [
-        {"place": place.digest, "key": key.typed(), "rows": mine}
-        for key, mine in zip(keys, rows, strict=True)
+        {"place": place.digest, "key": keys[seed].typed(), "rows": rows[seed]} for seed in seeds
     ]
-    says = [f"{kind}, seed {seed}" for seed in range(seeds)]
+    says = [f"{kind}, seed {seed}" for seed in seeds]
     return running.cache.obtain_many(kind, None, inputs, compute, say=says)
 
 
@@ -227,8 +302,10 @@ def _poison(running: Running, place: _Place, seed: int) -> Iterator[Record]:
     def go_on(clean: Variables | Failure) -> Iterator[Record]:
         for index, (name, attack) in enumerate(running.study.named.attacks.items()):
             where = {**place.names, "question": name, "seed": seed}
+            if not running.wanted(*place.names.values(), name, seed):
+                continue
             if isinstance(clean, Failure):
-                yield clean.record(where)
+                yield from running.without_result(clean, where)
                 continue
             key = attacks_key.fold_in(index)
             yield from _attack(running, place, where, attack, (clean, task), key)
@@ -289,13 +366,16 @@ def _attack(
 
     def go_on(prepared: tuple[Poisoned, Case] | Failure) -> Iterator[Record]:
         if isinstance(prepared, Failure):
-            yield prepared.record(where)
+            yield from running.without_result(prepared, where)
             return
         poisoned, case = prepared
         if running.on_poisoned is not None:
             running.on_poisoned(name, seed, poisoned)
-        yield from answer(running, where, case, case.task, methods_key.split()[1])
+        if running.wanted(*where.values(), NO_DEFENCE):
+            yield from answer(running, where, case, case.task, methods_key.split()[1])
         for index, (named, defence) in enumerate(running.study.defences.items()):
+            if not running.wanted(*where.values(), named):
+                continue
             # 3 and 2 keys above come from splits, which fold in 0, 1, and 2.
             keys = steps_key.fold_in(3 + index), methods_key.fold_in(2 + index)
             there = {**where, "defence": named}
@@ -351,7 +431,7 @@ def _defend(
 
     def go_on(prepared: tuple[Task | None, Variables] | Failure) -> Iterator[Record]:
         if isinstance(prepared, Failure):
-            yield prepared.record(where)
+            yield from running.without_result(prepared, where)
             return
         left, variables = prepared
         case = Case(

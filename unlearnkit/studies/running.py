@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 from unlearnkit.base import Cost
 from unlearnkit.host.random import AnyKey
-from unlearnkit.records import Record
+from unlearnkit.records import NO_DEFENCE, Record
 from unlearnkit.studies.announcing import OnPoisoned, OnStage
-from unlearnkit.studies.stage_cache import Busy, StageCache
+from unlearnkit.studies.parts import Wanted, Where
+from unlearnkit.studies.stage_cache import Busy, Deferred, OutOfTime, StageCache
 from unlearnkit.studies.study import ORIGINAL, Study
 from unlearnkit.training import DivergedError
 
@@ -18,6 +19,21 @@ T = TypeVar("T")
 FREE = Cost(0.0, 0.0)
 _BRANCHES = 1 << 31
 """Keys of places in a mapping are folded from here on, apart from those of seeds."""
+
+
+class Unfinished(RuntimeError):
+    """The time that a study was given is over; the same call goes on with it.
+
+    Attributes:
+      records: how many there are.
+    """
+
+    def __init__(self, records: int) -> None:
+        super().__init__(
+            f"the time is over: {records} records are there, others need stages that were not "
+            "begun; what was computed is in the store, and the same call goes on from there"
+        )
+        self.records = records
 
 
 @dataclasses.dataclass(eq=False)
@@ -32,7 +48,11 @@ class Running:
       width: trainings that one program makes side by side; None for one after another.
       compile_at_once: methods that run side by side at first.
       strict: whether what fails is raised.
+      wanted: which cells are asked for.
       postponed: what another process is at, to be taken up in the end.
+      out_of_time: whether something was left out as the time was over.
+      blocked: whether the networks of a question could not be made.
+      digests: of places, by their names.
     """
 
     study: Study
@@ -42,12 +62,18 @@ class Running:
     width: int | None
     compile_at_once: int
     strict: bool
+    wanted: Wanted
     postponed: list[Callable[[], Iterator[Record]]] = dataclasses.field(default_factory=list)
+    out_of_time: bool = False
+    blocked: bool = False
+    digests: dict[tuple[str, ...], str] = dataclasses.field(default_factory=dict)
 
     def when_ready(
         self, prepare: Callable[[], T], go_on: Callable[[T], Iterator[Record]]
     ) -> Iterator[Record]:
         """Yields from `go_on` of what is prepared; in the end where another process is at it now.
+
+        Where the time is over, nothing is yielded.
 
         Args:
           prepare: computes, or raises `Busy`.
@@ -58,6 +84,9 @@ class Running:
         except Busy:
             self.postponed.append(lambda: self.when_ready(prepare, go_on))
             return
+        except OutOfTime:
+            self.out_of_time = True
+            return
         yield from go_on(prepared)
 
     def attempt(self, compute: Callable[[], T]) -> T | Failure:
@@ -67,12 +96,12 @@ class Running:
           compute: may fail.
 
         Raises:
-          Busy: another process is at it.
+          Deferred: another process is at it, or the time is over.
           Exception: whatever it raises but `DivergedError`, where the study is strict.
         """
         try:
             return compute()
-        except Busy:
+        except Deferred:
             raise
         except DivergedError as error:
             return Failure(diverged=str(error))
@@ -80,6 +109,27 @@ class Running:
             if self.strict:
                 raise
             return Failure(failed=f"{type(error).__name__}: {error}")
+
+    def wants(self, where: Mapping[str, object], row: str) -> bool:
+        """Whether a cell is asked for.
+
+        Args:
+          where: the coordinates of its question.
+          row: the method or network.
+        """
+        there = (where[name] for name in Where._fields[:5])
+        return self.wanted(*there, where.get("defence", NO_DEFENCE), row)
+
+    def without_result(self, failure: Failure, where: Mapping[str, Any]) -> Iterator[Record]:
+        """Yields the one record of a question whose networks could not be made.
+
+        Args:
+          failure: why.
+          where: the coordinates of the question.
+        """
+        self.blocked = True
+        if self.wants(where, ORIGINAL):
+            yield failure.record(where)
 
     def seed(self, seed: int) -> str:
         """Returns which seed of how many, in words."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -22,8 +23,16 @@ from unlearnkit.training import DivergedError
 T = TypeVar("T")
 
 
-class Busy(Exception):
+class Deferred(Exception):
+    """A stage is not computed now."""
+
+
+class Busy(Deferred):
     """Another process computes this stage now; there may be other work meanwhile."""
+
+
+class OutOfTime(Deferred):
+    """The time is over, and no further stage is begun."""
 
 
 class StageCache:
@@ -35,17 +44,29 @@ class StageCache:
         raised, and the caller does something else first.
     """
 
-    def __init__(self, store: Store | None, *, lane_width: int | None = None) -> None:
+    def __init__(
+        self,
+        store: Store | None,
+        *,
+        lane_width: int | None = None,
+        environment: Environment | None = None,
+        until: float | None = None,
+    ) -> None:
         """Makes a cache.
 
         Args:
           store: keeps the results; None keeps nothing, and then nothing is hashed.
           lane_width: of the trainings that one program makes side by side.
+          environment: of all stages; by default the one of this process.
+          until: when the last stage may begin, in seconds since the epoch; None is never too late.
         """
         self.patient = False
         self.reused: dict[str, None] = {}
         self._store = store
-        self._environment = None if store is None else Environment.current(lane_width=lane_width)
+        self._until = until
+        self._environment = environment
+        if store is not None and environment is None:
+            self._environment = Environment.current(lane_width=lane_width)
 
     def digest(self, value: Any) -> str:
         """Returns a hash of inputs that many stages share; empty where nothing is kept.
@@ -70,6 +91,7 @@ class StageCache:
         Raises:
           DivergedError: the stage diverged, now or when it was computed.
           Busy: see `patient`.
+          OutOfTime: the stage is not there, and the time is over.
         """
         (result,) = self.obtain_many(
             kind, settings, [inputs], lambda _: [(0, _attempt(compute))], say=[say]
@@ -99,6 +121,7 @@ class StageCache:
 
         Raises:
           Busy: another process computes one of them, see `patient`.
+          OutOfTime: one of them is not there, and the time is over.
         """
         if self._store is None:
             made = dict(compute(list(range(len(inputs)))))
@@ -107,15 +130,23 @@ class StageCache:
         found: dict[int, T | DivergedError] = {}
         missing = self._look(self._store, keys, range(len(keys)), found)
         if missing:
+            self._check_time(say[missing[0]])
             wanted = [keys[i] for i in missing]
-            with self._store.claim(*wanted, wait=self.patient) as mine:
+            with self._store.claim(*wanted, wait=self.patient, until=self._until) as mine:
                 if not mine:
+                    self._check_time(say[missing[0]])
                     raise Busy(say[missing[0]])
                 # Another process may have finished between looking and claiming.
                 missing = self._look(self._store, keys, missing, found)
                 for i, result in compute(missing) if missing else ():
                     found[i] = self._keep(self._store, keys[i], result, say[i])
+                    if len(found) < len(keys):
+                        self._check_time(say[i])
         return [found[i] for i in range(len(keys))]
+
+    def _check_time(self, say: str) -> None:
+        if self._until is not None and time.time() >= self._until:
+            raise OutOfTime(say)
 
     def _look(
         self,

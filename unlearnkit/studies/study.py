@@ -150,18 +150,6 @@ class Study:
             _by_name(self.attacks),
         )
 
-    @property
-    def n_records(self) -> int:
-        """How many records a run yields where every question can be answered.
-
-        An attack or a defence that fails has one record in the place of all of its methods'.
-        """
-        places = len(self.named.data) * len(self.named.networks) * len(self.named.recipes)
-        cells = len(self.methods) * max(1, len(self.budgets))
-        forgotten = len(self.named.forget) * (2 + cells)
-        poisoned = len(self.named.attacks) * (2 + cells + len(self.defences) * (1 + cells))
-        return places * self.seeds * (forgotten + poisoned)
-
     def audits_of(self, question: str) -> dict[str, Audit | CaseAudit]:
         """Returns the audits of a question by name, those that are asked anyway first."""
         asked: CaseAudit = Evaluation() if question in self.named.forget else PoisonEffects()

@@ -10,6 +10,7 @@ runs it) together with every byte of the arrays that it closes over, under one v
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -126,10 +127,7 @@ def _network(model: Model, batch: Dataset) -> dict[str, Any]:
     shape = [list(model.input_shape), model.n_classes]
     if model.origin is not None and model.origin[0] in MODELS:
         name, options = model.origin
-        made = create(
-            name, input_shape=model.input_shape, n_classes=model.n_classes, **dict(options)
-        )
-        if made == model:
+        if _is_made_by(MODELS.find(name), model):
             return {"name": name, "options": _Reader(None).read(dict(options)), "shape": shape}
     shapes = jax.eval_shape(model.init, jax.random.key(0))
 
@@ -141,6 +139,20 @@ def _network(model: Model, batch: Dataset) -> dict[str, Any]:
     variables = hashlib.sha256("\n".join(names).encode()).hexdigest()
     traced = trace_gradient(scored, shapes, batch, None)
     return {"shape": shape, "variables": variables, **traced}
+
+
+@functools.lru_cache(maxsize=64)
+def _is_made_by(factory: Callable[..., Model], model: Model) -> bool:
+    """Whether a network is the one of its name and options; making it again takes a while.
+
+    Args:
+      factory: registered under the name now.
+      model: a network with an origin.
+    """
+    assert model.origin is not None
+    name, options = model.origin
+    made = create(name, input_shape=model.input_shape, n_classes=model.n_classes, **dict(options))
+    return made == model
 
 
 class _Reader:

@@ -16,7 +16,7 @@ import unlearnkit
 from unlearnkit.io.provenance import environment
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn")
-_OPTIONS = (
+OPTIONS = (
     "jax_default_device",
     "jax_default_matmul_precision",
     "jax_default_prng_impl",
@@ -57,7 +57,7 @@ class Environment:
             {
                 **environment(),
                 **{name: importlib.metadata.version(name) for name in _PACKAGES},
-                **{name.removeprefix("jax_"): str(values[name]) for name in _OPTIONS},
+                **{name.removeprefix("jax_"): str(values[name]) for name in OPTIONS},
                 "device_count": str(jax.device_count()),
                 "lane_width": str(lane_width),
                 "source": source_digest(Path(unlearnkit.__file__).parent),

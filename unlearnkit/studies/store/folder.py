@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unlearnkit.io.files import read_regular_file, sync_folder, write_json
-from unlearnkit.studies.store.claims import lock, locked
+from unlearnkit.studies.store.claims import lock, locked, sweep
 from unlearnkit.studies.store.keys import StageKey
 from unlearnkit.studies.store.stages import (
     DamagedError,
@@ -130,28 +130,46 @@ class Store:
         self._append_to_index(key, document, len(content))
 
     @contextlib.contextmanager
-    def claim(self, *keys: StageKey, wait: bool = True) -> Iterator[bool]:
+    def claim(
+        self, *keys: StageKey, wait: bool = True, until: float | None = None
+    ) -> Iterator[bool]:
         """Yields whether this process, or thread, is the only one to compute these stages.
 
-        Claims end with their process, however it ends. Claim all that is wanted at once: who claims
-        a second time within a claim may wait for ever. Look again once the claim is there, as
-        another may have computed the stages meanwhile. Where the file system has no locks, or
-        cannot be written, that is said, and all claims are granted.
+        Claims end with their process, however it ends: at once for others on its machine, and after
+        two minutes for other machines. Claim all that is wanted at once: who claims a second time
+        within a claim may wait for ever. Look again once the claim is there, as another may have
+        computed the stages meanwhile. Where the file system has neither locks nor links, or cannot
+        be written, that is said, and all claims are granted.
 
         Args:
           *keys: of the stages.
           wait: whether to wait for others; otherwise it is False while one of them has a claim.
+          until: when to give up waiting, in seconds since the epoch; None waits for ever.
         """
         folder = self.folder / _CLAIMS
         with contextlib.ExitStack() as held:
             try:
                 folder.mkdir(exist_ok=True)
                 paths = [folder / f"{key.kind}-{key.name}" for key in keys]
-                mine = held.enter_context(locked(paths, wait=wait))
+                mine = held.enter_context(locked(paths, wait=wait, until=until))
             except OSError as error:
                 _warn(f"nothing is claimed in {self.folder}, stages may be computed twice: {error}")
                 mine = True
             yield mine
+
+    @contextlib.contextmanager
+    def probe(self) -> Iterator[Path]:
+        """Yields a folder that whoever shares the store can see meanwhile.
+
+        Raises:
+          StoreError: it cannot be made.
+        """
+        with contextlib.ExitStack() as held:
+            try:
+                path = held.enter_context(self._temporary_folder())
+            except OSError as error:
+                raise StoreError(f"{self.folder} cannot be written: {error}") from error
+            yield path
 
     def size(self) -> int:
         """Returns how many bytes all stages take."""
@@ -262,9 +280,7 @@ class Store:
             for path in (self.folder / _TEMPORARY).glob("*"):
                 if path.stat().st_mtime < newest and _is_free(path):
                     shutil.rmtree(path, ignore_errors=True)
-            for path in (self.folder / _CLAIMS).glob("*"):
-                with locked([path], wait=False):
-                    pass
+            sweep(self.folder / _CLAIMS)
 
     def _append_to_index(
         self, key: StageKey, document: Mapping[str, Any], array_bytes: int

@@ -4,17 +4,23 @@ import dataclasses
 import importlib
 import inspect
 import json
+import re
 import subprocess
 import sys
 from functools import partial
 from importlib.metadata import EntryPoint
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from unlearnkit import auditing, cli, defences, forging, models, poisoning, unlearning
+from unlearnkit.base import Dataset, Task
 from unlearnkit.cli import catalogue
 from unlearnkit.cli.catalogue import KINDS, SINGULAR, Catalogue
 from unlearnkit.data import loading
+from unlearnkit.studies.budget import CountsItself
+from unlearnkit.training import Recipe
 
 REGISTRIES = {
     "methods": unlearning.UNLEARNERS,
@@ -135,3 +141,32 @@ def test_listing_imports_neither_jax_nor_numpy():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.splitlines()[-1] == "[]"
+
+
+def test_costs_are_told_of_all_that_a_study_pays_for():
+    for (kind, name), entry in ENTRIES.items():
+        assert entry.cost or kind not in ("methods", "attacks", "defences"), name
+
+
+@pytest.mark.parametrize("name", unlearning.UNLEARNERS)
+def test_the_cost_that_a_method_tells_is_the_one_that_it_counts(name):
+    """The formulas of the docstrings, where there is one, on sets that whole batches fill."""
+    formula = re.match(r"`(.+?)` example-gradients", ENTRIES["methods", name].cost)
+    made = unlearning.create(name) if name != "retrain" else unlearning.Retrain(Recipe(epochs=3))
+    if not isinstance(made, CountsItself):
+        assert formula is None
+        return
+    if (
+        name == "stackelberg"
+    ):  # its own step follows from the classes that there are
+        assert formula is None
+        return
+    y = jnp.arange(1024) % 2
+    whole = Dataset(jnp.zeros((1024, 4, 4, 1)), y)
+    retain, forget = whole.take(range(768)), whole.take(range(256))
+    task = Task(retain, forget, forget, forget)
+    model = models.create("logistic", input_shape=(4, 4, 1), n_classes=2)
+    counted = made.example_gradients(jax.eval_shape(model.init, jax.random.key(0)), task)
+    settings = {f.name: getattr(made, f.name) for f in dataclasses.fields(made)}
+    told = eval(formula[1], {"retain": 768, "forget": 256, "min": min, **settings})
+    assert counted == pytest.approx(told)

@@ -10,6 +10,7 @@ as it goes, 4 UNPROVEN: right, but what was checked is no proof; the summary say
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -36,7 +37,7 @@ __all__ = [
     "run",
 ]
 
-_NOT_DONE = 2
+_NOT_DONE, _BROKEN_PIPE = 2, 141
 _DESCRIPTION = "Poison, train, forget and audit: studies, and logs of training."
 _COMMANDS: Mapping[str, Callable[..., Callable[[Interruption], int]]] = {
     "quickstart": Quickstart,
@@ -58,6 +59,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return _run(arguments, interruption)
         except KeyboardInterrupt:
             return interruption.say()
+        except BrokenPipeError:  # whoever reads the output has seen enough, as `head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _BROKEN_PIPE
         except Exception:  # whatever fails, exit code 1 says that a log is INVALID
             if interruption.happened:  # something made another error of it
                 return interruption.say()
@@ -79,7 +83,7 @@ def _run(arguments: Sequence[str] | None, interruption: Interruption) -> int:
         found: int = command(interruption)
         return found
     except Exception as error:
-        if interruption.happened:
+        if interruption.happened or isinstance(error, BrokenPipeError):
             raise
         ours = type(error).__module__.startswith("unlearnkit.")
         known = ours or isinstance(error, ValueError | TypeError | OSError | ImportError)

@@ -156,9 +156,7 @@ def test_the_cost_that_a_method_tells_is_the_one_that_it_counts(name):
     if not isinstance(made, CountsItself):
         assert formula is None
         return
-    if (
-        name == "stackelberg"
-    ):  # its own step follows from the classes that there are
+    if name == "stackelberg":  # its own step follows from the classes that there are
         assert formula is None
         return
     y = jnp.arange(1024) % 2

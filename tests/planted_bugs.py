@@ -720,11 +720,11 @@ BUGS = (
          'self.validation_from == "train" else test)', 'self.validation_from == "test" else test)',
          "data/test_splits.py"),
     # The command line
-    _bug("errors_steer_the_terminal", "cli:run",
+    _bug("errors_steer_the_terminal", "cli:_run",
          "escaped(message, 2000)", "message[:2000]", "cli/test_cli.py"),
     _bug("outputs_are_checked_by_their_folder", "cli.verification:_check_outputs",
          "path.is_dir() or not", "not", "cli/test_cli.py"),
-    _bug("a_failure_says_invalid", "cli:run",
+    _bug("a_failure_says_invalid", "cli:_run",
          "return _NOT_DONE", "return 1", "cli/test_cli.py"),
     _bug("rows_one_past_the_end_are_taken", "cli.verification:_check_rows",
          "rows.max() >= dataset.size", "rows.max() > dataset.size", "cli/test_cli.py"),

@@ -22,13 +22,12 @@ from unlearnkit.io.files import as_json, write_json
 from unlearnkit.io.programs import keep_programs
 from unlearnkit.io.provenance import provenance
 from unlearnkit.records import Record, record_from_dict, record_to_dict
-from unlearnkit.reporting import RunFolderError
+from unlearnkit.reporting import RunFolderError, StageProgress
 from unlearnkit.studies import OnStage
 from unlearnkit.training import DivergedError, TrajectoryError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
 
 T = TypeVar("T")
 L = TypeVar("L")
@@ -40,15 +39,6 @@ USER_ERRORS = (
     ValueError, TypeError, ImportError, OSError, RunFolderError, DivergedError, TrajectoryError
 )  # fmt: skip
 """What is reported without a traceback: bad options, missing data, runs that diverge."""
-_TABLE_WIDTH = 132
-
-
-def make_console() -> Console:
-    """Returns the console, wide enough for the tables: a narrow terminal wraps what it must."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.width >= _TABLE_WIDTH else Console(width=_TABLE_WIDTH)
 
 
 def report_error(console: Console, error: Exception) -> int:
@@ -116,43 +106,6 @@ def run_command(main: Callable[[C], int], options: type[C]) -> NoReturn:
     sys.exit(main(chosen))
 
 
-class StageProgress:
-    """Shows what is being done: a live bar on a terminal, one line per stage elsewhere.
-
-    Call it with a stage's name, the epochs that are done, and all its epochs.
-    """
-
-    def __init__(self, console: Console):
-        self._console = console
-        self._bar: Progress | None = None
-        self._task: TaskID
-        self._stage = ""
-        self._start = time.perf_counter()
-        if console.is_terminal:
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=console, transient=True)
-            self._task = self._bar.add_task("starting", total=None)
-
-    def __enter__(self) -> StageProgress:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, description=stage, completed=done, total=total)
-        elif stage != self._stage:
-            elapsed = time.perf_counter() - self._start
-            self._console.print(f"[{elapsed:6.1f} s] {stage}", markup=False, highlight=False)
-        self._stage = stage
-
-
 def prefix_stage(subject: str, on_stage: OnStage) -> OnStage:
     """Returns `on_stage` for stages of one subject, which it names before each."""
 
@@ -164,9 +117,11 @@ def prefix_stage(subject: str, on_stage: OnStage) -> OnStage:
 
 def run_to_page(work: Callable[[StageProgress], Path | None]) -> int:
     """Runs an experiment and says where its page is; returns the exit code."""
-    console = make_console()
+    from rich.console import Console
+
+    console = Console(soft_wrap=True)
     try:
-        with StageProgress(console) as progress:
+        with StageProgress() as progress:
             page = work(progress)
     except USER_ERRORS as error:
         return report_error(console, error)

@@ -68,8 +68,10 @@ def _quickstart(path: Path) -> str:
     run, records = load_result(path)
     settings, origin = run["settings"], run["provenance"]
     versions = origin["versions"]
+    cells = [cell_from_json(cell) for cell in run.get("cells", ())]
+    verdicts = f"{verdicts_to_markdown(cells)}\n" if cells else ""
     return (
-        f"\n{to_markdown(records)}\n"
+        f"\n{to_markdown(records)}\n{verdicts}"
         f"{settings['model']} on {settings['dataset']}, forgetting `{settings['forget']}`, "
         f"{settings['seeds']} seeds, mean±std; the whole run took {run['seconds']:.0f} s on "
         f"{origin['cores']} cores ({origin['device']}, jax {versions['jax']}, "

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from spoilt_logs import edit, reseal
 
-from unlearnkit import cli, data, models
+from unlearnkit import cli, data, forging, models
 from unlearnkit.models import from_functions
 from unlearnkit.training import Recipe, fit, save_variables
 
@@ -133,7 +133,7 @@ def test_no_failure_of_the_program_says_invalid(log, monkeypatch, capsys, error)
     def fail(*_, **__):
         raise error("\x1b[2JVALID\n")
 
-    monkeypatch.setattr(cli.verification, "verify", fail)
+    monkeypatch.setattr(forging, "verify", fail)
     assert cli.run(["verify", str(log), "--data=digits"]) == 2
     text = capsys.readouterr().err
     assert text.startswith(f"cannot be verified: {error.__name__}: ")
@@ -147,7 +147,7 @@ def test_outputs_are_checked_before_anything_is_replayed(
     def replayed(*_, **__):
         raise AssertionError("replayed")
 
-    monkeypatch.setattr(cli.verification, command, replayed)
+    monkeypatch.setattr(forging, command, replayed)
     for output, message in ((tmp_path / "none" / "a.json", "no folder"), (log, "be written")):
         assert cli.run([command, str(log), "--data=digits", f"--json={output}"]) == 2
         assert message in capsys.readouterr().err

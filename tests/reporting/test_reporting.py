@@ -135,6 +135,18 @@ def test_every_form_of_the_table_holds_every_row(records):
     assert "…" not in text
 
 
+def test_a_narrow_terminal_shows_fewer_columns_and_no_cut_number(records):
+    shown = {}
+    for width in (132, 80, 50):
+        console = Console(file=io.StringIO(), width=width)
+        console.print(to_rich(records, title="title", width=width))
+        text = console.file.getvalue()
+        assert "…" not in text
+        shown[width] = text.splitlines()[2].split()
+    assert {"Method", "Forget", "Test"} <= set(shown[50])
+    assert set(shown[50]) < set(shown[80]) < set(shown[132])
+
+
 def test_figures_are_drawn_from_the_curves(records):
     for svg in (loss_histograms(records), roc_curves(records), gap_against_cost(records)):
         assert ElementTree.fromstring(svg).tag.endswith("svg")

@@ -1,44 +1,94 @@
-"""The command line: `python -m unlearnkit verify | calibrate | run`.
+"""The command line `unlearnkit`, or `python -m unlearnkit`: studies, and logs of training.
 
-Exit codes of verify and calibrate: 0 VALID, 1 INVALID, 2 the log cannot be verified (unreadable,
-tampered with, about other data, arguments that make no sense, or any failure of the program), 3
-INCOMPLETE: right as far as it goes, 4 UNPROVEN: right, but what was checked is no proof; the
-summary says why. Of run: 0, 1 where a cell of the study failed, 2 where it could not be run.
+Exit codes. All commands: 2 where nothing could be done (the message says why), 130 after Ctrl-C.
+run, resume, quickstart, report: 0 done, 1 a cell of the study failed or not all could be written,
+3 stopped before the end. status: 0 finished, 1 finished and a cell failed, 3 not finished. verify
+and calibrate: 0 VALID, 1 INVALID, 2 the log cannot be verified (unreadable, tampered with, about
+other data, arguments that make no sense, or any failure of the program), 3 INCOMPLETE: right as far
+as it goes, 4 UNPROVEN: right, but what was checked is no proof; the summary says why.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import tyro
 
-from unlearnkit.cli.study import RunStudy
+from unlearnkit.cli.interruption import Interruption
+from unlearnkit.cli.listing import List, Show
+from unlearnkit.cli.quickstart import Quickstart
+from unlearnkit.cli.study import Report, Resume, Run, Status
 from unlearnkit.cli.verification import EXIT_CODES, Calibrate, Verify
-from unlearnkit.io.programs import keep_programs
 from unlearnkit.io.text import escaped
 
-__all__ = ["EXIT_CODES", "Calibrate", "RunStudy", "Verify", "run"]
+__all__ = [
+    "EXIT_CODES",
+    "Calibrate",
+    "List",
+    "Quickstart",
+    "Report",
+    "Resume",
+    "Run",
+    "Show",
+    "Status",
+    "Verify",
+    "run",
+]
 
-_NOT_DONE = 2
+_NOT_DONE, _BROKEN_PIPE = 2, 141
+_DESCRIPTION = "Poison, train, forget and audit: studies, and logs of training."
+_COMMANDS: Mapping[str, Callable[..., Callable[[Interruption], int]]] = {
+    "quickstart": Quickstart,
+    "run": Run,
+    "resume": Resume,
+    "status": Status,
+    "report": Report,
+    "list": List,
+    "show": Show,
+    "verify": Verify,
+    "calibrate": Calibrate,
+}
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code of a command line."""
+    with Interruption() as interruption:
+        try:
+            return _run(arguments, interruption)
+        except KeyboardInterrupt:
+            return interruption.say()
+        except BrokenPipeError:  # whoever reads the output has seen enough, as `head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _BROKEN_PIPE
+        except Exception:  # whatever fails, exit code 1 says that a log is INVALID
+            if interruption.happened:  # something made another error of it
+                return interruption.say()
+            raise
+
+
+def _run(arguments: Sequence[str] | None, interruption: Interruption) -> int:
     command = tyro.extras.subcommand_cli_from_dict(
-        {"verify": Verify, "calibrate": Calibrate, "run": RunStudy},
-        prog="python -m unlearnkit",
-        description=__doc__,
+        {**_COMMANDS},
+        prog="unlearnkit",
+        description=_DESCRIPTION,
         args=None if arguments is None else list(arguments),
     )
     try:
-        if command.cache:
+        if getattr(command, "cache", False):
+            from unlearnkit.io.programs import keep_programs
+
             keep_programs()
-        found: int = command()
+        found: int = command(interruption)
         return found
-    except Exception as error:  # whatever fails, exit code 1 says that the log is INVALID
-        known = isinstance(error, ValueError | TypeError | OSError | ImportError)
+    except Exception as error:
+        if interruption.happened or isinstance(error, BrokenPipeError):
+            raise
+        ours = type(error).__module__.startswith("unlearnkit.")
+        known = ours or isinstance(error, ValueError | TypeError | OSError | ImportError)
         message = str(error) if known else f"{type(error).__name__}: {error}"
-        what = "the study cannot be run" if isinstance(command, RunStudy) else "cannot be verified"
+        logs = isinstance(command, Verify | Calibrate)
+        what = "cannot be verified" if logs else "error"
         print(f"{what}: {escaped(message, 2000)}", file=sys.stderr)
         return _NOT_DONE

@@ -9,28 +9,23 @@ import json
 import os
 import secrets
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import jax
-import numpy as np
 import tyro
 
-from unlearnkit import data
-from unlearnkit.base import Dataset, Model
-from unlearnkit.data.indices import as_indices, read_indices
-from unlearnkit.forging import Calibration, Norm, Verdict, calibrate, match_rows, verify
-from unlearnkit.io.files import write_json, write_text
-from unlearnkit.reporting import verification_errors
-from unlearnkit.training import load_variables, read_trajectory
+from unlearnkit.cli.interruption import Interruption
 
-EXIT_CODES = {
-    Verdict.VALID: 0,
-    Verdict.INVALID: 1,
-    Verdict.UNREADABLE: 2,
-    Verdict.INCOMPLETE: 3,
-    Verdict.UNPROVEN: 4,
-}
-"""Of each verdict."""
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
+
+    from unlearnkit.base import Dataset, Model
+    from unlearnkit.forging import Calibration
+
+EXIT_CODES = {"VALID": 0, "INVALID": 1, "UNREADABLE": 2, "INCOMPLETE": 3, "UNPROVEN": 4}
+"""Of each `forging.Verdict`."""
+Norm = Literal["l2", "l2_squared", "l2_squared_per_parameter", "linf", "cosine"]
+"""As `forging.Norm`, without what that imports."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +60,13 @@ class LogArguments:
 
     def load(self) -> Dataset:
         """Returns the log's examples under its normalisation."""
+        import numpy as np
+
+        from unlearnkit import data
+        from unlearnkit.data.indices import as_indices, read_indices
+        from unlearnkit.forging import match_rows
+        from unlearnkit.training import read_trajectory
+
         log = read_trajectory(self.log)
         found = data.load(
             self.data,
@@ -87,6 +89,8 @@ class LogArguments:
 
     def key(self) -> jax.Array:
         """Returns the key of what is drawn at random."""
+        import jax
+
         seed = secrets.randbits(32) if self.seed is None else self.seed
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed must be in 0 … {2**32 - 1}, got {seed}")
@@ -119,8 +123,12 @@ class Verify(LogArguments):
     json: Path | None = None
     figure: Path | None = None
 
-    def __call__(self) -> int:
+    def __call__(self, interruption: Interruption) -> int:
         """Returns the exit code."""
+        from unlearnkit.forging import verify
+        from unlearnkit.io.files import write_json, write_text
+        from unlearnkit.training import load_variables
+
         _check_outputs(self.json, self.figure)
         key, calibration = self.key(), self._calibration()
         start = None if self.start is None else load_variables(self.start)
@@ -141,6 +149,8 @@ class Verify(LogArguments):
         if self.json is not None:
             write_json(self.json, report.as_json())
         if self.figure is not None:
+            from unlearnkit.reporting import verification_errors
+
             errors = (report.errors, report.carried_errors)
             band = None if calibration is None else calibration.band
             drawn = verification_errors(report.steps, *errors, report.tolerance, self.norm, band)
@@ -150,6 +160,8 @@ class Verify(LogArguments):
     def _calibration(self) -> Calibration | None:
         if self.calibration is None:
             return None
+        from unlearnkit.forging import Calibration
+
         try:
             found = Calibration.from_json(json.loads(self.calibration.read_text(encoding="utf-8")))
         except ValueError:
@@ -178,8 +190,11 @@ class Calibrate(LogArguments):
     margin: float = 2.0
     json: Path | None = None
 
-    def __call__(self) -> int:
+    def __call__(self, interruption: Interruption) -> int:
         """Returns the exit code."""
+        from unlearnkit.forging import calibrate
+        from unlearnkit.io.files import write_json
+
         _check_outputs(self.json)
         calibration = calibrate(
             self.key(),
@@ -210,6 +225,8 @@ def _check_outputs(*paths: Path | None) -> None:
 
 
 def _check_rows(rows: np.ndarray, dataset: Dataset) -> np.ndarray:
+    import numpy as np
+
     if rows.dtype == np.bool_ and len(rows) == dataset.size:
         return np.flatnonzero(rows)
     if rows.dtype == np.bool_ or rows.min() < 0 or rows.max() >= dataset.size:
@@ -221,6 +238,9 @@ def _check_rows(rows: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 def _make_model(text: str, log: Path) -> Model:
     """Returns what the function package.module:factory makes."""
+    from unlearnkit.base import Model
+    from unlearnkit.training import read_trajectory
+
     module, _, name = text.partition(":")
     if not module or not name:
         raise ValueError(f"model must be package.module:factory, got {text!r}")

@@ -45,6 +45,16 @@ class Digits:
         return measure(x, digits.target[chosen], white=16)
 
 
+def find_digits(*, data_dir: Path | None, download: bool) -> Digits:
+    """Returns scikit-learn's digits: 899 images of 8x8 to train on, 898 to test on, 10 classes.
+
+    Args:
+      data_dir: not read; the images come with scikit-learn.
+      download: not read.
+    """
+    return Digits()
+
+
 def _split(y: np.ndarray) -> dict[str, np.ndarray]:
     order = sorted(range(len(y)), key=lambda i: hashlib.sha256(str(i).encode()).digest())
     by_hash = np.asarray(order)

@@ -14,7 +14,7 @@ from unlearnkit.base import UNIT, Dataset, Normalisation, Tokens
 from unlearnkit.data import prepared
 from unlearnkit.data.arrays import Arrays
 from unlearnkit.data.cache import read_cached
-from unlearnkit.data.digits import Digits
+from unlearnkit.data.digits import find_digits
 from unlearnkit.data.folders import Folders
 from unlearnkit.data.source import SPLITS, Description, Progress, Source
 from unlearnkit.registry import Registry
@@ -23,8 +23,12 @@ from unlearnkit.validation import check_tokens
 DATASETS: Registry[Source] = Registry(
     "dataset",
     {
-        "digits": lambda data_dir, download: Digits(),
-        **{name: partial(prepared.find, name) for name in prepared.NAMES},
+        "digits": find_digits,
+        "mnist": partial(prepared.find, "mnist"),
+        "fashion_mnist": partial(prepared.find, "fashion_mnist"),
+        "cifar10": partial(prepared.find, "cifar10"),
+        "cifar100": partial(prepared.find, "cifar100"),
+        "svhn_cropped": partial(prepared.find, "svhn_cropped"),
     },
 )
 """Sources of datasets by name; each takes `data_dir` and `download`."""

@@ -49,6 +49,8 @@ class ActivationClustering:
       defend = defences.ActivationClustering(components=10)
       keep, scores, info = defend(key, model, variables, train)
 
+    Cost: a look at each example, a third of an example-gradient.
+
     Source: Chen et al. 2018, with their thresholds (relative size below 35 %, silhouette above
     0.10 ... 0.15 for poison). They project by ICA, whose components are the scaled principal ones
     rotated; 2-means sees distances alone, which no rotation changes.

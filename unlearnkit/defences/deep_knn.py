@@ -34,6 +34,8 @@ class DeepKnn:
       defend = defences.DeepKnn(k=50)
       keep, scores, info = defend(key, model, variables, train)
 
+    Cost: a look at each example, a third of an example-gradient.
+
     Source: Peri et al. 2020, Deep k-NN defense against clean-label data poisoning attacks.
     """
 

@@ -60,6 +60,8 @@ class InfluenceFilter(DropSettings):
       defend = defences.InfluenceFilter(fraction=0.03, damping=1e-2)
       keep, scores, info = defend(key, model, variables, train)
 
+    Cost: `rank` products with the curvature (`self`), or one solve (`objective`).
+
     Source: Koh and Liang 2017, §5.4, whose self-influence finds wrong labels; Lu et al. 2022,
     §5.6 (b) and Table 11, drops 3 %. `objective` is the form of the public code; its
     sign tells little, as the mean includes the poisons themselves. At a minimum ḡ vanishes and it

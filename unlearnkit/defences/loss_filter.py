@@ -29,6 +29,8 @@ class LossFilter(DropSettings):
       defend = defences.LossFilter(fraction=0.03)
       keep, scores, info = defend(key, model, variables, train)
 
+    Cost: a look at each example, a third of an example-gradient.
+
     Source: Koh, Steinhardt and Liang 2022, the loss defence, as Lu et al. 2022, §5.6 (a) and
     Table 10 runs it: the 3 % of the largest loss over all classes.
     """

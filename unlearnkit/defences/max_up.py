@@ -40,6 +40,8 @@ class MaxUp:
     Example:
       trained = defences.MaxUp(copies=4).fit(key, model, train, training.Recipe(epochs=30))
 
+    Cost: of the training, times 1 + `copies` / 3.
+
     Source: Gong et al. 2021, MaxUp; Lu et al. 2022, §5.6 (c) and Table 11. The maximum is over
     the copies of one example; a public copy takes it over the batch. With batch statistics
     (BatchNorm in training mode) the copies are compared under the statistics of their own batch.

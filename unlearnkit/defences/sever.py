@@ -55,6 +55,8 @@ class Sever(DropSettings):
       defend = defences.Sever(fraction=0.03, rounds=2)
       keep, scores, info = defend(key, model, variables, train)
 
+    Cost: per-example gradients and a training for each round.
+
     Source: Diakonikolas et al. 2019, algorithm 1; Lu et al. 2022, §5.6 (b) and Table 11, drops
     3 %. Two rounds, and each class by itself, as in the public code; its factor 1/√n on the rows
     changes no rank.

@@ -34,6 +34,8 @@ class SpectralSignature(DropSettings):
       defend = defences.SpectralSignature(fraction=0.03)
       keep, scores, info = defend(key, model, variables, train)
 
+    Cost: a look at each example, a third of an example-gradient.
+
     Source: Tran, Li and Madry 2018, algorithm 1: 1.5 times the expected share of poisons.
     """
 

@@ -57,6 +57,8 @@ class BackGradient:
       attack = poisoning.BackGradient(budget=poisoning.Budget(count=10), steps=20)
       poisoned = attack(key, model, variables, task)
 
+    Cost: for each step a training of the classifier, and the way back through it.
+
     Source: Muñoz-González et al. 2017, Algorithm 2; Lu et al. 2022, equations (10), (11) and A.1.
     They run the training backwards to save memory; we keep the T weights, recompute what is between
     them, and so take the exact gradient. Their poisons begin at validation points, ours at points

@@ -54,6 +54,8 @@ class BadNets:
       attack = poisoning.BadNets(budget=poisoning.Budget(0.05), target_class=7, size=3)
       poisoned = attack(key, model, variables, task)
 
+    Cost: nothing.
+
     Source: Gu et al. 2019, §4: a bright pattern in the corner at the lower right, 10 % of MNIST.
     Poisons stand in the place of their images here, and beside them there (`add`). Turner et al.
     2019 for clean labels, without their perturbations that make the images hard to learn.

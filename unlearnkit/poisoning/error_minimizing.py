@@ -60,6 +60,8 @@ class ErrorMinimizing:
       attack = poisoning.ErrorMinimizing(budget=poisoning.Budget(1.0))
       poisoned = attack(key, model, variables, task)
 
+    Cost: a training in turn with gradients in the inputs.
+
     Source: Huang et al. 2021 (8/255, 20 steps of 0.8/255, 10 batches, error 0.01); Fu et al. 2022
     for the robust form, without its random image transformations; Lu et al. 2022, equations (43),
     (44).

@@ -39,6 +39,8 @@ class GaussianPoison:
       attack = poisoning.GaussianPoison(budget=poisoning.Budget(0.015), noise_std=0.5)
       poisoned = attack(key, model, variables, task)
 
+    Cost: nothing.
+
     Source: Pawelczyk et al. 2024, §4.3 and Algorithm 4 (ε_p² = 0.32 on CIFAR-10, 1.5 % of the
     training set). Line 7 prints S_clean ∩ S_poison for the union.
     """

@@ -62,6 +62,8 @@ class GradientCanceling:
       attack = poisoning.GradientCanceling(budget=poisoning.Budget(0.03), steps=500)
       poisoned = attack(key, model, variables, task)
 
+    Cost: `3 * steps` example-gradients for each poison, and what the corruption takes.
+
     Source: Lu, Kamath and Yu 2023 (step 10 for 1000 iterations on logistic regression); Pawelczyk
     et al. 2024, A.1.3, equation (4) and Algorithm 2. Equation (4) prints r = 1, under which the
     gradient on the poisoned set is not 0 at the minimum: we weigh each example once. The public

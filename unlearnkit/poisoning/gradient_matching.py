@@ -59,6 +59,8 @@ class GradientMatching:
       attack = poisoning.GradientMatching(budget=poisoning.Budget(0.015), restarts=2)
       poisoned = attack(key, model, variables, task)
 
+    Cost: `3 * restarts * steps` example-gradients for each poison.
+
     Source: Geiping et al. 2021; Pawelczyk et al. 2024, A.1.1 and Algorithm 1 (ε 16/255, 750 of
     50,000 examples; 8 restarts of 250 steps at 0.1 by the public code). Shifts are by whole pixels,
     where that code interpolates between them, and all poisons are matched at once, where it takes

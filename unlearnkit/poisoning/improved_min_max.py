@@ -39,6 +39,8 @@ class ImprovedMinMax(MinMax):
       attack = poisoning.ImprovedMinMax(budget=poisoning.Budget(0.03))
       poisoned = attack(key, model, variables, task)
 
+    Cost: one training of the decoy, and what `MinMax` takes.
+
     Source: Koh, Steinhardt and Liang 2022; Lu et al. 2022, equation (35).
     """
 

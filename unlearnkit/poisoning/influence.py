@@ -48,6 +48,8 @@ class InfluenceAttack:
       attack = poisoning.InfluenceAttack(budget=poisoning.Budget(0.03), steps=50)
       poisoned = attack(key, model, variables, task)
 
+    Cost: a training of a convex classifier for each step.
+
     Source: Koh and Liang 2017; Koh, Steinhardt and Liang 2022, §4; Lu et al. 2022, equations (21)
     and (22). They smooth the hinge; the logistic loss and the squared hinge need no smoothing.
     """

@@ -50,6 +50,8 @@ class KktAttack:
       attack = poisoning.KktAttack(budget=poisoning.Budget(0.03))
       poisoned = attack(key, model, variables, task)
 
+    Cost: one training of a convex classifier.
+
     Source: Koh, Steinhardt and Liang 2022, §6; Lu et al. 2022, equations (30) to (34), which
     leave out the regulariser. The decoy is trained with the squared hinge: of a hinge SVM d + 1
     examples lie on the margin, where the gradient in R is not unique.

@@ -49,6 +49,8 @@ class LabelFlip:
       attack = poisoning.LabelFlip(budget=poisoning.Budget(0.03), rule="random")
       poisoned = attack(key, model, variables, task)
 
+    Cost: nothing, or a look at the training set by the clean network.
+
     Source: Lu et al. 2022, equations (36) to (38) and A.4; Biggio et al. 2011 for `adversarial`.
     The rule of Lu et al. 2022, §5.2, is y <- 10 - y, which sends 0 to a label that does not exist:
     `mirror` takes it mod c. It leaves the classes 0 and c/2 as they are, and draws no poisons from

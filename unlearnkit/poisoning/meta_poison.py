@@ -65,6 +65,8 @@ class MetaPoison:
       attack = poisoning.MetaPoison(budget=poisoning.Budget(0.01), networks=8)
       poisoned = attack(key, model, variables, task)
 
+    Cost: `steps * networks` unrolled trainings of a few steps.
+
     Source: Huang et al. 2020, Algorithm 1 (24 networks, K = 2, 60 steps, Adam at 200/255, ±8/255),
     without its recolouring; the indiscriminate form of Lu et al. 2022, §5.1. Networks advance by
     `advance_steps`, where theirs advance by an epoch.

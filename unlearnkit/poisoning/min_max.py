@@ -56,6 +56,8 @@ class MinMax:
       attack = poisoning.MinMax(budget=poisoning.Budget(0.03))
       poisoned = attack(key, model, variables, task)
 
+    Cost: a batch of gradients for each round, and `ascent_steps` for each candidate of a poison.
+
     Source: Steinhardt, Koh and Liang 2017, Algorithm 1; Lu et al. 2022, equations (26) to (28).
     Their slab, a second filter of two classes, is left out.
     """

@@ -44,6 +44,8 @@ class PoisonSvm:
       attack = poisoning.PoisonSvm(budget=poisoning.Budget(count=3), C=1.0)
       poisoned = attack(key, model, variables, task)
 
+    Cost: a training of a convex classifier for each step.
+
     Source: Biggio, Nelson and Laskov 2012, Algorithm 1, with a linear kernel; Lu et al. 2022,
     equations (23) to (25).
     """

@@ -17,6 +17,7 @@ from unlearnkit.reporting.page import (
     settings_section,
     table_section,
 )
+from unlearnkit.reporting.progress import StageProgress
 from unlearnkit.reporting.run_folder import RunFolder, RunFolderError, read_records, read_run
 from unlearnkit.reporting.table import (
     COLUMNS,
@@ -34,7 +35,7 @@ from unlearnkit.reporting.tidy import (
     write_jsonl,
     write_parquet,
 )
-from unlearnkit.reporting.verdicts import verdict_rows, verdicts_to_markdown
+from unlearnkit.reporting.verdicts import verdict_rows, verdicts_to_markdown, verdicts_to_text
 
 __all__ = [
     "COLUMNS",
@@ -44,6 +45,7 @@ __all__ = [
     "Column",
     "RunFolder",
     "RunFolderError",
+    "StageProgress",
     "compose_page",
     "figure_section",
     "gap_against_cost",
@@ -67,6 +69,7 @@ __all__ = [
     "to_svg",
     "verdict_rows",
     "verdicts_to_markdown",
+    "verdicts_to_text",
     "verification_errors",
     "write_jsonl",
     "write_parquet",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from unlearnkit.records import Record
 from unlearnkit.reporting.escaping import figure_label
+
+if TYPE_CHECKING:  # matplotlib takes half a second, which a command spends when it draws
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FORGET_COLOUR, TEST_COLOUR = "#c2410c", "#0e7490"
 BAND_COLOUR = "#e7e5e4"
@@ -34,6 +35,9 @@ def loss_histograms(records: Sequence[Record]) -> str:
 
     All seeds are pooled; losses below 1e-12 nats stand in the first bin.
     """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     methods = _by_method(records)
     columns = min(3, len(methods))
     lines = -(-len(methods) // columns)
@@ -64,6 +68,9 @@ def roc_curves(records: Sequence[Record], attack: str = "mia_loss_logistic") -> 
 
     Both tails can be read: on the left linear axes, on the right logarithmic ones.
     """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     rates = np.concatenate([[0.0], np.logspace(-3.5, 0, 200)])
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 3.4), layout="constrained")
@@ -87,6 +94,9 @@ def gap_against_cost(records: Sequence[Record], reference: str = "retrain") -> s
 
     Seeds whose gap or cost is not a finite number are left out.
     """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     known = [r for r in records if r.diverged is None and np.all(np.isfinite(_gap_and_cost(r)))]
     methods = _by_method(known)
     costs = [r.cost.example_gradients for r in methods.get(reference, [])]
@@ -124,6 +134,9 @@ def verification_errors(
       norm: the measure, for the axis.
       band: the least and the largest error of honest replays, shaded.
     """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     finite = np.isfinite(errors) & np.isfinite(carried_errors)
     steps, errors, carried_errors = steps[finite], errors[finite], carried_errors[finite]
     shown = (*errors.tolist(), *carried_errors.tolist(), tolerance, *(band or ()))

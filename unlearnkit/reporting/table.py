@@ -168,8 +168,16 @@ def rows(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> list
     return [_row(name, mine, columns) for name, mine in named.items()]
 
 
+_FIRST_TO_GO = ("Time", "L₁", "KS", "Avg. gap", "MIA", "Gradients", "Retain")
+"""Titles of columns that a terminal's table does without, in this order, where it is too wide."""
+
+
 def to_rich(
-    records: Sequence[Record], *, title: str, columns: Sequence[Column] = BRIEF_COLUMNS
+    records: Sequence[Record],
+    *,
+    title: str,
+    columns: Sequence[Column] = BRIEF_COLUMNS,
+    width: int | None = None,
 ) -> Any:
     """Returns the `rich.table.Table` for a terminal, with the columns that matter most.
 
@@ -177,6 +185,7 @@ def to_rich(
       records: of methods and seeds.
       title: above the table.
       columns: what to show, in this order.
+      width: of the terminal; columns are left out until the rest fits. None shows them all.
     """
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
@@ -192,11 +201,23 @@ def to_rich(
         pad_edge=False,
     )
     table.add_column("Method", no_wrap=True)
-    for column in present(records, columns):
+    columns = present(records, columns)
+    for dropped in _FIRST_TO_GO:
+        if width is None or _width(records, columns) <= width:
+            break
+        columns = [column for column in columns if column.title != dropped]
+    for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
     for name, *cells in rows(records, columns):
         table.add_row(Text(one_line(name)), *cells)
     return table
+
+
+def _width(records: Sequence[Record], columns: Sequence[Column]) -> int:
+    """Returns how wide the terminal's table of these columns is, at most."""
+    titles = ["Method", *(column.title for column in columns)]
+    lines = [titles, *rows(records, columns)]
+    return sum(max(map(len, cells)) + 2 for cells in zip(*lines, strict=True))
 
 
 def to_markdown(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from unlearnkit.io.text import escaped
 from unlearnkit.records import NO_DEFENCE, Cell
 from unlearnkit.reporting.escaping import MISSING, markdown_cell, markdown_name
 
@@ -54,6 +55,32 @@ def verdicts_to_markdown(cells: Sequence[Cell], *, decimals: int = 3) -> str:
         *([markdown_name(name), *map(markdown_cell, texts)] for name, *texts in body),
     ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def verdicts_to_text(cells: Sequence[Cell], *, decimals: int = 3) -> str:
+    """Returns a line for each cell: question, method, distance, interval and verdict in words.
+
+    Args:
+      cells: from `studies.significance`.
+      decimals: of all numbers.
+    """
+    shown = [i for i in range(5) if len({cell.where[i] for cell in cells}) > 1]
+    lines = [("question", "method", "distance", "less the original's", "to Retrain")]
+    for cell in cells:
+        difference, distance = cell.to_original, MISSING
+        if not math.isnan(cell.distance):
+            distance = f"{cell.distance:.{decimals}f}"
+        ends = ""
+        if math.isfinite(difference.low):
+            ends = f"[{difference.low:+.{decimals}f}, {difference.high:+.{decimals}f}]"
+        place = escaped(_column(cell, shown))
+        lines.append((place, escaped(_row(cell)), distance, ends, cell.verdict))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        + "\n"
+        for line in lines
+    )
 
 
 def _column(cell: Cell, shown: Sequence[int]) -> str:

@@ -24,7 +24,7 @@ from unlearnkit.studies.compare import (
     compare,
     poison_and_unlearn,
 )
-from unlearnkit.studies.declared import Declared, StudyFileError, read_study
+from unlearnkit.studies.declared import Declared, StudyFileError, parse_study, read_study
 from unlearnkit.studies.engine import (
     run,
 )
@@ -35,6 +35,7 @@ from unlearnkit.studies.executors import (
     parse_executor,
 )
 from unlearnkit.studies.parts import (
+    count_records,
     parse_shard,
 )
 from unlearnkit.studies.poisoned import (
@@ -108,11 +109,13 @@ __all__ = [
     "choosing_task",
     "compare",
     "content_hash",
+    "count_records",
     "grid",
     "has_epochs",
     "holm",
     "parse_executor",
     "parse_shard",
+    "parse_study",
     "poison_and_unlearn",
     "poisoned_task",
     "price",

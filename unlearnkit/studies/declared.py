@@ -100,9 +100,26 @@ def read_study(path: str | os.PathLike[str]) -> Declared:
       records = list(studies.run(declared.study, jax.random.key(declared.seed)))
     """
     try:
-        said = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
         raise StudyFileError(f"{path} is not TOML: {error}") from error
+    return parse_study(text, name=str(path))
+
+
+def parse_study(text: str, *, name: str = "the text") -> Declared:
+    """Returns the study that a TOML text declares, see `read_study`.
+
+    Args:
+      text: as it stands in the file.
+      name: of the text, for errors.
+
+    Raises:
+      StudyFileError: see `read_study`.
+    """
+    try:
+        said = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyFileError(f"{name} is not TOML: {error}") from error
     _check_names("the file", said, (*_TABLES, *_NUMBERS))
     for table in _TABLES:
         if not isinstance(said.get(table, {}), dict):
@@ -110,7 +127,7 @@ def read_study(path: str | os.PathLike[str]) -> Declared:
     for table in ("data", "networks", "recipes"):
         if not said.get(table):
             raise StudyFileError(f"the file has no [{table}.NAME]; a study needs one")
-    pairs = {name: _pair(name, entry) for name, entry in said["data"].items()}
+    pairs = {label: _pair(label, entry) for label, entry in said["data"].items()}
     shape = _shape(pairs)
     correction = said.get("correction", "holm")
     _told("correction", lambda: check_choice("correction", correction, Correction))

@@ -64,6 +64,7 @@ def run(
     executor: Executor | Processes | Dask | str | None = None,
     shard: tuple[int, int] | None = None,
     minutes: float | None = None,
+    checked: bool = False,
 ) -> Iterator[Record]:
     """Checks a study, and returns an iterator that computes its records one by one.
 
@@ -97,6 +98,7 @@ def run(
         at the same time, on the same store. All shards together yield each record once.
       minutes: after which no further stage begins; one that was begun is finished. What the store
         holds, which it needs, is still yielded, and then `Unfinished` raised where more is missing.
+      checked: whether `check` was called already, with this study and key.
 
     Raises:
       TypeError: see `check`; with a store, a part of the study that cannot be described.
@@ -123,7 +125,8 @@ def run(
         raise ValueError(f"{asked} needs a store, the folder where results are kept; give store=")
     chosen = cells(study) if shard is None else shard_of(cells(study), shard)
     until = None if minutes is None else time.time() + 60 * minutes
-    check(study, key)
+    if not checked:
+        check(study, key)
     kept = Store(Path(store)) if isinstance(store, str | os.PathLike) else store
     batching_here = batching or ("map" if jax.default_backend() == "cpu" else "vmap")
     width = (lanes or study.seeds) if batching_here == "vmap" else None

@@ -73,6 +73,21 @@ def cells(study: Study) -> list[Where]:
     return list(_cells(study))
 
 
+def count_records(study: Study, shard: tuple[int, int] | None = None) -> int:
+    """Returns how many records a run of a study yields.
+
+    Args:
+      study: what meets what.
+      shard: which of how many; None for all of it.
+
+    Raises:
+      ValueError: no such shard.
+    """
+    chosen = cells(study) if shard is None else shard_of(cells(study), shard)
+    budgets = max(1, len(study.budgets))
+    return sum(1 if cell.row in (ORIGINAL, RETRAIN) else budgets for cell in chosen)
+
+
 def _cells(study: Study) -> Iterator[Where]:
     named = study.named
     for place in _places(study):

@@ -43,6 +43,8 @@ class BoundaryExpand(SgdSettings):
       unlearn = unlearning.BoundaryExpand(epochs=5, learning_rate=1e-3)
       forgotten, info = unlearn(key, model, variables, task)
 
+    Cost: `epochs * forget` example-gradients.
+
     Source: Chen et al. 2023; defaults of Di et al. 2024, Table 5 (learning rate 1e-5, 10 epochs)
     and §6.1 (momentum 0.9, weight decay 5e-4), at which the network barely moves. u and b are drawn
     as the model draws a logit of its last layer. Some public code keeps the shadow class, so that a

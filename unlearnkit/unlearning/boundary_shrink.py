@@ -49,6 +49,8 @@ class BoundaryShrink(SgdSettings):
       unlearn = unlearning.BoundaryShrink(epochs=5, step=0.1)
       forgotten, info = unlearn(key, model, variables, task)
 
+    Cost: `(epochs + 4 / 3) * forget` example-gradients.
+
     Source: Chen et al. 2023 (step 0.1); defaults of Di et al. 2024, Table 5 (learning rate 1e-5, 10
     epochs) and §6.1 (momentum 0.9, weight decay 5e-4), at which the network barely moves. The
     public code takes the class predicted at x', which is y where the step does not cross the

@@ -36,6 +36,8 @@ class ExactLastLayers(LastLayersSettings):
       unlearn = unlearning.ExactLastLayers(k=2, epochs=5)
       forgotten, info = unlearn(key, model, variables, task)
 
+    Cost: `epochs * retain` example-gradients.
+
     Source: EU-k of Goel et al. 2022; defaults of Pawelczyk et al. 2024, A.2.4 (k = 3, learning rate
     1e-3; also 1e-4 and 1e-5), the rest as GD in A.2.1. Goel et al. anneal the learning rate from
     0.1 to 0.005 over 62 epochs. The cost counts a step as a whole gradient, though none is taken of

@@ -24,6 +24,8 @@ class FineTune(SgdSettings):
       unlearn = unlearning.FineTune(epochs=5, batch_size=128, learning_rate=0.05)
       forgotten, info = unlearn(key, model, variables, task)
 
+    Cost: `epochs * retain` example-gradients.
+
     Source: GD of Pawelczyk et al. 2024, A.2.1 (defaults: learning rate 1e-3, momentum 0.9, weight
     decay 5e-4, up to 10 epochs); FT of Di et al. 2024 is the same with learning rate 5e-2 and 30
     epochs.

@@ -47,6 +47,8 @@ class FisherForgetting:
       unlearn = unlearning.FisherForgetting(alpha=1e-6)
       forgotten, info = unlearn(key, model, variables, task)
 
+    Cost: a pass over the retain set with a gradient for each class.
+
     Source: Golatkar et al. 2020a, run as in Golatkar et al. 2020b, §5.3 (α = 1e-6; 1e-9 after NTK
     scrubbing). The class branch is that of the public code: mean 0, variance 1e-4 before the last
     layer's factor of 10. It asks for it by the request; here the labels of the retain set decide.

@@ -28,6 +28,8 @@ class GradientAscent(SgdSettings):
       unlearn = unlearning.GradientAscent(epochs=3, learning_rate=1e-4)
       forgotten, info = unlearn(key, model, variables, task)
 
+    Cost: `epochs * forget` example-gradients.
+
     Source: Graves et al. 2021; defaults of Di et al. 2024, Table 5 (learning rate 1e-3, 5 epochs).
     Pawelczyk et al. 2024, A.2.3 uses learning rates of 5e-6 … 1e-5.
     """

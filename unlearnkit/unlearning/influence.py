@@ -58,6 +58,9 @@ class Influence(CurvatureSettings):
       unlearn = unlearning.Influence(damping=1e-2, max_steps=100)
       forgotten, info = unlearn(key, model, variables, task)
 
+    Cost: a gradient of every example, and products with the curvature until the solve has
+    converged.
+
     Source: Koh & Liang 2017; Izzo et al. 2021; the gradients' weights of Jia et al. 2023. Di et al.
     2024, Table 5 uses α = 10 with their WoodFisher.
     """

@@ -35,6 +35,8 @@ class L1Sparse(SgdSettings):
       unlearn = unlearning.L1Sparse(epochs=5, gamma=5e-4)
       forgotten, info = unlearn(key, model, variables, task)
 
+    Cost: `epochs * retain` example-gradients.
+
     Source: Jia et al. 2023; defaults of Di et al. 2024, Table 5 (learning rate 0.01, 10 epochs, γ =
     5e-4) and §6.1 (momentum 0.9, weight decay 5e-4).
     """

@@ -49,6 +49,8 @@ class NegGradPlus(TwoSetSettings):
       unlearn = unlearning.NegGradPlus(epochs=5, beta=0.95)
       forgotten, info = unlearn(key, model, variables, task)
 
+    Cost: `2 * epochs * retain` example-gradients.
+
     Source: Kurmanji et al. 2023; defaults of Pawelczyk et al. 2024, A.2.7 (β = 0.999, the rest as
     GD in A.2.1). The reference code has β = 0.95 for 10 epochs on small problems, 0.9999 for 5
     against membership inference, both with learning rate 0.01 and no momentum.

@@ -43,6 +43,9 @@ class NewtonScrub(CurvatureSettings):
       unlearn = unlearning.NewtonScrub(damping=1e-2, max_steps=100)
       forgotten, info = unlearn(key, model, variables, task)
 
+    Cost: a gradient of every example, and products with the curvature until the solve has
+    converged.
+
     Source: Golatkar et al. 2020b, equation (12); Golatkar et al. 2020a; Guo et al. 2020. The
     damping is ours: in an over-parametrised network H has a null space.
     """

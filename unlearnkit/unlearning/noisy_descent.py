@@ -23,6 +23,8 @@ class NoisyDescent(FineTune):
       unlearn = unlearning.NoisyDescent(epochs=5, noise_std=1e-3)
       forgotten, info = unlearn(key, model, variables, task)
 
+    Cost: `epochs * retain` example-gradients.
+
     Source: Chien et al. 2024, Langevin unlearning; hyperparameters of Pawelczyk et al. 2024, A.2.2
     (σ² = 1e-6).
     """

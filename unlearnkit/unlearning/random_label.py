@@ -41,6 +41,8 @@ class RandomLabel(TwoSetSettings):
       unlearn = unlearning.RandomLabel(epochs=5, learning_rate=0.01)
       forgotten, info = unlearn(key, model, variables, task)
 
+    Cost: `epochs * (retain + forget)` example-gradients.
+
     Source: Hayase et al. 2020 (random labels), run as in Fan et al. 2024; defaults of Di et al.
     2024, Table 5 (learning rate 0.01, 10 epochs) and §6.1 (momentum 0.9, weight decay 5e-4). The
     reference code uses batches of 256.

@@ -28,6 +28,8 @@ class Retrain:
       unlearn = unlearning.Retrain(training.Recipe(epochs=30, learning_rate=0.1))
       forgotten, info = unlearn(key, model, variables, task)
 
+    Cost: `recipe.epochs * retain` example-gradients.
+
     Source: the exact unlearning that Di et al. 2024, Pawelczyk et al. 2024 and Golatkar et al.
     2020b compare every method with.
     """

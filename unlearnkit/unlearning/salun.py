@@ -49,6 +49,8 @@ class SalUn(RandomLabel):
       unlearn = unlearning.SalUn(epochs=5, fraction=0.5)
       forgotten, info = unlearn(key, model, variables, task)
 
+    Cost: `epochs * (retain + forget) + forget` example-gradients.
+
     Source: Fan et al. 2024, SalUn (fraction 0.5); the rest as `RandomLabel`. Ties at the threshold
     go to the parameter that comes first, so that the share is exact.
     """

@@ -75,6 +75,9 @@ class Scrub(TwoSetSettings):
       unlearn = unlearning.Scrub(epochs=10, max_epochs=3, temperature=4.0)
       forgotten, info = unlearn(key, model, variables, task)
 
+    Cost: `epochs * retain + min(max_epochs, epochs) * forget + (retain + forget) / 3`
+    example-gradients, without augmentation and rewind.
+
     Source: Kurmanji et al. 2023; defaults of Di et al. 2024, Table 5 (learning rate 5e-4, 10
     epochs, T = 4, milestones 3, 5, 9) and §6.1 (momentum 0.9, weight decay 5e-4). Di et al. 2024 do
     not name α and γ: 0.001 and 0.99 are those of the large-scale reference (T = 4, `max_epochs` 2

@@ -45,6 +45,8 @@ class SelectiveSynapticDampening:
       unlearn = unlearning.SelectiveSynapticDampening(alpha=10.0, dampening=1.0)
       forgotten, info = unlearn(key, model, variables, task)
 
+    Cost: `retain + forget` example-gradients.
+
     Source: Foster et al. 2024, with its α = 10 and λ = 1. I_D is made of the sums over
     the retain and the forget set, so that each example is looked at once. The public code squares
     the gradient of each batch's mean loss, and averages over batches: with batches of b examples

@@ -45,6 +45,9 @@ class NtkScrub(NtkSettings):
       unlearn = unlearning.NtkScrub(weight_decay=0.1, tol=1e-3)
       forgotten, info = unlearn(key, model, variables, task)
 
+    Cost: passes over all examples until its solves have converged, or one for each class where the
+    Gram matrix is built.
+
     Source: Golatkar et al. 2020b, Proposition 2 and equations (10), (11). The printed (10) has two
     signs wrong, as h(w) = w + P J_fᵀ M V with V = (Y_f - f₀) + Θ_rfᵀ Θ_rr⁻¹ (Y_r - f₀): the correct
     ones are h(w) = w - P J_fᵀ M V with V = (Y_f - f₀) - Θ_rfᵀ Θ_rr⁻¹ (Y_r - f₀). Its public code

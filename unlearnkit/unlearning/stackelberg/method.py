@@ -102,6 +102,8 @@ class StackelbergUnlearn(SgdSettings):
       unlearn = unlearning.StackelbergUnlearn(epochs=5, alpha=1.0, auditor="hinge")
       forgotten, info = unlearn(key, model, variables, task)
 
+    Cost: an epoch takes a pass over the retain set, and a step against the auditor.
+
     Source: Di et al. 2024, Algorithm 1 and §4.2; defaults of its Table 5, batch size aside.
     Algorithm 1 prints one step of η on either term; its pass is S steps in practice, and its
     reference code accumulates the auditor's gradients as a sum over folds and classes. Here M is a

@@ -14,8 +14,9 @@ from jaxtyping import Array, Key
 
 from experiments.frame import Scale, replace_subtree
 from unlearnkit import models
-from unlearnkit.base import Dataset, Model, Task, Unlearner, Variables
+from unlearnkit.base import Dataset, Model, Unlearner, Variables
 from unlearnkit.data import describe, load
+from unlearnkit.studies import Pair
 from unlearnkit.training import Recipe, fit
 from unlearnkit.unlearning import FineTune, FisherForgetting, GradientAscent, NtkScrub
 
@@ -157,16 +158,15 @@ def pretrained(
     return Variables(params, body.state)
 
 
-def draw_task(key: Key[Array, ""], setting: Setting, pools: Pools) -> Task:
-    """Returns a task of small sets: the same number of each class, the forget set of class 0."""
+def draw_examples(key: Key[Array, ""], setting: Setting, pools: Pools) -> Pair:
+    """Returns small sets of as many examples of each class; class 0, which is forgotten, first."""
     train_key, test_key = jax.random.split(key)
     train = _draw(train_key, pools.train, setting.train + setting.validation)
     kept, validation = np.split(train, [setting.train], axis=1)
-    forget, retain = kept[0, : setting.forget], kept.reshape(-1)[setting.forget :]
     test = _draw(test_key, pools.test, setting.test).reshape(-1)
-    return Task(
-        pools.train.take(retain), pools.train.take(forget),
-        pools.train.take(validation.reshape(-1)), pools.test.take(test),
+    return Pair(
+        pools.train.take(kept.reshape(-1)), pools.test.take(test),
+        pools.train.take(validation.reshape(-1)),
     )  # fmt: skip
 
 

@@ -139,6 +139,22 @@ def judge_all(paper: str, figures: Mapping[str, Judge]) -> list[Claim]:
     return [claim for statement in asked for claim in figures[statement.figure](statement)]
 
 
+def judge_values(
+    paper: str, figures: Mapping[str, Callable[[Statement], Sequence[float]]]
+) -> list[Claim]:
+    """Returns the claims of a paper that need no more than values, one per seed.
+
+    Args:
+      paper: the folder of its results.
+      figures: computes the values of a statement, by the name of its figure.
+    """
+
+    def judging(values: Callable[[Statement], Sequence[float]]) -> Judge:
+        return lambda claim: [claim.judge(values(claim))]
+
+    return judge_all(paper, {name: judging(values) for name, values in figures.items()})
+
+
 def holds(condition: bool) -> Verdict:
     """Returns the verdict on what is seen or not, without an interval."""
     return "holds" if condition else "does not hold"

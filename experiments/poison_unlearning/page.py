@@ -103,7 +103,7 @@ def over_budget(records: Sequence[Record]) -> list[str]:
 
 
 def _of_poisons(record: Record) -> Record:
-    return record._replace(question=f"{record.question} poisons")
+    return record._replace(question="", method=f"{record.question} poisons: {record.method}")
 
 
 def _grid(kind: str, title: str, notes: Sequence[str], records: Sequence[Record]) -> Section:

@@ -131,7 +131,7 @@ def read_study(path: str | os.PathLike[str]) -> Declared:
             if "start" in entry
         },
         "recipes": {
-            name: _make(f"recipes.{name}", Recipe, _settings(f"recipes.{name}", entry))
+            name: make_part(f"recipes.{name}", Recipe, _settings(f"recipes.{name}", entry))
             for name, entry in said["recipes"].items()
         },
         "forget": {
@@ -168,7 +168,7 @@ def _pair(name: str, entry: Any) -> Pair:
     source = settings.pop("name", name)
     rows = {split: settings.pop(f"{split}_rows", None) for split in ("train", "test")}
     if "tokens" in settings:
-        settings["normalisation"] = _make(f"{where}.tokens", Tokens, settings.pop("tokens"))
+        settings["normalisation"] = make_part(f"{where}.tokens", Tokens, settings.pop("tokens"))
     options = {"normalisation": "standard", **settings}
 
     def load(split: str) -> Any:
@@ -224,14 +224,23 @@ def _entries(kind: str, table: Mapping[str, Any]) -> dict[str, Any]:
         for chosen in itertools.product(*grid.values()):
             varied = dict(zip(grid, chosen, strict=True))
             label = ", ".join(f"{n}={v}" for n, v in varied.items())
-            made[f"{name} ({label})" if label else name] = _make(
+            made[f"{name} ({label})" if label else name] = make_part(
                 where, found, {**settings, **varied}
             )
     return made
 
 
-def _make(where: str, factory: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
-    """Returns what a class makes of settings; tables become the classes of their fields."""
+def make_part(where: str, factory: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+    """Returns what a class makes of settings; tables become the classes of their fields.
+
+    Args:
+      where: of the file, for messages.
+      factory: the class.
+      settings: of a table.
+
+    Raises:
+      StudyFileError: an unknown field, or a value that the class refuses.
+    """
     taken = inspect.signature(factory).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in taken.values())
     if not open_ended:
@@ -248,7 +257,7 @@ def _value(where: str, value: Any, hint: Any) -> Any:
         classes = [c for c in _classes(hint) if dataclasses.is_dataclass(c) or _is_record(c)]
         if not classes:
             return value
-        return _make(where, classes[0], value)
+        return make_part(where, classes[0], value)
     if value == "none" and type(None) in typing.get_args(hint):
         return None
     if isinstance(value, list):

@@ -19,7 +19,7 @@ from unlearnkit.defences import MaxUp
 from unlearnkit.poisoning import Budget, GaussianPoison, LabelFlip, MinMax
 from unlearnkit.studies import ORIGINAL, RETRAIN, Pair, StudyFileError, check, read_study, run
 from unlearnkit.training import Recipe, fit, fit_many, save_variables, weight_path
-from unlearnkit.unlearning import Retrain
+from unlearnkit.unlearning import FineTune, Retrain
 from unlearnkit.validation import InputWarning
 
 UNTRAINED = Recipe(epochs=0, batch_size=20)
@@ -91,6 +91,19 @@ def test_every_training_begins_from_the_start(start):
         )  # fmt: skip
     assert len(told) == 4
     assert all(same(one, start) for one in told)
+
+
+def test_all_budgets_of_one_run_begin_from_the_start(start):
+    """At a rate below what float32 tells from nothing a network stays where it began."""
+    still = Recipe(epochs=2, batch_size=20, learning_rate=1e-30)
+    methods = {"retrain": Retrain(), "tune": FineTune(epochs=1, batch_size=20)}
+    spy, records = spied(start=start, recipes=still, seeds=1, methods=methods, budgets=(0.5, 1.0))
+    assert [r.budget for r in records if r.method == "retrain"] == [0.5, 1.0]
+    subjects = [s.variables for s in spy.subjects if isinstance(s.unlearner, Retrain)]
+    assert len(subjects) == 2
+    for one in subjects:
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(start), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-20)
 
 
 def test_without_a_start_each_begins_afresh_and_methods_are_told_nothing():

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from experiments.frame import Scale, replace_subtree
+from experiments.frame import Scale, read_scale, replace_subtree
 from unlearnkit import models
 from unlearnkit.base import Dataset, Model, Unlearner, Variables
 from unlearnkit.data import describe, load
@@ -80,22 +80,8 @@ class Setting:
 
 def choose_setting(scale: Scale) -> Setting:
     """Returns the setting of a scale; `paper` is that of Golatkar et al. 2020b."""
-    pretrain = Recipe(epochs=30, batch_size=128, learning_rate=0.1, weight_decay=5e-4)
-    tune = Recipe(
-        epochs=50, batch_size=128, learning_rate=0.01, weight_decay=0.1, decay_toward="start",
-        frozen_state=True,
-    )  # fmt: skip
-    if scale == "paper":
-        return Setting("cifar10", "allcnn", pretrain, tune)
-    if scale == "cpu":
-        gentle = dataclasses.replace(pretrain, learning_rate=0.02)
-        return Setting("cifar10", "cnn_cifar", gentle, tune, seeds=6)
-    return Setting(
-        "digits", "mlp",
-        dataclasses.replace(pretrain, epochs=5, batch_size=32, learning_rate=0.02),
-        dataclasses.replace(tune, epochs=10, batch_size=32), train=60, validation=10, test=40,
-        forget=15, seeds=2, relearn_cap=20, levels=(1e-2, 1.0, 1e2),
-    )  # fmt: skip
+    (setting,) = read_scale(Path(__file__).with_name("settings.toml"), scale, Setting).values()
+    return setting
 
 
 @dataclasses.dataclass(frozen=True)

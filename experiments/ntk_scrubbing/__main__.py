@@ -24,30 +24,12 @@ from experiments import frame
 from experiments.frame import PaperCommand, StageProgress
 from experiments.ntk_scrubbing import claims, figures, settings
 from experiments.ntk_scrubbing.measure import by_seed, make_study
-from experiments.pages import Section, metric, records_table, write_page
+from experiments.pages import Section, read_columns, records_table, write_page
 from unlearnkit import studies
-from unlearnkit.reporting import Column
 from unlearnkit.studies import Record
 
-READOUTS = (
-    Column("Forget error, %", metric("error_forget", 100), 1, "error on the forget set"),
-    Column("Retain error, %", metric("error_retain", 100), 1, "error on what stays"),
-    Column("Test error, %", metric("error_test", 100), 1, "error on unseen data"),
-    Column("Called member, %", metric("member_share_forget", 100), 1,
-           "share of the forget set that an SVM on the output entropy takes for training data"),
-    Column("Relearn time", metric("relearn_time"), 1,
-           "rounds of training on all until the forget loss is the original's"),
-)  # fmt: skip
-COLUMNS = (
-    *READOUTS,
-    Column("L1 forget", metric("activation_distance_forget"), 3,
-           "mean L1 distance of the probabilities to the reference's, forget set"),
-    Column("L1 retain", metric("activation_distance_retain"), 3, "the same, retain set"),
-    Column("L2 weights", metric("weight_distance"), 3,
-           "distance of the weights to the reference's"),
-    Column("Gradients", lambda record: record.cost.example_gradients, 0,
-           "cost in example-gradients", spread=False),
-)  # fmt: skip
+READOUTS = read_columns("ntk_readouts")
+COLUMNS = (*READOUTS, *read_columns("ntk_distances"))
 LEAD = (
     "Mean ± standard deviation over the seeds. Distances are to a reference fine-tuned on the "
     "retain set with the original's seed; the row <em>retrain</em> is another fine-tuning with "

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import sys
 import time
+import tomllib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from unlearnkit.io.provenance import provenance
 from unlearnkit.records import Record, record_from_dict, record_to_dict
 from unlearnkit.reporting import RunFolderError, StageProgress
 from unlearnkit.studies import OnStage
+from unlearnkit.studies.declared import make_part
 from unlearnkit.training import DivergedError, TrajectoryError
 
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ class PaperCommand(Command):
     """The key of the whole run."""
     results: Path = Path("results")
     """Where results go: a folder for each paper."""
+    store: Path | None = None
+    """Keeps finished stages in this folder, so that an interrupted run goes on where it was."""
 
     @property
     def folder(self) -> Path:
@@ -128,6 +132,36 @@ def run_to_page(work: Callable[[StageProgress], Path | None]) -> int:
     if page is not None:
         console.print(f"open {page}", highlight=False)
     return 0
+
+
+def read_scale(path: Path, scale: Scale, make: Callable[..., T]) -> dict[str, T]:
+    """Returns what a scale runs, by name: a settings file beside the code of an experiment.
+
+    Args:
+      path: of a TOML file, with a table [scale.name] for each; `like` begins with what another name
+        of the scale has, and tables within are joined with those that are there.
+      scale: which tables are read.
+      make: the class whose fields they are.
+
+    Raises:
+      StudyFileError: an unknown field, or a value that the class refuses.
+    """
+    tables: dict[str, Any] = _frozen(tomllib.loads(path.read_text(encoding="utf-8"))[scale])
+
+    def joined(name: str) -> dict[str, Any]:
+        own = dict(tables[name])
+        base = joined(own.pop("like")) if "like" in own else {}
+        both = {field for field in base.keys() & own.keys() if isinstance(own[field], dict)}
+        return {**base, **own, **{field: {**base[field], **own[field]} for field in both}}
+
+    return {name: make_part(f"{scale}.{name}", make, joined(name)) for name in tables}
+
+
+def _frozen(value: Any) -> Any:
+    """Returns what a file says with tuples in the place of lists, as settings hold them."""
+    if isinstance(value, dict):
+        return {name: _frozen(one) for name, one in value.items()}
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def choose_named(kind: str, known: Mapping[str, T], name: str | None, scale: Scale) -> dict[str, T]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,9 +45,21 @@ def records_table(records: Sequence[Record], columns: Sequence[Column]) -> Table
     return Table(to_markdown(records, columns), table_section(records, columns))
 
 
-def metric(name: str, scale: float = 1.0) -> Any:
-    """Returns what reads a metric of a record, for a column."""
-    return lambda record: scale * record.metrics[name]
+def read_columns(*names: str) -> tuple[Column, ...]:
+    """Returns the columns of these names in columns.toml."""
+    said = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
+    return tuple(column(**told) for name in names for told in said[name])
+
+
+def column(metric: str, scale: float = 1.0, **told: Any) -> Column:
+    """Returns a column of a metric, or of a part of the cost: `cost.seconds`."""
+    part = metric.removeprefix("cost.")
+
+    def value(record: Record) -> float:
+        measured = record.metrics[metric] if part == metric else getattr(record.cost, part)
+        return float(scale * measured)
+
+    return Column(value=value, **told)
 
 
 def claims_markdown(claims: Sequence[Claim]) -> str:

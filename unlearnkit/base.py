@@ -300,6 +300,10 @@ class Unlearned(NamedTuple):
     info: UnlearnInfo
 
 
+FROM_SCRATCH = -1
+"""In the place of the row that a poison was made of, where it was made of none."""
+
+
 class Poisoned(NamedTuple):
     """A poisoned training set.
 
@@ -451,15 +455,18 @@ class RobustTrainer(Protocol):
         dataset: Dataset,
         recipe: Any,
         *,
+        variables: Variables | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> Trained:
-        """Returns a network trained from a fresh initialisation.
+        """Returns a network trained from `variables`, or from a fresh initialisation.
 
         Args:
           key: its halves initialise the network and drive the run.
           model: the network.
           dataset: [n] examples, some of them perhaps poisons.
           recipe: how to train, an `unlearnkit.training.Recipe`.
+          variables: where to start; None starts from a fresh initialisation. Only a study with a
+            start gives them: a trainer may leave them out otherwise.
           on_epoch: called after each epoch.
         """
         ...

@@ -23,30 +23,13 @@ import jax
 from experiments import frame
 from experiments.frame import PaperCommand, StageProgress
 from experiments.ntk_scrubbing import claims, figures, settings
-from experiments.ntk_scrubbing.measure import run_seed
-from experiments.pages import Section, metric, records_table, write_page
-from unlearnkit.reporting import Column
+from experiments.ntk_scrubbing.measure import by_seed, make_study
+from experiments.pages import Section, read_columns, records_table, write_page
+from unlearnkit import studies
 from unlearnkit.studies import Record
 
-READOUTS = (
-    Column("Forget error, %", metric("error_forget", 100), 1, "error on the forget set"),
-    Column("Retain error, %", metric("error_retain", 100), 1, "error on what stays"),
-    Column("Test error, %", metric("error_test", 100), 1, "error on unseen data"),
-    Column("Called member, %", metric("member_share_forget", 100), 1,
-           "share of the forget set that an SVM on the output entropy takes for training data"),
-    Column("Relearn time", metric("relearn_time"), 1,
-           "rounds of training on all until the forget loss is the original's"),
-)  # fmt: skip
-COLUMNS = (
-    *READOUTS,
-    Column("L1 forget", metric("activation_distance_forget"), 3,
-           "mean L1 distance of the probabilities to the reference's, forget set"),
-    Column("L1 retain", metric("activation_distance_retain"), 3, "the same, retain set"),
-    Column("L2 weights", metric("weight_distance"), 3,
-           "distance of the weights to the reference's"),
-    Column("Gradients", lambda record: record.cost.example_gradients, 0,
-           "cost in example-gradients", spread=False),
-)  # fmt: skip
+READOUTS = read_columns("ntk_readouts")
+COLUMNS = (*READOUTS, *read_columns("ntk_distances"))
 LEAD = (
     "Mean ± standard deviation over the seeds. Distances are to a reference fine-tuned on the "
     "retain set with the original's seed; the row <em>retrain</em> is another fine-tuning with "
@@ -78,7 +61,7 @@ def _run(config: NtkScrubbing, progress: StageProgress) -> Path:
         setting = dataclasses.replace(setting, model=config.model)
     if not config.page:
         (setting,) = frame.with_seeds({"": setting}, config.seeds).values()
-        _run_seeds(config, setting, progress)
+        _run_study(config, setting, progress)
     sections, runs = {}, {}
     for name, path in config.present([setting.dataset]).items():
         run, records = frame.load_result(path)
@@ -89,27 +72,22 @@ def _run(config: NtkScrubbing, progress: StageProgress) -> Path:
     return write_page(config, sections, runs, title=title, lead=LEAD)
 
 
-def _run_seeds(config: NtkScrubbing, setting: settings.Setting, progress: StageProgress) -> None:
+def _run_study(config: NtkScrubbing, setting: settings.Setting, progress: StageProgress) -> None:
     started = time.perf_counter()
     methods = {name: repr(method) for name, method in setting.methods().items()}
     run = config.describe(dataclasses.asdict(setting), methods=methods)
     pools = settings.load_pools(setting, config.data_dir)
     model = settings.make_model(setting.model, setting.dataset, settings.CLASSES, config.data_dir)
-    pretrain_key, run_key = jax.random.split(jax.random.key(config.seed))
-    run["pretrained_on"] = pools.pretrain_name
+    pretrain_key, draw_key, key = jax.random.split(jax.random.key(config.seed), 3)
+    run["pretrained_on"], figures = pools.pretrain_name, list[Any]()
     progress(f"pretraining on {pools.pretrain_name}", 0, 1)
     start = settings.pretrained(pretrain_key, setting, pools, model, config.data_dir)
-    seeds = []
-    for seed in range(setting.seeds):
-        task_key, seed_key = jax.random.split(jax.random.fold_in(run_key, seed))
-
-        def on_work(what: str, seed: int = seed) -> None:
-            progress(f"{what}, seed {seed + 1} of {setting.seeds}", 0, 1)
-
-        task = settings.draw_task(task_key, setting, pools)
-        seeds.append(run_seed(seed_key, seed, setting, model, start, task, on_work))
-    run["figures"] = [seed.figures for seed in seeds]
-    records = [record for seed in seeds for record in seed.records]
+    keys = [jax.random.fold_in(draw_key, seed) for seed in range(setting.seeds)]
+    draws = [settings.draw_examples(own, setting, pools) for own in keys]
+    study = make_study(setting, model, start, draws)
+    found = studies.run(study, key, store=config.store, on_stage=progress, strict=True)
+    records = list(by_seed(found, figures))
+    run["figures"] = frame.rounded(figures)
     frame.save_result(config.path(setting.dataset), run, records, started=started)
 
 

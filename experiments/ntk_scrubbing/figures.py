@@ -22,7 +22,7 @@ from experiments.charts import (
     name_places,
     panels,
 )
-from experiments.ntk_scrubbing.measure import RETRAIN
+from experiments.ntk_scrubbing.measure import OTHER as RETRAIN
 from unlearnkit.reporting import Column
 from unlearnkit.studies import Record
 

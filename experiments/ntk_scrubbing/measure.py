@@ -1,199 +1,163 @@
-"""One seed: fine-tuning with and without the forget set, scrubbing, and what is read out."""
+"""The study of a scale: what is read out of each network, and the numbers of the figures."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Key
 
-from experiments.frame import rounded
 from experiments.ntk_scrubbing.settings import Setting
 from unlearnkit import auditing
-from unlearnkit.base import Cost, Dataset, Model, Params, Task, Variables
-from unlearnkit.costs import Stopwatch
-from unlearnkit.host import epoch_rows, host_key, reserve
-from unlearnkit.studies import Record
-from unlearnkit.training import (
-    CrossEntropy,
-    Recipe,
-    init_train_state,
-    predict,
-    rate_table,
-    take_steps,
-)
-from unlearnkit.unlearning import NtkScrub
+from unlearnkit.auditing import Case, GaussianWeights, NotApplicable, Subject
+from unlearnkit.base import Audited, Model, Params, Task, Variables
+from unlearnkit.data import IndexForget
+from unlearnkit.studies import RETRAIN, Pair, Record, Study
+from unlearnkit.training import predict, weight_path
+from unlearnkit.unlearning import NtkScrub, Retrain
 from unlearnkit.unlearning.fisher_forgetting import fisher_noise_variance, gaussian_around
 
-ORIGINAL, RETRAIN = "original", "retrain"
+ORIGINAL, OTHER = "original", "retrain"
 CLOUD = 60
 """Draws of the noise in Figure 1."""
+DRAW = "draw "
+"""Begins the names of datasets: each seed has examples of its own."""
 
-OnWork = Callable[[str], None]
+
+def make_study(setting: Setting, model: Model, start: Variables, draws: Sequence[Pair]) -> Study:
+    """Returns the study of all seeds.
+
+    The reference is fine-tuned on the retain set with the key of the original. The row `retrain` is
+    another fine-tuning with another key: its distance to the reference is the floor.
+
+    Args:
+      setting: of the scale.
+      model: the network.
+      start: its pretrained weights.
+      draws: of each seed the examples, those to be forgotten first.
+    """
+    return Study(
+        data={f"{DRAW}{seed}": pair for seed, pair in enumerate(draws)},
+        networks=model,
+        recipes=setting.tune,
+        forget=IndexForget(tuple(range(setting.forget))),
+        methods={OTHER: Retrain(), **setting.methods()},
+        audits={"": Readouts(setting), "figures": Figures(setting)},
+        start=start,
+        paired=True,
+    )
+
+
+def by_seed(records: Iterator[Record], figures: list[Any]) -> Iterator[Record]:
+    """Yields the rows of a study by seed, and adds the figures of each seed."""
+    for record in records:
+        if record.curves:
+            figures.append({name.partition("_")[2]: c for name, c in record.curves.items()})
+        if record.method != RETRAIN:
+            seed = int(record.dataset.removeprefix(DRAW))
+            yield record._replace(dataset="", seed=seed, curves={}, left_out={})
 
 
 @dataclasses.dataclass(frozen=True)
-class Seed:
-    """What one seed gives: a record per method, and the numbers of the figures by name."""
+class Readouts:
+    """The readouts of Golatkar et al. 2020b, §5.4, and distances to the reference."""
 
-    records: list[Record]
-    figures: dict[str, Any]
+    setting: Setting
 
-
-def run_seed(
-    key: Key[Array, ""],
-    seed: int,
-    setting: Setting,
-    model: Model,
-    start: Variables,
-    task: Task,
-    on_work: OnWork,
-) -> Seed:
-    """Returns the records and figures of one seed.
-
-    The reference is fine-tuned on the retain set with the seed of the original. The row `retrain`
-    is another fine-tuning with another key: its distance to the reference is the floor.
-    """
-    tune_key, other_key, method_key, audit_key, figure_key = jax.random.split(key, 5)
-    on_work("fine-tuning")
-    original, path_all, _ = fine_tune(tune_key, model, task.train, setting.tune, start)
-    reference, path_retain, _ = fine_tune(tune_key, model, task.retain, setting.tune, start)
-    retrained, _, retrain_cost = fine_tune(other_key, model, task.retain, setting.tune, start)
-    relearn = auditing.RelearnTime(
-        auditing.forget_loss(model, original, task),
-        cap=setting.relearn_cap,
-        momentum=setting.tune.momentum,
-        samples=task.train.size,
-        batch_size=min(setting.tune.batch_size, task.train.size),
-    )
-    networks = {ORIGINAL: (original, Cost(0.0, 0.0)), RETRAIN: (retrained, retrain_cost)}
-    extra: dict[str, dict[str, float]] = {}
-    for index, (name, method) in enumerate(setting.methods().items()):
-        on_work(name)
-        run = functools.partial(method, initial=start) if isinstance(method, NtkScrub) else method
-        unlearned = run(jax.random.fold_in(method_key, index), model, original, task)
-        networks[name] = (unlearned.variables, unlearned.info.cost)
-        if "shift" in unlearned.info.history:
-            extra[name] = {"shift": float(unlearned.info.history["shift"][-1])}
-    records = []
-    for name, (variables, spent) in networks.items():
-        on_work(f"reading out {name}")
-        metrics = read_out(audit_key, model, variables, task, reference, relearn)
+    def judge(self, key: Key[Array, ""], case: Case, subject: Subject) -> Audited:
+        """Returns errors, the share called member, the relearn time and the distances."""
+        attack_key, relearn_key = jax.random.split(key)
+        model, task, variables = case.model, case.task, subject.variables
+        reference, tune = case.reference.variables, self.setting.tune
+        metrics = {
+            f"error_{name}": 1 - auditing.accuracy(model, variables, getattr(task, name))
+            for name in ("retain", "forget", "test")
+        }
+        attacked = auditing.EntropySvm(balanced=False)(attack_key, model, variables, task).metrics
+        metrics["member_share_forget"] = attacked["member_share_forget"]
+        relearn = auditing.RelearnTime(
+            cap=self.setting.relearn_cap, momentum=tune.momentum, samples=None,
+            batch_size=min(tune.batch_size, task.train.size),
+        )  # fmt: skip
+        metrics |= relearn.judge(relearn_key, case, subject).metrics
+        for name in ("retain", "forget"):
+            x = getattr(task, name).x
+            one, other = (predict(model, weights, x) for weights in (variables, reference))
+            metrics[f"activation_distance_{name}"] = auditing.activation_distance(one, other)
         away = optax.tree.norm(optax.tree.sub(variables.params, reference.params))
         metrics["weight_distance"] = float(away)
-        records.append(Record(name, seed, metrics | extra.get(name, {}), spent))
-    on_work("figures")
-    scrubbed = networks["ntk"][0]
-    shapes = {
-        name: NoiseShape.measure(model, variables, task)
-        for name, variables in (("fisher", original), ("ntk", scrubbed), ("reference", reference))
-    }
-    noisy = {name: shape.scaled(setting.ntk_noise) for name, shape in shapes.items()}
-    clouds = {"fisher": shapes["fisher"].scaled(setting.fisher), "ntk": noisy["ntk"]}
-    judged = functools.partial(
-        auditing.information_tradeoff, figure_key, model, levels=setting.levels
-    )
-    figures = {
-        "paths": path_figure(figure_key, path_all, path_retain, clouds),
-        "tradeoff": {
-            name: rounded(judged(noisy[name], noisy["reference"], task).curves)
-            for name in ("fisher", "ntk")
-        },
-        "leakage": rounded(
-            auditing.sample_leakage(model, noisy["ntk"], noisy["reference"], task, limit=100).curves
-        ),
-        "activations": rounded(
-            auditing.scrubbing_path(model, original, scrubbed, reference, task).curves
-        ),
-    }
-    return Seed(records, figures)
-
-
-def fine_tune(
-    key: Key[Array, ""], model: Model, dataset: Dataset, recipe: Recipe, start: Variables
-) -> tuple[Variables, Params, Cost]:
-    """Returns the weights, their path with an epoch per point, and the cost."""
-    (order_key, step), held = host_key(key).split(), reserve(dataset)
-    steps, objective = recipe.steps_per_epoch(dataset.size), CrossEntropy(model, recipe)
-    step_key, rates = step.typed(), rate_table(recipe, steps, recipe.epochs * steps)
-    state = init_train_state(recipe, steps, jax.tree.map(jnp.array, start))
-    path = [jax.tree.map(np.array, start.params)]
-    with Stopwatch() as watch:
-        for epoch in range(recipe.epochs):
-            rows = epoch_rows(order_key, epoch, dataset.size, recipe.batch_size)
-            now = rates[epoch * steps : (epoch + 1) * steps]
-            state, _ = take_steps(
-                state, held, rows, now, step_key, objective=objective, recipe=recipe
-            )
-            path.append(jax.tree.map(np.array, state.variables.params))
-    spent = Cost(
-        float(recipe.epochs * steps * recipe.batch_size), watch.seconds, watch.compile_seconds
-    )
-    return state.variables, _stack(path), spent
-
-
-def read_out(
-    key: Key[Array, ""],
-    model: Model,
-    variables: Variables,
-    task: Task,
-    reference: Variables,
-    relearn: auditing.RelearnTime,
-) -> dict[str, float]:
-    """Returns the readouts of Golatkar et al. 2020b, §5.4, and distances to the reference."""
-    attack_key, relearn_key = jax.random.split(key)
-    metrics = {
-        f"error_{name}": 1 - auditing.accuracy(model, variables, getattr(task, name))
-        for name in ("retain", "forget", "test")
-    }
-    attacked = auditing.EntropySvm(balanced=False)(attack_key, model, variables, task).metrics
-    metrics["member_share_forget"] = attacked["member_share_forget"]
-    metrics |= relearn(relearn_key, model, variables, task).metrics
-    for name in ("retain", "forget"):
-        x = getattr(task, name).x
-        one, other = (predict(model, weights, x) for weights in (variables, reference))
-        metrics[f"activation_distance_{name}"] = auditing.activation_distance(one, other)
-    return metrics
+        if "shift" in subject.history:
+            metrics["shift"] = float(subject.history["shift"][-1])
+        return Audited(metrics)
 
 
 @dataclasses.dataclass(frozen=True)
-class NoiseShape:
-    """Weights, and the Fisher noise of Golatkar et al. 2020b around them up to its scale."""
+class Figures:
+    """The numbers of Figures 1, 3 and 4, of the weights that were scrubbed without noise."""
 
-    variables: Variables
-    variance: Params
+    setting: Setting
 
-    @classmethod
-    def measure(cls, model: Model, variables: Variables, task: Task) -> NoiseShape:
-        """Returns the noise of scale 1; it takes a backward pass per class of the retain set."""
-        return cls(variables, fisher_noise_variance(model, variables, task.retain.x, alpha=1.0))
+    def judge(self, key: Key[Array, ""], case: Case, subject: Subject) -> Audited:
+        """Returns the figures as curves."""
+        method, model, task = subject.unlearner, case.model, case.task
+        if not isinstance(method, NtkScrub) or method.noise:
+            raise NotApplicable("the figures are of NTK scrubbing without noise")
+        path_key, noise_key = jax.random.split(key)
+        reference, scrubbed = case.reference.variables, subject.variables
+        shapes = {
+            name: _noise(model, variables, task)
+            for name, variables in
+            (("fisher", case.original), ("ntk", scrubbed), ("reference", reference))
+        }  # fmt: skip
+        noisy = {name: _scaled(shape, self.setting.ntk_noise) for name, shape in shapes.items()}
+        clouds = {"fisher": _scaled(shapes["fisher"], self.setting.fisher), "ntk": noisy["ntk"]}
+        tradeoff = {
+            name: auditing.information_tradeoff(
+                jax.random.clone(noise_key), model, noisy[name], noisy["reference"], task,
+                levels=self.setting.levels,
+            ).curves
+            for name in ("fisher", "ntk")
+        }  # fmt: skip
+        leakage = auditing.sample_leakage(model, noisy["ntk"], noisy["reference"], task, limit=100)
+        on_the_way = auditing.scrubbing_path(model, case.original, scrubbed, reference, task)
+        curves = {
+            "paths": _paths(path_key, case, clouds), "tradeoff": tradeoff,
+            "leakage": leakage.curves, "activations": on_the_way.curves,
+        }  # fmt: skip
+        return Audited({}, curves)
 
-    def scaled(self, alpha: float) -> auditing.GaussianWeights:
-        """Returns the noise of scale `alpha`."""
-        return auditing.GaussianWeights(self.variables, optax.tree.scale(alpha, self.variance))
+
+def _noise(model: Model, variables: Variables, task: Task) -> GaussianWeights:
+    """Returns weights with the Fisher noise of scale 1: a backward pass per class of retain."""
+    return GaussianWeights(
+        variables, fisher_noise_variance(model, variables, task.retain.x, alpha=1.0)
+    )
 
 
-def path_figure(
-    key: Key[Array, ""],
-    path_all: Params,
-    path_retain: Params,
-    clouds: dict[str, auditing.GaussianWeights],
-) -> dict[str, Any]:
-    """Returns Figure 1: both paths, and each method's weights with its noise, in their plane."""
-    plane = auditing.principal_paths({"all": path_all, "retain": path_retain})
-    figure: dict[str, Any] = rounded(dict(plane.coordinates))
-    figure["explained"] = rounded(plane.explained)
-    keys = jax.random.split(key, CLOUD)
+def _scaled(shape: GaussianWeights, alpha: float) -> GaussianWeights:
+    return GaussianWeights(shape.variables, optax.tree.scale(alpha, shape.covariance))
+
+
+def _paths(key: Key[Array, ""], case: Case, clouds: dict[str, GaussianWeights]) -> dict[str, Any]:
+    """Returns Figure 1: both trainings, and methods' weights with their noise, in their plane."""
+    assert case.train_key is not None
+    paths = {
+        name: weight_path(
+            jax.random.clone(case.train_key), case.model, examples, case.recipe,
+            variables=case.start,
+        )
+        for name, examples in (("all", case.task.train), ("retain", case.task.retain))
+    }  # fmt: skip
+    plane = auditing.principal_paths(paths)
+    figure: dict[str, Any] = {**plane.coordinates, "explained": plane.explained}
     for name, (mean, variance) in clouds.items():
-        draws = [gaussian_around(k, mean.params, variance) for k in keys]
-        figure[f"{name}_noise"] = rounded(plane.project(_stack(draws)))
-        figure[f"{name}_mean"] = rounded(plane.project(_stack([mean.params])))[0]
+        draws = [gaussian_around(k, mean.params, variance) for k in jax.random.split(key, CLOUD)]
+        figure[f"{name}_noise"] = plane.project(_stack(draws))
+        figure[f"{name}_mean"] = plane.project(_stack([mean.params]))[0]
     return figure
 
 

@@ -12,10 +12,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from experiments.frame import Scale, replace_subtree
+from experiments.frame import Scale, read_scale, replace_subtree
 from unlearnkit import models
-from unlearnkit.base import Dataset, Model, Task, Unlearner, Variables
+from unlearnkit.base import Dataset, Model, Unlearner, Variables
 from unlearnkit.data import describe, load
+from unlearnkit.studies import Pair
 from unlearnkit.training import Recipe, fit
 from unlearnkit.unlearning import FineTune, FisherForgetting, GradientAscent, NtkScrub
 
@@ -79,22 +80,8 @@ class Setting:
 
 def choose_setting(scale: Scale) -> Setting:
     """Returns the setting of a scale; `paper` is that of Golatkar et al. 2020b."""
-    pretrain = Recipe(epochs=30, batch_size=128, learning_rate=0.1, weight_decay=5e-4)
-    tune = Recipe(
-        epochs=50, batch_size=128, learning_rate=0.01, weight_decay=0.1, decay_toward="start",
-        frozen_state=True,
-    )  # fmt: skip
-    if scale == "paper":
-        return Setting("cifar10", "allcnn", pretrain, tune)
-    if scale == "cpu":
-        gentle = dataclasses.replace(pretrain, learning_rate=0.02)
-        return Setting("cifar10", "cnn_cifar", gentle, tune, seeds=6)
-    return Setting(
-        "digits", "mlp",
-        dataclasses.replace(pretrain, epochs=5, batch_size=32, learning_rate=0.02),
-        dataclasses.replace(tune, epochs=10, batch_size=32), train=60, validation=10, test=40,
-        forget=15, seeds=2, relearn_cap=20, levels=(1e-2, 1.0, 1e2),
-    )  # fmt: skip
+    (setting,) = read_scale(Path(__file__).with_name("settings.toml"), scale, Setting).values()
+    return setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,16 +144,15 @@ def pretrained(
     return Variables(params, body.state)
 
 
-def draw_task(key: Key[Array, ""], setting: Setting, pools: Pools) -> Task:
-    """Returns a task of small sets: the same number of each class, the forget set of class 0."""
+def draw_examples(key: Key[Array, ""], setting: Setting, pools: Pools) -> Pair:
+    """Returns small sets of as many examples of each class; class 0, which is forgotten, first."""
     train_key, test_key = jax.random.split(key)
     train = _draw(train_key, pools.train, setting.train + setting.validation)
     kept, validation = np.split(train, [setting.train], axis=1)
-    forget, retain = kept[0, : setting.forget], kept.reshape(-1)[setting.forget :]
     test = _draw(test_key, pools.test, setting.test).reshape(-1)
-    return Task(
-        pools.train.take(retain), pools.train.take(forget),
-        pools.train.take(validation.reshape(-1)), pools.test.take(test),
+    return Pair(
+        pools.train.take(kept.reshape(-1)), pools.test.take(test),
+        pools.train.take(validation.reshape(-1)),
     )  # fmt: skip
 
 

@@ -8,11 +8,10 @@ from typing import Any
 
 from experiments.charts import Picture
 from experiments.frame import PaperCommand, load_result
-from experiments.pages import Section, metric, records_table, write_page
+from experiments.pages import Section, read_columns, records_table, write_page
 from experiments.poison_unlearning import claims, figures
 from experiments.poison_unlearning.settings import POISONS
 from unlearnkit.records import row_name
-from unlearnkit.reporting import Column
 from unlearnkit.studies import Record
 
 SYNTHETIC = "synthetic"
@@ -32,32 +31,6 @@ LEAD = (
     "nothing was done to it; <em>retrained</em> never saw them. Costs are counted in "
     "example-gradients; <em>retrain</em> at a budget trains anew for as long as the others "
     "unlearn. A claim is judged by the 95 % interval of its figure over our seeds, paired by seed."
-)
-_OWN = {
-    "gaussian": (
-        Column("TPR two-sided, %", metric("gaussian_tpr_two_sided", 100), 1,
-               "poisons that |I_z| gives away at a false positive rate of 1 %"),
-        Column("TPR above, %", metric("gaussian_tpr_above", 100), 1, "the same by I_z"),
-        Column("TPR below, %", metric("gaussian_tpr_below", 100), 1, "the same by -I_z"),
-        Column("GUS", metric("gaussian_gus"), 3, "mean I_z; N(0, 1/P) for a clean network"),
-    ),
-    "targeted": (
-        Column("Success, %", metric("targets_targeted_success", 100), 0,
-               "targets that are taken for the adversarial class"),
-        Column("p adversarial, %", metric("targets_adversarial_probability", 100), 1,
-               "the targets' probability of that class"),
-    ),
-    "indiscriminate": (
-        Column("Drop, points", metric("accuracy_drop", 100), 2,
-               "test accuracy of a network trained on clean data, less this one's"),
-    ),
-}  # fmt: skip
-_SHARED = (
-    Column("Test, %", metric("accuracy_test", 100), 2, "accuracy on unseen data"),
-    Column("Retain, %", metric("accuracy_retain", 100), 1, "accuracy on what stays"),
-    Column("Poisons, %", metric("accuracy_forget", 100), 1, "accuracy on the poisons"),
-    Column("Shift L2", metric("shift_l2"), 3, "distance of the weights to the original's"),
-    Column("Cost, %", metric("compute", 100), 1, "of Retrain's example-gradients", spread=False),
 )
 
 
@@ -103,7 +76,7 @@ def over_budget(records: Sequence[Record]) -> list[str]:
 
 
 def _of_poisons(record: Record) -> Record:
-    return record._replace(question=f"{record.question} poisons")
+    return record._replace(question="", method=f"{record.question} poisons: {record.method}")
 
 
 def _grid(kind: str, title: str, notes: Sequence[str], records: Sequence[Record]) -> Section:
@@ -115,7 +88,7 @@ def _grid(kind: str, title: str, notes: Sequence[str], records: Sequence[Record]
     if kind == "gaussian":
         pictures["statistics"] = figures.statistics(records)
         pictures["sizes"] = figures.sizes(records)
-    table = records_table(as_rows(records), (*_OWN[kind], *_SHARED))
+    table = records_table(as_rows(records), read_columns(f"poisons_{kind}", "poisons_shared"))
     notes = [*notes, *over_budget(records)]
     return Section(title, [table], claims.grid_claims(kind, records), notes, pictures)
 

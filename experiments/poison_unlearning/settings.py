@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any, Literal
 
-from experiments.frame import Scale
+from experiments.frame import Scale, read_scale
 from experiments.poison_unlearning.least_squares import LeastSquares
 from unlearnkit import poisoning, unlearning
 from unlearnkit.base import Attack, Unlearner
@@ -130,57 +131,4 @@ class Setting:
 
 def choose_settings(scale: Scale) -> dict[str, Setting]:
     """Returns the settings of a scale by dataset; `paper` is that of Pawelczyk et al. 2024."""
-    if scale == "paper":
-        recipe = Recipe(
-            epochs=100, batch_size=128, learning_rate=0.1, weight_decay=5e-4, schedule="cosine",
-            augmentation="shift_flip", compute_dtype="bfloat16",
-        )  # fmt: skip
-        return _by_dataset(Setting("cifar10", "resnet18", recipe))
-    small = Recipe(epochs=50, batch_size=128, learning_rate=0.02, schedule="cosine")
-    if scale == "cpu":
-        decaying = dataclasses.replace(small, weight_decay=5e-4)
-        cifar = Setting(
-            "cifar10", "cnn_cifar", decaying, train=2500, gaussian=(0.025, 0.05), targeted=(0.05,),
-            budgets=(0.02, 0.06, 0.1), rate_factor=20.0, scrub_rate=2e-3,
-            indiscriminate=(0.015, 0.025), matching_restarts=2, matching_steps=250,
-            # Further weights have a gradient that 60 poisons cannot cancel: steps that are large
-            # enough to try send the pixels to 1e8.
-            canceling_steps=500,
-            canceling_rate=100.0,
-            canceling_radius=0.06,
-            canceling_parameters=("classifier",),
-            seeds=3,
-            features=2500,
-            feature_poisons=19,
-        )  # fmt: skip
-        mnist = dataclasses.replace(
-            cifar, dataset="mnist", model="mlp",
-            recipe=dataclasses.replace(decaying, epochs=30, learning_rate=0.05), train=6000,
-            indiscriminate=(0.025, 0.05),
-            matching_radius=0.3,  # usual for digits
-            canceling_rate=70.0,
-            canceling_radius=0.3,
-            canceling_bound=10.0,  # without, now and then a step sends the pixels to 1e10
-            canceling_parameters=(),
-            seeds=8,
-            features=6000,
-            feature_poisons=46,
-        )  # fmt: skip
-        return _by_dataset(cifar, mnist)
-    return _by_dataset(
-        Setting(
-            "digits", "mlp",
-            dataclasses.replace(small, epochs=10, batch_size=32, learning_rate=0.1), train=400,
-            gaussian=(0.1,), targeted=(0.05,), indiscriminate=(0.05,), budgets=(0.2,),
-            matching_restarts=2, matching_steps=20, canceling_steps=200, canceling_rate=10.0,
-            seeds=2, features=300, feature_poisons=12,
-            least_squares=LeastSquares(
-                samples=600, features=60, informative=10, poisons=60, removed=190, epochs=20,
-                steps=100, repetitions=2
-            ),
-        )
-    )  # fmt: skip
-
-
-def _by_dataset(*settings: Setting) -> dict[str, Setting]:
-    return {setting.dataset: setting for setting in settings}
+    return read_scale(Path(__file__).with_name("settings.toml"), scale, Setting)

@@ -8,11 +8,11 @@ from typing import Any
 
 from experiments.charts import Picture
 from experiments.frame import PaperCommand, load_result
-from experiments.pages import Section, Table, details, metric, write_page
+from experiments.pages import Section, Table, column, details, read_columns, write_page
 from experiments.sg_unlearn import claims, figures
 from experiments.sg_unlearn.paper import METRICS, MISPRINTED, NAMES, PaperTable
 from experiments.sg_unlearn.runs import Ablation
-from unlearnkit.reporting import Column, html_table, rows, to_markdown
+from unlearnkit.reporting import html_table, rows, to_markdown
 from unlearnkit.studies import Record
 
 LEAD = (
@@ -23,9 +23,11 @@ LEAD = (
 JUDGES = {"random": claims.random_claims, "class": claims.class_claims}
 KINDS = {"random": "random forgetting", "class": "class-wise forgetting"}
 COLUMNS = (
-    *(Column(label, metric(name), 4, "") for name, label in claims.LABELS.items()),
-    Column("seconds", lambda record: record.cost.seconds, 2, "", spread=False),
-    Column("gradients", lambda record: record.cost.example_gradients, 0, "", spread=False),
+    *(
+        column(name, title=label, decimals=4, explanation="")
+        for name, label in claims.LABELS.items()
+    ),
+    *read_columns("costs"),
 )
 
 

@@ -78,7 +78,7 @@ def _run_target(
     config: Tgda, name: str, target: Target, data: Data, earlier: Result | None, on_stage: OnStage
 ) -> None:
     started = time.perf_counter()
-    outcome = attack_all(jax.random.key(config.seed), target, data, on_stage)
+    outcome = attack_all(jax.random.key(config.seed), target, data, on_stage, config.store)
     attacks = {attack: repr(made) for attack, made in target.attacks.items()}
     run = config.describe(**_shared(name, target), attacks=attacks, notes=outcome.notes)
     run["seconds"] = round(time.perf_counter() - started, 1)

@@ -10,11 +10,11 @@ import numpy as np
 
 from experiments.charts import Picture
 from experiments.frame import PaperCommand, load_result
-from experiments.pages import Section, Table, details, metric, plain_table, write_page
+from experiments.pages import Section, Table, details, plain_table, read_columns, write_page
 from experiments.tgda import figures, paper
 from experiments.tgda.claims import Drops, judge, judge_sizes
 from experiments.tgda.settings import Target
-from unlearnkit.reporting import Column, rows
+from unlearnkit.reporting import rows
 from unlearnkit.studies import Record
 
 LEAD = (
@@ -29,13 +29,7 @@ HEAD = (
     "Attack", "accuracy, %", "drop, points", "paper's drop", "poisons", "largest change of a pixel",
     "seconds", "gradients",
 )  # fmt: skip
-COLUMNS = (
-    Column("accuracy, %", metric("accuracy", 100), 2, ""),
-    Column("drop, points", metric("drop", 100), 2, ""),
-    Column("poisons", metric("poisons"), 0, "", spread=False),
-    Column("seconds", lambda record: record.cost.seconds, 1, "", spread=False),
-    Column("gradients", lambda record: record.cost.example_gradients, 0, "", spread=False),
-)
+COLUMNS = read_columns("tgda")
 
 
 def make_page(command: PaperCommand, targets: Mapping[str, Target]) -> Path:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
@@ -14,23 +15,12 @@ from jaxtyping import Array, Key
 from experiments.frame import collect_warnings, draw_order
 from experiments.tgda.settings import Target
 from unlearnkit import models
-from unlearnkit.auditing import accuracy
-from unlearnkit.base import (
-    Attack,
-    Cost,
-    Dataset,
-    Defence,
-    Model,
-    Poisoned,
-    RobustTrainer,
-    Task,
-    Variables,
-)
+from unlearnkit.auditing import CaseAudit, FilterScore, PoisonSize, PoisonTransfer, accuracy
+from unlearnkit.base import Audit, Audited, Cost, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.data import load
-from unlearnkit.defences import DefenceWarning, score_defence
+from unlearnkit.defences import DefenceWarning
 from unlearnkit.poisoning import FROM_SCRATCH, PoisonWarning
-from unlearnkit.studies import OnStage, Record
-from unlearnkit.training import DivergedError, fit
+from unlearnkit.studies import ORIGINAL, RETRAIN, OnStage, Pair, Record, Study, run
 from unlearnkit.validation import check_continuous
 
 CLEAN, TGDA = "clean", "tgda"
@@ -97,144 +87,119 @@ def _keep_classes(dataset: Dataset, classes: tuple[int, ...] | None) -> Dataset:
     return kept._replace(y=jnp.asarray(labels, jnp.int32))
 
 
-def attack_all(key: Key[Array, ""], target: Target, data: Data, on_stage: OnStage) -> Outcome:
+@dataclasses.dataclass(frozen=True)
+class TestAccuracy:
+    """The accuracy on the test set."""
+
+    __test__ = False
+
+    def __call__(
+        self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
+    ) -> Audited:
+        """Returns it."""
+        return Audited({"accuracy": accuracy(model, variables, task.test)})
+
+
+def attack_all(
+    key: Key[Array, ""], target: Target, data: Data, on_stage: OnStage, store: Path | None = None
+) -> Outcome:
     """Returns what each attack does to the network, seed by seed.
 
-    Clean and poisoned training of a seed share a key, so that their difference is the poisons'. A
-    `Study` draws another key for every training, and so cannot take the place of this.
+    Clean and poisoned training of a seed share a key, so that their difference is the poisons'.
 
     Args:
       key: of the whole.
       target: what is attacked by what.
       data: from `load_data`.
       on_stage: called as the work goes on.
+      store: a folder of finished stages; None for none.
     """
-    outcome = Outcome([], {}, {})
-    for seed in range(target.seeds):
-        of = f", seed {seed + 1} of {target.seeds}"
-        on_stage(f"training on clean data{of}", 0, 1)
-        train_key, attack_key = jax.random.split(jax.random.fold_in(key, seed))
-        bench = _Bench(train_key, attack_key, target, data)
-        networks = {CLEAN: data.model, **data.others}
-        clean = {name: bench.train(model, data.train) for name, model in networks.items()}
-        metrics = {"accuracy": clean[CLEAN].accuracy, "drop": 0.0, "poisons": 0.0}
-        metrics |= {f"accuracy_{name}": clean[name].accuracy for name in data.others}
-        outcome.records.append(Record(CLEAN, seed, metrics, Cost(0.0, 0.0)))
-        for name, attack in target.attacks.items():
-            on_stage(f"{name}{of}", 0, 1)
-            notes = outcome.notes.setdefault(name, [])
-            try:
-                with collect_warnings(notes, PoisonWarning):
-                    poisoned = bench.poison(attack, clean[CLEAN].variables)
-                with collect_warnings(notes, DefenceWarning):
-                    metrics = bench.judge(poisoned, clean, further=name == TGDA)
-            except DivergedError as error:
-                outcome.records.append(Record(name, seed, {}, Cost(0.0, 0.0), str(error)))
-                continue
-            outcome.records.append(Record(name, seed, metrics, poisoned.info.cost))
-            if seed == 0:
-                outcome.samples[name] = _sample(poisoned, data.train)
-    return outcome
+    notes: dict[str, list[str]] = {name: [] for name in target.attacks}
+    samples: dict[str, Sample] = {}
+    costs: dict[tuple[str, int], Cost] = {}
+
+    def keep(name: str, seed: int, poisoned: Poisoned) -> None:
+        costs[name, seed] = poisoned.info.cost
+        if seed == 0:
+            samples[name] = _sample(poisoned, data.train)
+
+    found: list[Record] = []
+    for study in _studies(target, data):
+        records = run(study, key, store=store, on_stage=on_stage, on_poisoned=keep, strict=True)
+        while True:
+            told: list[str] = []
+            with collect_warnings(told, PoisonWarning), collect_warnings(told, DefenceWarning):
+                record = next(records, None)
+            if record is None:
+                break
+            found.append(record)
+            of_attack = notes[record.question]
+            of_attack += [note for note in told if note not in of_attack]
+    rows = [row for seed in range(target.seeds) for row in _rows(seed, target, found, costs)]
+    return Outcome(rows, notes, samples)
 
 
-class Trained(NamedTuple):
-    """A network after training, and its accuracy on the test set."""
-
-    variables: Variables
-    accuracy: float
-
-
-class _Bench(NamedTuple):
-    """One seed: who trains, always in the same way, and who attacks."""
-
-    train_key: Key[Array, ""]
-    attack_key: Key[Array, ""]
-    target: Target
-    data: Data
-
-    def train(self, model: Model, dataset: Dataset) -> Trained:
-        trained = fit(jax.random.clone(self.train_key), model, dataset, self.target.recipe)
-        return Trained(trained.variables, accuracy(model, trained.variables, self.data.test))
-
-    def poison(self, attack: Attack, variables: Variables) -> Poisoned:
-        """Attacks the clean examples as a task; no attack here reads what is not its `train`."""
-        model, _, train, test = self.data
-        last = train.size - 1
-        task = Task(train.take(np.arange(last)), train.take(np.array([last])), test, test)
-        return attack(jax.random.clone(self.attack_key), model, variables, task)
-
-    def judge(
-        self, poisoned: Poisoned, clean: Mapping[str, Trained], *, further: bool
-    ) -> dict[str, float]:
-        """Returns what the poisons do; further, to other networks and after each defence."""
-        trained = self.train(self.data.model, poisoned.dataset)
-        metrics = {
-            "accuracy": trained.accuracy,
-            "drop": clean[CLEAN].accuracy - trained.accuracy,
-            "poisons": float(poisoned.is_poison.sum()),
-            **_describe(poisoned, self.data.train),
-        }
-        if further:
-            for name, model in self.data.others.items():
-                moved = self.train(model, poisoned.dataset).accuracy
-                metrics[f"drop_on_{name}"] = clean[name].accuracy - moved
-            for number, (name, defence) in enumerate(self.target.defences.items()):
-                after, found = self._defend(number, defence, poisoned, trained.variables)
-                metrics[f"drop_after_{name}"] = clean[CLEAN].accuracy - after
-                metrics |= {f"{metric}_of_{name}": value for metric, value in found.items()}
-        return metrics
-
-    def _defend(
-        self,
-        number: int,
-        defence: Defence | RobustTrainer,
-        poisoned: Poisoned,
-        variables: Variables,
-    ) -> tuple[float, dict[str, float]]:
-        """Returns the accuracy after a defence (Tables 10 and 11), and how well a filter found."""
-        model, dataset = self.data.model, poisoned.dataset
-        if isinstance(defence, RobustTrainer):
-            key = jax.random.clone(self.train_key)
-            robust = defence.fit(key, model, dataset, self.target.recipe).variables
-            return accuracy(model, robust, self.data.test), {}
-        own_key = jax.random.fold_in(self.attack_key, number)
-        defended = defence(own_key, model, variables, dataset)
-        score = score_defence(defended, poisoned.is_poison)
-        kept = dataset.take(np.flatnonzero(defended.keep))
-        found = {metric: score[metric] for metric in ("precision", "recall")}
-        return self.train(model, kept).accuracy, found
+def _studies(target: Target, data: Data) -> Iterator[Study]:
+    """Yields the study of TGDA on other networks and behind defences, and that of all others."""
+    shared: Any = {
+        "data": Pair(data.train, data.test, data.test), "networks": data.model,
+        "recipes": target.recipe, "seeds": target.seeds, "paired": True, "reference": "clean",
+    }  # fmt: skip
+    audits: dict[str, Audit | CaseAudit] = {"": TestAccuracy(), "poisons": PoisonSize()}
+    further: dict[str, Audit | CaseAudit] = {"filter": FilterScore()}
+    further["transfer"] = PoisonTransfer(data.others)
+    if others := {name: made for name, made in target.attacks.items() if name != TGDA}:
+        yield Study(attacks=others, audits=audits, **shared)
+    if TGDA in target.attacks:
+        yield Study(
+            attacks={TGDA: target.attacks[TGDA]}, audits=audits | further,
+            defences=target.defences, **shared,
+        )  # fmt: skip
 
 
-def _describe(poisoned: Poisoned, train: Dataset) -> dict[str, float]:
-    """Returns how far poisons are from what they were made of, and how well solves ended.
+def _rows(
+    seed: int, target: Target, found: Sequence[Record], costs: Mapping[tuple[str, int], Cost]
+) -> Iterator[Record]:
+    """Yields the rows of a seed: the clean network, then each attack with all that it was asked."""
+    own = [record for record in found if record.seed == seed]
+    clean = next((r.metrics["accuracy"] for r in own if r.method == RETRAIN), math.nan)
+    rows = {name: [r for r in own if (r.question, r.method) == (name, ORIGINAL)]
+            for name in target.attacks}  # fmt: skip
+    metrics = {"accuracy": clean, "drop": 0.0, "poisons": 0.0}
+    for name in target.transfer:
+        for record in rows.get(TGDA, []):
+            if (before := record.metrics.get(f"transfer_accuracy_clean_{name}")) is not None:
+                metrics[f"accuracy_{name}"] = before
+    yield Record(CLEAN, seed, metrics, Cost(0.0, 0.0))
+    for name, (undefended, *defended) in rows.items():
+        if not undefended.finished:
+            yield Record(name, seed, {}, Cost(0.0, 0.0), undefended.diverged)
+            continue
+        told = undefended.metrics
+        metrics = {"accuracy": told["accuracy"], "drop": clean - told["accuracy"]}
+        metrics |= _renamed(told, "poisons_", "{}") | _renamed(told, "transfer_drop_", "drop_on_{}")
+        for record in (record for record in defended if record.finished):
+            after = record.metrics
+            metrics[f"drop_after_{record.defence}"] = clean - after["accuracy"]
+            for score in ("precision", "recall"):
+                metrics |= _renamed(after, f"filter_{score}", f"{score}_of_{record.defence}")
+        yield Record(name, seed, metrics, costs[name, seed])
 
-    `change` is the mean over the poisons of the largest change of a pixel, in [0, 1] (Figure 5).
-    """
-    info: Any = poisoned.info
-    found: dict[str, float] = {}
-    if "solve_steps" in info.history:
-        found["residual"] = float(info.history["residual"][-1])
-    if not bool(jnp.any(info.base == FROM_SCRATCH)):
-        x, base = _pixels(poisoned, train, np.arange(len(info.base)))
-        largest = np.abs(x - base).reshape(len(x), -1).max(1)
-        found["change"] = float(largest.mean())
-    return found
+
+def _renamed(metrics: Mapping[str, float], prefix: str, name: str) -> dict[str, float]:
+    """Returns the metrics that begin with a prefix, the rest of their names put into another."""
+    return {
+        name.format(metric.removeprefix(prefix)): value
+        for metric, value in metrics.items() if metric.startswith(prefix)
+    }  # fmt: skip
 
 
 def _sample(poisoned: Poisoned, train: Dataset) -> Sample:
-    m = int(poisoned.is_poison.sum())
-    rows = np.unique(np.linspace(0, m - 1, min(SHOWN, m)).round().astype(int))
-    x, base = _pixels(poisoned, train, rows)
-    scratch = bool(jnp.any(poisoned.info.base == FROM_SCRATCH))
-    return Sample(x, None if scratch else base)
-
-
-def _pixels(poisoned: Poisoned, train: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns poisons and their base images; those of poisons made of nothing mean nothing."""
-    places = np.flatnonzero(np.asarray(poisoned.is_poison))[rows]
-    base = np.asarray(poisoned.info.base)[rows]
-    normalisation = check_continuous(train, method="a picture")
-    return (
-        np.asarray(normalisation.invert(poisoned.dataset.x[places])),
-        np.asarray(normalisation.invert(train.x[np.maximum(base, 0)])),
-    )
+    base = np.asarray(poisoned.info.base)
+    rows = np.unique(np.linspace(0, len(base) - 1, min(SHOWN, len(base))).round().astype(int))
+    pixels = check_continuous(train, method="a picture").invert
+    places = np.flatnonzero(poisoned.is_poison)[rows]
+    x = np.asarray(pixels(poisoned.dataset.x[places]))
+    if np.any(base == FROM_SCRATCH):
+        return Sample(x, None)
+    return Sample(x, np.asarray(pixels(train.x[base[rows]])))

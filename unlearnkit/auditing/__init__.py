@@ -67,6 +67,7 @@ from unlearnkit.auditing.membership import MembershipInference
 from unlearnkit.auditing.model_shift import ModelShift, model_shift, update_cosines
 from unlearnkit.auditing.optml import OPTML_METRICS, OptmlScores, optml_gap
 from unlearnkit.auditing.poison_effects import PoisonEffects
+from unlearnkit.auditing.poison_reports import FilterScore, PoisonSize, PoisonTransfer
 from unlearnkit.auditing.population import PopulationAttack, p_values
 from unlearnkit.auditing.quantile import QuantileAttack
 from unlearnkit.auditing.queries import Queries
@@ -145,6 +146,7 @@ __all__ = [
     "Ensemble",
     "EntropySvm",
     "Evaluation",
+    "FilterScore",
     "ForgettingQuality",
     "GaussianPoisons",
     "GaussianUnlearningScore",
@@ -159,7 +161,9 @@ __all__ = [
     "OptmlScores",
     "PathPlane",
     "PoisonEffects",
+    "PoisonSize",
     "PoisonTargets",
+    "PoisonTransfer",
     "PopulationAttack",
     "QuantileAttack",
     "Queries",

@@ -13,8 +13,12 @@ from unlearnkit.base import (
     Audit,
     Audited,
     Cost,
+    Dataset,
+    Defence,
+    Defended,
     Model,
     Poisoned,
+    RobustTrainer,
     Task,
     Unlearned,
     Unlearner,
@@ -38,12 +42,14 @@ class Subject(NamedTuple):
       unlearner: the method that made them, as it was run; None where nothing was done, or where it
         is the reference.
       is_reference: whether it is the case's reference itself.
+      history: what the method noted of its run, by name.
     """
 
     variables: Variables
     cost: Cost = Cost(0.0, 0.0)
     unlearner: Unlearner | None = None
     is_reference: bool = False
+    history: Mapping[str, Array] = {}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,6 +65,12 @@ class Case:
       reference: retrained without the forget set, and what that cost; no method gets to see it.
       clean: where the training set was poisoned: trained on the clean one; else None.
       poisoned: where the training set was poisoned: it, and what the attack kept; else None.
+      start: weights from which the training of every network of the case began; None where each
+        began from a fresh initialisation.
+      train_key: with which the original was trained, so that an audit can train its like.
+      clean_data: where the training set was poisoned: the clean one; else None.
+      defence: behind which the network was trained; None where there is none.
+      defended: behind a filter: what it trusts of the poisoned training set; else None.
       share: (kind, settings, compute) -> what `compute` returns, computed once for all subjects;
         a study keeps it in its store.
     """
@@ -71,6 +83,11 @@ class Case:
     reference: Unlearned
     clean: Variables | None = None
     poisoned: Poisoned | None = None
+    start: Variables | None = None
+    train_key: Key[Array, ""] | None = None
+    clean_data: Dataset | None = None
+    defence: Defence | RobustTrainer | None = None
+    defended: Defended | None = None
     share: Share = dataclasses.field(default_factory=lambda: InMemory())
 
     @property

@@ -24,7 +24,7 @@ from unlearnkit.auditing.forgetting_quality import forgetting_quality
 from unlearnkit.auditing.klom import klom
 from unlearnkit.base import Audited, Trained, Unlearner
 from unlearnkit.host.random import host_key
-from unlearnkit.training import fit_many
+from unlearnkit.training import fit_many, train_from
 from unlearnkit.trials import AuditTrial
 from unlearnkit.validation import check_at_least, check_choice
 
@@ -145,19 +145,24 @@ def ensembles_of(
         return case.share(
             kind,
             settings,
-            lambda: retrained_ensemble(own, model, task, case.recipe, count=count),
+            lambda: retrained_ensemble(
+                own, model, task, case.recipe, count=count, start=case.start
+            ),
         )
 
     def originals() -> Trained:
         keys = jax.random.split(drawn.fold_in(_ORIGINALS).typed(), count)
         return case.share(
-            "originals", settings, lambda: fit_many(keys, model, task.train, case.recipe)
+            "originals",
+            settings,
+            lambda: fit_many(keys, model, task.train, case.recipe, variables=case.start),
         )
 
     def unlearned(method: Unlearner) -> Ensemble:
         networks = originals()
         own = drawn.fold_in(_UNLEARNED).typed()
-        variables, spent = unlearn_many(own, model, networks.variables, [task] * count, method)
+        run = train_from(method, case.start)
+        variables, spent = unlearn_many(own, model, networks.variables, [task] * count, run)
         answered = answer_together(model, variables, task, networks.info.cost.plus(spent))
         return answered._replace(originals="many")
 

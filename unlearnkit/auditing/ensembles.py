@@ -38,7 +38,13 @@ class Ensemble(NamedTuple):
 
 
 def retrained_ensemble(
-    key: Key[Array, ""], model: Model, task: Task, recipe: Recipe, *, count: int
+    key: Key[Array, ""],
+    model: Model,
+    task: Task,
+    recipe: Recipe,
+    *,
+    count: int,
+    start: Variables | None = None,
 ) -> Ensemble:
     """Returns `count` networks trained together on the retain set alone.
 
@@ -48,13 +54,15 @@ def retrained_ensemble(
       task: the question; the ensemble answers for all its sets.
       recipe: how to train.
       count: networks, at least 2.
+      start: where all begin; None begins each from a fresh initialisation.
 
     Raises:
-      ValueError: a task that does not fit the model, or a count below 2.
+      ValueError: a task or weights that do not fit the model, or a count below 2.
       DivergedError: a network diverged.
     """
     _check(task, model, count)
-    variables, info = fit_many(jax.random.split(key, count), model, task.retain, recipe)
+    keys = jax.random.split(key, count)
+    variables, info = fit_many(keys, model, task.retain, recipe, variables=start)
     return answer_together(model, variables, task, info.cost)
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from unlearnkit.auditing.case import Case, Subject
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
 from unlearnkit.kernels import cross_entropy_losses
 from unlearnkit.training import (
@@ -40,9 +41,9 @@ class RelearnTime:
     relearn sooner than retrained ones.
 
     Attributes:
-      target_loss: the original network's `forget_loss`, nats.
+      target_loss: the original network's `forget_loss`, nats; None, in a study, takes the case's.
       tolerance: nats.
-      samples: examples per round.
+      samples: examples per round; None takes as many as there are in retain and forget.
       batch_size: examples per step; at most `samples`.
       learning_rate: of plain SGD.
       momentum: heavy-ball momentum.
@@ -58,9 +59,9 @@ class RelearnTime:
     Source: Golatkar et al. 2020b, §5.4 (iv); rounds, tolerance and cap of its public code.
     """
 
-    target_loss: float
+    target_loss: float | None = None
     tolerance: float = 1e-5
-    samples: int = 500
+    samples: int | None = 500
     batch_size: int = 128
     learning_rate: float = 0.01
     momentum: float = 0.0
@@ -75,14 +76,16 @@ class RelearnTime:
     )
 
     def __post_init__(self) -> None:
-        if not np.isfinite(self.target_loss) or self.target_loss < 0:
+        goal = self.target_loss
+        if goal is not None and not (np.isfinite(goal) and goal >= 0):
             raise ValueError(
                 f"target_loss must be finite and >= 0, got {self.target_loss}; "
                 "take forget_loss(model, original, task)"
             )
         check_at_least(self, 0, "tolerance")
         check_at_least(self, 1, "cap")
-        self._recipe().steps_per_epoch(self.samples)
+        if self.samples is not None:
+            self._recipe().steps_per_epoch(self.samples)
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
@@ -93,11 +96,16 @@ class RelearnTime:
         `forget_loss`, before the first round. Curve: `forget_loss`, from before the first round.
 
         Raises:
-          ValueError: a task or variables that do not fit the model.
+          ValueError: a task or variables that do not fit the model, no `target_loss`, or a batch
+            larger than a round.
           DivergedError: the forget loss is no longer finite.
         """
+        if self.target_loss is None:
+            raise ValueError("target_loss must be given outside of a study")
         check_task(task, model)
         check_variables(variables, model)
+        samples = task.train.size if self.samples is None else self.samples
+        self._recipe().steps_per_epoch(samples)
         start = forget_loss(model, variables, task)
         losses, rounds = _relearn(
             key,
@@ -106,7 +114,7 @@ class RelearnTime:
             task.forget,
             jnp.float32(self.target_loss + self.tolerance),
             objective=CrossEntropy(model, self._recipe()),
-            samples=self.samples,
+            samples=samples,
             cap=self.cap,
         )
         measured = np.asarray(losses)[: int(rounds)]
@@ -122,6 +130,20 @@ class RelearnTime:
             "forget_loss": start,
         }
         return Audited(metrics, {"forget_loss": np.concatenate([[start], measured])})
+
+    def judge(self, key: Key[Array, ""], case: Case, subject: Subject) -> Audited:
+        """Returns the time until the forget set is known as the case's original knows it.
+
+        Raises:
+          ValueError: see `__call__`.
+          DivergedError: see `__call__`.
+        """
+        goal = self.target_loss
+        if goal is None:
+            goal = forget_loss(case.model, case.original, case.task)
+        return dataclasses.replace(self, target_loss=goal)(
+            key, case.model, subject.variables, case.task
+        )
 
     def _recipe(self) -> Recipe:
         return Recipe(

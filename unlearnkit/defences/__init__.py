@@ -10,12 +10,13 @@ from unlearnkit.base import Defence, RobustTrainer
 from unlearnkit.defences._dropping import DefenceWarning
 from unlearnkit.defences.activation_clustering import ActivationClustering
 from unlearnkit.defences.deep_knn import DeepKnn
-from unlearnkit.defences.evaluate import Retrained, defend_and_retrain, score_defence
+from unlearnkit.defences.evaluate import Retrained, defend_and_retrain
 from unlearnkit.defences.influence_filter import InfluenceFilter
 from unlearnkit.defences.loss_filter import LossFilter
 from unlearnkit.defences.max_up import MaxUp
 from unlearnkit.defences.sever import Sever
 from unlearnkit.defences.spectral_signature import SpectralSignature
+from unlearnkit.kernels.filter_score import score_defence
 from unlearnkit.registry import Registry
 
 DEFENCES: Registry[Defence | RobustTrainer] = Registry(

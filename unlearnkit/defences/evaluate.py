@@ -8,8 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
-from sklearn.metrics import roc_auc_score
+from jaxtyping import Array, Bool, Key
 
 from unlearnkit.base import (
     Dataset,
@@ -20,6 +19,7 @@ from unlearnkit.base import (
     TrainInfo,
     Variables,
 )
+from unlearnkit.kernels.filter_score import check_poisons, score_defence
 from unlearnkit.training import Recipe, fit, predict
 from unlearnkit.validation import check_compatible, check_dataset, check_variables
 
@@ -83,7 +83,7 @@ def defend_and_retrain(
         check_compatible(part, model, name=name)
     check_variables(variables, model)
     if is_poison is not None:
-        _check_poisons(is_poison, dataset.size)
+        check_poisons(is_poison, dataset.size)
     defence_key, train_key = jax.random.split(key)
     metrics = {"accuracy_test_undefended": _accuracy(model, variables, test)}
     if isinstance(defence, RobustTrainer):
@@ -99,49 +99,6 @@ def defend_and_retrain(
     return Retrained(trained.variables, defended, metrics, trained.info)
 
 
-def score_defence(
-    defended: Defended, is_poison: Bool[Array | np.ndarray, " n"]
-) -> dict[str, float]:
-    """Returns how well a filter finds the poisons.
-
-    Metrics: `precision`, the share of poisons among what is dropped, NaN where nothing is;
-    `recall`, the share of the poisons that is dropped; `dropped`, the number of examples; `auc`,
-    P(score of a poison > score of another) + ½ P(equal), NaN where all are poisons.
-
-    Args:
-      defended: what the filter decided.
-      is_poison: [n] which are poisons.
-
-    Raises:
-      ValueError: no poison, or another number of examples.
-    """
-    poison = _check_poisons(is_poison, defended.keep.shape[0])
-    dropped = ~np.asarray(defended.keep)
-    hits = float(np.sum(dropped & poison))
-    return {
-        "precision": hits / dropped.sum() if dropped.any() else float("nan"),
-        "recall": hits / poison.sum(),
-        "dropped": float(dropped.sum()),
-        "auc": float("nan") if poison.all() else _auc(defended.scores, poison),
-    }
-
-
-def _auc(scores: Float[Array, " n"], poison: Bool[np.ndarray, " n"]) -> float:
-    return float(roc_auc_score(poison, np.asarray(scores)))
-
-
 def _accuracy(model: Model, variables: Variables, dataset: Dataset) -> float:
     logits = predict(model, variables, dataset.x)
     return float(jnp.mean(jnp.argmax(logits, axis=1) == dataset.y))
-
-
-def _check_poisons(is_poison: Bool[Array | np.ndarray, " n"], n: int) -> Bool[np.ndarray, " n"]:
-    poison = np.asarray(is_poison)
-    if poison.shape != (n,) or poison.dtype != bool:
-        raise ValueError(
-            f"is_poison must hold one boolean for each of the {n} examples, "
-            f"got {poison.dtype} {list(poison.shape)}"
-        )
-    if not poison.any():
-        raise ValueError("is_poison marks no example, and recall is undefined; leave it out")
-    return poison

@@ -68,9 +68,12 @@ class MaxUp:
         dataset: Dataset,
         recipe: Recipe,
         *,
+        variables: Variables | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> Trained:
-        """Returns a network trained from a fresh initialisation; see `training.fit`.
+        """Returns a network trained from `variables`, or from a fresh initialisation.
+
+        See `training.fit` for the arguments.
 
         Raises:
           ValueError: see `training.fit`; a recipe that augments too, or shifts of what is no image.
@@ -88,7 +91,15 @@ class MaxUp:
             )
         check_continuous(dataset, method="MaxUp")
         objective = WorstCopy(CrossEntropy(model, recipe), self)
-        trained = fit(key, model, dataset, recipe, objective=objective, on_epoch=on_epoch)
+        trained = fit(
+            key,
+            model,
+            dataset,
+            recipe,
+            variables=variables,
+            objective=objective,
+            on_epoch=on_epoch,
+        )
         spent = trained.info.cost
         work = spent.example_gradients * (1 + self.copies * FORWARD)
         cost = spent._replace(example_gradients=work)

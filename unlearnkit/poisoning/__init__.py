@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from unlearnkit.base import Attack
+from unlearnkit.base import FROM_SCRATCH, Attack
 from unlearnkit.poisoning.back_gradient import BackGradient
 from unlearnkit.poisoning.bad_nets import BadNets
 from unlearnkit.poisoning.bounds import Bounds, Region
@@ -19,7 +19,6 @@ from unlearnkit.poisoning.label_flip import LabelFlip
 from unlearnkit.poisoning.meta_poison import MetaPoison
 from unlearnkit.poisoning.min_max import MinMax
 from unlearnkit.poisoning.placing import (
-    FROM_SCRATCH,
     Placement,
     PoisonInfo,
     PoisonWarning,

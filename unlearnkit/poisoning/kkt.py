@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
+from unlearnkit.base import FROM_SCRATCH, Cost, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.costs import Stopwatch
 from unlearnkit.kernels import svm
 from unlearnkit.poisoning import _convex
@@ -20,7 +20,7 @@ from unlearnkit.poisoning.bounds import Bounds, check_limits
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.label_flip import LabelFlip
 from unlearnkit.poisoning.min_max import make_feasible_set
-from unlearnkit.poisoning.placing import FROM_SCRATCH, PoisonInfo, place, warn
+from unlearnkit.poisoning.placing import PoisonInfo, place, warn
 from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import check_at_least, check_continuous, check_task, check_variables
 

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
+from unlearnkit.base import FROM_SCRATCH, Cost, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.costs import Stopwatch
 from unlearnkit.poisoning._feasible import Ball
 from unlearnkit.poisoning._saddle import FeasibleSet, Saddle, play
 from unlearnkit.poisoning.bounds import Bounds, check_limits
 from unlearnkit.poisoning.budget import Budget
-from unlearnkit.poisoning.placing import FROM_SCRATCH, PoisonInfo, place
+from unlearnkit.poisoning.placing import PoisonInfo, place
 from unlearnkit.training import DivergedError
 from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import (

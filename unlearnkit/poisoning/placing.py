@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
-from unlearnkit.base import Cost, Dataset, Poisoned, SolveInfo
+from unlearnkit.base import FROM_SCRATCH, Cost, Dataset, Poisoned, SolveInfo
 from unlearnkit.host.arrays import concatenate_rows, replace_rows
 from unlearnkit.host.random import host_key
 from unlearnkit.poisoning.bounds import Bounds
@@ -21,9 +21,6 @@ from unlearnkit.validation import check_choice
 Placement: TypeAlias = Literal["add", "perturb"]
 """`add`: the clean training set, then the poisons (Lu et al. 2022). `perturb`: each poison stands
 in the place of the example that it was made of (Pawelczyk et al. 2024, unlearnable examples)."""
-
-FROM_SCRATCH = -1
-"""The base of a poison that was made of no clean example."""
 
 
 class PoisonInfo(NamedTuple):

@@ -18,10 +18,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from unlearnkit.base import Cost, Dataset, Poisoned, Tokens
+from unlearnkit.base import FROM_SCRATCH, Cost, Dataset, Poisoned, Tokens
 from unlearnkit.io.files import atomic_path, sha256_of_file, write_json
 from unlearnkit.poisoning.bounds import Bounds
-from unlearnkit.poisoning.placing import FROM_SCRATCH, Placement, PoisonInfo, place
+from unlearnkit.poisoning.placing import Placement, PoisonInfo, place
 from unlearnkit.training import fingerprint
 from unlearnkit.validation import check_finite, check_labels, check_tokens
 

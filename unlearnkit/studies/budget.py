@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Model, Task, Unlearner, Variables
-from unlearnkit.training import Recipe
+from unlearnkit.training import Recipe, train_from
 from unlearnkit.unlearning import Retrain
 
 _ROUNDING = 1 + 1e-9
@@ -77,7 +77,13 @@ def _recipe(method: Unlearner) -> Any:
 
 
 def price(
-    key: Key[Array, ""], model: Model, variables: Variables, task: Task, method: Unlearner
+    key: Key[Array, ""],
+    model: Model,
+    variables: Variables,
+    task: Task,
+    method: Unlearner,
+    *,
+    initial: Variables | None = None,
 ) -> Price:
     """Returns what the epochs of a method take, from its own counts of one epoch and of two.
 
@@ -91,13 +97,14 @@ def price(
       variables: where they start.
       task: the question.
       method: with epochs.
+      initial: the weights from which the original's training began, if it did not begin afresh.
 
     Raises:
       ValueError: the method has no epochs, or refuses the task.
       DivergedError: it was run, and diverged within two epochs.
     """
     first, both = (
-        _count(key, model, variables, task, with_epochs(method, epochs), epochs)
+        _count(key, model, variables, task, with_epochs(method, epochs), epochs, initial)
         for epochs in (1, 2)
     )
     return Price(first, both - first)
@@ -110,9 +117,9 @@ def _count(
     task: Task,
     method: Unlearner,
     epochs: int,
+    initial: Variables | None,
 ) -> float:
     if isinstance(method, CountsItself):
         return method.example_gradients(variables, task)
-    return method(
-        jax.random.fold_in(key, epochs), model, variables, task
-    ).info.cost.example_gradients
+    own, run = jax.random.fold_in(key, epochs), train_from(method, initial)
+    return run(own, model, variables, task).info.cost.example_gradients

@@ -17,7 +17,7 @@ from unlearnkit.auditing import (
     extras_of,
     judge,
 )
-from unlearnkit.base import Audit, Audited, Task, Unlearned, Unlearner
+from unlearnkit.base import Audit, Audited, Task, Unlearned, Unlearner, Variables
 from unlearnkit.host.random import AnyKey
 from unlearnkit.records import NO_DEFENCE, Record
 from unlearnkit.studies.announcing import announce
@@ -25,7 +25,7 @@ from unlearnkit.studies.budget import Price, has_epochs, price, with_epochs
 from unlearnkit.studies.running import Failure, Running
 from unlearnkit.studies.snapshots import PrefixStable, is_prefix_stable, unlearn_for
 from unlearnkit.studies.study import ORIGINAL, RETRAIN
-from unlearnkit.training import DivergedError, train_like
+from unlearnkit.training import DivergedError, train_from, train_like
 
 T = TypeVar("T")
 _NOTHING_LEFT = Failure(failed="the defence left no poison that could be forgotten")
@@ -87,6 +87,9 @@ class _Question:
                 *(case.full_gradients, case.clean),
                 # Not what the attack cost: its seconds differ from run to run.
                 None if poisoned is None else [*poisoned[:2], extras_of(poisoned)],
+                # What most cases do not have leaves their digest as it was.
+                *(part for part in (case.start, case.clean_data, case.defence) if part is not None),
+                *([] if case.defended is None else case.defended[:2]),
             ]
         )
         at_hand = InMemory()
@@ -154,8 +157,8 @@ class _Question:
         return self._running.cache.obtain(
             "price",
             method,
-            {"key": key.typed(), "question": self._digest},
-            lambda: price(key.typed(), case.model, case.original, task, method),
+            {"key": key.typed(), "question": self._digest, **case_start(case)},
+            lambda: price(key.typed(), case.model, case.original, task, method, initial=case.start),
             say=f"price of {name}",
         )
 
@@ -169,14 +172,15 @@ class _Question:
 
         def compute() -> Unlearned:
             on_epoch = announce(running.on_stage, said, epochs or _epochs(method))
-            result = method(key.typed(), case.model, case.original, task, on_epoch=on_epoch)
+            run = train_from(method, case.start)
+            result = run(key.typed(), case.model, case.original, task, on_epoch=on_epoch)
             if not isinstance(result, Unlearned):
                 raise TypeError(
                     f"{name} must return Unlearned(variables, info), got {type(result).__name__}"
                 )
             return result
 
-        inputs = {"key": key.typed(), "question": self._digest}
+        inputs = {"key": key.typed(), "question": self._digest, **case_start(case)}
         return running.attempt(
             lambda: running.cache.obtain("unlearn", method, inputs, compute, say=said)
         )
@@ -194,6 +198,7 @@ class _Question:
             on_epoch = announce(running.on_stage, said[max(missing)], max(wanted))
             found = unlearn_for(
                 *(key.typed(), case.model, case.original, task, method, list(wanted)),
+                initial=case.start,
                 on_epoch=on_epoch,
             )
             for each, result in found:
@@ -201,6 +206,7 @@ class _Question:
 
         inputs = [
             {"method": with_epochs(method, each), "key": key.typed(), "question": self._digest}
+            | case_start(case)
             for each in epochs
         ]
         found = running.attempt(
@@ -225,7 +231,9 @@ class _Question:
     ) -> Record:
         if isinstance(result, Failure):
             return result.record(self._where, name, budget)
-        return self._judge(name, Subject(result.variables, result.info.cost, method), budget)
+        told = result.info
+        subject = Subject(result.variables, told.cost, method, history=told.history)
+        return self._judge(name, subject, budget)
 
     def _judge(self, name: str, subject: Subject, budget: float | None) -> Record:
         """Returns the record of a network that every audit judged."""
@@ -270,6 +278,11 @@ class _Question:
             )
         except NotApplicable as error:
             return error
+
+
+def case_start(case: Case) -> dict[str, Variables]:
+    """Returns where trainings begin, as an input of stages; empty where each begins afresh."""
+    return {} if case.start is None else {"start": case.start}
 
 
 def _within(result: Unlearned | Failure, budget: float, full: float) -> Unlearned | Failure:

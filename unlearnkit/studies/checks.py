@@ -12,12 +12,20 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from unlearnkit.base import Dataset, Model, Task, Unlearned, Unlearner, Variables
+from unlearnkit.base import (
+    Dataset,
+    Model,
+    RobustTrainer,
+    Task,
+    Unlearned,
+    Unlearner,
+    Variables,
+)
 from unlearnkit.costs import available_bytes
-from unlearnkit.data import choose_split
 from unlearnkit.host.random import host_key
 from unlearnkit.studies.budget import CountsItself
-from unlearnkit.studies.study import Study
+from unlearnkit.studies.poisoned import ask
+from unlearnkit.studies.study import Pair, Study
 from unlearnkit.training import train_like
 from unlearnkit.validation import check_compatible
 
@@ -46,32 +54,51 @@ def check(study: Study, key: Key[Array, ""]) -> None:
     """
     for name, method in study.methods.items():
         _check_signature(name, method)
-    for dataset, (train, test) in study.named.data.items():
+    for name, defence in study.defences.items():
+        if study.start and isinstance(defence, RobustTrainer):
+            _check_start(name, defence)
+    for dataset, pair in study.named.data.items():
         at = f"[{dataset!r}]" if dataset else ""
         for model in study.named.networks.values():
-            check_compatible(train, model, name=f"train{at}")
-            check_compatible(test, model, name=f"test{at}")
+            for part, examples in pair._asdict().items():
+                if examples is not None:
+                    check_compatible(examples, model, name=f"{part}{at}")
+        if pair.validation is not None:
+            _check_validation(pair.validation, pair.train, f"validation{at}")
     _check_memory(study)
-    for train, test in study.named.data.values():
-        tasks = _tasks(study, key, train, test)
+    for pair in study.named.data.values():
+        tasks = _tasks(study, key, pair)
         for recipe in study.named.recipes.values():
             for task in tasks:
                 recipe.steps_per_epoch(task.retain.size)
             if study.attacks:
-                recipe.steps_per_epoch(train.size)
+                recipe.steps_per_epoch(pair.train.size)
         for model in study.named.networks.values():
             for recipe in study.named.recipes.values():
                 for name, method in study.methods.items():
                     _check_method(name, train_like(method, recipe), model, tasks)
 
 
-def _tasks(study: Study, key: Key[Array, ""], train: Dataset, test: Dataset) -> list[Task]:
+def _check_start(name: str, defence: RobustTrainer) -> None:
+    if "variables" not in inspect.signature(defence.fit).parameters:
+        raise ValueError(
+            f"defences[{name!r}] cannot begin from the study's start: its fit takes no variables; "
+            "leave out the defence or the start"
+        )
+
+
+def _check_validation(validation: Dataset, train: Dataset, name: str) -> None:
+    if validation.normalisation != train.normalisation:
+        raise ValueError(
+            f"{name} must be normalised like the training set, "
+            f"got {validation.normalisation} and {train.normalisation}"
+        )
+
+
+def _tasks(study: Study, key: Key[Array, ""], pair: Pair) -> list[Task]:
     """Returns the task of each forget request, as one seed has it."""
     split_key = host_key(key).fold_in(0).split(5)[0].typed()
-    return [
-        choose_split(split_key, train, test, request).task(train, test)
-        for request in study.named.forget.values()
-    ]
+    return [ask(split_key, pair, request)[1] for request in study.named.forget.values()]
 
 
 def _check_signature(name: str, method: Unlearner) -> None:
@@ -129,7 +156,10 @@ def _check_memory(study: Study) -> None:
     there = available_bytes()
     if there is None:
         return
-    data = max(train.x.nbytes + test.x.nbytes for train, test in study.named.data.values())
+    data = max(
+        sum(part.x.nbytes for part in pair if part is not None)
+        for pair in study.named.data.values()
+    )
     networks = {name: _weights(model) for name, model in study.named.networks.items()}
     largest = max(networks, key=lambda name: networks[name])
     counts = [int(getattr(audit, "count", 0)) for audit in study.audits.values()]

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from unlearnkit import auditing, data, defences, models, poisoning, unlearning
-from unlearnkit.base import Tokens
+from unlearnkit.base import Tokens, Variables
 from unlearnkit.registry import Registry, tell_known
 from unlearnkit.studies.significance import Correction
 from unlearnkit.studies.study import Pair, Study
-from unlearnkit.training import Recipe
+from unlearnkit.training import CheckpointError, Recipe, load_variables
 from unlearnkit.validation import check_choice
 
 _KINDS: Mapping[str, Registry[Any]] = {
@@ -29,7 +29,7 @@ _KINDS: Mapping[str, Registry[Any]] = {
     "audits": auditing.AUDITS,
 }
 _TABLES = ("data", "networks", "recipes", "forget", *_KINDS)
-_NUMBERS = ("seeds", "seed", "budgets", "primary", "correction")
+_NUMBERS = ("seeds", "seed", "budgets", "primary", "correction", "paired", "reference")
 _DATA = ("name", "data_dir", "download", "normalisation", "tokens", "train_rows", "test_rows")
 
 
@@ -69,10 +69,12 @@ def read_study(path: str | os.PathLike[str]) -> Declared:
         budgets = [0.05, 0.1]            # shares of Retrain; leave out to run methods as given
         primary = "average_gap"          # the metric of the verdicts
         correction = "holm"
+        paired = true                    # one key trains all networks of a seed
+        reference = "clean"              # of attacks; or "retrained"
 
         [data.digits]                    # data_dir, normalisation, train_rows = 500; of token ids
                                          # tokens = {vocabulary = 1000, pad = 0}
-        [networks.mlp]
+        [networks.mlp]                   # start = "FILE" of `training.save_variables`
         [recipes.plain]
         epochs = 60
         [forget]                         # by name, in the short form of the command line
@@ -140,8 +142,13 @@ def parse_study(text: str, *, name: str = "the text") -> Declared:
         "networks": {
             name: _network(name, entry, shape) for name, entry in said["networks"].items()
         },
+        "start": {
+            name: _start(name, entry)
+            for name, entry in said["networks"].items()
+            if "start" in entry
+        },
         "recipes": {
-            name: _make(f"recipes.{name}", Recipe, _settings(f"recipes.{name}", entry))
+            name: make_part(f"recipes.{name}", Recipe, _settings(f"recipes.{name}", entry))
             for name, entry in said["recipes"].items()
         },
         "forget": {
@@ -151,6 +158,8 @@ def parse_study(text: str, *, name: str = "the text") -> Declared:
         **{kind: _entries(kind, said.get(kind, {})) for kind in _KINDS},
         "budgets": tuple(said.get("budgets", ())),
         "seeds": said.get("seeds", 1),
+        "paired": said.get("paired", False),
+        "reference": said.get("reference", "retrained"),
     }
     study = _told("the file", lambda: Study(**parts))
     return Declared(study, seed, said.get("primary"), correction)
@@ -163,6 +172,8 @@ def _check_numbers(said: Mapping[str, Any]) -> None:
     numbers = isinstance(budgets, list) and all(type(b) in (int, float) for b in budgets)
     if not numbers:
         raise StudyFileError(f"budgets must be a list of numbers, got {budgets!r}")
+    if type(said.get("paired", False)) is not bool:
+        raise StudyFileError(f"paired must be true or false, got {said['paired']!r}")
     if not isinstance(primary, str):
         raise StudyFileError(f"primary must be the name of a metric, got {primary!r}")
 
@@ -174,7 +185,7 @@ def _pair(name: str, entry: Any) -> Pair:
     source = settings.pop("name", name)
     rows = {split: settings.pop(f"{split}_rows", None) for split in ("train", "test")}
     if "tokens" in settings:
-        settings["normalisation"] = _make(f"{where}.tokens", Tokens, settings.pop("tokens"))
+        settings["normalisation"] = make_part(f"{where}.tokens", Tokens, settings.pop("tokens"))
     options = {"normalisation": "standard", **settings}
 
     def load(split: str) -> Any:
@@ -202,8 +213,19 @@ def _shape(pairs: Mapping[str, Pair]) -> dict[str, Any]:
 def _network(name: str, entry: Any, shape: Mapping[str, Any]) -> Any:
     where = f"networks.{name}"
     settings = _settings(where, entry)
-    used = settings.pop("use", name)
+    used, _ = settings.pop("use", name), settings.pop("start", None)
     return _told(where, lambda: models.create(used, **{**shape, **settings}))
+
+
+def _start(name: str, entry: Mapping[str, Any]) -> Variables:
+    """Returns the weights from which trainings of a network begin."""
+    where, path = f"networks.{name}.start", entry["start"]
+    if not isinstance(path, str):
+        raise StudyFileError(f"{where} must be the path of a file, got {path!r}")
+    try:
+        return load_variables(path)
+    except (OSError, CheckpointError) as error:
+        raise StudyFileError(f"{where}: {error}") from error
 
 
 def _entries(kind: str, table: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,14 +241,23 @@ def _entries(kind: str, table: Mapping[str, Any]) -> dict[str, Any]:
         for chosen in itertools.product(*grid.values()):
             varied = dict(zip(grid, chosen, strict=True))
             label = ", ".join(f"{n}={v}" for n, v in varied.items())
-            made[f"{name} ({label})" if label else name] = _make(
+            made[f"{name} ({label})" if label else name] = make_part(
                 where, found, {**settings, **varied}
             )
     return made
 
 
-def _make(where: str, factory: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
-    """Returns what a class makes of settings; tables become the classes of their fields."""
+def make_part(where: str, factory: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+    """Returns what a class makes of settings; tables become the classes of their fields.
+
+    Args:
+      where: of the file, for messages.
+      factory: the class.
+      settings: of a table.
+
+    Raises:
+      StudyFileError: an unknown field, or a value that the class refuses.
+    """
     taken = inspect.signature(factory).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in taken.values())
     if not open_ended:
@@ -243,7 +274,7 @@ def _value(where: str, value: Any, hint: Any) -> Any:
         classes = [c for c in _classes(hint) if dataclasses.is_dataclass(c) or _is_record(c)]
         if not classes:
             return value
-        return _make(where, classes[0], value)
+        return make_part(where, classes[0], value)
     if value == "none" and type(None) in typing.get_args(hint):
         return None
     if isinstance(value, list):

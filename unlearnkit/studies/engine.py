@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from unlearnkit.base import (
     UnlearnInfo,
     Variables,
 )
-from unlearnkit.data import ForgetRequest, choose_split
+from unlearnkit.data import ForgetRequest
 from unlearnkit.host.random import AnyKey, host_key
 from unlearnkit.records import NO_DEFENCE, Record
 from unlearnkit.studies.announcing import OnPoisoned, OnStage, announce
@@ -38,11 +39,11 @@ from unlearnkit.studies.checks import check
 from unlearnkit.studies.executors import Dask, Processes, parse_executor
 from unlearnkit.studies.lanes import train_together
 from unlearnkit.studies.parts import Wanted, cells, shard_of
-from unlearnkit.studies.poisoned import clean_task, poisoned_task
+from unlearnkit.studies.poisoned import ask, clean_task, poisoned_task
 from unlearnkit.studies.running import Failure, Running, Unfinished, branch
 from unlearnkit.studies.stage_cache import StageCache
 from unlearnkit.studies.store import Store
-from unlearnkit.studies.study import Study
+from unlearnkit.studies.study import Pair, Study
 from unlearnkit.training import Batching, DivergedError, Recipe, fit
 from unlearnkit.unlearning import Retrain
 
@@ -150,12 +151,27 @@ class _Place(NamedTuple):
     """One dataset, one network and one recipe, with their key."""
 
     names: Mapping[str, str]
-    train: Dataset
-    test: Dataset
+    data: Pair
     model: Model
     recipe: Recipe
+    start: Variables | None
     key: AnyKey
     digest: str
+
+    @property
+    def begin(self) -> dict[str, Variables]:
+        """Where trainings begin, as an input of stages; empty where each begins afresh."""
+        return {} if self.start is None else {"start": self.start}
+
+
+class _AttackKeys(NamedTuple):
+    """The keys of one attack on one seed."""
+
+    attack: AnyKey
+    train: AnyKey
+    retrain: AnyKey
+    methods: AnyKey
+    defences: AnyKey
 
 
 def _counted(running: Running, records: Iterator[Record]) -> Iterator[Record]:
@@ -194,7 +210,7 @@ def records_of(running: Running, key: AnyKey) -> Iterator[Record]:
 
 def _places(running: Running, key: AnyKey) -> Iterator[_Place]:
     study = running.study
-    for d, (dataset, (train, test)) in enumerate(study.named.data.items()):
+    for d, (dataset, pair) in enumerate(study.named.data.items()):
         for n, (network, model) in enumerate(study.named.networks.items()):
             for r, (named, recipe) in enumerate(study.named.recipes.items()):
                 mine = branch(branch(branch(key, _DATA, d), _NETWORKS, n), _RECIPES, r)
@@ -202,10 +218,14 @@ def _places(running: Running, key: AnyKey) -> Iterator[_Place]:
                 where = dataset, network, named
                 if not running.wanted(*where):
                     continue
+                start = study.named.start.get(network)
                 if where not in running.digests:
-                    running.digests[where] = running.cache.digest([train, model, recipe])
+                    # What most studies do not have leaves their digest as it was.
+                    more = [part for part in (pair.validation, start) if part is not None]
+                    parts = [pair.train, model, recipe, *more]
+                    running.digests[where] = running.cache.digest(parts)
                 digest = running.digests[where]
-                yield _Place(names, train, test, model, recipe, mine, digest)
+                yield _Place(names, pair, model, recipe, start, mine, digest)
 
 
 def _forget(
@@ -213,14 +233,16 @@ def _forget(
 ) -> Iterator[Record]:
     """Yields the records of a forget request; networks of all seeds are trained together."""
     keys = [key.fold_in(seed).split(5) for seed in range(running.study.seeds)]
-    splits = [choose_split(k[0].typed(), place.train, place.test, request) for k in keys]
+    asked = [ask(k[0].typed(), place.data, request) for k in keys]
+    splits = [split for split, _ in asked]
     whole = [np.concatenate([split.retain, split.forget]) for split in splits]
     kept = [split.retain for split in splits]
     seeds = _wanted_seeds(running, (*place.names.values(), name))
 
     def prepare() -> tuple[Networks, Networks]:
         originals = _train(running, place, "original", [k[1] for k in keys], whole, seeds)
-        return originals, _train(running, place, "reference", [k[2] for k in keys], kept, seeds)
+        own = 1 if running.study.paired else 2
+        return originals, _train(running, place, "reference", [k[own] for k in keys], kept, seeds)
 
     def go_on(networks: tuple[Networks, Networks]) -> Iterator[Record]:
         for seed, original, reference in zip(seeds, *networks, strict=True):
@@ -237,9 +259,11 @@ def _forget(
                 key=keys[seed][3].typed(),
                 model=place.model,
                 recipe=place.recipe,
-                task=splits[seed].task(place.train, place.test),
+                task=asked[seed][1],
                 original=original.variables,
                 reference=Unlearned(reference.variables, UnlearnInfo(*reference.info)),
+                start=place.start,
+                train_key=keys[seed][1].typed(),
             )
             yield from answer(running, where, case, case.task, keys[seed][4])
 
@@ -271,8 +295,10 @@ def _train(
         on_epoch = announce(running.on_stage, f"training the {kind}s{many}", epochs)
         typed = [key.typed() for key in keys]
         trained = train_together(
-            *(typed, place.model, place.train, place.recipe, rows, [seeds[i] for i in missing]),
+            *(typed, place.model, place.data.train, place.recipe, rows),
+            [seeds[i] for i in missing],
             width=running.width,
+            start=place.start,
             on_epoch=on_epoch,
         )
         return ((seeds.index(seed), network) for seed, network in trained)
@@ -287,19 +313,21 @@ def _train(
 def _poison(running: Running, place: _Place, seed: int) -> Iterator[Record]:
     """Yields the records of all attacks on one seed, which share a clean network."""
     split_key, clean_key, attacks_key = place.key.fold_in(seed).split(3)
-    task = clean_task(split_key.typed(), place.train, place.test)
+    if running.study.paired:
+        clean_key, attacks_key, split_key = split_key, clean_key, attacks_key
+    task = clean_task(split_key.typed(), place.data)
     said = f"training on clean data, {running.seed(seed)}"
 
-    def train() -> Variables:
-        return _fit(running, place, "clean", clean_key, place.train, said).variables
+    def train() -> Trained:
+        return _fit(running, place, "clean", clean_key, place.data.train, said)
 
-    def prepare() -> Variables | Failure:
+    def prepare() -> Trained | Failure:
         clean = running.attempt(train)
         if isinstance(clean, Failure) and running.strict:
             raise DivergedError(clean.diverged)
         return clean
 
-    def go_on(clean: Variables | Failure) -> Iterator[Record]:
+    def go_on(clean: Trained | Failure) -> Iterator[Record]:
         for index, (name, attack) in enumerate(running.study.named.attacks.items()):
             where = {**place.names, "question": name, "seed": seed}
             if not running.wanted(*place.names.values(), name, seed):
@@ -307,8 +335,15 @@ def _poison(running: Running, place: _Place, seed: int) -> Iterator[Record]:
             if isinstance(clean, Failure):
                 yield from running.without_result(clean, where)
                 continue
-            key = attacks_key.fold_in(index)
-            yield from _attack(running, place, where, attack, (clean, task), key)
+            if running.study.paired:
+                # The split takes what 0 and 1 would give.
+                drawn = split_key.fold_in(2), split_key.fold_in(3)
+                keys = _AttackKeys(attacks_key, clean_key, clean_key, *drawn)
+            else:
+                steps_key, methods_key = attacks_key.fold_in(index).split()
+                poison_key, train_key, again_key = steps_key.split(3)
+                keys = _AttackKeys(poison_key, train_key, again_key, methods_key, steps_key)
+            yield from _attack(running, place, where, attack, (clean, task), keys)
 
     yield from running.when_ready(prepare, go_on)
 
@@ -318,8 +353,8 @@ def _attack(
     place: _Place,
     where: Mapping[str, Any],
     attack: Attack,
-    start: tuple[Variables, Task],
-    key: AnyKey,
+    before: tuple[Trained, Task],
+    keys: _AttackKeys,
 ) -> Iterator[Record]:
     """Yields the records of one attack on one seed, behind no defence and behind each.
 
@@ -329,9 +364,8 @@ def _attack(
 
     Source: Pawelczyk et al. 2024, §4.4 (after Sommer et al. 2022) and §5.1.
     """
-    steps_key, methods_key = key.split()
-    attack_key, train_key, retrain_key = steps_key.split(3)
-    clean, task = start
+    study, (trained, task) = running.study, before
+    clean = trained.variables
     name, seed = where["question"], where["seed"]
 
     def poison() -> tuple[Poisoned, Case]:
@@ -339,22 +373,29 @@ def _attack(
         poisoned: Poisoned = running.cache.obtain(
             "attack",
             attack,
-            {"key": attack_key.typed(), "place": place.digest, "clean": clean, "task": task},
-            lambda: attack(attack_key.typed(), place.model, clean, task),
+            {"key": keys.attack.typed(), "place": place.digest, "clean": clean, "task": task},
+            lambda: attack(keys.attack.typed(), place.model, clean, task),
             say=f"attack {name}, seed {seed}",
         )
-        question = poisoned_task(poisoned, task.validation, task.test)
-        victim = _fit(running, place, "victim", train_key, poisoned.dataset, None).variables
-        reference = running.cache.obtain(
-            "retrained",
-            place.recipe,
-            {"key": retrain_key.typed(), "model": place.model, "data": question.retain},
-            lambda: Retrain(place.recipe)(retrain_key.typed(), place.model, victim, question),
-            say=f"retrained without {name}, seed {seed}",
+        question = poisoned_task(
+            poisoned, task.validation, task.test, may_be_all=study.reference == "clean"
         )
-        audit_key, _ = methods_key.split()
+        victim = _fit(running, place, "victim", keys.train, poisoned.dataset, None).variables
+        if study.reference == "clean":
+            reference = Unlearned(clean, UnlearnInfo(*trained.info))
+        else:
+            inputs = {"model": place.model, "data": question.retain, **place.begin}
+            reference = running.cache.obtain(
+                "retrained",
+                place.recipe,
+                {"key": keys.retrain.typed(), **inputs},
+                lambda: Retrain(place.recipe)(
+                    keys.retrain.typed(), place.model, victim, question, initial=place.start
+                ),
+                say=f"retrained without {name}, seed {seed}",
+            )
         return poisoned, Case(
-            audit_key.typed(),
+            keys.methods.split()[0].typed(),
             place.model,
             place.recipe,
             question,
@@ -362,6 +403,9 @@ def _attack(
             reference=reference,
             clean=clean,
             poisoned=poisoned,
+            start=place.start,
+            train_key=keys.train.typed(),
+            clean_data=place.data.train,
         )
 
     def go_on(prepared: tuple[Poisoned, Case] | Failure) -> Iterator[Record]:
@@ -372,14 +416,17 @@ def _attack(
         if running.on_poisoned is not None:
             running.on_poisoned(name, seed, poisoned)
         if running.wanted(*where.values(), NO_DEFENCE):
-            yield from answer(running, where, case, case.task, methods_key.split()[1])
-        for index, (named, defence) in enumerate(running.study.defences.items()):
+            yield from answer(running, where, case, case.task, keys.methods.split()[1])
+        for index, (named, defence) in enumerate(study.defences.items()):
             if not running.wanted(*where.values(), named):
                 continue
-            # 3 and 2 keys above come from splits, which fold in 0, 1, and 2.
-            keys = steps_key.fold_in(3 + index), methods_key.fold_in(2 + index)
+            # 3 and 2 keys of each come from splits, which fold in 0, 1, and 2.
+            own: Sequence[AnyKey] = keys.attack.fold_in(index), keys.train
+            if not study.paired:
+                own = keys.defences.fold_in(3 + index).split()
             there = {**where, "defence": named}
-            yield from _defend(running, place, there, defence, case, *keys)
+            methods_key = keys.methods.fold_in(2 + index)
+            yield from _defend(running, place, there, defence, case, own, methods_key)
 
     yield from running.when_ready(lambda: running.attempt(poison), go_on)
 
@@ -390,33 +437,33 @@ def _defend(
     where: Mapping[str, Any],
     defence: Defence | RobustTrainer,
     undefended: Case,
-    key: AnyKey,
+    keys: Sequence[AnyKey],
     methods_key: AnyKey,
 ) -> Iterator[Record]:
     """Yields the records of the methods on a network that was trained behind a defence."""
-    defence_key, train_key = key.split()
+    defence_key, train_key = keys
     poisoned, task = undefended.poisoned, undefended.task
     assert poisoned is not None
     dataset, is_poison = poisoned.dataset, np.asarray(poisoned.is_poison)
     said = f"{where['question']}: {where['defence']}, {running.seed(where['seed'])}"
 
-    def train() -> tuple[Task | None, Variables]:
+    def train() -> tuple[Task | None, Variables, Defended | None]:
         announce(running.on_stage, said, 1)
-        inputs = {"key": key.typed(), "model": place.model, "data": dataset}
+        inputs = {"model": place.model, "data": dataset}
         if isinstance(defence, RobustTrainer):
             trained: Trained = running.cache.obtain(
                 "robust_training",
                 [defence, place.recipe],
-                inputs,
-                lambda: defence.fit(train_key.typed(), place.model, dataset, place.recipe),
+                {"key": train_key.typed(), **inputs, **place.begin},
+                lambda: _fit_robustly(defence, train_key, place, dataset),
                 say=said,
             )
-            return task, trained.variables
+            return task, trained.variables, None
         victim = undefended.original
         defended: Defended = running.cache.obtain(
             "defence",
             defence,
-            {**inputs, "victim": victim},
+            {"key": defence_key.typed(), **inputs, "victim": victim},
             lambda: defence(defence_key.typed(), place.model, victim, dataset),
             say=said,
         )
@@ -425,24 +472,23 @@ def _defend(
         variables = _fit(running, place, "defended", train_key, kept, None).variables
         left = keep & is_poison
         if not left.any():
-            return None, variables
+            return None, variables, defended
         retain, forget = (dataset.take(np.flatnonzero(r)) for r in (keep & ~is_poison, left))
-        return task._replace(retain=retain, forget=forget), variables
+        return task._replace(retain=retain, forget=forget), variables, defended
 
-    def go_on(prepared: tuple[Task | None, Variables] | Failure) -> Iterator[Record]:
+    def go_on(
+        prepared: tuple[Task | None, Variables, Defended | None] | Failure,
+    ) -> Iterator[Record]:
         if isinstance(prepared, Failure):
             yield from running.without_result(prepared, where)
             return
-        left, variables = prepared
-        case = Case(
-            undefended.key,
-            place.model,
-            place.recipe,
-            task,
+        left, variables, defended = prepared
+        case = dataclasses.replace(
+            undefended,
             original=variables,
-            reference=undefended.reference,
-            clean=undefended.clean,
-            poisoned=poisoned,
+            train_key=train_key.typed(),
+            defence=defence,
+            defended=defended,
         )
         yield from answer(running, where, case, left, methods_key)
 
@@ -461,7 +507,21 @@ def _fit(
 
     def compute() -> Trained:
         on_epoch = None if said is None else announce(running.on_stage, said, place.recipe.epochs)
-        return fit(key.typed(), place.model, dataset, place.recipe, on_epoch=on_epoch)
+        return fit(
+            key.typed(),
+            place.model,
+            dataset,
+            place.recipe,
+            variables=place.start,
+            on_epoch=on_epoch,
+        )
 
-    inputs = {"key": key.typed(), "model": place.model, "data": dataset}
+    inputs = {"key": key.typed(), "model": place.model, "data": dataset, **place.begin}
     return running.cache.obtain(kind, place.recipe, inputs, compute, say=said or kind)
+
+
+def _fit_robustly(trainer: RobustTrainer, key: AnyKey, place: _Place, dataset: Dataset) -> Trained:
+    """Returns what a defence trains; only a study with a start tells it where to begin."""
+    if place.start is None:
+        return trainer.fit(key.typed(), place.model, dataset, place.recipe)
+    return trainer.fit(key.typed(), place.model, dataset, place.recipe, variables=place.start)

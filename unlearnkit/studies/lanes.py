@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo
+from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo, Variables
 from unlearnkit.training import DivergedError, Recipe, fit_many
 
 
@@ -22,6 +22,7 @@ def train_together(
     wanted: Sequence[int],
     *,
     width: int | None,
+    start: Variables | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Iterator[tuple[int, Trained | DivergedError]]:
     """Yields some of several declared runs, each with its network or with how it diverged.
@@ -39,12 +40,13 @@ def train_together(
       rows: [n] of `dataset`, which each run sees; n may differ from run to run.
       wanted: numbers of the runs that are needed.
       width: lanes of a program; None trains in turn.
+      start: where all runs begin; None begins each from a fresh initialisation.
       on_epoch: called after each epoch of each group.
     """
     for group in _groups(wanted, rows, len(keys), width):
         lanes = group + group[:1] * ((width or 0) - len(group))
         try:
-            trained = _fit(keys, model, dataset, recipe, rows, lanes, width, on_epoch)
+            trained = _fit(keys, model, dataset, recipe, rows, lanes, width, start, on_epoch)
             yield from ((run, trained[lane]) for lane, run in enumerate(group) if run in wanted)
         except DivergedError as error:
             if len(group) == 1:
@@ -54,7 +56,7 @@ def train_together(
             for lane, run in enumerate(group):
                 alone = [run] * (width or 1)
                 try:
-                    again = _fit(keys, model, dataset, recipe, rows, alone, width, None)
+                    again = _fit(keys, model, dataset, recipe, rows, alone, width, start, None)
                     result: Trained | DivergedError = again[min(lane, len(again) - 1)]
                 except DivergedError as its_own:
                     result = its_own
@@ -85,6 +87,7 @@ def _fit(
     rows: Sequence[np.ndarray],
     lanes: Sequence[int],
     width: int | None,
+    start: Variables | None,
     on_epoch: OnEpoch | None,
 ) -> list[Trained]:
     together = fit_many(
@@ -93,6 +96,7 @@ def _fit(
         dataset,
         recipe,
         subsets=np.stack([rows[run] for run in lanes]),
+        variables=start,
         batching="map" if width is None else "vmap",
         on_epoch=on_epoch,
     )

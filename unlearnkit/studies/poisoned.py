@@ -6,33 +6,62 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Dataset, Poisoned, Task
-from unlearnkit.data import IndexForget, choose_split
+from unlearnkit.data import ClassForget, ForgetRequest, IndexForget, Split, choose_split
+from unlearnkit.studies.study import Pair
 
 
-def clean_task(key: Key[Array, ""], train: Dataset, test: Dataset) -> Task:
-    """Returns a task with `task.train` as `train` is, row by row: nothing is forgotten yet.
+def ask(key: Key[Array, ""], pair: Pair, request: ForgetRequest) -> tuple[Split, Task]:
+    """Returns what is to be forgotten of a dataset, as rows and as a task.
+
+    Of a dataset with a validation set of its own, the split's rows of the test set mean nothing:
+    the test set stays whole, but for a class that the request takes from held-out data.
 
     Args:
-      key: halves the test set.
-      train: the training set.
-      test: held-out examples.
+      key: chooses.
+      pair: the dataset.
+      request: what is to be forgotten.
+
+    Raises:
+      ValueError: see `choose_split`.
     """
-    return choose_split(key, train, test, IndexForget((train.size - 1,))).task(train, test)
+    split = choose_split(key, pair.train, pair.test, request)
+    task = split.task(pair.train, pair.test)
+    if pair.validation is None:
+        return split, task
+    gone = request.label if isinstance(request, ClassForget) and not request.in_test else None
+    kept = [
+        part if gone is None else part.take(np.flatnonzero(np.asarray(part.y) != gone))
+        for part in (pair.validation, pair.test)
+    ]
+    return split, Task(task.retain, task.forget, *kept)
 
 
-def poisoned_task(poisoned: Poisoned, validation: Dataset, test: Dataset) -> Task:
+def clean_task(key: Key[Array, ""], pair: Pair) -> Task:
+    """Returns a task with `task.train` as the training set is, row by row: nothing is forgotten.
+
+    Args:
+      key: halves the test set, where the dataset has no validation set of its own.
+      pair: the dataset.
+    """
+    return ask(key, pair, IndexForget((pair.train.size - 1,)))[1]
+
+
+def poisoned_task(
+    poisoned: Poisoned, validation: Dataset, test: Dataset, *, may_be_all: bool = False
+) -> Task:
     """Returns the task of forgetting all poisons of a training set, U = S_poison.
 
     Args:
       poisoned: a training set and which of its n examples are poisons.
       validation: clean examples that no method trains on.
       test: clean examples to judge by.
+      may_be_all: whether all examples may be poisons; then nothing would be retained.
 
     Raises:
       ValueError: no poisons, or nothing but poisons.
     """
     is_poison = np.asarray(poisoned.is_poison)
-    if not 0 < is_poison.sum() < len(is_poison):
+    if not 0 < is_poison.sum() < len(is_poison) + may_be_all:
         raise ValueError(
             f"there must be poisons and clean examples, but {int(is_poison.sum())} of "
             f"{len(is_poison)} are poisons; choose another budget of the attack"

@@ -24,6 +24,7 @@ from unlearnkit.costs import Stopwatch
 from unlearnkit.host.arrays import put
 from unlearnkit.studies.budget import CountsItself, with_epochs
 from unlearnkit.training import DivergedError
+from unlearnkit.training.inheritance import takes_initial
 
 
 @runtime_checkable
@@ -65,6 +66,26 @@ def is_prefix_stable(method: object) -> TypeGuard[PrefixStable]:
     return "on_snapshot" in inspect.signature(method).parameters
 
 
+class _StableFromStart(PrefixStable, Protocol):
+    """A prefix-stable method that asks for the weights from which the original's training began."""
+
+    def __call__(
+        self,
+        key: Key[Array, ""],
+        model: Model,
+        variables: Variables,
+        task: Task,
+        *,
+        initial: Variables | None = None,
+        on_epoch: OnEpoch | None = None,
+        on_snapshot: OnSnapshot | None = None,
+    ) -> Unlearned: ...
+
+
+def _begins(method: PrefixStable) -> TypeGuard[_StableFromStart]:
+    return takes_initial(method)
+
+
 def unlearn_for(
     key: Key[Array, ""],
     model: Model,
@@ -73,6 +94,7 @@ def unlearn_for(
     method: PrefixStable,
     epochs: Sequence[int],
     *,
+    initial: Variables | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Iterator[tuple[int, Unlearned | DivergedError]]:
     """Yields what a method made of the task after each of several numbers of epochs.
@@ -88,12 +110,13 @@ def unlearn_for(
       task: the question.
       method: for which `is_prefix_stable` holds.
       epochs: after how many the network is taken, each >= 1.
+      initial: the weights from which the original's training began, if it did not begin afresh.
       on_epoch: called after each epoch.
     """
     asked = sorted(set(epochs))
     while asked:
         try:
-            yield from _run(key, model, variables, task, method, asked, on_epoch)
+            yield from _run(key, model, variables, task, method, asked, initial, on_epoch)
             return
         except DivergedError as error:
             yield asked.pop(), error
@@ -106,6 +129,7 @@ def _run(
     task: Task,
     method: PrefixStable,
     asked: Sequence[int],
+    initial: Variables | None,
     on_epoch: OnEpoch | None,
 ) -> list[tuple[int, Unlearned | DivergedError]]:
     history: dict[str, list[float]] = {}
@@ -126,7 +150,12 @@ def _run(
 
     longest = with_epochs(method, asked[-1])
     with Stopwatch() as watch:
-        last = longest(key, model, variables, task, on_epoch=note, on_snapshot=take)
+        if initial is not None and _begins(longest):
+            last = longest(
+                key, model, variables, task, initial=initial, on_epoch=note, on_snapshot=take
+            )
+        else:
+            last = longest(key, model, variables, task, on_epoch=note, on_snapshot=take)
     adapted = last.info.adapted
     found: list[tuple[int, Unlearned | DivergedError]] = [
         (epoch, Unlearned(weights, UnlearnInfo(curves, cost, adapted=adapted)))

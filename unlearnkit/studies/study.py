@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from unlearnkit.auditing import CaseAudit, Evaluation, PoisonEffects
 from unlearnkit.base import (
@@ -15,10 +15,12 @@ from unlearnkit.base import (
     Model,
     RobustTrainer,
     Unlearner,
+    Variables,
 )
 from unlearnkit.data import ForgetRequest
 from unlearnkit.records import NO_DEFENCE
 from unlearnkit.training import Recipe
+from unlearnkit.validation import check_choice, check_known, check_variables
 
 T = TypeVar("T")
 
@@ -26,20 +28,23 @@ ORIGINAL = "original"
 """The row of the network that nothing was done to."""
 RETRAIN = "retrained"
 """The row of the reference, which was retrained without what is to be forgotten, at full cost."""
+ReferenceName = Literal["retrained", "clean"]
 EFFECT_PREFIXES = frozenset({"gaussian", "targets", "trigger"})
 """What begins metrics of `PoisonEffects`, and so may not name another audit beside it."""
 
 
 class Pair(NamedTuple):
-    """The two sets of a dataset.
+    """The sets of a dataset.
 
     Attributes:
       train: [n] training examples.
-      test: held-out examples; half of them become the validation set of each task.
+      test: held-out examples.
+      validation: of each task; None takes half of the test set, another half for each seed.
     """
 
     train: Dataset
     test: Dataset
+    validation: Dataset | None = None
 
 
 class Named(NamedTuple):
@@ -50,6 +55,7 @@ class Named(NamedTuple):
     recipes: Mapping[str, Recipe]
     forget: Mapping[str, ForgetRequest]
     attacks: Mapping[str, Attack]
+    start: Mapping[str, Variables]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,6 +90,16 @@ class Study:
         anyway has the name "", `Evaluation` of a forget request and `PoisonEffects` of an attack;
         give an audit that name to put it in their place.
       seeds: repetitions, each with its own split, poisons and networks.
+      start: weights from which every training of a network begins, by the network's name; those
+        that are not named begin from a fresh initialisation. All networks are then fine-tuned:
+        originals, references, victims, defended ones, ensembles, and what methods train from the
+        start that they ask for by a keyword `initial` (`Retrain`, `NtkScrub`).
+      paired: whether all trainings of a seed share one key, and all its attacks another (common
+        random numbers): what two networks then differ in is their data's doing, and an attack has
+        the same bits whatever else is attacked by. Else each has a key of its own.
+      reference: of the attacks. `retrained` trains the network without the poisons; `clean` takes
+        the one that trained on the clean set, which costs nothing, suits attacks that are only
+        compared, and leaves attacks free to poison every example.
 
     Example:
       study = studies.Study(
@@ -108,6 +124,9 @@ class Study:
     budgets: Sequence[float] = ()
     audits: Mapping[str, Audit | CaseAudit] = dataclasses.field(default_factory=dict)
     seeds: int = 1
+    start: Mapping[str, Variables] | Variables | None = None
+    paired: bool = False
+    reference: ReferenceName = "retrained"
 
     def __post_init__(self) -> None:
         """Checks names, kinds and numbers; nothing is computed.
@@ -140,16 +159,33 @@ class Study:
             )
         if self.seeds < 1:
             raise ValueError(f"seeds must be >= 1, got {self.seeds}")
+        check_choice("reference", self.reference, ReferenceName)
+        if isinstance(self.start, Variables) and len(self.named.networks) > 1:
+            raise ValueError(
+                f"start must be given by the name of its network, one of {[*self.named.networks]}"
+            )
+        object.__setattr__(self, "start", self.named.start)
+        for name, weights in self.named.start.items():
+            check_known("network of start", name, self.named.networks)
+            try:
+                check_variables(weights, self.named.networks[name])
+            except ValueError as error:
+                raise ValueError(f"start{f'[{name!r}]' if name else ''}: {error}") from None
 
     @property
     def named(self) -> Named:
         """The parts that may be given without a name, by name."""
+        networks = _by_name(self.networks)
+        start = self.start
+        if start is None or isinstance(start, Variables):
+            start = {} if start is None else dict.fromkeys(networks, start)
         return Named(
             _by_name(self.data),
-            _by_name(self.networks),
+            networks,
             _by_name(self.recipes),
             _by_name(self.forget),
             _by_name(self.attacks),
+            start,
         )
 
     def audits_of(self, question: str) -> dict[str, Audit | CaseAudit]:

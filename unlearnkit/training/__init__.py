@@ -11,8 +11,9 @@ from unlearnkit.training.claim import Claim, TrajectoryError, variables_sha256
 from unlearnkit.training.divergence import DivergedError
 from unlearnkit.training.features import penultimate
 from unlearnkit.training.fit import Batching, descend, fit, fit_many
-from unlearnkit.training.inheritance import inherited, train_like
+from unlearnkit.training.inheritance import inherited, train_from, train_like
 from unlearnkit.training.logged_run import TrajectoryWriter
+from unlearnkit.training.path import weight_path
 from unlearnkit.training.predict import predict
 from unlearnkit.training.recipe import (
     Recipe,
@@ -68,7 +69,9 @@ __all__ = [
     "speedrun_recipe",
     "take_steps",
     "take_steps_together",
+    "train_from",
     "train_like",
     "train_step",
     "variables_sha256",
+    "weight_path",
 ]

@@ -278,6 +278,7 @@ def fit_many(
     recipe: Recipe,
     *,
     subsets: Int[Array, "seeds n"] | Int[np.ndarray, "seeds n"] | None = None,
+    variables: Variables | None = None,
     batching: Batching | None = None,
     epochs_per_call: int = 1,
     on_epoch: OnEpoch | None = None,
@@ -293,6 +294,7 @@ def fit_many(
       dataset: the examples, shared by all runs.
       recipe: how to train.
       subsets: [seeds, n] the rows of `dataset` that each run trains on; None for all rows.
+      variables: where all runs start; None starts each from a fresh initialisation.
       batching: `vmap` trains all runs in one batched program, `map` one after another, epoch by
         epoch; None takes the faster one: `map` on a CPU, `vmap` elsewhere.
       epochs_per_call: see `fit`.
@@ -300,8 +302,8 @@ def fit_many(
         [seeds].
 
     Raises:
-      ValueError: data that do not fit the model, a batch larger than the data, or subsets out
-        of range.
+      ValueError: data or variables that do not fit the model, a batch larger than the data, or
+        subsets out of range.
       DivergedError: the loss of a run is no longer finite.
 
     Example:
@@ -323,7 +325,7 @@ def fit_many(
     history: dict[str, list[np.ndarray]] = {}
     with Stopwatch() as watch, ThreadPoolExecutor(len(places)) as pool:
         held = reserve(dataset)
-        make = partial(_Runs, keys, model, held, recipe, rows, batching)
+        make = partial(_Runs, keys, model, held, recipe, rows, batching, variables)
         # One device leaves the data where they are.
         on = places if len(places) > 1 else [None]
         runs = list(pool.map(make, shares, on))
@@ -347,12 +349,12 @@ def fit_many(
                     history.setdefault(name, []).append(value)
                 if on_epoch is not None:
                     on_epoch(epoch + 1, of_epoch)
-        variables = _join([run.variables() for run in runs], places)
-    refuse_infinite_weights(variables, recipe)
+        reached = _join([run.variables() for run in runs], places)
+    refuse_infinite_weights(reached, recipe)
     stacked = {name: put(np.stack(values, axis=1)) for name, values in history.items()}
     examples = n_seeds * recipe.example_gradients(rows.shape[1])
     cost = Cost(examples, watch.seconds, watch.compile_seconds)
-    return Trained(variables, TrainInfo(stacked, cost))
+    return Trained(reached, TrainInfo(stacked, cost))
 
 
 class _Runs:
@@ -366,6 +368,7 @@ class _Runs:
         recipe: Recipe,
         rows: Int[np.ndarray, "seeds n"],
         batching: Batching,
+        start: Variables | None,
         which: Int[np.ndarray, " share"],
         place: jax.Device | None,
     ):
@@ -377,7 +380,8 @@ class _Runs:
         self._steps = recipe.steps_per_epoch(rows.shape[1])
         self._rates = rate_table(recipe, self._steps, recipe.epochs * self._steps)
         self._objective = CrossEntropy(model, recipe)
-        starts = [jax.jit(model.init)(init_key.typed()) for init_key, _ in halves]
+        init = jax.jit(model.init)
+        starts = [init(init_key.typed()) if start is None else start for init_key, _ in halves]
         check_variables(starts[0], model)
         states = [start_state(variables, recipe=form) for variables in starts]
         step_keys = [step_key.typed() for _, step_key in orders]

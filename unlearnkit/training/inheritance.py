@@ -1,10 +1,15 @@
-"""Unlearning methods that reuse the original network's training settings."""
+"""Unlearning methods that reuse how the original network was trained: its recipe, its start."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeVar
+import functools
+import inspect
+from typing import Any, Protocol, TypeGuard, TypeVar
 
+from jaxtyping import Array, Key
+
+from unlearnkit.base import Model, OnEpoch, Task, Unlearned, Unlearner, Variables
 from unlearnkit.training.recipe import Recipe
 
 Method = TypeVar("Method")
@@ -59,3 +64,41 @@ def train_like(method: Method, recipe: Recipe) -> Method:
     names = {field.name for field in dataclasses.fields(method)} & {"train_like", "recipe"}
     told = {name: recipe for name in names if getattr(method, name) is None}
     return dataclasses.replace(method, **told) if told else method
+
+
+class _FromStart(Protocol):
+    """An unlearner that asks for the weights from which the original's training began."""
+
+    def __call__(
+        self,
+        key: Key[Array, ""],
+        model: Model,
+        variables: Variables,
+        task: Task,
+        *,
+        initial: Variables | None = None,
+        on_epoch: OnEpoch | None = None,
+    ) -> Unlearned: ...
+
+
+def train_from(method: Unlearner, initial: Variables | None) -> Unlearner:
+    """Returns the method with the weights from which the original's training began.
+
+    A method asks for them by a keyword `initial`, as `Retrain` and `NtkScrub` do; others are
+    returned unchanged.
+
+    Args:
+      method: an unlearner.
+      initial: the weights; None where training began from a fresh initialisation.
+    """
+    if initial is None or not takes_initial(method):
+        return method
+    return functools.partial(method, initial=initial)
+
+
+def takes_initial(method: Unlearner) -> TypeGuard[_FromStart]:
+    """Whether a method asks for the weights from which the original's training began."""
+    try:
+        return "initial" in inspect.signature(method).parameters
+    except (TypeError, ValueError):  # a callable of C, which says nothing of itself
+        return False

@@ -17,7 +17,8 @@ from unlearnkit.validation import check_task
 class Retrain:
     """Trains a fresh network on the retain set alone.
 
-    w* = argmin_w mean_{retain} CE(f(w, x), y), from a new initialisation.
+    w* = argmin_w mean_{retain} CE(f(w, x), y), from a new initialisation, or from the weights from
+    which the original was fine-tuned.
 
     Attributes:
       recipe: how to train; give it the recipe of the original network. None takes `Recipe()`, in
@@ -45,18 +46,38 @@ class Retrain:
         variables: Variables,
         task: Task,
         *,
+        initial: Variables | None = None,
         on_epoch: OnEpoch | None = None,
         on_snapshot: OnSnapshot | None = None,
     ) -> Unlearned:
         """Returns the retrained network; `variables` are not used.
 
+        Args:
+          key: its halves initialise the network and drive the run.
+          model: the network.
+          variables: the original's.
+          task: the question.
+          initial: the weights from which the original's training began, and from which this one
+            begins too; None starts from a new initialisation. A `Study` with a start passes it.
+          on_epoch: called after each epoch.
+          on_snapshot: called after `on_epoch`, with the network as it would be returned now.
+
         Raises:
-          ValueError: a task or model that does not fit, or a batch larger than the retain set.
+          ValueError: a task, model or `initial` that does not fit, or a batch larger than the
+            retain set.
           DivergedError: the loss is no longer finite.
         """
         check_task(task, model)
         recipe, adapted = self._fitted(task)
-        trained = fit(key, model, task.retain, recipe, on_epoch=on_epoch, on_snapshot=on_snapshot)
+        trained = fit(
+            key,
+            model,
+            task.retain,
+            recipe,
+            variables=initial,
+            on_epoch=on_epoch,
+            on_snapshot=on_snapshot,
+        )
         info = UnlearnInfo(trained.info.history, trained.info.cost, adapted=adapted)
         return Unlearned(trained.variables, info)
 

@@ -92,7 +92,7 @@ class NtkScrub(NtkSettings):
           task: the question.
           initial: the weights c from which fine-tuning began and to which its decay pulled. Where
             None, the c at which w is a minimum of the training loss, w + ∇L(w) / λ.
-            `functools.partial(method, initial=...)` is an unlearner for a study.
+            A `Study` with a start passes it.
           on_epoch: called once.
 
         Raises:

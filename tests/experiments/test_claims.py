@@ -1,0 +1,146 @@
+"""The claims of the papers are frozen: none is changed, weakened or dropped, and all are judged."""
+
+import hashlib
+import importlib
+import json
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from experiments import charts, claims, pages
+from experiments.claims import FILE, Statement, judge_all, judge_values, statements
+from experiments.readme import ROOT
+
+FROZEN = Path(__file__).with_name("frozen_claims.json")
+PAPERS = ("forging", "ntk_scrubbing", "poison_unlearning", "sg_unlearn", "tgda")
+COMMANDS = {
+    "forging": ("Forging", {"part": "page"}),
+    "ntk_scrubbing": ("NtkScrubbing", {"page": True}),
+    "poison_unlearning": ("PoisonUnlearning", {"part": "page"}),
+    "sg_unlearn": ("SgUnlearn", {"part": "page"}),
+    "tgda": ("Tgda", {"page": True}),
+}
+NOT_RUN_AT_CPU_SCALE = {
+    "tgda.over_improved_min_max", "tgda.twenty_steps_of_the_attacker",
+}  # fmt: skip
+"""Judged by made-up records in the tests of their papers."""
+
+
+def digest(*parts):
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def declared():
+    """Every statement of claims.toml by its id."""
+    said = tomllib.loads(FILE.read_text(encoding="utf-8"))
+    return {s.id: s for paper in said for s in statements(paper).values()}
+
+
+def rows_of(text):
+    """The texts of the claims in a page's Markdown."""
+    return [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines()
+            if line.endswith("** |")]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """By paper: the folder of its pages, made from committed results, and the ids judged there."""
+    return {}
+
+
+@pytest.fixture
+def page(request, made, tmp_path, monkeypatch):
+    paper = request.param
+    if paper not in made:
+        judged = set()
+        write = pages.claims_markdown
+        monkeypatch.setattr(charts, "to_svg", lambda figure: "<svg></svg>")
+        monkeypatch.setattr(
+            pages, "claims_markdown", lambda c: judged.update(one.id for one in c) or write(c)
+        )
+        shutil.copytree(ROOT / "results" / paper, tmp_path / paper)
+        module = importlib.import_module(f"experiments.{paper}.__main__")
+        name, options = COMMANDS[paper]
+        command = getattr(module, name)(scale="cpu", results=tmp_path, **options)
+        assert module.main(command) == 0
+        texts = {p.name: p.read_text(encoding="utf-8") for p in (tmp_path / paper).glob("*.md")}
+        made[paper] = texts, judged
+    return paper, *made[paper]
+
+
+@pytest.mark.parametrize("page", PAPERS, indirect=True)
+def test_committed_pages_come_from_committed_results(page):
+    paper, texts, _ = page
+    committed = (ROOT / "results" / paper).glob("*.md")
+    assert texts == {path.name: path.read_text(encoding="utf-8") for path in committed}
+
+
+@pytest.mark.parametrize("page", PAPERS, indirect=True)
+def test_every_claim_is_judged(page):
+    paper, _, judged = page
+    wanted = {name for name in declared() if name.partition(".")[0] == paper}
+    assert wanted - judged - NOT_RUN_AT_CPU_SCALE == set()
+
+
+def frozen_now():
+    """What must be in the file of what is frozen."""
+    pages_of = sorted((ROOT / "results").glob("*/*-cpu.md"))
+    found = {f"{p.parent.name}/{p.stem}": rows_of(p.read_text(encoding="utf-8")) for p in pages_of}
+    return {
+        "statements": {s.id: digest(s.text, s.sign, s.threshold) for s in declared().values()},
+        "rows": {page: [digest(row) for row in rows] for page, rows in found.items() if rows},
+    }
+
+
+def test_no_statement_is_changed_or_dropped_and_new_ones_are_frozen():
+    frozen = json.loads(FROZEN.read_text())["statements"]
+    now = frozen_now()["statements"]
+    assert frozen == {name: now.get(name) for name in frozen}
+    assert set(now) <= set(frozen), f"freeze the new ones: python {Path(__file__).name}"
+
+
+def test_no_claim_of_a_committed_page_is_dropped():
+    frozen, now = json.loads(FROZEN.read_text())["rows"], frozen_now()["rows"]
+    assert sum(map(len, frozen.values())) >= 302
+    for name, rows in frozen.items():
+        assert set(rows) <= set(now[name]), name
+
+
+def test_a_changed_word_sign_or_threshold_is_noticed():
+    one = Statement("a.b", "It falls below 0.9", "here", "f", sign=-1, threshold=0.9)
+    same = digest(one.text, one.sign, one.threshold)
+    assert same == digest("It falls below 0.9", -1, 0.9)
+    for other in (("It falls below 0.8", -1, 0.9), (one.text, 1, 0.9), (one.text, -1, 0.8)):
+        assert digest(*other) != same
+
+
+def test_a_statement_is_judged_by_its_sign_beyond_its_threshold():
+    one = Statement(
+        "a.b", "{who} is above 0.5", "Table {n}", "f", sign=1, threshold=0.5, ours="by {}",
+        paper="{n}",
+    )  # fmt: skip
+    claim = one.judge([0.9, 1.0, 0.8], who="It", n=3)
+    assert (claim.text, claim.where, claim.paper, claim.id) == ("It is above 0.5", "Table 3", "3",
+                                                                "a.b")  # fmt: skip
+    assert claim.ours == "by +0.4000 ± 0.2484"
+    assert claim.verdict == "holds"
+    assert one.judge([0.1, 0.2, 0.0], who="It", n=3).verdict == "does not hold"
+    assert one.judge([0.1, 0.9, 0.5], who="It", n=3).verdict == "undecided"
+    nothing = one.judge([], who="It", n=3, paper="other")
+    assert (nothing.ours, nothing.verdict, nothing.paper) == ("no result", "undecided", "other")
+
+
+def test_figures_that_are_not_given_are_not_judged():
+    assert judge_all("tgda", {}) == []
+    found = judge_values("ntk_scrubbing", {"rise": lambda claim: [1.0, 1.1]})
+    assert [claim.id for claim in found] == ["ntk_scrubbing.information_costs_error"]
+    assert claims.statements("tgda")["over_min_max"].rows == ("tgda_long", "min_max")
+
+
+if __name__ == "__main__":
+    kept = json.loads(FROZEN.read_text()) if FROZEN.exists() else {"statements": {}, "rows": {}}
+    new = frozen_now()
+    merged = {part: {**new[part], **kept[part]} for part in new}
+    FROZEN.write_text(json.dumps(merged, indent=1, sort_keys=True) + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from unlearnkit.base import Cost
 from unlearnkit.host.random import AnyKey
@@ -17,6 +17,8 @@ from unlearnkit.training import DivergedError
 
 T = TypeVar("T")
 FREE = Cost(0.0, 0.0)
+Coordinates: TypeAlias = Mapping[str, Any]
+"""Fields of a record that tell where its cell stands."""
 _BRANCHES = 1 << 31
 """Keys of places in a mapping are folded from here on, apart from those of seeds."""
 
@@ -120,7 +122,7 @@ class Running:
         there = (where[name] for name in Where._fields[:5])
         return self.wanted(*there, where.get("defence", NO_DEFENCE), row)
 
-    def without_result(self, failure: Failure, where: Mapping[str, Any]) -> Iterator[Record]:
+    def without_result(self, failure: Failure, where: Coordinates) -> Iterator[Record]:
         """Yields the one record of a question whose networks could not be made.
 
         Args:
@@ -145,7 +147,7 @@ class Failure:
     failed: str | None = None
 
     def record(
-        self, where: Mapping[str, Any], method: str = ORIGINAL, budget: float | None = None
+        self, where: Coordinates, method: str = ORIGINAL, budget: float | None = None
     ) -> Record:
         """Returns the record of a cell without a result.
 

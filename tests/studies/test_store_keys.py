@@ -249,7 +249,7 @@ def test_the_environment_holds_what_decides_the_bits():
     assert len({base.digest, *(other.digest for other in others)}) == 6
     names = {name for name, _ in base.facts}
     assert {"jax", "jaxlib", "numpy", "flax", "optax", "unlearnkit", "source"} <= names
-    assert {"platform", "device", "xla_flags", "threefry_partitionable"} <= names
+    assert {"platform", "device", "xla_flags", "threads", "threefry_partitionable"} <= names
     keys = [stage_key("a", {}, {}, environment) for environment in (base, others[0], None)]
     assert keys[0] == keys[2]
     assert keys[0].content == keys[1].content

@@ -47,7 +47,7 @@ def test_every_name_is_listed_in_the_order_of_its_registry():
         assert registry.kind == SINGULAR[kind]
 
 
-@pytest.mark.parametrize(("kind", "name"), ENTRIES, ids=".".join)
+@pytest.mark.parametrize(("kind", "name"), ENTRIES, ids=map("-".join, ENTRIES))
 def test_an_entry_says_what_its_class_says(kind, name):
     entry, found = ENTRIES[kind, name], registered(kind, name)
     assert entry.target == f"{found.__module__}:{found.__qualname__}"

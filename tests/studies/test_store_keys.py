@@ -17,7 +17,7 @@ import pytest
 from unlearnkit import models
 from unlearnkit.base import Cost, Dataset, Normalisation, Variables
 from unlearnkit.models import from_functions
-from unlearnkit.studies.store import Environment, StageKey, content_hash, stage_key
+from unlearnkit.studies.store import Environment, StageKey, content_hash, keys, stage_key
 from unlearnkit.studies.store.environment import source_digest
 from unlearnkit.unlearning import FineTune, Scrub
 
@@ -276,3 +276,28 @@ def test_the_source_digest_covers_names_and_every_byte(tmp_path):
 def test_variables_of_equal_bits_are_equal_inputs():
     params = {"a": jnp.ones(2), 3: jnp.zeros(1)}
     assert same(Variables(params), Variables(dict(reversed(params.items()))))
+
+
+def test_an_array_of_jax_is_hashed_once_and_one_of_numpy_each_time(monkeypatch):
+    seen, compute = [], keys._digest
+
+    def digest(content):
+        seen.append(content.size)
+        return compute(content)
+
+    monkeypatch.setattr(keys, "_digest", digest)
+    digests, fixed, changing = keys.ArrayDigests(), jnp.arange(5.0), np.arange(7.0)
+    both = [content_hash([fixed, changing], digests=digests) for _ in range(2)]
+    assert seen == [5, 7, 7]
+    assert both[0] == both[1] == content_hash([fixed, changing])
+    changing[0] = 1.0
+    assert content_hash([fixed, changing], digests=digests) != both[0]
+
+
+def test_another_array_in_the_place_of_one_that_is_gone_is_hashed():
+    digests = keys.ArrayDigests()
+    for value in range(20):
+        array = jnp.full(3, value)  # most likely where the last one was
+        assert content_hash(array, digests=digests) == content_hash(array)
+        del array
+    assert len(digests._known) <= 1

@@ -78,6 +78,10 @@ class Interruption:
             pressed = number[0] == signal.SIGINT
         os.close(read)
         if pressed and not self._over.wait(_GRACE_SECONDS):
+            # Live bars stand in the place of the stream, and would be drawn again below the line.
+            sys.stderr = sys.__stderr__ or sys.stderr
+            if sys.stderr.isatty():
+                print(file=sys.stderr)
             self.say()
             os._exit(EXIT_CODE)
 

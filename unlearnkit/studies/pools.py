@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
@@ -137,7 +138,8 @@ class _OwnProcesses:
     def submit(self, function: Callable[..., T], *arguments: object) -> Future[T]:
         if self._running is None:
             self._running = self._begin()
-        return self._running[0].submit(function, *arguments)
+        with _interrupts_held():  # processes start here, and Ctrl-C is for this one alone
+            return self._running[0].submit(function, *arguments)
 
     def renew(self) -> bool:
         self.close()
@@ -162,6 +164,19 @@ class _OwnProcesses:
             initargs=(slots, theirs, self._binding, *self._errand),
         )
         return pool, ours
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Holds Ctrl-C back meanwhile; processes that start do so for good, and end with this one."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_process(

@@ -17,6 +17,7 @@ from unlearnkit.studies.store import (
     content_hash,
     stage_key,
 )
+from unlearnkit.studies.store.keys import ArrayDigests
 from unlearnkit.studies.store.stages import as_read
 from unlearnkit.training import DivergedError
 
@@ -63,6 +64,7 @@ class StageCache:
         self.patient = False
         self.reused: dict[str, None] = {}
         self._store = store
+        self._digests = ArrayDigests()
         self._until = until
         self._environment = environment
         if store is not None and environment is None:
@@ -74,7 +76,7 @@ class StageCache:
         Raises:
           TypeError: a value that nothing sure can be said of.
         """
-        return "" if self._store is None else content_hash(value)
+        return "" if self._store is None else content_hash(value, digests=self._digests)
 
     def obtain(
         self, kind: str, settings: Any, inputs: Any, compute: Callable[[], T], *, say: str
@@ -126,7 +128,10 @@ class StageCache:
         if self._store is None:
             made = dict(compute(list(range(len(inputs)))))
             return [made[i] for i in range(len(inputs))]
-        keys = [stage_key(kind, settings, each, self._environment) for each in inputs]
+        keys = [
+            stage_key(kind, settings, each, self._environment, digests=self._digests)
+            for each in inputs
+        ]
         found: dict[int, T | DivergedError] = {}
         missing = self._look(self._store, keys, range(len(keys)), found)
         if missing:

@@ -9,6 +9,7 @@ import inspect
 import json
 import re
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -61,6 +62,8 @@ def stage_key(
     settings: Any,
     inputs: Any,
     environment: Environment | None = None,
+    *,
+    digests: ArrayDigests | None = None,
 ) -> StageKey:
     """Returns the key of a stage.
 
@@ -78,43 +81,81 @@ def stage_key(
       inputs: likewise; what the stage is computed from. Give what decides the result alone, as the
         weights of an earlier stage, and not what it cost.
       environment: of the computation; by default the one of this process.
+      digests: see `content_hash`.
 
     Raises:
       TypeError: a value that nothing sure can be said of, as a function made within another.
     """
     return StageKey(
         kind,
-        content_hash({"kind": kind, "settings": settings, "inputs": inputs}),
+        content_hash({"kind": kind, "settings": settings, "inputs": inputs}, digests=digests),
         Environment.current() if environment is None else environment,
     )
 
 
-def content_hash(value: Any) -> str:
-    """Returns a SHA-256 of settings or inputs; see `stage_key` of what counts."""
-    described = json.dumps(_describe(value, "value"), sort_keys=True)
+def content_hash(value: Any, *, digests: ArrayDigests | None = None) -> str:
+    """Returns a SHA-256 of settings or inputs; see `stage_key` of what counts.
+
+    Args:
+      value: settings or inputs.
+      digests: those of arrays that were hashed before; None hashes all anew.
+    """
+    described = json.dumps(_describe(value, "value", digests or ArrayDigests()), sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
 
 
-def _describe(value: Any, where: str) -> Any:
+class ArrayDigests:
+    """Digests of arrays of JAX, which never change: each is computed once while its array lives.
+
+    A study's data are inputs of most of its stages. Arrays of NumPy may change, and are hashed
+    each time.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[jax.Array], str]] = {}
+
+    def of(self, array: np.ndarray | np.generic | jax.Array, content: np.ndarray) -> str:
+        """Returns the digest of an array.
+
+        Args:
+          array: the array itself.
+          content: its elements, on the host.
+        """
+        if not isinstance(array, jax.Array):
+            return _digest(content)
+        place = id(array)
+        known = self._known.get(place)
+        if known is not None and known[0]() is array:
+            return known[1]
+        digest = _digest(content)
+        self._known[place] = weakref.ref(array, lambda _: self._known.pop(place, None)), digest
+        return digest
+
+
+def _digest(content: np.ndarray) -> str:
+    return hashlib.sha256(content.reshape(-1).view(np.uint8).data).hexdigest()
+
+
+def _describe(value: Any, where: str, digests: ArrayDigests) -> Any:
     """Returns a value as JSON; an object there always says in its only name what it stands for."""
     if type(value) in _PLAIN:
         return value
     if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return _describe_array(value, where)
+        return _describe_array(value, where, digests)
     if isinstance(value, np.dtype):
         return {"dtype": value.name}
     if isinstance(value, Model):
-        return {"network": [_describe_network(value), _describe(value.layers, where)]}
+        return {"network": [_describe_network(value), _describe(value.layers, where, digests)]}
     if isinstance(value, StageKey):
         raise TypeError(f"{where} is the key of a stage; give what the stage made")
     if isinstance(value, Mapping):
-        return {"mapping": _describe_entries(value, where)}
+        return {"mapping": _describe_entries(value, where, digests)}
     if type(value) in (tuple, list):
-        return [_describe(part, f"{where}[{i}]") for i, part in enumerate(value)]
+        return [_describe(part, f"{where}[{i}]", digests) for i, part in enumerate(value)]
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return _describe_record(value, value._fields, where)
+        return _describe_record(value, value._fields, where, digests)
     if is_frozen(type(value)):
-        return _describe_record(value, [f.name for f in dataclasses.fields(value)], where)
+        return _describe_record(value, [f.name for f in dataclasses.fields(value)], where, digests)
     if callable(value):
         return {"named": _describe_named(value, where)}
     raise TypeError(
@@ -123,28 +164,27 @@ def _describe(value: Any, where: str) -> Any:
     )
 
 
-def _describe_array(value: Any, where: str) -> dict[str, Any]:
+def _describe_array(value: Any, where: str, digests: ArrayDigests) -> dict[str, Any]:
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-        words = _describe_array(jax.random.key_data(value), where)["array"]
+        words = _describe_array(jax.random.key_data(value), where, digests)["array"]
         return {"key": [str(jax.random.key_impl(value)), *words]}
     array = np.asarray(value, order="C")
     if array.dtype.hasobject or array.dtype.names:
         raise TypeError(f"{where} is an array of {array.dtype}; give an array of numbers")
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    digest = hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest()
-    return {"array": [array.dtype.name, list(array.shape), digest]}
+    return {"array": [array.dtype.name, list(array.shape), digests.of(value, array)]}
 
 
-def _describe_entries(mapping: Mapping[Any, Any], where: str) -> list[Any]:
+def _describe_entries(mapping: Mapping[Any, Any], where: str, digests: ArrayDigests) -> list[Any]:
     for name in mapping:
         if type(name) not in (str, int):
             raise TypeError(f"{where} has the name {name!r}; names must be text or whole numbers")
     names = sorted(mapping, key=lambda name: (type(name).__name__, name))
-    return [[name, _describe(mapping[name], f"{where}[{name!r}]")] for name in names]
+    return [[name, _describe(mapping[name], f"{where}[{name!r}]", digests)] for name in names]
 
 
-def _describe_record(value: Any, fields: Any, where: str) -> dict[str, Any]:
-    parts = {name: _describe(getattr(value, name), f"{where}.{name}") for name in fields}
+def _describe_record(value: Any, fields: Any, where: str, digests: ArrayDigests) -> dict[str, Any]:
+    parts = {name: _describe(getattr(value, name), f"{where}.{name}", digests) for name in fields}
     return {"record": [_describe_named(type(value), where), parts]}
 
 

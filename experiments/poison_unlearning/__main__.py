@@ -101,14 +101,19 @@ def _run_part(
             poison = next(kind for kind in POISONS if kind == part)
             run["attacks"] = {name: repr(a) for name, a in setting.attacks(poison).items()}
             run["methods"] = {name: repr(method) for name, method in setting.methods().items()}
-            records, shown = _grid(key, setting, poison, data, on_stage)
+            records, shown = _grid(key, setting, poison, data, on_stage, config.store)
             pages.draw(path, "poisons", poisons_figure({part: shown}))
     run |= {} if figure is None else {"figure": figure}
     frame.save_result(path, run, records, started=started, curves=True)
 
 
 def _grid(
-    key: Any, setting: Setting, poison: Poison, data: Data, on_stage: OnStage
+    key: Any,
+    setting: Setting,
+    poison: Poison,
+    data: Data,
+    on_stage: OnStage,
+    store: Path | None,
 ) -> tuple[list[Record], Shown]:
     """Returns the records of one kind of poisons, and some of the first attack's."""
     attacks, train = setting.attacks(poison), frame.subset(data.train, setting.train)
@@ -123,7 +128,7 @@ def _grid(
         for record in poison_and_unlearn(
             key, data.model, train, data.test, attacks=attacks, recipe=setting.recipe,
             methods=setting.methods(), budgets=setting.budgets, seeds=setting.seeds,
-            on_stage=on_stage, on_poisoned=keep,
+            on_stage=on_stage, on_poisoned=keep, store=store,
         )
     ]  # fmt: skip
     if not shown:

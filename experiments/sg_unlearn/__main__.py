@@ -103,7 +103,7 @@ def _compare(
 ) -> None:
     started = time.perf_counter()
     setting, choices = _choose_values(key, setting, kind, examples, on_stage)
-    records, losses = compare_methods(key, setting, kind, examples.tables, on_stage)
+    records, losses = compare_methods(key, setting, kind, examples.tables, on_stage, config.store)
     path = config.path(f"{setting.dataset}-{kind}")
     run = _describe(config, setting, kind, choices) | {"retrain_losses": losses}
     frame.save_result(path, run, records, started=started)

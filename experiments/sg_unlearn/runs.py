@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -12,11 +14,19 @@ from jaxtyping import Array, Key
 
 from experiments.frame import Data
 from experiments.sg_unlearn.settings import ALPHAS, Setting
-from unlearnkit.auditing import MembershipInference, evaluate
-from unlearnkit.base import Model, OnEpoch, Task, Unlearned, Unlearner, Variables
+from unlearnkit.auditing import (
+    Case,
+    Evaluation,
+    MembershipInference,
+    NotApplicable,
+    Subject,
+    evaluate,
+)
+from unlearnkit.base import Audited, Task, Variables
 from unlearnkit.data import ClassForget, ForgetRequest, RandomForget, choose_split
-from unlearnkit.studies import OnStage, Record, Trial, compare, grid, sweep
+from unlearnkit.studies import RETRAIN, OnStage, Pair, Record, Study, Trial, grid, run, sweep
 from unlearnkit.training import fit, fit_many
+from unlearnkit.unlearning import Retrain
 
 Kind = Literal["random", "class"]
 ATTACK = MembershipInference("loss", "logistic")
@@ -96,43 +106,51 @@ def _forget(setting: Setting, kind: Kind) -> ForgetRequest:
     return ClassForget(setting.label, in_test=False)
 
 
-class Recorded:
-    """An unlearner that remembers the loss of every epoch of every run."""
+@dataclasses.dataclass(frozen=True)
+class TrainingLoss:
+    """The loss of every epoch of `Retrain`, as a curve."""
 
-    def __init__(self, method: Unlearner):
-        self.method = method
-        self.losses: list[list[float]] = []
-        self.recipe = getattr(method, "recipe", None)
-
-    def __call__(
-        self,
-        key: Key[Array, ""],
-        model: Model,
-        variables: Variables,
-        task: Task,
-        *,
-        on_epoch: OnEpoch | None = None,
-    ) -> Unlearned:
-        unlearned = self.method(key, model, variables, task, on_epoch=on_epoch)
-        self.losses.append([float(loss) for loss in unlearned.info.history["loss"]])
-        return unlearned
+    def judge(self, key: Key[Array, ""], case: Case, subject: Subject) -> Audited:
+        """Returns the curve `loss`."""
+        if not isinstance(subject.unlearner, Retrain):
+            raise NotApplicable("only the losses of Retrain are drawn")
+        return Audited({}, {"loss": np.asarray(subject.history["loss"])})
 
 
 def compare_methods(
-    key: Key[Array, ""], setting: Setting, kind: Kind, data: Data, on_stage: OnStage
+    key: Key[Array, ""],
+    setting: Setting,
+    kind: Kind,
+    data: Data,
+    on_stage: OnStage,
+    store: Path | None = None,
 ) -> tuple[list[Record], list[list[float]]]:
     """Returns every method's records, and Retrain's losses by seed and epoch.
 
     A forgotten class is taken from the held-out data too, as in the paper, whose accuracy of
     Retrain on the forget set is 0 while that on the test set is not lower for it.
+
+    Args:
+      key: of these tables alone.
+      setting: what is run.
+      kind: of forgetting.
+      data: the examples of the tables.
+      on_stage: called as the work goes on.
+      store: a folder of finished stages; None for none.
     """
-    methods = dict(setting.methods())
-    retrain = methods["retrain"] = Recorded(methods["retrain"])
-    records = compare(
-        key, *data, forget=_forget(setting, kind), recipe=setting.recipe, methods=methods,
-        seeds=setting.seeds, attacks=(ATTACK,), on_stage=on_stage,
+    study = Study(
+        data=Pair(data.train, data.test), networks=data.model, recipes=setting.recipe,
+        forget=_forget(setting, kind), methods=setting.methods(), seeds=setting.seeds,
+        audits={"": Evaluation((ATTACK,)), "training": TrainingLoss()},
     )  # fmt: skip
-    return list(records), retrain.losses
+    records, losses = [], []
+    for record in run(study, key, store=store, on_stage=on_stage, strict=True):
+        curves = dict(record.curves)
+        if "training_loss" in curves:
+            losses.append([float(loss) for loss in curves.pop("training_loss")])
+        if record.method != RETRAIN:
+            records.append(record._replace(curves=curves, left_out={}))
+    return records, losses
 
 
 class Ablation(NamedTuple):

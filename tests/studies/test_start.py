@@ -4,6 +4,7 @@ A recipe without epochs shows where a training begins, and by which key.
 """
 
 import dataclasses
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import pytest
 from tiny_study import KEY, RECIPE, draw, network, study
 
 from unlearnkit import models
-from unlearnkit.auditing import FilterScore, Klom, PoisonSize, PoisonTransfer, RelearnTime
+from unlearnkit.auditing import FilterScore, Klom, Lira, PoisonSize, PoisonTransfer, RelearnTime
 from unlearnkit.base import Audited, Cost, DefenceInfo, Defended, Unlearned, UnlearnInfo, Variables
 from unlearnkit.data import ClassForget
 from unlearnkit.defences import MaxUp
@@ -136,6 +137,22 @@ def test_ensembles_begin_from_the_start_too(start):
     )  # fmt: skip
     with pytest.warns(InputWarning, match="compared with itself"):
         assert {r.metrics["klom_mean"] for r in run(asked, KEY, strict=True)} == {0.0}
+
+
+def test_shadows_begin_from_the_start_too(start, monkeypatch):
+    lira, trained = importlib.import_module("unlearnkit.auditing.lira"), []
+    train = lira.train_shadow_networks
+
+    def spy(*arguments, **options):
+        trained.append(train(*arguments, **options))
+        return trained[-1]
+
+    monkeypatch.setattr(lira, "train_shadow_networks", spy)
+    asked = study(start=start, recipes=UNTRAINED, seeds=1, methods={}, audits={"": Lira(count=4)})
+    list(run(asked, KEY))
+    (networks,) = trained
+    for shadow in range(4):
+        assert same(jax.tree.map(lambda leaf, i=shadow: leaf[i], networks.variables), start)
 
 
 def test_another_start_is_another_stage(start, tmp_path):

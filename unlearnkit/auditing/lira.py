@@ -21,7 +21,7 @@ from unlearnkit.auditing.shadows import (
 )
 from unlearnkit.base import Audited, Dataset, Model, Task, Unlearner, Variables, concatenate
 from unlearnkit.host.random import host_key
-from unlearnkit.training import Recipe
+from unlearnkit.training import Recipe, train_from
 from unlearnkit.validation import check_choice, check_held_out, check_task, check_variables
 
 Mode = Literal["online", "offline", "offline_two_sided"]
@@ -108,12 +108,17 @@ class Lira:
           ValueError: a task or variables that do not fit the model.
           DivergedError: a shadow diverged.
         """
-        attack = dataclasses.replace(self, recipe=case.recipe, unlearner=subject.unlearner)
+        method = subject.unlearner
+        if method is not None:
+            method = train_from(method, case.start)
+        attack = dataclasses.replace(self, recipe=case.recipe, unlearner=method)
 
         def trained() -> ShadowNetworks:
             candidates, _, background, shadow_key = _choose(key, case.model, case.task)
             return train_shadow_networks(
-                shadow_key, case.model, background, candidates, case.recipe, count=self.count
+                *(shadow_key, case.model, background, candidates, case.recipe),
+                count=self.count,
+                start=case.start,
             )
 
         networks = case.share("shadow_networks", {"count": self.count}, trained)

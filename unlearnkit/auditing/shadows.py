@@ -100,6 +100,7 @@ def train_shadow_networks(
     recipe: Recipe,
     *,
     count: int,
+    start: Variables | None = None,
 ) -> ShadowNetworks:
     """Returns the networks of `train_shadows` before unlearning, which serve several methods.
 
@@ -110,6 +111,7 @@ def train_shadow_networks(
       candidates: [n] the examples whose membership is asked.
       recipe: the recipe of the network under attack.
       count: shadows, even and at least 4.
+      start: where all begin; None begins each from a fresh initialisation.
 
     Raises:
       ValueError: data that do not fit, too few candidates, or an odd or small count.
@@ -127,7 +129,7 @@ def train_shadow_networks(
     rows = np.concatenate([np.tile(np.arange(always), (count, 1)), always + chosen], axis=1)
     everything = concatenate(task.retain, task.forget, candidates)
     keys = jax.random.split(train_key, count)
-    variables, info = fit_many(keys, model, everything, recipe, subsets=rows)
+    variables, info = fit_many(keys, model, everything, recipe, subsets=rows, variables=start)
     return ShadowNetworks(variables, chosen, info.cost)
 
 

@@ -61,6 +61,7 @@ class Case:
       poisoned: where the training set was poisoned: it, and what the attack kept; else None.
       share: (kind, settings, compute) -> what `compute` returns, computed once for all subjects;
         a study keeps it in its store.
+      scratch: likewise, for what no store holds, as a log on the disk: kept as long as the case.
     """
 
     key: Key[Array, ""]
@@ -72,6 +73,7 @@ class Case:
     clean: Variables | None = None
     poisoned: Poisoned | None = None
     share: Share = dataclasses.field(default_factory=lambda: InMemory())
+    scratch: Share = dataclasses.field(default_factory=lambda: InMemory())
 
     @property
     def full_gradients(self) -> float:

@@ -2,13 +2,19 @@
 
 A difference counts where its 95 % interval over the seeds (Student's t, paired by seed) leaves out
 zero: the claim then "holds" or "does not hold". Else it is "undecided" at this scale.
+
+What is claimed stands in claims.toml, which says what its fields mean; the code of a paper says
+only how a figure is computed from records.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+import functools
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
@@ -17,6 +23,7 @@ from unlearnkit.studies import Record
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 NO_NUMBER = "a figure without numbers"
+FILE = Path(__file__).with_name("claims.toml")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +36,7 @@ class Claim:
       ours: our figures.
       paper: the paper's figures.
       verdict: judged from ours.
+      id: of the statement, as `tgda.over_label_flip`.
     """
 
     text: str
@@ -36,6 +44,99 @@ class Claim:
     ours: str
     paper: str
     verdict: Verdict
+    id: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Statement:
+    """What a paper claims, before it is judged: a table of claims.toml.
+
+    Attributes:
+      id: the paper's folder and the name of the table.
+      text: of the claim; names in braces stand for what is filled in when it is judged.
+      where: the paper makes it.
+      figure: the name of our figure, by which the code of the paper finds how it is computed.
+      sign: +1 or -1, the sign that differences are claimed to have; 0 where nothing is subtracted.
+      threshold: what values are compared with.
+      rows: of the table that is judged, as the names of methods.
+      metric: which one.
+      ours: the words around our figure, which is {}.
+      paper: the paper's figures, where they are no part of its quoted tables.
+    """
+
+    id: str
+    text: str
+    where: str
+    figure: str
+    sign: int = 0
+    threshold: float = 0.0
+    rows: tuple[str, ...] = ()
+    metric: str = ""
+    ours: str = "{}"
+    paper: str = NO_NUMBER
+
+    def judge(
+        self,
+        values: Sequence[float] | np.ndarray,
+        *,
+        ours: str | None = None,
+        paper: str | None = None,
+        **names: Any,
+    ) -> Claim:
+        """Returns the claim that values, less the threshold, have its sign.
+
+        Args:
+          values: one per seed; without any, nothing is judged.
+          ours: in the place of the statement's.
+          paper: likewise.
+          names: what stands in the place of names in braces.
+        """
+        if not len(values):
+            return self.decide("undecided", "no result", paper=paper, **names)
+        less = np.asarray(values, float) - self.threshold
+        verdict, figures = judge_difference(less, sign=self.sign)
+        words = self.ours if ours is None else ours
+        return self.decide(verdict, words.format(figures, **names), paper=paper, **names)
+
+    def decide(
+        self, verdict: Verdict, ours: str, *, paper: str | None = None, **names: Any
+    ) -> Claim:
+        """Returns the claim with a verdict that is judged otherwise.
+
+        Args:
+          verdict: on it.
+          ours: our figures.
+          paper: in the place of the statement's.
+          names: what stands in the place of names in braces.
+        """
+        said = self.paper if paper is None else paper
+        text, where, said = (part.format(**names) for part in (self.text, self.where, said))
+        return Claim(text, where, ours, said, verdict, self.id)
+
+
+Judge = Callable[[Statement], Iterable[Claim]]
+"""Computes the figure of a statement; none where the records do not have it."""
+
+
+@functools.cache
+def statements(paper: str) -> dict[str, Statement]:
+    """Returns what a paper claims, by name, in the order of claims.toml."""
+    said = tomllib.loads(FILE.read_text(encoding="utf-8"))[paper]
+    return {
+        name: Statement(f"{paper}.{name}", **{**fields, "rows": tuple(fields.get("rows", ()))})
+        for name, fields in said.items()
+    }
+
+
+def judge_all(paper: str, figures: Mapping[str, Judge]) -> list[Claim]:
+    """Returns the claims of a paper whose figures are given, in the order of claims.toml.
+
+    Args:
+      paper: the folder of its results.
+      figures: computes each, by its name.
+    """
+    asked = (statement for statement in statements(paper).values() if statement.figure in figures)
+    return [claim for statement in asked for claim in figures[statement.figure](statement)]
 
 
 def holds(condition: bool) -> Verdict:

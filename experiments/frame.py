@@ -79,6 +79,8 @@ class PaperCommand(Command):
     """The key of the whole run."""
     results: Path = Path("results")
     """Where results go: a folder for each paper."""
+    store: Path | None = None
+    """Keeps finished stages in this folder, so that an interrupted run goes on where it was."""
 
     @property
     def folder(self) -> Path:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
-from experiments.frame import Scale
+import numpy as np
+
+from experiments.frame import Data, Scale
 from unlearnkit import forging
+from unlearnkit.auditing import ForgedForgetting
 from unlearnkit.base import Forger
+from unlearnkit.data import RandomForget
+from unlearnkit.poisoning import Budget, GaussianPoison
+from unlearnkit.studies import Pair, Study
 from unlearnkit.training import Recipe
 
 RATE = 0.01
 """η of the paper."""
+NOISE = "noise"
+"""The question whose forgotten examples are Gaussian poisons."""
+SECOND_ORDER = "levenberg_marquardt"
 
 
-@dataclasses.dataclass(frozen=True)
-class Attack:
+class Attack(NamedTuple):
     """A forger, and how many of the triples it forges."""
 
     forger: Forger
@@ -22,36 +31,41 @@ class Attack:
 
 
 @dataclasses.dataclass(frozen=True)
-class Exact:
-    """A greedy search in integer arithmetic: n points, M candidates."""
-
-    points: int
-    candidates: int
-
-
-@dataclasses.dataclass(frozen=True)
 class Forgetting:
-    """A run whose log is forged to forget part of its data, and whose model is audited.
+    """A study of logs that are forged to forget.
 
     Attributes:
       train: training examples.
-      fraction: of them that are ordinary examples to be forgotten.
-      poisons: the fraction that is given Gaussian noise, and to be forgotten too.
+      counts: of them that are to be forgotten, a question each.
+      poisons: the fraction that is given Gaussian noise, which is to be forgotten in one more.
       noise_std: of that noise, in the units of the network.
       recipe: plain descent, so that what a step leaves is its weights alone.
-      forgers: by name; the log of the first seed is forged by each.
-      segments: of the log that the calibration replays, and its shuffles.
-      seeds: repetitions of the audit.
+      forgers: by name; each forges the whole log.
+      segments: of each log that its calibration replays, and its shuffles.
+      seeds: repetitions.
     """
 
     train: int
-    fraction: float
+    counts: tuple[int, ...]
     poisons: float
     noise_std: float
     recipe: Recipe
     forgers: dict[str, Forger]
     segments: int
     seeds: int
+
+    def study(self, data: Data) -> Study:
+        """Returns the study, of this network on the first of these data."""
+        own = Pair(data.train.take(np.arange(self.train)), data.test)
+        audits = {
+            name: ForgedForgetting(forger, segments=self.segments, shuffles=self.segments)
+            for name, forger in self.forgers.items()
+        }
+        noise = GaussianPoison(Budget(self.poisons), noise_std=self.noise_std)
+        requests = {str(count): RandomForget(count=count) for count in self.counts}
+        return Study(
+            own, data.model, self.recipe, requests, {NOISE: noise}, audits=audits, seeds=self.seeds
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +81,7 @@ class Setting:
       triples: steps of the log that are measured, drawn at random.
       shuffles: of a batch, as in Figure 4.
       attacks: by name.
-      exact: the search in integer arithmetic, or None.
+      exact: points and candidates of the search in integer arithmetic, or None.
       forgetting: the run that is audited, or None.
     """
 
@@ -79,7 +93,7 @@ class Setting:
     triples: int
     attacks: dict[str, Attack]
     shuffles: int = 100
-    exact: Exact | None = None
+    exact: tuple[int, int] | None = None
     forgetting: Forgetting | None = None
 
     @property
@@ -121,11 +135,12 @@ def _smoke() -> list[Setting]:
             "greedy": Attack(greedy, 4),
             "swap": Attack(swap, 3),
             **_optimisers(noise=(30, 2), adam=(60, 3), grid=3),
+            SECOND_ORDER: Attack(forging.LevenbergMarquardtForger(5, 10, restarts=1), 2),
         },
-        exact=Exact(60, 200),
+        exact=(60, 200),
         forgetting=Forgetting(
-            train=300, fraction=0.1, poisons=0.1, noise_std=1.0, recipe=plain(30, 50, 0.5),
-            forgers={"swap": swap}, segments=4, seeds=2,
+            train=300, counts=(1, 30), poisons=0.1, noise_std=1.0, recipe=plain(30, 50, 0.5),
+            forgers={"substitution": forging.SubstitutionForger(50)}, segments=4, seeds=2,
         ),
     )  # fmt: skip
     regression = Setting(
@@ -160,16 +175,13 @@ def _cpu() -> list[Setting]:
             "greedy": Attack(greedy, 100),
             "swap": Attack(swap, 10),
             **_optimisers(noise=(200, 2), adam=(500, 10), grid=3),
+            SECOND_ORDER: Attack(forging.LevenbergMarquardtForger(), 10),
         },
-        exact=Exact(500, 20_000),
+        exact=(500, 20_000),
         forgetting=Forgetting(
-            train=1000, fraction=0.1, poisons=0.05, noise_std=1.0, recipe=plain(20, 100, 0.1),
-            forgers={
-                "greedy": forging.GreedyForger(300, 2000),
-                "swap": forging.SwapForger(300, 2000),
-            },
-            segments=20,
-            seeds=8,
+            train=1000, counts=(1, 10, 100), poisons=0.05, noise_std=1.0,
+            recipe=plain(40, 100, 0.1), forgers={"substitution": forging.SubstitutionForger()},
+            segments=20, seeds=3,
         ),
     )  # fmt: skip
     large = Setting(
@@ -207,21 +219,22 @@ def _paper() -> list[Setting]:
     """Returns the paper's setting with its 100 triples, and searches as wide as memory lets be."""
     greedy, swap = forging.GreedyForger(10_000, 1_000_000), forging.SwapForger(10_000, 10_000)
     adam = _optimisers(noise=(2000, 10), adam=(10_000, 10), grid=10)
+    adam |= {SECOND_ORDER: Attack(forging.LevenbergMarquardtForger(60, 60), 10)}
     searches = {"greedy": Attack(greedy, 100), "swap": Attack(swap, 100)}
     forgetting = Forgetting(
-        train=10_000, fraction=0.05, poisons=0.015, noise_std=0.3, recipe=plain(30, 100, 0.1),
+        train=10_000, counts=(1, 10, 100, 500), poisons=0.015, noise_std=0.3,
+        recipe=plain(30, 100, 0.1), segments=100, seeds=5,
         forgers={
             "greedy": forging.GreedyForger(2000, 100_000),
             "swap": forging.SwapForger(2000, 2000),
+            "substitution": forging.SubstitutionForger(),
         },
-        segments=100,
-        seeds=5,
     )  # fmt: skip
     narrow = {
         "greedy": Attack(forging.GreedyForger(2000, 1_000_000), 100),
         "swap": Attack(forging.SwapForger(2000, 2000), 100),
     }
-    exact = Exact(2000, 1_000_000)
+    exact = (2000, 1_000_000)
     return [
         Setting(
             "mnist", "lenet", 100, None, 2, 100, searches | adam, exact=exact, forgetting=forgetting

@@ -190,22 +190,8 @@ def difference_products(model: Model, step: Step, dataset: Dataset) -> Float[Arr
       step: with its gradient g.
       dataset: n examples.
     """
-    return centred_products(model, step.variables, dataset, step.gradient)
-
-
-def centred_products(
-    model: Model, variables: Variables, dataset: Dataset, centre: Params
-) -> Float[Array, "n n"]:
-    """Returns K_ij = (∇ℓ_i - c)·(∇ℓ_j - c) of the examples' gradients.
-
-    Args:
-      model: a network without state.
-      variables: its weights.
-      dataset: n examples.
-      centre: c, a pytree like the weights.
-    """
-    gradients = GradientOperator(BatchLoss(model), variables.params, dataset)
-    return gram(gradients, centre=ravel_pytree(centre)[0])
+    gradients = GradientOperator(BatchLoss(model), step.variables.params, dataset)
+    return gram(gradients, centre=ravel_pytree(step.gradient)[0])
 
 
 @partial(jax.jit, static_argnums=0)

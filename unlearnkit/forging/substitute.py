@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -12,16 +13,12 @@ from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Forged, Model
 from unlearnkit.costs import Stopwatch
-from unlearnkit.forging.steps import (
-    LoggedBatch,
-    Step,
-    batch_gradient,
-    centred_products,
-    check_forgeable,
-    step_error,
-)
-from unlearnkit.forging.swap import exchange, scores
+from unlearnkit.forging.steps import BatchLoss, LoggedBatch, Step, check_forgeable, step_error
+from unlearnkit.kernels import GradientOperator, gram
 from unlearnkit.validation import check_at_least
+
+_ROUNDING = 1e-6
+"""An exchange counts if the score falls by more than this share."""
 
 
 class SubstitutionInfo(NamedTuple):
@@ -30,15 +27,15 @@ class SubstitutionInfo(NamedTuple):
     Attributes:
       places: [m] of the forgotten examples in the batch.
       indices: [m] the examples of `allowed` that stand there now.
-      starts: [2] the error at each start, see `SubstitutionForger`.
-      ends: [2] where exchanges led from there.
+      start: the error at the start, by the Gram matrix.
+      swaps: how many exchanges followed.
       cost: what it took.
     """
 
     places: Int[np.ndarray, " m"]
     indices: Int[np.ndarray, " m"]
-    starts: Float[Array, " 2"]
-    ends: Float[Array, " 2"]
+    start: float
+    swaps: int
     cost: Cost
 
 
@@ -48,11 +45,11 @@ class SubstitutionForger:
 
       S* = argmin_S (η / b) ‖Σ_{i ∈ S} ∇ℓ_i - Σ_{u ∈ U} ∇ℓ_u‖₂,   |S| = |U| = m
 
-    over sets of the candidates. Only m of the b terms of the step change, and a network that has
-    learned its examples has small gradients at most of them: the error falls as training goes on,
-    where that of a whole other batch does not. It is the search of `SwapForger` around the mean
-    gradient of U, from two starts: the m candidates nearest to that mean, and for each u in turn
-    the nearest candidate that is left. With m = 1 it is the best candidate.
+    over sets of the candidates, by the Gram matrix of their gradients and U's. Only m of the b
+    terms of the step change, and a network that has learned its examples has small gradients at
+    most of them: the error falls as training goes on, where that of a whole other batch does not.
+    It starts at the nearest candidate that is left for each u in turn, and exchanges one for
+    another, each time the best, while the error falls. With m = 1 it finds the best candidate.
 
     A step must bring its batch: `honest_step(..., forget=...)`; `forge_trajectory` sees to it.
     Candidates that stand in the kept part of the batch already are left out.
@@ -101,23 +98,26 @@ class SubstitutionForger:
                     f"the batch holds {len(places)} forgotten examples, but there are "
                     f"{len(drawn)} candidates; raise candidates={self.candidates}, or allow more"
                 )
-            chosen, starts, ends = _search(model, step, logged, allowed.take(drawn))
-            indices = drawn[chosen]
-            batch = _replace(logged.batch, places, allowed.take(indices))
+            candidates = allowed.take(drawn)
+            products = _products(model, step, candidates, logged.batch)
+            chosen, score, swaps = _search(products, len(drawn), len(drawn) + places)
+            batch = _replace(logged.batch, places, candidates, chosen)
             error = step_error(model, step, batch)
-            jax.block_until_ready((error, starts, ends))
-        spent = float(len(drawn) + 2 * step.batch_size + len(places))
+            jax.block_until_ready(error)
+        spent = float(len(drawn) + 2 * step.batch_size)
         cost = Cost(spent, watch.seconds, watch.compile_seconds)
-        return Forged(batch, error, SubstitutionInfo(places, indices, starts, ends, cost))
+        start = step.learning_rate / step.batch_size * math.sqrt(max(score, 0.0))
+        return Forged(batch, error, SubstitutionInfo(places, drawn[chosen], start, swaps, cost))
 
     def _draw(
         self, key: Key[Array, ""], logged: LoggedBatch, allowed: Dataset
     ) -> Int[np.ndarray, " c"]:
         """Returns candidates, none of which is an example that stays in the batch."""
-        kept = set(_contents(logged.batch.take(np.flatnonzero(~logged.forget))))
+        contents = _contents(logged.batch)
+        kept = {one for one, gone in zip(contents, logged.forget, strict=True) if not gone}
         order = np.asarray(jax.random.permutation(key, allowed.size))
         # Of so many, at least `candidates` are others, unless the data repeat themselves.
-        order = order[: self.candidates + len(kept)]
+        order = order[: self.candidates + logged.batch.size]
         new = [content not in kept for content in _contents(allowed.take(order))]
         found: np.ndarray = order[np.array(new, bool)][: self.candidates]
         return found
@@ -129,39 +129,60 @@ def _contents(dataset: Dataset) -> list[bytes]:
     return [one.tobytes() + label.tobytes() for one, label in zip(x, y, strict=True)]
 
 
-def _replace(batch: Dataset, places: np.ndarray, others: Dataset) -> Dataset:
-    x, y = (array.at[places].set(new) for array, new in ((batch.x, others.x), (batch.y, others.y)))
-    return batch._replace(x=x, y=y)
+def _replace(
+    batch: Dataset, places: np.ndarray, candidates: Dataset, chosen: np.ndarray
+) -> Dataset:
+    """Returns the batch with candidates at these places; made on the host, for any number."""
+    x, y = np.array(batch.x), np.array(batch.y)
+    x[places], y[places] = np.asarray(candidates.x)[chosen], np.asarray(candidates.y)[chosen]
+    return batch._replace(x=jnp.asarray(x), y=jnp.asarray(y))
+
+
+def _products(
+    model: Model, step: Step, candidates: Dataset, batch: Dataset
+) -> Float[np.ndarray, "n n"]:
+    """Returns G_ij = ∇ℓ_i·∇ℓ_j of the candidates and the batch after them.
+
+    Of the whole batch, so that one program serves all numbers of forgotten examples; about zero, so
+    that small gradients have small errors.
+    """
+    together = candidates._replace(
+        x=jnp.concatenate([candidates.x, batch.x]), y=jnp.concatenate([candidates.y, batch.y])
+    )
+    gradients = GradientOperator(BatchLoss(model), step.variables.params, together)
+    return np.asarray(gram(gradients), np.float64)
 
 
 def _search(
-    model: Model, step: Step, logged: LoggedBatch, candidates: Dataset
-) -> tuple[np.ndarray, Float[Array, " 2"], Float[Array, " 2"]]:
-    """Returns which candidates to take, and the errors at both starts and where these led.
+    products: Float[np.ndarray, "n n"], c: int, targets: Int[np.ndarray, " m"]
+) -> tuple[Int[np.ndarray, " m"], float, int]:
+    """Returns which of the first c points to take, ‖Σ_S - Σ_U‖² at the start, and the exchanges."""
+    squares = np.diag(products)
 
-    The Gram matrix is of the candidates and the whole batch, so that batches with more or fewer
-    forgotten examples have it computed by one program.
-    """
-    forgotten = np.flatnonzero(logged.forget)
-    mean = batch_gradient(model, step.variables, logged.batch.take(forgotten))
-    together = candidates._replace(
-        x=jnp.concatenate([candidates.x, logged.batch.x]),
-        y=jnp.concatenate([candidates.y, logged.batch.y]),
-    )
-    products = centred_products(model, step.variables, together, mean)
-    c, targets = candidates.size, candidates.size + forgotten
-    host = np.asarray(products)
-    nearest = np.argsort(np.diag(host)[:c], kind="stable")[: len(forgotten)]
-    starts = jnp.asarray(np.stack([nearest, _matched(host, c, targets)]), jnp.int32)
-    among = products[:c, :c]
-    before, (ends, after, _) = scores(among, starts), exchange(among, starts)
-    best = np.asarray(ends[jnp.argmin(after)])
-    scale = step.learning_rate / step.batch_size
-    first, last = (scale * jnp.sqrt(jnp.maximum(score, 0)) for score in (before, after))
-    return best, first, last
+    def pulls(chosen: np.ndarray) -> tuple[np.ndarray, float]:
+        pull = products[chosen].sum(0) - products[targets].sum(0)
+        return pull, float(pull[chosen].sum() - pull[targets].sum())
+
+    chosen, swaps = _matched(products, c, targets), 0
+    pull, score = pulls(chosen)
+    first = score
+    while True:
+        change = squares[None, :c] + 2 * pull[None, :c] - 2 * products[chosen][:, :c]
+        change += (squares - 2 * pull)[chosen][:, None]
+        change[:, chosen] = np.inf
+        leaves, enters = np.unravel_index(np.argmin(change), change.shape)
+        exchanged = chosen.copy()
+        exchanged[leaves] = enters
+        pull, after = pulls(exchanged)
+        # The score itself must fall, by more than its rounding, so that no set comes again.
+        if not after < (1 - _ROUNDING) * score:
+            return chosen, first, swaps
+        chosen, score, swaps = exchanged, after, swaps + 1
 
 
-def _matched(products: np.ndarray, c: int, targets: np.ndarray) -> np.ndarray:
+def _matched(
+    products: Float[np.ndarray, "n n"], c: int, targets: Int[np.ndarray, " m"]
+) -> Int[np.ndarray, " m"]:
     """Returns for each target in turn the nearest of the first c points that is left."""
     squares = np.diag(products)
     distances = squares[None, :c] + squares[targets, None] - 2 * products[targets, :c]

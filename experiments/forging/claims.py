@@ -8,14 +8,14 @@ within a factor of ten. "Reaches" is meant as it is written.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from experiments.claims import Claim, Runs, Statement, holds, judge_all
+from experiments.claims import Claim, Runs, Verdict, holds, statements
 from experiments.forging import paper
-from experiments.forging.settings import NOISE
+from experiments.forging.settings import NOISE, SECOND_ORDER
 from unlearnkit.forging import convert_error
 from unlearnkit.studies import ORIGINAL, RETRAIN, Record
 
@@ -29,168 +29,144 @@ def setup(result: Result) -> tuple[str, str, int]:
     return settings["model"], settings["dataset"], settings["batch_size"]
 
 
-def _near(
-    claim: Statement, ours: float, theirs: float, *, at_most: bool = False, **names: str
-) -> Claim:
-    """Returns the claim that a figure is of the paper's order."""
-    factor = claim.threshold
-    near = ours > 0 and (at_most or ours * factor >= theirs) and ours <= factor * theirs
-    return claim.decide(holds(near), f"{ours:.2g}", paper=f"{theirs:.2g}", **names)
+class _Judged:
+    """The claims that were judged so far."""
+
+    def __init__(self) -> None:
+        self.known, self._claims = statements("forging"), dict[str, list[Claim]]()
+
+    def __call__(
+        self, id: str, verdict: Verdict | bool, ours: str, paper: str | None = None, /, **names: Any
+    ) -> None:
+        """Adds a claim with its verdict, our figures and, where not in the file, the paper's."""
+        verdict = holds(verdict) if isinstance(verdict, bool | np.bool_) else verdict
+        made = self.known[id].decide(verdict, ours, paper=paper, **names)
+        self._claims.setdefault(id, []).append(made)
+
+    def order(self, name: str, ours: float, paper: float, **names: Any) -> None:
+        """Adds the claim that a figure is of the paper's order: within a factor of it."""
+        factor = self.known[name].threshold
+        near = bool(ours > 0 and paper / factor <= ours <= factor * paper)
+        self(name, near, f"{ours:.2g}", f"{paper:.2g}", **names)
+
+    def difference(self, name: str, values: Any) -> None:
+        """Adds the claim that differences, one per pair or seed, have a sign."""
+        self._claims[name] = [self.known[name].judge(values)]
+
+    def all(self) -> list[Claim]:
+        """Returns the claims in the order of the file."""
+        return [claim for name in self.known for claim in self._claims.get(name, ())]
 
 
 def judge(result: Result) -> list[Claim]:
     """Returns the claims that one setting's result can judge, but for those on whole logs."""
-    network, _, _ = setup(result)
-    row, honest = paper.TABLE_1.get(setup(result)), result["reproduction"]
+    judged, row, honest = _Judged(), paper.TABLE_1.get(setup(result)), result["reproduction"]
     attacks: dict[str, Any] = result["forged"]["attacks"]
     errors = {name: np.asarray(attack["errors"], float) for name, attack in attacks.items()}
-    tolerance = honest.get("tolerance", math.nan)
-
-    def same_device(claim: Statement) -> Iterator[Claim]:
-        largest = honest["verified"]["largest"]
-        yield claim.decide(holds(largest == 0), f"largest error {largest:.2g}")
-
-    def apart(claim: Statement) -> Iterator[Claim]:
-        (name,) = claim.rows
-        if name not in errors:
-            return
-        best, largest = errors[name].min(), honest["largest"]
-        ratio = best / largest if largest > 0 else math.inf
-        theirs = NOT_THERE
-        if row is not None and name == "greedy":
-            theirs = f"{row.forged:.2g} against {row.reproduction:.2g}"
-        ours = f"{best:.2g} against {largest:.2g}: {ratio:.0f} times"
-        yield claim.decide(holds(ratio >= claim.threshold), ours, paper=theirs)
-
-    def greedy_order(claim: Statement) -> Iterator[Claim]:
-        if row is not None and "greedy" in errors:
-            yield _near(claim, errors["greedy"].mean(), row.forged, author=row.author)
-
-    def two_devices(claim: Statement) -> Iterator[Claim]:
-        if row is None or "greedy" not in errors:
-            return
+    network, largest = setup(result)[0], honest["verified"]["largest"]
+    judged("same_device", largest == 0, f"largest error {largest:.2g}")
+    _judge_distances(judged, errors, honest["largest"], row)
+    if row is not None and "greedy" in errors:
+        judged.order("greedy_order", errors["greedy"].mean(), row.forged, author=row.author)
         pairs = result.get("elsewhere", ())
         others = [one["largest"] for one in pairs if one["made_on"] != one["verified_on"]]
-        if others:
-            yield _near(claim, max(others), row.reproduction)
-            return
         ours = "one device; other orders, precisions and convolutions on it differ by up to "
-        ours += f"{honest['largest']:.2g}"
-        yield claim.decide("undecided", ours, paper=f"{row.reproduction:.2g}")
-
-    def conversion(claim: Statement) -> Iterator[Claim]:
-        if network in paper.CONVERSIONS:
-            norm, error, expected = paper.CONVERSIONS[network]
-            dimension = honest["n_parameters"]
-            found = convert_error(error, norm, "l2", dimension)
-            same = holds(abs(found / expected - 1) < claim.threshold)
-            ours, names = f"{found:.4g} for {dimension:,} parameters", (error, norm, expected)
-            named = dict(zip(("error", "norm", "expected"), names, strict=True))
-            yield claim.decide(same, ours, **named)
-
-    def reaches(claim: Statement) -> Iterator[Claim]:
-        (name,), drawn = claim.rows, paper.FIGURE_2.get(network)
-        if name not in errors:
-            return
-        reached = errors[name].mean()
-        verdict = "undecided" if drawn is None else holds(reached <= drawn)
-        theirs = NOT_THERE if drawn is None else f"{drawn:.2g}"
-        yield claim.decide(verdict, f"{reached:.2g}", paper=theirs)
-
-    def decades(claim: Statement) -> Iterator[Claim]:
-        if set(claim.rows) <= errors.keys():
-            more, less = (errors[name] for name in claim.rows)
-            pairs = min(len(more), len(less))
-            yield claim.judge(np.log10(more[:pairs]) - np.log10(less[:pairs]))
-
-    def exact_search(claim: Statement) -> Iterator[Claim]:
-        if "exact" in result["forged"]:
-            found = result["forged"]["exact"]
-            ours = f"{found['exact']} of {found['candidates']:,} batches; the nearest is off by "
-            ours += f"{found['nearest']:,} units of the last place"
-            yield claim.decide(holds(found["exact"] == 0), ours)
-
-    def shuffles(claim: Statement) -> Iterator[Claim]:
-        bands = {band["name"]: band["errors"] for band in honest["bands"]}
-        yield _near(claim, float(np.median(bands["batch order"])), paper.FIGURE_4)
-
-    def regression(claim: Statement) -> Iterator[Claim]:
-        if "logistic" not in errors:
-            return
-        found, share = errors["logistic"], attacks["logistic"]["out_of_domain"]
-        accepted = float(np.mean(found <= tolerance))
-        told = f"{accepted:.0%} within {tolerance:.2g}; largest {found.max():.2g}"
-        outside = f"{share:.0%} of the examples are outside of the domain"
-        if claim.figure == "regression_order":
-            yield _near(claim, float(np.median(found)), paper.FIGURE_3, at_most=True)
-        elif claim.figure == "regression_accepted":
-            yield claim.decide(holds(accepted == 1), told)
+        if others:
+            judged.order("two_devices", max(others), row.reproduction)
         else:
-            yield claim.decide(holds(share == 1), outside)
-
-    def superposed(claim: Statement) -> Iterator[Claim]:
-        """Where the batch spans all images, being a superposition of it says nothing."""
-        if "logistic" in errors:
-            left, others = (
-                one["traces"]["left_of_superposition"]
-                for one in (attacks["logistic"], result["forged"]["honest"])
-            )
-            verdict = holds(left < claim.threshold) if others > 0.1 else "undecided"
-            ours = f"{left:.1%} of an image is not; of other honest images {others:.1%}"
-            yield claim.decide(verdict, ours)
-
-    def grid_passes(claim: Statement) -> Iterator[Claim]:
-        if "grid_logistic" in errors:
-            best = errors["grid_logistic"].min()
-            ours = f"best {best:.2g}, tolerance {tolerance:.2g}"
-            yield claim.decide(holds(best <= tolerance), ours)
-
-    figures = {
-        made.__name__: made
-        for made in (same_device, apart, greedy_order, two_devices, conversion, reaches, decades)
-    } | {"exact_search": exact_search}
+            ours += f"{honest['largest']:.2g}"
+            judged("two_devices", "undecided", ours, f"{row.reproduction:.2g}")
+    if network in paper.CONVERSIONS:
+        norm, error, expected = paper.CONVERSIONS[network]
+        found = convert_error(error, norm, "l2", honest["n_parameters"])
+        same = abs(found / expected - 1) < judged.known["conversion"].threshold
+        ours = f"{found:.4g} for {honest['n_parameters']:,} parameters"
+        judged("conversion", same, ours, norm=norm, error=error, expected=expected)
+    for name, attack in (("adam_reaches", "adam"), ("trust_region_reaches", SECOND_ORDER)):
+        if attack in errors:
+            reached, drawn = errors[attack].mean(), paper.FIGURE_2.get(network)
+            verdict = "undecided" if drawn is None else holds(reached <= drawn)
+            ours = f"{reached:.2g}"
+            begun = [curve[0][1] for curve in attacks[attack].get("curves", ())]
+            if drawn is not None and begun and np.mean(begun) <= drawn:  # nothing was descended to
+                verdict, ours = "undecided", f"{ours}, but {np.mean(begun):.2g} before it began"
+            judged(name, verdict, ours, f"{drawn:.2g}" if drawn else NOT_THERE)
+    if {"adam", "adam_grid"} <= errors.keys():
+        pairs = min(len(errors["adam"]), len(errors["adam_grid"]))
+        grid, free = (np.log10(errors[name][:pairs]) for name in ("adam_grid", "adam"))
+        judged.difference("grid_higher", grid - free)
+    if "exact" in result["forged"]:
+        exact = result["forged"]["exact"]
+        ours = f"{exact['exact']} of {exact['candidates']:,} batches; the nearest is off by "
+        ours += f"{exact['nearest']:,} units of the last place"
+        judged("exact_search", exact["exact"] == 0, ours)
     if network == "logistic":
-        names = ("regression_order", "regression_accepted", "regression_outside")
-        figures |= dict.fromkeys(names, regression)
-        figures |= {"shuffles": shuffles, "superposed": superposed, "grid_passes": grid_passes}
-    return judge_all("forging", figures)
+        _judge_regression(judged, result, errors)
+    return judged.all()
+
+
+def _judge_distances(
+    judged: _Judged, errors: Mapping[str, Any], largest: float, row: paper.Setup | None
+) -> None:
+    for name in errors.keys() & {"greedy", "swap", "adam"}:
+        best, theirs = errors[name].min(), NOT_THERE
+        ratio = best / largest if largest > 0 else math.inf
+        if row is not None and name == "greedy":
+            theirs = f"{row.forged:.2g} against {row.reproduction:.2g}"
+        ours, claim = f"{best:.2g} against {largest:.2g}: {ratio:.0f} times", f"{name}_apart"
+        judged(claim, ratio >= judged.known[claim].threshold, ours, theirs)
+
+
+def _judge_regression(judged: _Judged, result: Result, errors: Mapping[str, Any]) -> None:
+    attacks, honest = result["forged"]["attacks"], result["reproduction"]
+    bands, tolerance = {b["name"]: b["errors"] for b in honest["bands"]}, honest["tolerance"]
+    judged.order("shuffles", float(np.median(bands["batch order"])), paper.FIGURE_4)
+    if "logistic" in errors:
+        exact, share = errors["logistic"], attacks["logistic"]["out_of_domain"]
+        median, factor = float(np.median(exact)), judged.known["regression_order"].threshold
+        at_most = 0 < median <= factor * paper.FIGURE_3
+        judged("regression_order", at_most, f"{median:.2g}", f"{paper.FIGURE_3:.2g}")
+        accepted = float(np.mean(exact <= tolerance))
+        ours = f"{accepted:.0%} within {tolerance:.2g}; largest {exact.max():.2g}"
+        judged("regression_accepted", accepted == 1, ours)
+        ours = f"{share:.0%} of the examples are outside of the domain"
+        judged("regression_outside", share == 1, ours)
+        traces = (attacks["logistic"]["traces"], result["forged"]["honest"]["traces"])
+        left, others = (trace["left_of_superposition"] for trace in traces)
+        # Where the batch spans all images, being a superposition of it says nothing.
+        told = holds(left < judged.known["superposed"].threshold) if others > 0.1 else "undecided"
+        ours = f"{left:.1%} of an image is not; of other honest images {others:.1%}"
+        judged("superposed", told, ours)
+    if "grid_logistic" in errors:
+        best = errors["grid_logistic"].min()
+        judged("grid_passes", best <= tolerance, f"best {best:.2g}, tolerance {tolerance:.2g}")
 
 
 def judge_logs(records: Sequence[Record]) -> list[Claim]:
     """Returns the claims on logs that are forged to forget, and on their model."""
-    asked, forgers = by_question(records), forgers_of(records)
-    most = [question for question in asked if question != NOISE][-1:]
-
-    def told_apart(claim: Statement) -> Iterator[Claim]:
-        for name in forgers:
-            runs = asked.values()
-            true = [v for run in runs for v in run.values(RETRAIN, f"{name}_valid")]
-            valid = [v for run in runs for v in run.values(ORIGINAL, f"{name}_valid")]
-            shares = [v for run in runs for v in run.values(ORIGINAL, f"{name}_accepted")]
-            ours = f"{sum(true):.0f} of {len(true)} honest logs are valid, {sum(valid):.0f} of "
-            ours += f"{len(valid)} forged ones; {np.mean(shares):.0%} of forged steps accepted"
-            yield claim.decide(holds(all(true) and not any(valid)), ours, name=name)
-
-    def substitution_accepted(claim: Statement) -> Iterator[Claim]:
-        question, name = claim.rows
-        if question in asked and name in forgers:
-            yield claim.judge(late_shares(records, question, name))
-
-    def audits(claim: Statement) -> Iterator[Claim]:
-        for question in most:
-            yield claim.judge(asked[question].gaps(claim.metric, ORIGINAL, RETRAIN))
-
-    def noise(claim: Statement) -> Iterator[Claim]:
+    judged, asked = _Judged(), by_question(records)
+    for name in forgers_of(records):
+        true, valid, shares = (
+            [v for runs in asked.values() for v in runs.values(method, f"{name}_{metric}")]
+            for method, metric in ((RETRAIN, "valid"), (ORIGINAL, "valid"), (ORIGINAL, "accepted"))
+        )
+        ours = f"{sum(true):.0f} of {len(true)} honest logs are valid, {sum(valid):.0f} of "
+        ours += f"{len(valid)} forged ones; {np.mean(shares):.0%} of forged steps accepted"
+        judged("told_apart", all(true) and not any(valid), ours, name=name)
+        if name == "substitution" and "1" in asked:
+            judged.difference("substitution_accepted", late_shares(records, "1", name))
+    for question in [question for question in asked if question != NOISE][-1:]:
+        for name in ("membership_told", "accuracy_told"):
+            metric = judged.known[name].metric
+            judged.difference(name, asked[question].gaps(metric, ORIGINAL, RETRAIN))
+    if NOISE in asked:
         # z pooled over the runs, Σ z / √runs, is N(0, 1) of a model that never saw the noise.
-        if NOISE in asked:
-            scores = (asked[NOISE].values(name, claim.metric) for name in (ORIGINAL, RETRAIN))
-            claimed, retrained = (sum(z) / math.sqrt(len(z)) for z in scores)
-            found = abs(claimed) > claim.threshold and abs(claimed) > abs(retrained)
-            ours = f"z over all runs {claimed:+.2f}, after retraining {retrained:+.2f}; "
-            yield claim.decide(holds(found), ours + "N(0, 1) without it")
-
-    named = (told_apart, substitution_accepted, audits, noise)
-    return judge_all("forging", {made.__name__: made for made in named})
+        scores = (asked[NOISE].values(name, "gaussian_z") for name in (ORIGINAL, RETRAIN))
+        claimed, retrained = (sum(z) / math.sqrt(len(z)) for z in scores)
+        beyond = abs(claimed) > max(judged.known["noise_told"].threshold, abs(retrained))
+        ours = f"z over all runs {claimed:+.2f}, after retraining {retrained:+.2f}; N(0, 1) "
+        judged("noise_told", beyond, ours + "without it")
+    return judged.all()
 
 
 def by_question(records: Sequence[Record]) -> dict[str, Runs]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -41,16 +41,9 @@ DRAWN = 36
 """Examples of a batch that are drawn."""
 
 
-@contextlib.contextmanager
-def highest_precision() -> Iterator[None]:
-    """Sets the precision of all threads, which the log of a run names; the old one returns."""
-    name = "jax_default_matmul_precision"
-    before = jax.config.values[name]
-    jax.config.update(name, "highest")
-    try:
-        yield
-    finally:
-        jax.config.update(name, before)
+def highest_precision() -> AbstractContextManager[Any]:
+    """Returns what sets the precision that the log of a run names."""
+    return jax.default_matmul_precision("highest")
 
 
 def write_log(key: Key[Array, ""], setting: Setting, data: Data, folder: Path) -> None:

@@ -186,6 +186,9 @@ def test_claims_are_judged_by_the_figures():
         assert judge(far)[3].verdict == verdict
     far["elsewhere"] = [{"made_on": "one", "verified_on": "one", "largest": 0.0}]
     assert judge(far)[3].verdict == "undecided"
+    assert judge(far)[7].id == "forging.adam_reaches"
+    far["forged"]["attacks"]["adam"]["curves"] = [[[0, 9.9e-4], [1, 9e-4]]]
+    assert judge(far)[7].verdict == "undecided"  # it began there
     near = made_up(honest=1e-3, greedy=9e-3, same=1e-9, adam=0.9, grid=0.1)
     near["forged"]["exact"]["exact"] = 1
     found = [claim.verdict for claim in judge(near)]

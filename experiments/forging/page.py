@@ -21,9 +21,9 @@ from experiments.forging.claims import (
 )
 from experiments.forging.figures import LABELS
 from experiments.frame import PaperCommand, load_result
-from experiments.pages import Section, Table, plain_table, write_page
+from experiments.pages import Section, Table, plain_table, records_table, write_page
 from unlearnkit.forging import convert_error
-from unlearnkit.reporting import html_table
+from unlearnkit.reporting import Column, html_table
 from unlearnkit.studies import ORIGINAL, RETRAIN, Record
 
 LEAD = (
@@ -177,21 +177,21 @@ def _logs(records: Sequence[Record]) -> Table:
     return plain_table(head, body)
 
 
+AUDITED = {
+    "accuracy_retain": "retain accuracy",
+    "accuracy_forget": "forget accuracy",
+    "accuracy_test": "test accuracy",
+    "mia_loss_logistic_accuracy": "MIA accuracy",
+    "mia_loss_logistic_auc": "MIA AUC",
+    "gaussian_gus": "GUS",
+    "gaussian_z": "GUS, z",
+}
+
+
 def _audits(records: Sequence[Record]) -> Table:
     """Returns the audits of the model that a forged log claims, and of a retrained one."""
-    titles = {
-        "accuracy_retain": "retain accuracy",
-        "accuracy_forget": "forget accuracy",
-        "accuracy_test": "test accuracy",
-        "mia_loss_logistic_accuracy": "MIA accuracy",
-        "mia_loss_logistic_auc": "MIA AUC",
-        "gaussian_gus": "GUS",
-        "gaussian_z": "GUS, z",
-    }
-    body = []
-    for question, runs in by_question(records).items():
-        for method, words in ((ORIGINAL, "claimed"), (RETRAIN, "retrained")):
-            found = [runs.values(method, name) for name in titles]
-            cells = [f"{np.mean(v):.3f}±{np.std(v):.3f}" if v else "" for v in found]
-            body.append([question, words, *cells])
-    return plain_table(["Forgotten", "Model", *titles.values()], body)
+
+    def column(name: str, title: str) -> Column:
+        return Column(title, lambda record: record.metrics.get(name, np.nan), 3, "")
+
+    return records_table(records, [column(*named) for named in AUDITED.items()])

@@ -38,6 +38,7 @@ from unlearnkit.forging.norms import Norm, convert_error, error_between
 from unlearnkit.forging.opening import match_rows
 from unlearnkit.forging.optimise import OptimiseForger, OptimiseInfo
 from unlearnkit.forging.report import Verdict, VerificationReport
+from unlearnkit.forging.spoofed_log import SpoofedLog, write_spoofed
 from unlearnkit.forging.steps import (
     LoggedBatch,
     Step,
@@ -104,6 +105,7 @@ __all__ = [
     "Norm",
     "OptimiseForger",
     "OptimiseInfo",
+    "SpoofedLog",
     "StartFinding",
     "Step",
     "SubstitutionForger",
@@ -133,4 +135,5 @@ __all__ = [
     "unlikely_initialisation",
     "verify",
     "verify_exchanged",
+    "write_spoofed",
 ]

@@ -150,9 +150,11 @@ def judge_logs(records: Sequence[Record]) -> list[Claim]:
             [v for runs in asked.values() for v in runs.values(method, f"{name}_{metric}")]
             for method, metric in ((RETRAIN, "valid"), (ORIGINAL, "valid"), (ORIGINAL, "accepted"))
         )
-        ours = f"{sum(true):.0f} of {len(true)} honest logs are valid, {sum(valid):.0f} of "
-        ours += f"{len(valid)} forged ones; {np.mean(shares):.0%} of forged steps accepted"
-        judged("told_apart", all(true) and not any(valid), ours, name=name)
+        # A log of which some steps were forged is told by one of them that is rejected.
+        passed = sum(valid) if valid else sum(share == 1 for share in shares)
+        ours = f"{sum(true):.0f} of {len(true)} honest logs are valid, {passed:.0f} of "
+        ours += f"{len(shares)} forged ones; {np.mean(shares):.0%} of forged steps accepted"
+        judged("told_apart", all(true) and passed == 0, ours, name=name)
         if name == "substitution" and "1" in asked:
             judged.difference("substitution_accepted", late_shares(records, "1", name))
     for question in [question for question in asked if question != NOISE][-1:]:
@@ -177,8 +179,8 @@ def by_question(records: Sequence[Record]) -> dict[str, Runs]:
 
 def forgers_of(records: Sequence[Record]) -> list[str]:
     """Returns the names of the forgers of whole logs."""
-    names = (name for record in records for name in record.metrics if name.endswith("_valid"))
-    return list(dict.fromkeys(name.removesuffix("_valid") for name in names))
+    names = (name for record in records for name in record.metrics if name.endswith("_accepted"))
+    return list(dict.fromkeys(name.removesuffix("_accepted") for name in names))
 
 
 def by_epoch(record: Record, name: str, metric: str = "accepted") -> dict[int, float]:
@@ -194,4 +196,4 @@ def late_shares(
     """Returns the mean share in the last quarter of the epochs, one per seed."""
     asked = [r for r in records if (r.question, r.method) == (question, method)]
     shares = [by_epoch(record, name) for record in asked]
-    return [float(np.mean([v for e, v in s.items() if e > 0.75 * max(s)])) for s in shares]
+    return [float(np.mean([v for e, v in s.items() if e > 0.75 * max(s)])) for s in shares if s]

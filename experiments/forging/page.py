@@ -170,8 +170,10 @@ def _logs(records: Sequence[Record]) -> Table:
                     runs.values(method, f"{name}_{metric}")
                     for metric in ("valid", "accepted", "error", "error_largest", "tolerance")
                 )
+                if not accepted:
+                    continue
                 late = np.mean(late_shares(records, question, name, method))
-                cells = [question, words, f"{sum(valid):.0f} of {len(valid)}"]
+                cells = [question, words, f"{sum(valid):.0f} of {len(valid)}" if valid else ""]
                 cells += [f"{np.mean(accepted):.0%}", f"{late:.0%}", f"{np.median(error):.2g}"]
                 body.append([*cells, f"{max(largest):.2g}", f"{max(tolerance):.2g}"])
     return plain_table(head, body)

@@ -47,6 +47,7 @@ class Forgetting:
       noise_std: of that noise, in the units of the network.
       recipe: plain descent, so that what a step leaves is its weights alone.
       forgers: by name; each forges the whole log.
+      samples: by name; each forges 4 steps of the first, the middle and the last epoch.
       segments: of each log that its calibration replays, and its shuffles.
       seeds: repetitions.
     """
@@ -59,13 +60,16 @@ class Forgetting:
     forgers: dict[str, Forger]
     segments: int
     seeds: int
+    samples: dict[str, Forger] = dataclasses.field(default_factory=dict)
 
     def study(self, data: Data) -> Study:
         """Returns the study, of this network on the first of these data."""
         own = Pair(data.train.take(np.arange(self.train)), data.test)
-        audits = {
-            name: ForgedForgetting(forger, segments=self.segments, shuffles=self.segments)
-            for name, forger in self.forgers.items()
+        last, replays = self.recipe.epochs, {"segments": self.segments, "shuffles": self.segments}
+        audits = {name: ForgedForgetting(f, **replays) for name, f in self.forgers.items()}
+        audits |= {
+            name: ForgedForgetting(f, (1, (1 + last) // 2, last), most_steps=4, **replays)
+            for name, f in self.samples.items()
         }
         noise = GaussianPoison(Budget(self.poisons), noise_std=self.noise_std)
         requests = {str(count): RandomForget(count=count) for count in self.counts}
@@ -132,9 +136,12 @@ def _setting(entry: dict[str, Any]) -> Setting:
     }
     forgetting = None
     if logs := entry.pop("forgetting", None):
-        forgers = {name: _forger(forger) for name, forger in logs.pop("forgers").items()}
+        made = {
+            kind: {name: _forger(forger) for name, forger in logs.pop(kind, {}).items()}
+            for kind in ("forgers", "samples")
+        }
         recipe, counts = Recipe(**logs.pop("recipe"), **PLAIN), tuple(logs.pop("counts"))
-        forgetting = Forgetting(**logs, counts=counts, recipe=recipe, forgers=forgers)
+        forgetting = Forgetting(**logs, **made, counts=counts, recipe=recipe)
     exact = tuple(entry.pop("exact")) if "exact" in entry else None
     return Setting(**entry, attacks=attacks, exact=exact, forgetting=forgetting)
 

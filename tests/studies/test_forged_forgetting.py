@@ -18,7 +18,7 @@ from unlearnkit.base import Cost, Task, Unlearned, UnlearnInfo
 from unlearnkit.data import RandomForget
 from unlearnkit.forging import GreedyForger, OptimiseForger, SubstitutionForger
 from unlearnkit.studies import ORIGINAL, RETRAIN, StudyFileError, read_study, run
-from unlearnkit.training import Recipe
+from unlearnkit.training import Recipe, TrajectoryError
 from unlearnkit.unlearning import FineTune
 
 SUBSTITUTE = SubstitutionForger(60)
@@ -145,6 +145,16 @@ def test_what_cannot_be_forged_is_refused(options, error, message):
     case = a_case()
     with pytest.raises(error, match=message):
         ForgedForgetting(**options).judge(KEY, case, Subject(case.original))
+
+
+def test_a_log_that_no_tolerance_fits_is_left_out(monkeypatch):
+    def calibrate(*_, **__):
+        raise TrajectoryError("honest replays differ")
+
+    monkeypatch.setattr(forged_forgetting, "calibrate", calibrate)
+    case = a_case()
+    with pytest.raises(NotApplicable, match="no tolerance tells a forgery here: honest replays"):
+        ForgedForgetting(SUBSTITUTE).judge(KEY, case, Subject(case.original))
 
 
 @pytest.mark.parametrize(

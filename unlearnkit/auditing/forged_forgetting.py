@@ -31,7 +31,7 @@ from unlearnkit.forging import (
 )
 from unlearnkit.forging.limits import as_tolerance
 from unlearnkit.host.random import AnyKey, host_key
-from unlearnkit.training import Recipe, Trajectory, fit, read_trajectory
+from unlearnkit.training import Recipe, Trajectory, TrajectoryError, fit, read_trajectory
 from unlearnkit.trials import AuditTrial
 from unlearnkit.validation import check_at_least
 
@@ -120,9 +120,9 @@ class ForgedForgetting:
 
         Raises:
           NotApplicable: a network that a method made; a network or recipe whose batch gradient is
-            no mean over examples; no step of the epochs holds a forgotten example.
+            no mean over examples; no step of the epochs holds a forgotten example; honest replays
+            differ too much to tell a forgery, as where the run stands still.
           ValueError: an epoch beyond the run's, or see the forger.
-          TrajectoryError: honest replays differ too much to tell a forgery.
         """
         if subject.unlearner is not None:
             raise NotApplicable(
@@ -155,7 +155,10 @@ class ForgedForgetting:
         log = _trained(case, recipe, train_key)
         limits = as_tolerance(self.tolerance or 0.0)
         if self.tolerance is None:
-            limits = self._calibrated(case, log, calibrate_key).limits
+            try:
+                limits = self._calibrated(case, log, calibrate_key).limits
+            except TrajectoryError as error:
+                raise NotApplicable(f"no tolerance tells a forgery here: {error}") from error
         steps = self._choose(choose_key, log.trajectory, forget)
         if not self.epochs:
             with tempfile.TemporaryDirectory() as folder:

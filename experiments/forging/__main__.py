@@ -5,7 +5,7 @@ Command:   python -m experiments.forging --scale cpu --data-dir DIR
 Two devices (Tables 1 and 3):
            python -m experiments.forging --part logs --logs DIR       (on the one)
            python -m experiments.forging --part reproduce --logs DIR  (on the other)
-Time:      smoke: under a minute of computing. cpu: about an hour on one core: LeNet 30 and 9 minutes,
+Time:      smoke: two minutes. cpu: about an hour on one core: LeNet 30 and 9 minutes,
            logistic regression 2 and 3, VGGmini 11; a setting alone by --setting. paper: an
            accelerator, and 12 GB of disk for one log.
 Expected:  honest replays differ by 1e-8 to 1e-6; greedy search and Adam err by 1e-3 to 1e-2, which

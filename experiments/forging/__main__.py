@@ -5,7 +5,7 @@ Command:   python -m experiments.forging --scale cpu --data-dir DIR
 Two devices (Tables 1 and 3):
            python -m experiments.forging --part logs --logs DIR       (on the one)
            python -m experiments.forging --part reproduce --logs DIR  (on the other)
-Time:      smoke: under a minute of computing. cpu: half an hour on one core: LeNet 7 and 9 minutes,
+Time:      smoke: two minutes. cpu: about an hour on one core: LeNet 30 and 9 minutes,
            logistic regression 2 and 3, VGGmini 11; a setting alone by --setting. paper: an
            accelerator, and 12 GB of disk for one log.
 Expected:  honest replays differ by 1e-8 to 1e-6; greedy search and Adam err by 1e-3 to 1e-2, which
@@ -27,12 +27,12 @@ import jax
 from experiments import frame, pages
 from experiments.forging import measure
 from experiments.forging.figures import pictures_figure
-from experiments.forging.forgetting import run_seed
 from experiments.forging.page import make_page
 from experiments.forging.settings import Setting, settings
 from experiments.frame import Data, PaperCommand, StageProgress
 from unlearnkit.forging import verify
 from unlearnkit.io.provenance import environment
+from unlearnkit.studies import run
 from unlearnkit.training import read_trajectory
 
 Part = Literal["all", "logs", "reproduce", "page"]
@@ -95,48 +95,45 @@ def _run_setting(
     on_work("training, logged")
     measure.write_log(log_key, setting, data, log)
     if config.part == "all":
-        run = config.describe(
+        described = config.describe(
             {name: getattr(setting, name) for name in DESCRIBED}
             | {
                 "recipe": dataclasses.asdict(setting.recipe),
-                "exact": None if setting.exact is None else dataclasses.asdict(setting.exact),
+                "exact": setting.exact,
                 "forgetting": None if setting.forgetting is None else repr(setting.forgetting),
             }
         )
-        run |= _measure(config.path(setting.name), keys, setting, data, log, scratch, on_work)
-        frame.save_result(config.path(setting.name), run, started=started)
+        described |= _measure(config.path(setting.name), keys, setting, data, log, on_work)
+        on_stage = frame.prefix_stage(setting.title, progress)
+        records = _study_logs(config, keys[2], setting, data, on_stage)
+        frame.save_result(config.path(setting.name), described, records, started=started)
 
 
 def _measure(
-    path: Path, keys: list[Any], setting: Setting, data: Data, log: Path, scratch: Path,
-    on_work: measure.OnWork,
-) -> dict[str, Any]:  # fmt: skip
+    path: Path, keys: list[Any], setting: Setting, data: Data, log: Path, on_work: measure.OnWork
+) -> dict[str, Any]:
     """Returns all that is measured, and draws the batches while they are there."""
     on_work("replaying honestly")
     reproduction = measure.reproduce(keys[0], setting, data, log)
     forged, batches = measure.forge_triples(keys[1], setting, data, log, on_work)
     pages.draw(path, "pictures", pictures_figure(batches))
-    found: dict[str, Any] = {"reproduction": reproduction, "forged": forged}
-    if setting.forgetting is not None:
-        found["forgetting"] = []
-        for seed in range(setting.forgetting.seeds):
-            folder = scratch / f"{setting.name}-{seed}"
+    return {"reproduction": reproduction, "forged": forged}
 
-            def report(stage: str, seed: int = seed) -> None:
-                on_work(f"{stage}, seed {seed + 1}")
 
-            seed_key = jax.random.fold_in(keys[2], seed)
-            found["forgetting"].append(
-                run_seed(seed_key, setting.forgetting, data, folder, report, forge=seed == 0)
-            )
-    return found
+def _study_logs(config: Forging, key: Any, setting: Setting, data: Data, on_stage: Any) -> Any:
+    """Returns the records of the study of forged logs, none where the setting has none."""
+    if setting.forgetting is None:
+        return None
+    with measure.highest_precision():
+        study = setting.forgetting.study(data)
+        return list(run(study, key, store=config.store, on_stage=on_stage, strict=True))
 
 
 def _add_device(path: Path, data: Data, log: Path) -> None:
     """Adds a row of Table 3 to the setting's result."""
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}; run --part all first, on either device")
-    result, _ = frame.load_result(path)
+    result, records = frame.load_result(path)
     tolerance = result["reproduction"]["tolerance"]
     with measure.highest_precision():
         report = verify(log, data.train, tolerance=tolerance, model=data.model)
@@ -148,7 +145,8 @@ def _add_device(path: Path, data: Data, log: Path) -> None:
         for one in result.get("elsewhere", [])
         if (one["made_on"], one["verified_on"]) != (made_on, verified_on)
     ]
-    frame.save_result(path, {**result, "elsewhere": [*others, row]})
+    described = {**result, "elsewhere": [*others, row]}
+    frame.save_result(path, described, records or None)
 
 
 if __name__ == "__main__":

@@ -2,40 +2,25 @@
 
 Most of its claims are of orders of magnitude: "orders of magnitude larger" is taken as at least a
 hundredfold, for the best forged batch against the largest honest error, and "on the order of" as
-within a factor of ten.
+within a factor of ten. "Reaches" is meant as it is written.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from experiments.claims import Claim, Verdict, claim_difference, holds
+from experiments.claims import Claim, Runs, Verdict, holds, statements
 from experiments.forging import paper
-from experiments.forging.forgetting import MODELS, differences
+from experiments.forging.settings import NOISE, SECOND_ORDER
 from unlearnkit.forging import convert_error
+from unlearnkit.studies import ORIGINAL, RETRAIN, Record
 
 Result = Mapping[str, Any]
-FAR = 100.0
-NEAR = 10.0
-BEYOND = 1.96
-"""Standard deviations that noise exceeds once in twenty times."""
 NOT_THERE = "not in the paper"
-
-
-def judge(result: Result) -> list[Claim]:
-    """Returns the claims that one setting's result can judge."""
-    claims = [_same_device(result), *_searches(result), *_network_claims(result)]
-    if setup(result)[0] == "logistic":
-        claims += _regression_claims(result)
-    if "exact" in result["forged"]:
-        claims.append(_exact(result["forged"]["exact"]))
-    if result.get("forgetting"):
-        claims += forgetting_claims(result["forgetting"])
-    return claims
 
 
 def setup(result: Result) -> tuple[str, str, int]:
@@ -44,172 +29,171 @@ def setup(result: Result) -> tuple[str, str, int]:
     return settings["model"], settings["dataset"], settings["batch_size"]
 
 
-def _of_order(
-    text: str, where: str, ours: float, theirs: float | None, *, at_most: bool = False
-) -> Claim:
-    """Returns the claim that a figure is of the paper's order; without one, nothing is judged.
+class _Judged:
+    """The claims that were judged so far."""
 
-    Args:
-      text: of the claim.
-      where: the paper makes it.
-      ours: our figure.
-      theirs: the paper's.
-      at_most: whether a smaller figure is as good: that of an attack that is to be exact.
-    """
-    if theirs is None:
-        return Claim(text, where, f"{ours:.2g}", NOT_THERE, "undecided")
-    near = ours > 0 and (at_most or ours * NEAR >= theirs) and ours <= NEAR * theirs
-    return Claim(text, where, f"{ours:.2g}", f"{theirs:.2g}", holds(near))
+    def __init__(self) -> None:
+        self.known, self._claims = statements("forging"), dict[str, list[Claim]]()
 
+    def __call__(
+        self, id: str, verdict: Verdict | bool, ours: str, paper: str | None = None, /, **names: Any
+    ) -> None:
+        """Adds a claim with its verdict, our figures and, where not in the file, the paper's."""
+        verdict = holds(verdict) if isinstance(verdict, bool | np.bool_) else verdict
+        made = self.known[id].decide(verdict, ours, paper=paper, **names)
+        self._claims.setdefault(id, []).append(made)
 
-def _same_device(result: Result) -> Claim:
-    largest = result["reproduction"]["verified"]["largest"]
-    text = "A device that does not tune itself reproduces its own log exactly"
-    paper_says = "0 on a V100, 1.3e-8 and more on a GTX 4090"
-    ours = f"largest error {largest:.2g}"
-    return Claim(text, "Table 3, A.3.2", ours, paper_says, holds(largest == 0))
+    def order(self, name: str, ours: float, paper: float, **names: Any) -> None:
+        """Adds the claim that a figure is of the paper's order: within a factor of it."""
+        factor = self.known[name].threshold
+        near = bool(ours > 0 and paper / factor <= ours <= factor * paper)
+        self(name, near, f"{ours:.2g}", f"{paper:.2g}", **names)
 
+    def difference(self, name: str, values: Any) -> None:
+        """Adds the claim that differences, one per pair or seed, have a sign."""
+        self._claims[name] = [self.known[name].judge(values)]
 
-def _searches(result: Result) -> Iterator[Claim]:
-    attacks, row = result["forged"]["attacks"], paper.TABLE_1.get(setup(result))
-    if "greedy" not in attacks:
-        return
-    yield _apart(result, "greedy", "greedy search", "Table 1", row)
-    if row is not None:
-        text = f"The greedy attack errs by the order that {row.author} report, on average"
-        mean = float(np.mean(attacks["greedy"]["errors"]))
-        yield _of_order(text, "Table 1", mean, row.forged)
-        yield _two_devices(result, row)
-    if "swap" in attacks:
-        yield _apart(result, "swap", "exchanges (ours)", "Table 1")
+    def all(self) -> list[Claim]:
+        """Returns the claims in the order of the file."""
+        return [claim for name in self.known for claim in self._claims.get(name, ())]
 
 
-def _two_devices(result: Result, row: paper.Setup) -> Claim:
-    text, where = (
-        "Two kinds of devices differ by the order of the paper's, at most",
-        "Tables 1 and 3",
-    )
-    elsewhere = result.get("elsewhere", ())
-    others = [one["largest"] for one in elsewhere if one["made_on"] != one["verified_on"]]
-    if others:
-        return _of_order(text, where, max(others), row.reproduction)
-    ours = "one device; other orders, precisions and convolutions on it differ by up to "
-    ours += f"{result['reproduction']['largest']:.2g}"
-    return Claim(text, where, ours, f"{row.reproduction:.2g}", "undecided")
-
-
-def _apart(
-    result: Result, name: str, words: str, where: str, row: paper.Setup | None = None
-) -> Claim:
-    best = min(result["forged"]["attacks"][name]["errors"])
-    largest = result["reproduction"]["largest"]
-    ratio = best / largest if largest > 0 else math.inf
-    theirs = NOT_THERE if row is None else f"{row.forged:.2g} against {row.reproduction:.2g}"
-    text = f"The best batch by {words} errs by orders of magnitude more than any honest replay"
-    ours = f"{best:.2g} against {largest:.2g}: {ratio:.0f} times"
-    return Claim(text, where, ours, theirs, holds(ratio >= FAR))
-
-
-def _network_claims(result: Result) -> Iterator[Claim]:
-    attacks, (network, _, _) = result["forged"]["attacks"], setup(result)
+def judge(result: Result) -> list[Claim]:
+    """Returns the claims that one setting's result can judge, but for those on whole logs."""
+    judged, row, honest = _Judged(), paper.TABLE_1.get(setup(result)), result["reproduction"]
+    attacks: dict[str, Any] = result["forged"]["attacks"]
+    errors = {name: np.asarray(attack["errors"], float) for name, attack in attacks.items()}
+    network, largest = setup(result)[0], honest["verified"]["largest"]
+    judged("same_device", largest == 0, f"largest error {largest:.2g}")
+    _judge_distances(judged, errors, honest["largest"], row)
+    if row is not None and "greedy" in errors:
+        judged.order("greedy_order", errors["greedy"].mean(), row.forged, author=row.author)
+        pairs = result.get("elsewhere", ())
+        others = [one["largest"] for one in pairs if one["made_on"] != one["verified_on"]]
+        ours = "one device; other orders, precisions and convolutions on it differ by up to "
+        if others:
+            judged.order("two_devices", max(others), row.reproduction)
+        else:
+            ours += f"{honest['largest']:.2g}"
+            judged("two_devices", "undecided", ours, f"{row.reproduction:.2g}")
     if network in paper.CONVERSIONS:
         norm, error, expected = paper.CONVERSIONS[network]
-        dimension = result["reproduction"]["n_parameters"]
-        converted = convert_error(error, norm, "l2", dimension)
-        text = f"An error of {error:g} in {norm} is {expected:g} in l2"
-        ours = f"{converted:.4g} for {dimension:,} parameters"
-        same = abs(converted / expected - 1) < 1e-3
-        yield Claim(text, "Table 2, A.3.1", ours, f"{expected:g}", holds(same))
-    if "adam" in attacks:
-        yield _apart(result, "adam", "unconstrained Adam", "Figure 2")
-        text = "Unconstrained Adam reaches the error of Figure 2 or less, on average"
-        reached, drawn = float(np.mean(attacks["adam"]["errors"])), paper.FIGURE_2.get(network)
-        yield _of_order(text, "Figure 2", reached, drawn, at_most=True)
-    if "adam" in attacks and "adam_grid" in attacks:
-        free, grid = attacks["adam"]["errors"], attacks["adam_grid"]["errors"]
-        pairs = min(len(free), len(grid))
-        decades = np.log10(grid[:pairs]) - np.log10(free[:pairs])
-        text = "Keeping to images and classes makes the error of optimisation higher"
-        theirs = "expected, not measured"
-        yield claim_difference(text, "section 4", decades, 1, "{} decades", theirs)
+        found = convert_error(error, norm, "l2", honest["n_parameters"])
+        same = abs(found / expected - 1) < judged.known["conversion"].threshold
+        ours = f"{found:.4g} for {honest['n_parameters']:,} parameters"
+        judged("conversion", same, ours, norm=norm, error=error, expected=expected)
+    for name, attack in (("adam_reaches", "adam"), ("trust_region_reaches", SECOND_ORDER)):
+        if attack in errors:
+            reached, drawn = errors[attack].mean(), paper.FIGURE_2.get(network)
+            verdict = "undecided" if drawn is None else holds(reached <= drawn)
+            ours = f"{reached:.2g}"
+            begun = [curve[0][1] for curve in attacks[attack].get("curves", ())]
+            if drawn is not None and begun and np.mean(begun) <= drawn:  # nothing was descended to
+                verdict, ours = "undecided", f"{ours}, but {np.mean(begun):.2g} before it began"
+            judged(name, verdict, ours, f"{drawn:.2g}" if drawn else NOT_THERE)
+    if {"adam", "adam_grid"} <= errors.keys():
+        pairs = min(len(errors["adam"]), len(errors["adam_grid"]))
+        grid, free = (np.log10(errors[name][:pairs]) for name in ("adam_grid", "adam"))
+        judged.difference("grid_higher", grid - free)
+    if "exact" in result["forged"]:
+        exact = result["forged"]["exact"]
+        ours = f"{exact['exact']} of {exact['candidates']:,} batches; the nearest is off by "
+        ours += f"{exact['nearest']:,} units of the last place"
+        judged("exact_search", exact["exact"] == 0, ours)
+    if network == "logistic":
+        _judge_regression(judged, result, errors)
+    return judged.all()
 
 
-def _regression_claims(result: Result) -> Iterator[Claim]:
-    attacks, tolerance = result["forged"]["attacks"], result["reproduction"]["tolerance"]
-    bands = {band["name"]: band["errors"] for band in result["reproduction"]["bands"]}
-    text = "Shuffling a batch of logistic regression moves the step by about 1e-8, at the median"
-    yield _of_order(text, "Figure 4", float(np.median(bands["batch order"])), paper.FIGURE_4)
-    if "logistic" in attacks:
-        exact = attacks["logistic"]
-        errors = np.asarray(exact["errors"])
-        text = "Logistic regression is forged to the order of rounding or better, at the median"
-        median = float(np.median(errors))
-        yield _of_order(text, "Figure 3", median, paper.FIGURE_3, at_most=True)
-        accepted = float(np.mean(errors <= tolerance))
-        text = "A verifier accepts these forgeries of logistic regression"
-        ours = f"{accepted:.0%} within {tolerance:.2g}; largest {errors.max():.2g}"
-        verdict = holds(accepted == 1)
-        yield Claim(text, "Proposition 2", ours, "acceptable for a verifier", verdict)
-        share = exact["out_of_domain"]
+def _judge_distances(
+    judged: _Judged, errors: Mapping[str, Any], largest: float, row: paper.Setup | None
+) -> None:
+    for name in errors.keys() & {"greedy", "swap", "adam"}:
+        best, theirs = errors[name].min(), NOT_THERE
+        ratio = best / largest if largest > 0 else math.inf
+        if row is not None and name == "greedy":
+            theirs = f"{row.forged:.2g} against {row.reproduction:.2g}"
+        ours, claim = f"{best:.2g} against {largest:.2g}: {ratio:.0f} times", f"{name}_apart"
+        judged(claim, ratio >= judged.known[claim].threshold, ours, theirs)
+
+
+def _judge_regression(judged: _Judged, result: Result, errors: Mapping[str, Any]) -> None:
+    attacks, honest = result["forged"]["attacks"], result["reproduction"]
+    bands, tolerance = {b["name"]: b["errors"] for b in honest["bands"]}, honest["tolerance"]
+    judged.order("shuffles", float(np.median(bands["batch order"])), paper.FIGURE_4)
+    if "logistic" in errors:
+        exact, share = errors["logistic"], attacks["logistic"]["out_of_domain"]
+        median, factor = float(np.median(exact)), judged.known["regression_order"].threshold
+        at_most = 0 < median <= factor * paper.FIGURE_3
+        judged("regression_order", at_most, f"{median:.2g}", f"{paper.FIGURE_3:.2g}")
+        accepted = float(np.mean(exact <= tolerance))
+        ours = f"{accepted:.0%} within {tolerance:.2g}; largest {exact.max():.2g}"
+        judged("regression_accepted", accepted == 1, ours)
         ours = f"{share:.0%} of the examples are outside of the domain"
-        text, paper_says = (
-            "Their examples are no images with classes",
-            "not guaranteed to be inside",
+        judged("regression_outside", share == 1, ours)
+        traces = (attacks["logistic"]["traces"], result["forged"]["honest"]["traces"])
+        left, others = (trace["left_of_superposition"] for trace in traces)
+        # Where the batch spans all images, being a superposition of it says nothing.
+        told = holds(left < judged.known["superposed"].threshold) if others > 0.1 else "undecided"
+        ours = f"{left:.1%} of an image is not; of other honest images {others:.1%}"
+        judged("superposed", told, ours)
+    if "grid_logistic" in errors:
+        best = errors["grid_logistic"].min()
+        judged("grid_passes", best <= tolerance, f"best {best:.2g}, tolerance {tolerance:.2g}")
+
+
+def judge_logs(records: Sequence[Record]) -> list[Claim]:
+    """Returns the claims on logs that are forged to forget, and on their model."""
+    judged, asked = _Judged(), by_question(records)
+    for name in forgers_of(records):
+        true, valid, shares = (
+            [v for runs in asked.values() for v in runs.values(method, f"{name}_{metric}")]
+            for method, metric in ((RETRAIN, "valid"), (ORIGINAL, "valid"), (ORIGINAL, "accepted"))
         )
-        yield Claim(text, "section 4", ours, paper_says, holds(share == 1))
-        yield _superposed(exact, result["forged"]["honest"])
-    if "grid_logistic" in attacks:
-        best = min(attacks["grid_logistic"]["errors"])
-        text = "Open in the paper: some batch of images with classes passes the verifier"
-        ours = f"best {best:.2g}, tolerance {tolerance:.2g}"
-        yield Claim(text, "section 4", ours, "open", holds(best <= tolerance))
+        # A log of which some steps were forged is told by one of them that is rejected.
+        passed = sum(valid) if valid else sum(share == 1 for share in shares)
+        ours = f"{sum(true):.0f} of {len(true)} honest logs are valid, {passed:.0f} of "
+        ours += f"{len(shares)} forged ones; {np.mean(shares):.0%} of forged steps accepted"
+        judged("told_apart", all(true) and passed == 0, ours, name=name)
+        if name == "substitution" and "1" in asked:
+            judged.difference("substitution_accepted", late_shares(records, "1", name))
+    for question in [question for question in asked if question != NOISE][-1:]:
+        for name in ("membership_told", "accuracy_told"):
+            metric = judged.known[name].metric
+            judged.difference(name, asked[question].gaps(metric, ORIGINAL, RETRAIN))
+    if NOISE in asked:
+        # z pooled over the runs, Σ z / √runs, is N(0, 1) of a model that never saw the noise.
+        scores = (asked[NOISE].values(name, "gaussian_z") for name in (ORIGINAL, RETRAIN))
+        claimed, retrained = (sum(z) / math.sqrt(len(z)) for z in scores)
+        beyond = abs(claimed) > max(judged.known["noise_told"].threshold, abs(retrained))
+        ours = f"z over all runs {claimed:+.2f}, after retraining {retrained:+.2f}; N(0, 1) "
+        judged("noise_told", beyond, ours + "without it")
+    return judged.all()
 
 
-def _superposed(exact: Mapping[str, Any], honest: Mapping[str, Any]) -> Claim:
-    """Where the batch spans all images, being a superposition of it says nothing."""
-    forged = exact["traces"]["left_of_superposition"]
-    others = honest["traces"]["left_of_superposition"]
-    verdict: Verdict = holds(forged < 0.01) if others > 0.1 else "undecided"
-    text = "Their images are the original batch's, superimposed"
-    ours = f"{forged:.1%} of an image is not; of other honest images {others:.1%}"
-    return Claim(text, "Figure 3", ours, "seen in the figure", verdict)
+def by_question(records: Sequence[Record]) -> dict[str, Runs]:
+    """Returns the records of each question."""
+    names = dict.fromkeys(record.question for record in records)
+    return {name: Runs([r for r in records if r.question == name]) for name in names}
 
 
-def _exact(found: Mapping[str, int]) -> Claim:
-    text = "Greedy search in integer arithmetic never reaches an error of zero"
-    ours = f"{found['exact']} of {found['candidates']:,} batches; the nearest is off by "
-    ours += f"{found['nearest']:,} units of the last place"
-    where = "section 3, of Baluta et al. (2023)"
-    return Claim(text, where, ours, "none", holds(found["exact"] == 0))
+def forgers_of(records: Sequence[Record]) -> list[str]:
+    """Returns the names of the forgers of whole logs."""
+    names = (name for record in records for name in record.metrics if name.endswith("_accepted"))
+    return list(dict.fromkeys(name.removesuffix("_accepted") for name in names))
 
 
-def forgetting_claims(seeds: Sequence[Mapping[str, Any]]) -> list[Claim]:
-    """Returns the claims on a whole log that is forged to forget, and on its model."""
-    claims = []
-    judged = next(seed for seed in seeds if "logs" in seed)
-    true = judged["logs"]["true"]
-    for name, forged in judged["logs"].items():
-        if name != "true":
-            text = f"The calibrated verifier tells the log forged by {name} from the true one"
-            ours = f"true: {true['accepted']} of {true['segments']} steps accepted; forged: "
-            ours += f"{forged['accepted']} of {forged['segments']}, largest {forged['largest']:.2g}"
-            ours += f" at a tolerance of {judged['tolerance']:.2g}"
-            told = holds(true["valid"] and not forged["valid"])
-            claims.append(Claim(text, "section 5", ours, "easily told apart", told))
-    text, paper_says = "A forged log is no unlearning: {}", "said, not measured"
-    for metric, words in (
-        ("mia_auc", "the loss attack knows the forgotten better (AUC) than after retraining"),
-        ("accuracy_forget", "accuracy on the forgotten is higher than after retraining"),
-    ):
-        gaps, ours = differences(seeds, metric), "claimed less retrained {}"
-        where = "abstract, section 1"
-        claims.append(claim_difference(text.format(words), where, gaps, 1, ours, paper_says))
-    # z pooled over the runs, Σ z / √runs, is N(0, 1) of a model that never saw the noise.
-    claimed, retrained = (
-        sum(seed["audits"][name]["z"] for seed in seeds) / math.sqrt(len(seeds)) for name in MODELS
-    )
-    found = holds(abs(claimed) > BEYOND and abs(claimed) > abs(retrained))
-    text = text.format("GUS finds the forgotten noise in the claimed model")
-    ours = f"z over all runs {claimed:+.2f}, after retraining {retrained:+.2f}; N(0, 1) without it"
-    where = "abstract, section 1; Pawelczyk et al. 2024"
-    return [*claims, Claim(text, where, ours, paper_says, found)]
+def by_epoch(record: Record, name: str, metric: str = "accepted") -> dict[int, float]:
+    """Returns a metric of the forged steps by epoch; the share that is accepted, or the error."""
+    prefix = f"{name}_{metric}_epoch_"
+    found = {int(m.removeprefix(prefix)): v for m, v in record.metrics.items() if prefix in m}
+    return dict(sorted(found.items()))
+
+
+def late_shares(
+    records: Sequence[Record], question: str, name: str, method: str = ORIGINAL
+) -> list[float]:
+    """Returns the mean share in the last quarter of the epochs, one per seed."""
+    asked = [r for r in records if (r.question, r.method) == (question, method)]
+    shares = [by_epoch(record, name) for record in asked]
+    return [float(np.mean([v for e, v in s.items() if e > 0.75 * max(s)])) for s in shares if s]

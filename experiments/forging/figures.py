@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.charts import INK, RUST, TEAL, Picture, chart, gallery, mosaic, panels
-from unlearnkit.reporting import verification_errors
+from experiments.charts import INK, RUST, TEAL, chart, gallery, mosaic, panels
+from experiments.forging.claims import by_epoch, forgers_of
+from unlearnkit.studies import ORIGINAL, Record
 
 LABELS = {
     "real": "real batch",
@@ -18,6 +20,7 @@ LABELS = {
     "noise": "noise",
     "adam": "Adam",
     "adam_grid": "Adam on the pixel grid",
+    "levenberg_marquardt": "trust region",
     "logistic": "exact, least norm",
     "logistic_near": "exact, near examples",
     "grid_logistic": "exact, then the pixel grid",
@@ -79,12 +82,25 @@ def pictures_figure(batches: Mapping[str, np.ndarray]) -> Figure:
     return gallery(shown, columns=min(3, len(shown)), width=2.9, height=3.1)[0]
 
 
-def log_figure(found: Mapping[str, Any]) -> Picture:
-    """Returns the errors of the last forged log, with its tolerance and the honest band."""
-    log = list(found["logs"].values())[-1]
-    steps, errors, carried = (
-        np.asarray(log[key], float) for key in ("steps", "errors", "carried_errors")
-    )
-    low, high = found["band"]
-    svg = verification_errors(steps, errors, carried, found["tolerance"], "l2", (low, high))
-    return Picture(svg, "The forged log under the verifier, against the calibrated tolerance.")
+@chart("Forged steps: the share that the calibrated verifier accepts, and the median error.")
+def acceptance_figure(records: Sequence[Record]) -> Figure:
+    """A line per number of forgotten examples and forger, the mean over the seeds."""
+    figure, (shares, errors) = panels(8.4, 2.8, 2)
+    runs: dict[tuple[str, str], list[Record]] = {
+        (r.question, name): [] for r in records for name in forgers_of(records)
+    }
+    for record in records:
+        for name in forgers_of(records) if record.method == ORIGINAL else ():
+            runs[record.question, name].append(record)
+    for place, ((question, name), found) in enumerate(runs.items()):
+        colour = matplotlib.colormaps["viridis"](place / max(len(runs), 2))
+        for axes, metric in ((shares, "accepted"), (errors, "error")):
+            lines = [by_epoch(record, name, metric) for record in found]
+            epochs = sorted(set[int]().union(*lines))
+            means = [np.mean([line[e] for line in lines if e in line]) for e in epochs]
+            label = f"{question} forgotten, {name}"
+            axes.plot(epochs, means, color=colour, linewidth=1.0, label=label)
+    shares.set(xlabel="epoch", ylabel="accepted", ylim=(-0.02, 1.02))
+    errors.set(xlabel="epoch", ylabel="error", yscale="log")
+    shares.legend(fontsize="small", frameon=False)
+    return figure

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from experiments.forging.settings import Attack, Exact, Setting
+from experiments.forging.settings import Attack, Setting
 from experiments.frame import Data, rounded
-from unlearnkit.base import Dataset, Forged, Model, SoftDataset
+from unlearnkit.base import Dataset, Forged, SoftDataset
 from unlearnkit.forging import (
-    Step,
+    LoggedStep,
     VerificationReport,
     calibrate,
-    honest_step,
+    logged_steps,
     search_exact,
     verify,
 )
@@ -43,16 +41,9 @@ DRAWN = 36
 """Examples of a batch that are drawn."""
 
 
-@contextlib.contextmanager
-def highest_precision() -> Iterator[None]:
-    """Sets the precision of all threads, which the log of a run names; the old one returns."""
-    name = "jax_default_matmul_precision"
-    before = jax.config.values[name]
-    jax.config.update(name, "highest")
-    try:
-        yield
-    finally:
-        jax.config.update(name, before)
+def highest_precision() -> AbstractContextManager[Any]:
+    """Returns what sets the precision that the log of a run names."""
+    return jax.default_matmul_precision("highest")
 
 
 def write_log(key: Key[Array, ""], setting: Setting, data: Data, folder: Path) -> None:
@@ -95,30 +86,6 @@ def verdict(report: VerificationReport) -> dict[str, Any]:
     )
 
 
-class Triple(NamedTuple):
-    """One step of the log, and what may stand in for its batch.
-
-    Attributes:
-      step: θ, its gradient, b and η.
-      batch: [b] the logged batch.
-      allowed: all training examples but those of the batch.
-    """
-
-    step: Step
-    batch: Dataset
-    allowed: Dataset
-
-
-def read_triple(setting: Setting, data: Data, folder: Path, index: int) -> Triple:
-    """Returns a step of the log. Every example of its batch counts as to be forgotten."""
-    log = read_trajectory(folder)
-    variables = jax.tree.map(jnp.asarray, log.read(index, data.model).state.variables)
-    rows = log.rows(index)[0]
-    batch = data.train.take(rows)
-    step = honest_step(data.model, variables, batch, setting.recipe.learning_rate)
-    return Triple(step, batch, data.train.take(np.setdiff1d(np.arange(data.train.size), rows)))
-
-
 def forge_triples(
     key: Key[Array, ""], setting: Setting, data: Data, folder: Path, on_work: OnWork
 ) -> tuple[dict[str, Any], Pictures]:
@@ -132,9 +99,16 @@ def forge_triples(
       on_work: called as the work goes on.
     """
     order_key, attack_key, exact_key = jax.random.split(key, 3)
-    shuffled = np.asarray(jax.random.permutation(order_key, read_trajectory(folder).segments))
+    log = read_trajectory(folder)
+
+    def read(number: int) -> LoggedStep:
+        """Every example of the batch counts as to be forgotten."""
+        (found,) = logged_steps(log, data.model, data.train, steps=np.array([number]))
+        return found
+
+    shuffled = np.asarray(jax.random.permutation(order_key, log.segments))
     order = [int(step) for step in shuffled[: setting.triples]]
-    first = read_triple(setting, data, folder, order[0])
+    first = read(order[0])
     pictures = {"real": images_of(first.batch)}
     found: dict[str, Any] = {"steps": order, "honest": _honest(first)}
     attacks: dict[str, Any] = {}
@@ -142,7 +116,7 @@ def forge_triples(
         forged: list[Forged] = []
         for index, chosen in enumerate(order[: attack.triples]):
             on_work(f"{name}, triple {index + 1} of {min(attack.triples, len(order))}")
-            triple = read_triple(setting, data, folder, chosen)
+            triple = read(chosen)
             own_key = jax.random.fold_in(jax.random.fold_in(attack_key, number), index)
             forged.append(attack.forger(own_key, data.model, triple.step, triple.allowed))
         pictures[name] = images_of(forged[0].batch)
@@ -150,11 +124,15 @@ def forge_triples(
     found["attacks"] = attacks
     if setting.exact is not None:
         on_work("greedy search in integer arithmetic")
-        found["exact"] = _search_exact(exact_key, setting.exact, data.model, first)
+        sizes = dict(zip(("points", "candidates"), setting.exact, strict=True))
+        searched = search_exact(
+            exact_key, data.model, first.step.variables, first.batch, first.allowed, **sizes
+        )
+        found["exact"] = {name: int(value) for name, value in searched._asdict().items()}
     return found, pictures
 
 
-def describe_attack(attack: Attack, forged: list[Forged], first: Triple) -> dict[str, Any]:
+def describe_attack(attack: Attack, forged: list[Forged], first: LoggedStep) -> dict[str, Any]:
     """Returns errors, course, cost and traces of one attack; the traces of the first batch."""
     info = forged[0].info
     domain = domain_violations(forged[0].batch)
@@ -176,7 +154,7 @@ def describe_attack(attack: Attack, forged: list[Forged], first: Triple) -> dict
     return rounded(described)
 
 
-def _honest(first: Triple) -> dict[str, Any]:
+def _honest(first: LoggedStep) -> dict[str, Any]:
     """Returns the traces of an honest batch of other examples, to compare those of forged ones."""
     others = first.allowed.take(np.arange(first.batch.size))
     flagged = float(np.mean(domain_violations(first.batch).flagged))
@@ -191,14 +169,6 @@ def _traces(batch: Dataset | SoftDataset, accused: Dataset) -> dict[str, float]:
         "scalar_multiples": float(np.mean(scalar_multiples(batch, accused).any(axis=1))),
         "left_of_superposition": float(np.median(superposition(batch, accused))),
     }
-
-
-def _search_exact(
-    key: Key[Array, ""], exact: Exact, model: Model, triple: Triple
-) -> dict[str, Any]:
-    variables, sizes = triple.step.variables, dataclasses.asdict(exact)
-    found = search_exact(key, model, variables, triple.batch, triple.allowed, **sizes)
-    return {name: int(value) for name, value in found._asdict().items()}
 
 
 def images_of(batch: Dataset | SoftDataset) -> np.ndarray:

@@ -10,13 +10,21 @@ import numpy as np
 
 from experiments.charts import Picture
 from experiments.forging import figures, paper
-from experiments.forging.claims import Result, judge, setup
+from experiments.forging.claims import (
+    Result,
+    by_question,
+    forgers_of,
+    judge,
+    judge_logs,
+    late_shares,
+    setup,
+)
 from experiments.forging.figures import LABELS
-from experiments.forging.forgetting import LITERATURE, MODELS
 from experiments.frame import PaperCommand, load_result
-from experiments.pages import Section, Table, plain_table, write_page
+from experiments.pages import Section, Table, plain_table, records_table, write_page
 from unlearnkit.forging import convert_error
-from unlearnkit.reporting import html_table
+from unlearnkit.reporting import Column, html_table
+from unlearnkit.studies import ORIGINAL, RETRAIN, Record
 
 LEAD = (
     "All errors are ‖θ' - θ̂'‖₂ of one step. Honest errors are between replays of the same step "
@@ -27,8 +35,9 @@ LEAD = (
 
 def make_page(command: PaperCommand, names: Sequence[str]) -> Path:
     """Writes the page of all results of a scale that are there; returns its path."""
-    results = {name: load_result(path)[0] for name, path in command.present(names).items()}
-    sections = {name: _section(result) for name, result in results.items()}
+    read = {name: load_result(path) for name, path in command.present(names).items()}
+    results = {name: result for name, (result, _) in read.items()}
+    sections = {name: _section(*found) for name, found in read.items()}
     shown = ("settings", "provenance", "seconds")
     runs = {name: {part: made[part] for part in shown} for name, made in results.items()}
     tables = {
@@ -41,25 +50,25 @@ def make_page(command: PaperCommand, names: Sequence[str]) -> Path:
     return write_page(command, sections, runs, title=title, lead=LEAD, more=more)
 
 
-def _section(result: Result) -> Section:
-    attacks, seeds = result["forged"]["attacks"], result.get("forgetting")
+def _section(result: Result, records: Sequence[Record]) -> Section:
+    attacks = result["forged"]["attacks"]
     tables = [_reproduction(result), _attacks(result)]
     if "elsewhere" in result:
         tables.append(_devices(result))
-    if seeds:
-        tables += [_logs(seeds), _audits(seeds)]
+    if records:
+        tables += [_logs(records), _audits(records)]
     curves = {name: attack["curves"] for name, attack in attacks.items() if "curves" in attack}
     bands = {band["name"]: band["errors"] for band in result["reproduction"]["bands"]}
-    judged = next((seed for seed in seeds or () if "logs" in seed), None)
     tolerance, shuffled = result["reproduction"]["tolerance"], bands.get("batch order")
     pictures = {
         "errors": figures.errors_figure(result),
         "curves": figures.curves_figure(curves, tolerance) if curves else None,
         "pictures": Picture(None, figures.IMAGES),
         "shuffles": figures.shuffles_figure(shuffled) if shuffled else None,
-        "log": figures.log_figure(judged) if judged else None,
+        "log": figures.acceptance_figure(records) if records else None,
     }
-    return Section(result["settings"]["title"], tables, judge(result), pictures=pictures)
+    claims = judge(result) + judge_logs(records)
+    return Section(result["settings"]["title"], tables, claims, pictures=pictures)
 
 
 def _overview(results: Any) -> tuple[list[str], list[list[str]]]:
@@ -147,35 +156,44 @@ def _devices(result: Result) -> Table:
     return plain_table(["log made on", "verified on", "median error", "largest"], body)
 
 
-def _logs(seeds: Sequence[Mapping[str, Any]]) -> Table:
-    """Returns the verdicts on the true and the forged logs."""
+def _logs(records: Sequence[Record]) -> Table:
+    """Returns how honest and forged logs fare, by what is to be forgotten and forger."""
     head = [
-        "Log", "verdict", "steps accepted", "largest error", "tolerance",
-        f"steps accepted at {LITERATURE:g}", "batches not drawn by its key",
-        "examples repeated in an epoch", "examples never used",
+        "Forgotten", "Log", "valid", "steps accepted", "in the last quarter of the epochs",
+        "median error", "largest", "tolerance",
     ]  # fmt: skip
     body = []
-    for name, log in (item for seed in seeds for item in seed.get("logs", {}).items()):
-        verdict = ["valid" if log["valid"] else "invalid"]
-        verdict += [f"{log['accepted']} of {log['segments']}", f"{log['largest']:.2g}"]
-        traces = [str(log[key]) for key in ("lenient", "redrawn_steps", "repeated", "never")]
-        body.append([name, *verdict, f"{log['tolerance']:.2g}", *traces])
+    for question, runs in by_question(records).items():
+        for name in forgers_of(records):
+            for method, words in ((ORIGINAL, f"forged by {name}"), (RETRAIN, "honest, without")):
+                valid, accepted, error, largest, tolerance = (
+                    runs.values(method, f"{name}_{metric}")
+                    for metric in ("valid", "accepted", "error", "error_largest", "tolerance")
+                )
+                if not accepted:
+                    continue
+                late = np.mean(late_shares(records, question, name, method))
+                cells = [question, words, f"{sum(valid):.0f} of {len(valid)}" if valid else ""]
+                cells += [f"{np.mean(accepted):.0%}", f"{late:.0%}", f"{np.median(error):.2g}"]
+                body.append([*cells, f"{max(largest):.2g}", f"{max(tolerance):.2g}"])
     return plain_table(head, body)
 
 
-def _audits(seeds: Sequence[Mapping[str, Any]]) -> Table:
-    """Returns the audits: mean over the seeds of the claimed and the retrained model."""
-    titles = {
-        "accuracy_retain": "retain accuracy",
-        "accuracy_forget": "forget accuracy",
-        "accuracy_test": "test accuracy",
-        "mia_accuracy": "MIA accuracy",
-        "mia_auc": "MIA AUC",
-        "gus": "GUS",
-        "z": "GUS, z",
-    }
-    body = []
-    for model in MODELS:
-        values = [[seed["audits"][model][name] for seed in seeds] for name in titles]
-        body.append([model, *(f"{np.mean(v):.3f}±{np.std(v):.3f}" for v in values)])
-    return plain_table(["Model", *titles.values()], body)
+AUDITED = {
+    "accuracy_retain": "retain accuracy",
+    "accuracy_forget": "forget accuracy",
+    "accuracy_test": "test accuracy",
+    "mia_loss_logistic_accuracy": "MIA accuracy",
+    "mia_loss_logistic_auc": "MIA AUC",
+    "gaussian_gus": "GUS",
+    "gaussian_z": "GUS, z",
+}
+
+
+def _audits(records: Sequence[Record]) -> Table:
+    """Returns the audits of the model that a forged log claims, and of a retrained one."""
+
+    def column(name: str, title: str) -> Column:
+        return Column(title, lambda record: record.metrics.get(name, np.nan), 3, "")
+
+    return records_table(records, [column(*named) for named in AUDITED.items()])

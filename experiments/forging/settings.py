@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from experiments.frame import Scale
+import numpy as np
+
+from experiments.frame import Data, Scale
 from unlearnkit import forging
+from unlearnkit.auditing import ForgedForgetting
 from unlearnkit.base import Forger
+from unlearnkit.data import RandomForget
+from unlearnkit.poisoning import Budget, GaussianPoison
+from unlearnkit.studies import Pair, Study
 from unlearnkit.training import Recipe
 
+FILE = Path(__file__).with_name("settings.toml")
+PLAIN: dict[str, Any] = {"momentum": 0, "weight_decay": 0}
+"""Of a recipe of descent θ' = θ - η ∇L."""
 RATE = 0.01
 """η of the paper."""
+NOISE = "noise"
+"""The question whose forgotten examples are Gaussian poisons."""
+SECOND_ORDER = "levenberg_marquardt"
 
 
-@dataclasses.dataclass(frozen=True)
-class Attack:
+class Attack(NamedTuple):
     """A forger, and how many of the triples it forges."""
 
     forger: Forger
@@ -22,36 +37,45 @@ class Attack:
 
 
 @dataclasses.dataclass(frozen=True)
-class Exact:
-    """A greedy search in integer arithmetic: n points, M candidates."""
-
-    points: int
-    candidates: int
-
-
-@dataclasses.dataclass(frozen=True)
 class Forgetting:
-    """A run whose log is forged to forget part of its data, and whose model is audited.
+    """A study of logs that are forged to forget.
 
     Attributes:
       train: training examples.
-      fraction: of them that are ordinary examples to be forgotten.
-      poisons: the fraction that is given Gaussian noise, and to be forgotten too.
+      counts: of them that are to be forgotten, a question each.
+      poisons: the fraction that is given Gaussian noise, which is to be forgotten in one more.
       noise_std: of that noise, in the units of the network.
       recipe: plain descent, so that what a step leaves is its weights alone.
-      forgers: by name; the log of the first seed is forged by each.
-      segments: of the log that the calibration replays, and its shuffles.
-      seeds: repetitions of the audit.
+      forgers: by name; each forges the whole log.
+      samples: by name; each forges 4 steps of the first, the middle and the last epoch.
+      segments: of each log that its calibration replays, and its shuffles.
+      seeds: repetitions.
     """
 
     train: int
-    fraction: float
+    counts: tuple[int, ...]
     poisons: float
     noise_std: float
     recipe: Recipe
     forgers: dict[str, Forger]
     segments: int
     seeds: int
+    samples: dict[str, Forger] = dataclasses.field(default_factory=dict)
+
+    def study(self, data: Data) -> Study:
+        """Returns the study, of this network on the first of these data."""
+        own = Pair(data.train.take(np.arange(self.train)), data.test)
+        last, replays = self.recipe.epochs, {"segments": self.segments, "shuffles": self.segments}
+        audits = {name: ForgedForgetting(f, **replays) for name, f in self.forgers.items()}
+        audits |= {
+            name: ForgedForgetting(f, (1, (1 + last) // 2, last), most_steps=4, **replays)
+            for name, f in self.samples.items()
+        }
+        noise = GaussianPoison(Budget(self.poisons), noise_std=self.noise_std)
+        requests = {str(count): RandomForget(count=count) for count in self.counts}
+        return Study(
+            own, data.model, self.recipe, requests, {NOISE: noise}, audits=audits, seeds=self.seeds
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,19 +91,19 @@ class Setting:
       triples: steps of the log that are measured, drawn at random.
       shuffles: of a batch, as in Figure 4.
       attacks: by name.
-      exact: the search in integer arithmetic, or None.
+      exact: points and candidates of the search in integer arithmetic, or None.
       forgetting: the run that is audited, or None.
     """
 
     dataset: str
     model: str
     batch_size: int
-    train: int | None
     epochs: int
     triples: int
     attacks: dict[str, Attack]
+    train: int | None = None
     shuffles: int = 100
-    exact: Exact | None = None
+    exact: tuple[int, int] | None = None
     forgetting: Forgetting | None = None
 
     @property
@@ -95,138 +119,35 @@ class Setting:
     @property
     def recipe(self) -> Recipe:
         """How the logged run descends."""
-        return plain(self.epochs, self.batch_size, RATE)
-
-
-def plain(epochs: int, batch_size: int, learning_rate: float) -> Recipe:
-    """Returns a recipe without momentum or decay: θ' = θ - η ∇L."""
-    return Recipe(
-        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, momentum=0,
-        weight_decay=0,
-    )  # fmt: skip
+        return Recipe(self.epochs, self.batch_size, learning_rate=RATE, **PLAIN)
 
 
 def settings(scale: Scale) -> dict[str, Setting]:
     """Returns the settings of a scale by name."""
-    made = {"smoke": _smoke, "cpu": _cpu, "paper": _paper}[scale]()
+    said = tomllib.loads(FILE.read_text(encoding="utf-8"))[scale]
+    made = [_setting(dict(entry)) for entry in said]
     return {setting.name: setting for setting in made}
 
 
-def _smoke() -> list[Setting]:
-    greedy = forging.GreedyForger(100, 200)
-    swap = forging.SwapForger(100, 200, restarts=1, relaxation_steps=100)
-    network = Setting(
-        "digits", "mlp", 20, train=400, epochs=1, triples=4, shuffles=8,
-        attacks={
-            "greedy": Attack(greedy, 4),
-            "swap": Attack(swap, 3),
-            **_optimisers(noise=(30, 2), adam=(60, 3), grid=3),
-        },
-        exact=Exact(60, 200),
-        forgetting=Forgetting(
-            train=300, fraction=0.1, poisons=0.1, noise_std=1.0, recipe=plain(30, 50, 0.5),
-            forgers={"swap": swap}, segments=4, seeds=2,
-        ),
-    )  # fmt: skip
-    regression = Setting(
-        "digits", "logistic", 20, train=400, epochs=1, triples=4, shuffles=8,
-        attacks={
-            "greedy": Attack(greedy, 4),
-            "swap": Attack(swap, 3),
-            "logistic": Attack(forging.LogisticForger(), 4),
-            "logistic_near": Attack(forging.LogisticForger("allowed"), 4),
-            "grid_logistic": Attack(forging.GridLogisticForger(swap, iterations=50, rounds=100), 1),
-        },
-    )  # fmt: skip
-    return [network, regression]
-
-
-def _optimisers(*, noise: tuple[int, int], adam: tuple[int, int], grid: int) -> dict[str, Attack]:
-    """Returns the attacks that descend: iterations and triples of each, Adam's also on the grid."""
-    return {
-        "noise": Attack(forging.NoiseForger(iterations=noise[0]), noise[1]),
-        "adam": Attack(forging.OptimiseForger(iterations=adam[0]), adam[1]),
-        "adam_grid": Attack(forging.OptimiseForger(iterations=adam[0], domain="grid"), grid),
+def _setting(entry: dict[str, Any]) -> Setting:
+    attacks = {
+        name: Attack(_forger(attack), attack["triples"])
+        for name, attack in entry.pop("attacks").items()
     }
+    forgetting = None
+    if logs := entry.pop("forgetting", None):
+        made: dict[str, Any] = {
+            kind: {name: _forger(forger) for name, forger in logs.pop(kind, {}).items()}
+            for kind in ("forgers", "samples")
+        }
+        recipe, counts = Recipe(**logs.pop("recipe"), **PLAIN), tuple(logs.pop("counts"))
+        forgetting = Forgetting(**logs, **made, counts=counts, recipe=recipe)
+    exact = tuple(entry.pop("exact")) if "exact" in entry else None
+    return Setting(**entry, attacks=attacks, exact=exact, forgetting=forgetting)
 
 
-def _cpu() -> list[Setting]:
-    greedy, swap = forging.GreedyForger(1000, 2000), forging.SwapForger(1000, 2000)
-    wide, wider = forging.GreedyForger(1500, 2000), forging.SwapForger(1500, 2000, restarts=1)
-    few, fewer = forging.GreedyForger(150, 2000), forging.SwapForger(150, 2000)
-    lenet = Setting(
-        "mnist", "lenet", 100, train=10_000, epochs=2, triples=100,
-        attacks={
-            "greedy": Attack(greedy, 100),
-            "swap": Attack(swap, 10),
-            **_optimisers(noise=(200, 2), adam=(500, 10), grid=3),
-        },
-        exact=Exact(500, 20_000),
-        forgetting=Forgetting(
-            train=1000, fraction=0.1, poisons=0.05, noise_std=1.0, recipe=plain(20, 100, 0.1),
-            forgers={
-                "greedy": forging.GreedyForger(300, 2000),
-                "swap": forging.SwapForger(300, 2000),
-            },
-            segments=20,
-            seeds=8,
-        ),
-    )  # fmt: skip
-    large = Setting(
-        "mnist", "lenet", 1000, train=25_000, epochs=4, triples=100,
-        attacks={"greedy": Attack(wide, 100), "swap": Attack(wider, 3)},
-    )  # fmt: skip
-    vggmini = Setting(
-        "cifar10", "vggmini", 100, train=500, epochs=1, triples=3, shuffles=10,
-        attacks={
-            "greedy": Attack(few, 3),
-            "swap": Attack(fewer, 1),
-            "adam": Attack(forging.OptimiseForger(iterations=20), 2),
-        },
-    )  # fmt: skip
-    return [lenet, large, vggmini, *_regressions(train=25_000, points=2000, grid=2)]
-
-
-def _regressions(*, train: int | None, points: int, grid: int) -> list[Setting]:
-    """Returns logistic regression on MNIST with both batch sizes, 200 and 100 steps or more."""
-    greedy, swap = forging.GreedyForger(points, 2000), forging.SwapForger(points, 2000, restarts=1)
-    exact = {
-        "greedy": Attack(greedy, 100),
-        "swap": Attack(swap, 5),
-        "logistic": Attack(forging.LogisticForger(), 100),
-        "logistic_near": Attack(forging.LogisticForger("allowed"), 100),
-    }
-    grids = {"grid_logistic": Attack(forging.GridLogisticForger(swap), grid)}
-    return [
-        Setting("mnist", "logistic", 100, train, 1, 100, exact | grids),
-        Setting("mnist", "logistic", 1000, train, 4, 100, exact),
-    ]
-
-
-def _paper() -> list[Setting]:
-    """Returns the paper's setting with its 100 triples, and searches as wide as memory lets be."""
-    greedy, swap = forging.GreedyForger(10_000, 1_000_000), forging.SwapForger(10_000, 10_000)
-    adam = _optimisers(noise=(2000, 10), adam=(10_000, 10), grid=10)
-    searches = {"greedy": Attack(greedy, 100), "swap": Attack(swap, 100)}
-    forgetting = Forgetting(
-        train=10_000, fraction=0.05, poisons=0.015, noise_std=0.3, recipe=plain(30, 100, 0.1),
-        forgers={
-            "greedy": forging.GreedyForger(2000, 100_000),
-            "swap": forging.SwapForger(2000, 2000),
-        },
-        segments=100,
-        seeds=5,
-    )  # fmt: skip
-    narrow = {
-        "greedy": Attack(forging.GreedyForger(2000, 1_000_000), 100),
-        "swap": Attack(forging.SwapForger(2000, 2000), 100),
-    }
-    exact = Exact(2000, 1_000_000)
-    return [
-        Setting(
-            "mnist", "lenet", 100, None, 2, 100, searches | adam, exact=exact, forgetting=forgetting
-        ),
-        Setting("mnist", "lenet", 1000, None, 5, 100, searches | adam),
-        Setting("cifar10", "vggmini", 100, None, 1, 100, narrow | adam),
-        *_regressions(train=None, points=10_000, grid=10),
-    ]
+def _forger(entry: Mapping[str, Any]) -> Forger:
+    """Returns the forger that a table declares; tables within it are forgers too."""
+    options = {name: entry[name] for name in entry.keys() - {"use", "triples"}}
+    made = {n: _forger(v) if isinstance(v, dict) else v for n, v in options.items()}
+    return forging.create(entry["use"], **made)

@@ -31,6 +31,7 @@ from unlearnkit.auditing.evaluate import (
     prediction_agreement,
 )
 from unlearnkit.auditing.evaluation import Evaluation
+from unlearnkit.auditing.forged_forgetting import ForgedForgetting
 from unlearnkit.auditing.forgetting_quality import (
     challenge_score,
     example_epsilons,
@@ -111,6 +112,7 @@ AUDITS: Registry[Audit | CaseAudit] = Registry(
         "gaussian_unlearning": GaussianUnlearningScore,
         "targeted_success": TargetedSuccess,
         "trigger_success": TriggerSuccess,
+        "forged_forgetting": ForgedForgetting,
     },
 )
 """Every audit by name; studies, the command line and the shared tests read it."""
@@ -147,6 +149,7 @@ __all__ = [
     "EntropySvm",
     "Evaluation",
     "FilterScore",
+    "ForgedForgetting",
     "ForgettingQuality",
     "GaussianPoisons",
     "GaussianUnlearningScore",

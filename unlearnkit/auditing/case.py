@@ -73,6 +73,7 @@ class Case:
       defended: behind a filter: what it trusts of the poisoned training set; else None.
       share: (kind, settings, compute) -> what `compute` returns, computed once for all subjects;
         a study keeps it in its store.
+      scratch: likewise, for what no store holds, as a log on the disk: kept as long as the case.
     """
 
     key: Key[Array, ""]
@@ -89,6 +90,7 @@ class Case:
     defence: Defence | RobustTrainer | None = None
     defended: Defended | None = None
     share: Share = dataclasses.field(default_factory=lambda: InMemory())
+    scratch: Share = dataclasses.field(default_factory=lambda: InMemory())
 
     @property
     def full_gradients(self) -> float:

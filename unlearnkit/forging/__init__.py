@@ -18,8 +18,18 @@ from unlearnkit.forging.findings import (
     unlikely_initialisation,
 )
 from unlearnkit.forging.fixed_point import ExactSearch, search_exact
-from unlearnkit.forging.forged_log import ForgedLog, forge_trajectory
+from unlearnkit.forging.forged_log import (
+    ForgedLog,
+    ForgedStep,
+    LoggedStep,
+    check_forgeable_recipe,
+    forge_steps,
+    forge_trajectory,
+    logged_steps,
+    touched_steps,
+)
 from unlearnkit.forging.greedy import GreedyForger, GreedyInfo
+from unlearnkit.forging.levenberg_marquardt import LevenbergMarquardtForger, TrustRegionInfo
 from unlearnkit.forging.limits import Tolerance
 from unlearnkit.forging.logistic import LogisticForger, LogisticInfo
 from unlearnkit.forging.logistic_grid import GridInfo, GridLogisticForger
@@ -28,9 +38,17 @@ from unlearnkit.forging.norms import Norm, convert_error, error_between
 from unlearnkit.forging.opening import match_rows
 from unlearnkit.forging.optimise import OptimiseForger, OptimiseInfo
 from unlearnkit.forging.report import Verdict, VerificationReport
-from unlearnkit.forging.steps import Step, honest_step, step_error
+from unlearnkit.forging.spoofed_log import SpoofedLog, write_spoofed
+from unlearnkit.forging.steps import (
+    LoggedBatch,
+    Step,
+    check_stateless,
+    honest_step,
+    step_error,
+)
+from unlearnkit.forging.substitute import SubstitutionForger, SubstitutionInfo
 from unlearnkit.forging.swap import SwapForger, SwapInfo
-from unlearnkit.forging.verify import verify
+from unlearnkit.forging.verify import ExchangedSteps, verify, verify_exchanged
 from unlearnkit.registry import Registry
 
 FORGERS: Registry[Forger] = Registry(
@@ -38,9 +56,11 @@ FORGERS: Registry[Forger] = Registry(
     {
         "greedy": GreedyForger,
         "grid_logistic": GridLogisticForger,
+        "levenberg_marquardt": LevenbergMarquardtForger,
         "logistic": LogisticForger,
         "noise": NoiseForger,
         "optimise": OptimiseForger,
+        "substitution": SubstitutionForger,
         "swap": SwapForger,
     },
 )
@@ -67,11 +87,16 @@ __all__ = [
     "BatchFinding",
     "Calibration",
     "ExactSearch",
+    "ExchangedSteps",
     "ForgedLog",
+    "ForgedStep",
     "GreedyForger",
     "GreedyInfo",
     "GridInfo",
     "GridLogisticForger",
+    "LevenbergMarquardtForger",
+    "LoggedBatch",
+    "LoggedStep",
     "LogisticForger",
     "LogisticInfo",
     "MoveFinding",
@@ -80,24 +105,35 @@ __all__ = [
     "Norm",
     "OptimiseForger",
     "OptimiseInfo",
+    "SpoofedLog",
     "StartFinding",
     "Step",
+    "SubstitutionForger",
+    "SubstitutionInfo",
     "SwapForger",
     "SwapInfo",
     "Tolerance",
+    "TrustRegionInfo",
     "Verdict",
     "VerificationReport",
     "calibrate",
+    "check_forgeable_recipe",
+    "check_stateless",
     "convert_error",
     "create",
     "detectors",
     "error_between",
+    "forge_steps",
     "forge_trajectory",
     "honest_step",
+    "logged_steps",
     "match_rows",
     "search_exact",
     "spoof_trajectory",
     "step_error",
+    "touched_steps",
     "unlikely_initialisation",
     "verify",
+    "verify_exchanged",
+    "write_spoofed",
 ]

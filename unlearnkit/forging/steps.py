@@ -8,12 +8,26 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from unlearnkit.base import Dataset, Model, Params, SoftDataset, Variables
 from unlearnkit.kernels import GradientOperator, gram, tree_norm
+from unlearnkit.rows import check_rows
 from unlearnkit.validation import check_compatible, check_dataset
+
+
+class LoggedBatch(NamedTuple):
+    """The batch that took a step, for forgers that keep a part of it.
+
+    Attributes:
+      batch: [b] examples.
+      forget: [b] which of them must not stand in the forged batch, at least one.
+    """
+
+    batch: Dataset
+    forget: Bool[np.ndarray, " b"]
 
 
 class Step(NamedTuple):
@@ -24,12 +38,15 @@ class Step(NamedTuple):
       gradient: g, a pytree like θ.
       batch_size: b, the examples of the batch.
       learning_rate: η.
+      logged: the batch that took it, where it is known which of its examples are to be forgotten;
+        None otherwise.
     """
 
     variables: Variables
     gradient: Params
     batch_size: int
     learning_rate: float
+    logged: LoggedBatch | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +77,12 @@ class BatchLoss:
 
 
 def honest_step(
-    model: Model, variables: Variables, batch: Dataset | SoftDataset, learning_rate: float
+    model: Model,
+    variables: Variables,
+    batch: Dataset | SoftDataset,
+    learning_rate: float,
+    *,
+    forget: Int[np.ndarray | Array, " m"] | Bool[np.ndarray | Array, " b"] | None = None,
 ) -> Step:
     """Returns the step that `batch` takes from `variables`.
 
@@ -69,9 +91,12 @@ def honest_step(
       variables: its weights before the step.
       batch: b examples, of classes or of soft labels.
       learning_rate: of plain SGD, > 0.
+      forget: [m] places in the batch, or [b] booleans, of the examples that are to be forgotten:
+        for forgers that keep the others; None tells a forger nothing of the batch.
 
     Raises:
-      ValueError: a network with state, a batch that does not fit it, or a rate <= 0.
+      ValueError: a network with state, a batch that does not fit it, a rate <= 0, or `forget` that
+        names no example of a batch of classes.
 
     Example:
       step = forging.honest_step(model, variables, train.take(np.arange(100)), learning_rate=0.01)
@@ -82,7 +107,18 @@ def honest_step(
     if isinstance(batch, Dataset):
         check_dataset(batch, name="batch")
         check_compatible(batch, model, name="batch")
-    return Step(variables, batch_gradient(model, variables, batch), len(batch.y), learning_rate)
+    logged = None if forget is None else _logged(batch, forget)
+    gradient = batch_gradient(model, variables, batch)
+    return Step(variables, gradient, len(batch.y), learning_rate, logged)
+
+
+def _logged(batch: Dataset | SoftDataset, forget: object) -> LoggedBatch:
+    if not isinstance(batch, Dataset):
+        raise ValueError("forget names examples of a batch of classes, this one has soft labels")
+    places = np.asarray(check_rows(forget, batch.size, name="forget", of="the batch"))
+    if places.size == 0:
+        raise ValueError(f"forget must name places 0 … {batch.size - 1} of the batch, got none")
+    return LoggedBatch(batch, np.isin(np.arange(batch.size), places))
 
 
 def batch_gradient(model: Model, variables: Variables, batch: Dataset | SoftDataset) -> Params:

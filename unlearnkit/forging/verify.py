@@ -178,6 +178,59 @@ def verify(
     )
 
 
+class ExchangedSteps(NamedTuple):
+    """How steps fare whose batches were exchanged, see `verify_exchanged`.
+
+    Attributes:
+      errors: [k] of the weights after each step.
+      limits: [k] the largest that are accepted.
+      accepted: [k] whether memory and statistics are within their limits too.
+    """
+
+    errors: np.ndarray
+    limits: np.ndarray
+    accepted: np.ndarray
+
+
+def verify_exchanged(
+    log: Trajectory,
+    model: Model,
+    dataset: Dataset,
+    *,
+    steps: np.ndarray,
+    batches: np.ndarray,
+    tolerance: float | Tolerance,
+) -> ExchangedSteps:
+    """Returns what `verify` measures of single steps, had the log other batches there.
+
+    Args:
+      log: read and checked, with a checkpoint each step.
+      model: the network that it names.
+      dataset: that it was trained on.
+      steps: [k] from 0.
+      batches: [k, b] rows of the data, in the place of the log's.
+      tolerance: see `verify`.
+
+    Raises:
+      ValueError: a log with fewer checkpoints, or a tolerance out of its range.
+    """
+    accepted = as_tolerance(tolerance)
+    if log.claim.every != 1:
+        raise ValueError(f"the log has a checkpoint every {log.claim.every} steps; it needs each")
+    exchanged = log.batches.copy()
+    exchanged[steps] = batches
+    forged = dataclasses.replace(log, batches=exchanged)
+    replayed = replay_segments(forged, model, dataset, steps.tolist(), norm="l2")
+    caps, errors = caps_of(log.claim, "l2"), np.array([one.errors for one in replayed])
+    limits = np.empty_like(errors)
+    for place, step in enumerate(steps.tolist()):
+        before, after = (log.read(index, model).state for index in (step, step + 1))
+        most = caps.of(state_move(before, after, "l2"), 1)
+        limits[place] = np.minimum(most, accepted)
+    within = np.all(errors <= limits, axis=1)
+    return ExchangedSteps(errors[:, 0], limits[:, 0], within)
+
+
 def _parse_choice(steps: str, key: Key[Array, ""] | None) -> dict[str, int]:
     """Returns how many segments each way of choosing takes; none where all are to be replayed."""
     if steps == "all":

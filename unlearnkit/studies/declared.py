@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from unlearnkit import auditing, data, defences, models, poisoning, unlearning
-from unlearnkit.base import Tokens, Variables
+from unlearnkit import auditing, data, defences, forging, models, poisoning, unlearning
+from unlearnkit.base import Forger, Tokens, Variables
 from unlearnkit.registry import Registry, tell_known
 from unlearnkit.studies.significance import Correction
 from unlearnkit.studies.study import Pair, Study
@@ -28,6 +28,8 @@ _KINDS: Mapping[str, Registry[Any]] = {
     "methods": unlearning.UNLEARNERS,
     "audits": auditing.AUDITS,
 }
+_PARTS: Mapping[type, Registry[Forger]] = {Forger: forging.FORGERS}
+"""What a setting may hold that is made by a registered name."""
 _TABLES = ("data", "networks", "recipes", "forget", *_KINDS)
 _NUMBERS = ("seeds", "seed", "budgets", "primary", "correction", "paired", "reference")
 _DATA = ("name", "data_dir", "download", "normalisation", "tokens", "train_rows", "test_rows")
@@ -88,6 +90,8 @@ def read_study(path: str | os.PathLike[str]) -> Declared:
         grid = {learning_rate = [0.01, 0.1]}
         [audits.klom]
         count = 16
+        [audits.forged_forgetting]       # a setting that is a method itself: its name, or a table
+        forger = {use = "swap", points = 500}
 
     Args:
       path: of the file.
@@ -270,6 +274,13 @@ def make_part(where: str, factory: Callable[..., Any], settings: Mapping[str, An
 
 
 def _value(where: str, value: Any, hint: Any) -> Any:
+    for contract, registry in _PARTS.items():
+        if hint is contract:
+            settings = {"use": value} if isinstance(value, str) else _settings(where, value)
+            used = settings.pop("use", None)
+            if not isinstance(used, str):
+                raise StudyFileError(f"{where} needs use, the name of a {registry.kind}")
+            return make_part(where, _told(where, partial(registry.find, used)), settings)
     if isinstance(value, dict):
         classes = [c for c in _classes(hint) if dataclasses.is_dataclass(c) or _is_record(c)]
         if not classes:

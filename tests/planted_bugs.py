@@ -118,7 +118,7 @@ BUGS = (
     _bug("a_fatal_part_is_begun_beside_others", "studies.distribute:_Driver._hand_over",
          "if self._handed and (alone or self._is_alone()):", "if False:",
          "studies/test_distribute.py::"
-         "test_a_part_whose_worker_dies_is_computed_again_and_given_up_in_the_end"),
+         "test_of_two_fatal_parts_each_has_its_last_try_alone"),
     _bug("workers_of_another_version_pass", "studies.distribute:_refuse_others",
          "if theirs.get(name) != ours.get(name)", "if name not in theirs",
          "studies/test_distribute.py::"

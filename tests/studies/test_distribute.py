@@ -175,6 +175,14 @@ def test_a_part_whose_worker_dies_is_computed_again_and_given_up_in_the_end(tmp_
     )
 
 
+def test_of_two_fatal_parts_each_has_its_last_try_alone(tmp_path):
+    asked = study(methods={name: Nothing() for name in "abc"}, seeds=1)
+    with workers(Here({"b": 99, "c": 99})) as pool:
+        found = list(run(asked, KEY, store=tmp_path, executor=pool))
+    assert [r.method for r in found if r.failed] == ["b", "c"]
+    assert pool.renewed == 5  # b, b and c, c, b alone, c alone
+
+
 def test_networks_whose_workers_die_are_one_record_of_their_question(tmp_path):
     with workers(Here({ORIGINAL: 3})) as pool:
         found = list(run(study(seeds=1), KEY, store=tmp_path, executor=pool))

@@ -174,30 +174,6 @@ def judge_difference(values: Sequence[float] | np.ndarray, *, sign: int) -> tupl
     return verdict, f"{mean:+.4f} ± {reach:.4f}"
 
 
-def claim_difference(
-    text: str,
-    where: str,
-    values: Sequence[float] | np.ndarray,
-    sign: int,
-    ours: str = "{}",
-    paper: str = NO_NUMBER,
-) -> Claim:
-    """Returns the claim that differences have a sign.
-
-    Args:
-      text: of the claim.
-      where: the paper makes it.
-      values: one difference per seed; without any, nothing is judged.
-      sign: +1 or -1, as claimed.
-      ours: our figures, with {} where the differences' mean and interval stand.
-      paper: the paper's figures.
-    """
-    if not len(values):
-        return Claim(text, where, "no result", paper, "undecided")
-    verdict, figures = judge_difference(values, sign=sign)
-    return Claim(text, where, ours.format(figures), paper, verdict)
-
-
 def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """Returns the mean and the half-width of its 95 % interval; NaN for one value."""
     array = np.asarray(values, float)

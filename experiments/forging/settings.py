@@ -65,7 +65,8 @@ class Forgetting:
     def study(self, data: Data) -> Study:
         """Returns the study, of this network on the first of these data."""
         own = Pair(data.train.take(np.arange(self.train)), data.test)
-        last, replays = self.recipe.epochs, {"segments": self.segments, "shuffles": self.segments}
+        last = self.recipe.epochs
+        replays: dict[str, Any] = {"segments": self.segments, "shuffles": self.segments}
         audits = {name: ForgedForgetting(f, **replays) for name, f in self.forgers.items()}
         audits |= {
             name: ForgedForgetting(f, (1, (1 + last) // 2, last), most_steps=4, **replays)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.charts import Picture, chart, panels
-from experiments.claims import Claim, Runs, claim_difference
+from experiments.claims import Claim, Runs
 from experiments.frame import PaperCommand, replace_subtree, save_result, with_seeds
 from experiments.pages import Section, draw, picture_path, plain_table, write_page
 from experiments.readme import ROOT
@@ -81,15 +81,6 @@ def test_seeds_are_paired_and_failures_are_left_out_with_their_pairs():
     assert runs.gaps("accuracy", "a", "c") == []
     assert runs.by_seed("b", "accuracy") == {0: 0.2, 1: 0.2}
     assert runs.mean("a", "accuracy") == pytest.approx(0.6)
-
-
-def test_a_claim_quotes_its_difference_and_needs_a_result():
-    claim = claim_difference("It falls", "Table 1", [-1.0, -1.1, -0.9], -1, "less: {} points", "1")
-    assert claim.verdict == "holds"
-    assert claim.ours == "less: -1.0000 ± 0.2484 points"
-    assert claim_difference("It falls", "Table 1", [1.0, 1.1, 0.9], -1).verdict == "does not hold"
-    nothing = claim_difference("It falls", "Table 1", [], -1)
-    assert (nothing.ours, nothing.verdict) == ("no result", "undecided")
 
 
 def test_seeds_of_settings_are_changed_only_where_asked():

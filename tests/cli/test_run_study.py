@@ -217,12 +217,16 @@ def test_all_methods_are_named_at_once():
         (["report", "{folder}/store"], "holds no study"),
     ],
 )
-def test_what_cannot_be_done_is_told(finished, capsys, command, message):
+def test_what_cannot_be_done_is_told_and_leaves_no_folder(
+    finished, tmp_path, monkeypatch, capsys, command, message
+):
+    monkeypatch.chdir(tmp_path)
     filled = [part.replace("{folder}", str(finished[0])) for part in command]
     assert cli.run(filled) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert message.replace("{folder}", str(finished[0])) in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_of_syntax_is_told_by_its_line_before_anything_is_imported(tmp_path):

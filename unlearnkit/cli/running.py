@@ -47,6 +47,7 @@ from unlearnkit.studies import (
     run,
     significance,
 )
+from unlearnkit.studies.running import check_minutes
 from unlearnkit.studies.significance import Correction
 
 _LONGEST = 2000
@@ -99,6 +100,7 @@ def run_study(
       preview: whether a table is printed as soon as the first seed has been answered.
     """
     started = time.perf_counter()
+    check_minutes(asked.minutes)
     executor = parse_executor(asked.executor)
     shard = None if asked.shard is None else parse_shard(asked.shard)
     out = _folder_of(asked.out, shard)

@@ -40,7 +40,7 @@ from unlearnkit.studies.executors import Dask, Processes, parse_executor
 from unlearnkit.studies.lanes import train_together
 from unlearnkit.studies.parts import Wanted, cells, shard_of
 from unlearnkit.studies.poisoned import ask, clean_task, poisoned_task
-from unlearnkit.studies.running import Failure, Running, Unfinished, branch
+from unlearnkit.studies.running import Failure, Running, Unfinished, branch, check_minutes
 from unlearnkit.studies.stage_cache import StageCache
 from unlearnkit.studies.store import Store
 from unlearnkit.studies.study import Pair, Study
@@ -119,8 +119,7 @@ def run(
             raise ValueError(f"{name} must be >= 1, got {value}")
     if isinstance(executor, str):
         executor = parse_executor(executor)
-    if minutes is not None and not minutes > 0:
-        raise ValueError(f"minutes must be > 0, got {minutes}")
+    check_minutes(minutes)
     if store is None and (executor is not None or minutes is not None):
         asked = "minutes" if executor is None else "executor"
         raise ValueError(f"{asked} needs a store, the folder where results are kept; give store=")

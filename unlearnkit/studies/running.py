@@ -23,6 +23,12 @@ _BRANCHES = 1 << 31
 """Keys of places in a mapping are folded from here on, apart from those of seeds."""
 
 
+def check_minutes(minutes: float | None) -> None:
+    """Raises ValueError if a limit of time is not positive."""
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"minutes must be > 0, got {minutes}")
+
+
 class Unfinished(RuntimeError):
     """The time that a study was given is over; the same call goes on with it.
 

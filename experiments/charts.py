@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, ParamSpec
 
 import matplotlib as mpl
 import numpy as np
@@ -20,25 +20,15 @@ TEAL, RUST, INK = "#0e7490", "#c2410c", "#1c1917"
 P = ParamSpec("P")
 
 
-class Picture(NamedTuple):
-    """A picture as SVG text, or None for one that only a run can draw; and what it shows."""
+def chart(make: Callable[P, Figure]) -> Callable[P, str]:
+    """Makes a function that draws a figure return it as SVG text, in the one style."""
 
-    svg: str | None
-    caption: str
+    @functools.wraps(make)
+    def drawn(*args: P.args, **options: P.kwargs) -> str:
+        with mpl.rc_context(STYLE):
+            return to_svg(make(*args, **options))
 
-
-def chart(caption: str) -> Callable[[Callable[P, Figure]], Callable[P, Picture]]:
-    """Makes a function that draws a figure return it as a picture with this caption."""
-
-    def decorate(make: Callable[P, Figure]) -> Callable[P, Picture]:
-        @functools.wraps(make)
-        def drawn(*args: P.args, **options: P.kwargs) -> Picture:
-            with mpl.rc_context(STYLE):
-                return Picture(to_svg(make(*args, **options)), caption)
-
-        return drawn
-
-    return decorate
+    return drawn
 
 
 def panels(

@@ -11,11 +11,12 @@ import tomllib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NoReturn, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import jax
 import numpy as np
 
+from experiments import pages
 from unlearnkit import models
 from unlearnkit.base import Dataset, Model
 from unlearnkit.data import describe, load
@@ -28,13 +29,10 @@ from unlearnkit.studies import OnStage
 from unlearnkit.studies.declared import make_part
 from unlearnkit.training import DivergedError, TrajectoryError
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 T = TypeVar("T")
-L = TypeVar("L")
-C = TypeVar("C", bound="Command")
 D = TypeVar("D", bound=Any)
+Result: TypeAlias = tuple[dict[str, Any], list[Record]]
+"""Settings with the provenance, and records."""
 Scale = Literal["smoke", "cpu", "paper"]
 """smoke: seconds, in the tests. cpu: minutes on two cores. paper: the paper's own, accelerator."""
 USER_ERRORS = (
@@ -43,26 +41,28 @@ USER_ERRORS = (
 """What is reported without a traceback: bad options, missing data, runs that diverge."""
 
 
-def report_error(console: Console, error: Exception) -> int:
-    """Prints what is wrong, for one of `USER_ERRORS`; returns the exit code."""
-    console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
-    return 2
+class Overview(NamedTuple):
+    """What a page says before and after its results, by the name of a file; and further HTML."""
+
+    before: Mapping[str, pages.Section] = {}
+    after: Mapping[str, pages.Section] = {}
+    more: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
-class Command:
-    """What every experiment's command takes."""
+class PaperCommand:
+    """What the command of every paper's experiment takes, and how all of them run.
 
-    cache: bool = True
-    """Keep compiled programs in the user's cache folder, so that the next run starts sooner."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PaperCommand(Command):
-    """What the command of every paper's experiment takes."""
+    A subclass says what a scale has (`settings`), what is loaded and run for each of it (`load`,
+    `run_setting`), and what the page says of each result (`section`).
+    """
 
     paper: ClassVar[str]
     """The folder of its results."""
+    chosen_by: ClassVar[str] = "dataset"
+    """The option that chooses one setting of the scale."""
+    large: ClassVar[tuple[str, ...]] = ()
+    """Parts of a result that the page draws and judges, but does not list among its settings."""
     scale: Scale = "cpu"
     """smoke (digits, seconds), cpu (subsets, minutes on two cores), paper (on an accelerator)."""
     data_dir: Path | None = None
@@ -73,6 +73,81 @@ class PaperCommand(Command):
     """Where results go: a folder for each paper."""
     store: Path | None = None
     """Keeps finished stages in this folder, so that an interrupted run goes on where it was."""
+    cache: bool = True
+    """Keep compiled programs in the user's cache folder, so that the next run starts sooner."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """Returns what the scale runs, by name."""
+        raise NotImplementedError
+
+    def load(self, setting: Any) -> Any:
+        """Returns the data of a setting."""
+        raise NotImplementedError
+
+    def run_setting(self, name: str, setting: Any, data: Any, on_stage: OnStage) -> None:
+        """Runs what is asked for of a setting, and writes its results."""
+        raise NotImplementedError
+
+    def section(self, name: str, run: dict[str, Any], records: list[Record]) -> pages.Section:
+        """Returns what the page says of a result."""
+        raise NotImplementedError
+
+    def runs_nothing(self) -> bool:
+        """Returns whether only the page is asked for, from results that are there."""
+        return getattr(self, "part", "") == "page" or getattr(self, "page", False)
+
+    def chosen(self) -> dict[str, Any]:
+        """Returns the settings that are asked for.
+
+        Raises:
+          ValueError: a name that the scale does not have.
+        """
+        known, name = self.settings(), getattr(self, self.chosen_by, None)
+        if name is None:
+            return dict(known)
+        if name not in known:
+            raise ValueError(
+                f"{self.chosen_by} must be one of {', '.join(known)} at scale {self.scale}, "
+                f"got {name!r}"
+            )
+        return {name: known[name]}
+
+    def run_all(self, on_stage: OnStage) -> None:
+        """Runs each setting that is asked for, and writes results.
+
+        Raises:
+          ImportError, FileNotFoundError: data are missing, and were asked for by name.
+        """
+        chosen = self.chosen()
+        for name, setting in chosen.items() if not self.runs_nothing() else ():
+            try:
+                data = self.load(setting)
+            except (ImportError, FileNotFoundError) as error:
+                if getattr(self, self.chosen_by, None) is not None:
+                    raise
+                on_stage(f"{name}: data are not present ({error}); going on without them", 0, 1)
+            else:
+                self.run_setting(name, setting, data, prefix_stage(name, on_stage))
+
+    def names(self) -> Iterable[str]:
+        """Returns the names that results of the scale may have, in the order of the page."""
+        return self.settings()
+
+    def make_page(self) -> Path | None:
+        """Writes the page of all results of the scale that are there; returns its path."""
+        paths = {name: self.path(name) for name in self.names()}
+        found = {name: load_result(path) for name, path in paths.items() if path.is_file()}
+        sections = {name: self.section(name, *result) for name, result in found.items()}
+        runs = {
+            name: {part: value for part, value in run.items() if part not in self.large}
+            for name, (run, _) in found.items()
+        }
+        before, after, more = self.overview(found)
+        return pages.write_page(self, {**before, **sections, **after}, runs, more)
+
+    def overview(self, found: Mapping[str, Result]) -> Overview:
+        """Returns what the page says of all results together."""
+        return Overview()
 
     @property
     def folder(self) -> Path:
@@ -83,11 +158,6 @@ class PaperCommand(Command):
         """Returns where the result of that name is kept."""
         return self.folder / f"{name}-{self.scale}.json"
 
-    def present(self, names: Iterable[str]) -> dict[str, Path]:
-        """Returns where the results are that there are of these names."""
-        paths = {name: self.path(name) for name in names}
-        return {name: path for name, path in paths.items() if path.is_file()}
-
     def describe(self, settings: Mapping[str, Any], **parts: Any) -> dict[str, Any]:
         """Returns what a result begins with: how it came about, and where."""
         settings = {"scale": self.scale, "seed": self.seed, **settings}
@@ -95,19 +165,31 @@ class PaperCommand(Command):
         return {**run, **parts, "provenance": provenance()}
 
 
-def run_command(main: Callable[[C], int], options: type[C]) -> NoReturn:
-    """Reads the command line, runs an experiment, and exits with its code.
+def main(command: PaperCommand) -> int:
+    """Runs an experiment and says where its page is; returns the exit code."""
+    from rich.console import Console
 
-    Args:
-      main: the experiment.
-      options: a `Command` with its options.
-    """
+    console = Console(soft_wrap=True)
+    try:
+        with StageProgress() as progress:
+            command.run_all(progress)
+            page = command.make_page()
+    except USER_ERRORS as error:
+        console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
+        return 2
+    if page is not None:
+        console.print(f"open {page}", highlight=False)
+    return 0
+
+
+def run_command(options: type[PaperCommand]) -> NoReturn:
+    """Reads the command line, runs the experiment, and exits with its code."""
     import tyro
 
-    chosen = tyro.cli(options)
-    if chosen.cache:
+    command = tyro.cli(options)
+    if command.cache:
         keep_programs()
-    sys.exit(main(chosen))
+    sys.exit(main(command))
 
 
 def prefix_stage(subject: str, on_stage: OnStage) -> OnStage:
@@ -117,21 +199,6 @@ def prefix_stage(subject: str, on_stage: OnStage) -> OnStage:
         on_stage(f"{subject}: {stage}", done, total)
 
     return prefixed
-
-
-def run_to_page(work: Callable[[StageProgress], Path | None]) -> int:
-    """Runs an experiment and says where its page is; returns the exit code."""
-    from rich.console import Console
-
-    console = Console(soft_wrap=True)
-    try:
-        with StageProgress() as progress:
-            page = work(progress)
-    except USER_ERRORS as error:
-        return report_error(console, error)
-    if page is not None:
-        console.print(f"open {page}", highlight=False)
-    return 0
 
 
 def read_scale(path: Path, scale: Scale, make: Callable[..., T]) -> dict[str, T]:
@@ -162,19 +229,6 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _frozen(one) for name, one in value.items()}
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
-
-
-def choose_named(kind: str, known: Mapping[str, T], name: str | None, scale: Scale) -> dict[str, T]:
-    """Returns what a scale has of that name, or all of it for None.
-
-    Raises:
-      ValueError: a name that the scale does not have.
-    """
-    if name is None:
-        return dict(known)
-    if name not in known:
-        raise ValueError(f"{kind} must be one of {', '.join(known)} at scale {scale}, got {name!r}")
-    return {name: known[name]}
 
 
 def with_seeds(settings: Mapping[str, D], seeds: int | None, *names: str) -> dict[str, D]:
@@ -245,31 +299,6 @@ def subset(dataset: Dataset, count: int | None) -> Dataset:
     return dataset.take(np.sort(draw_order(dataset)[:count]))
 
 
-def load_each(
-    settings: Mapping[str, T], load: Callable[[T], L], *, asked: bool, on_stage: OnStage
-) -> Iterator[tuple[str, T, L]]:
-    """Yields each setting with its name and its data; one whose data are missing is left out.
-
-    Args:
-      settings: by name.
-      load: returns the data of a setting.
-      asked: whether the settings were asked for by name, so that none may be left out.
-      on_stage: is told what is left out.
-
-    Raises:
-      ImportError, FileNotFoundError: data are missing and were asked for.
-    """
-    for name, setting in settings.items():
-        try:
-            data = load(setting)
-        except (ImportError, FileNotFoundError) as error:
-            if asked:
-                raise
-            on_stage(f"{name}: data are not present ({error}); going on without them", 0, 1)
-        else:
-            yield name, setting, data
-
-
 def replace_subtree(tree: Any, path: Sequence[str], leaf: Any) -> Any:
     """Returns nested dicts with what is at `path` replaced."""
     if not path:
@@ -333,7 +362,7 @@ def save_result(
     write_json(path, as_json(content))
 
 
-def load_result(path: Path) -> tuple[dict[str, Any], list[Record]]:
+def load_result(path: Path) -> Result:
     """Returns the settings with the provenance, and the records, of a committed result."""
     content = json.loads(path.read_text(encoding="utf-8"))
     return content, [record_from_dict(line) for line in content.pop("records", ())]

@@ -7,11 +7,9 @@ import html
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from experiments.charts import Picture
 from experiments.claims import Claim
-from experiments.frame import PaperCommand
 from unlearnkit.io.files import write_text
 from unlearnkit.reporting import (
     Column,
@@ -24,6 +22,9 @@ from unlearnkit.reporting import (
     to_markdown,
 )
 from unlearnkit.studies import Record
+
+if TYPE_CHECKING:
+    from experiments.frame import PaperCommand
 
 
 class Table(NamedTuple):
@@ -47,7 +48,7 @@ def records_table(records: Sequence[Record], columns: Sequence[Column]) -> Table
 
 def read_columns(*names: str) -> tuple[Column, ...]:
     """Returns the columns of these names in columns.toml."""
-    said = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
+    said = _read("columns.toml")
     return tuple(column(**told) for name in names for told in said[name])
 
 
@@ -90,7 +91,7 @@ class Section:
       tables: in the order in which they are shown.
       claims: judged from the result.
       notes: in plain text.
-      pictures: by name; None is none, and one without SVG is what a run has drawn, if it has.
+      pictures: as SVG text by name; "" is none, and None is what a run has drawn, if it has.
       more: further HTML.
     """
 
@@ -98,7 +99,7 @@ class Section:
     tables: Sequence[Table] = ()
     claims: Sequence[Claim] = ()
     notes: Sequence[str] = ()
-    pictures: Mapping[str, Picture | None] = dataclasses.field(default_factory=dict)
+    pictures: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     more: Sequence[str] = ()
 
     def markdown(self) -> str:
@@ -106,19 +107,18 @@ class Section:
         tables, notes = [table.markdown for table in self.tables], [f"{n}\n" for n in self.notes]
         return "\n".join([*tables, claims_markdown(self.claims), *notes])
 
-    def html(self, result: Path) -> list[str]:
+    def html(self, result: Path, captions: Mapping[str, str]) -> list[str]:
         """Returns all of it; what was drawn is written beside the result."""
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
         parts = [f"<h2>{html.escape(self.title)}</h2>", *(table.html for table in self.tables)]
         parts += [claims_table(self.claims), f"<ul>{notes}</ul>" if notes else "", *self.more]
-        for name, picture in self.pictures.items():
-            if picture is None:
-                continue
-            draw(result, name, picture)
+        for name, svg in self.pictures.items():
+            draw(result, name, svg)
             path = picture_path(result, name)
-            if path.is_file():
-                svg = path.read_text(encoding="utf-8")
-                parts.append(figure_section(f"{self.title}: {name}", svg, picture.caption))
+            if svg != "" and path.is_file():
+                caption = captions[name.partition("-")[0]]
+                drawn = path.read_text(encoding="utf-8")
+                parts.append(figure_section(f"{self.title}: {name}", drawn, caption))
         return parts
 
 
@@ -127,31 +127,26 @@ def picture_path(result: Path, name: str) -> Path:
     return result.parent / "pictures" / f"{result.stem}-{name}.svg"
 
 
-def draw(result: Path, name: str, picture: Picture) -> None:
-    """Writes a picture of a result, if it is drawn."""
-    if picture.svg is not None:
+def draw(result: Path, name: str, svg: str | None) -> None:
+    """Writes a picture of a result, if there is one."""
+    if svg:
         path = picture_path(result, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, picture.svg)
+        write_text(path, svg)
 
 
 def write_page(
     command: PaperCommand,
     sections: Mapping[str, Section],
     runs: Mapping[str, Any],
-    *,
-    title: str,
-    lead: str,
     more: Sequence[str] = (),
 ) -> Path:
     """Writes the page of a scale, and the Markdown and the pictures of each result.
 
     Args:
-      command: whose results they are.
+      command: whose results they are; what the page says is in pages.toml.
       sections: by the name of the result.
       runs: settings and provenance, as they are shown.
-      title: of the page.
-      lead: what a reader must know first, in HTML.
       more: further HTML, after the sections.
 
     Raises:
@@ -159,12 +154,18 @@ def write_page(
     """
     if not runs:
         raise FileNotFoundError(f"no result of scale {command.scale} in {command.folder}")
+    said = _read("pages.toml")[command.paper]
     body: list[str] = []
     for name, section in sections.items():
         path = command.path(name)
         write_text(path.with_suffix(".md"), section.markdown())
-        body += section.html(path)
+        body += section.html(path, said["captions"])
     page = command.folder / f"{command.scale}.html"
     body += [*more, settings_section(runs)]
-    write_text(page, compose_page(body, title=f"{title}, scale {command.scale}", lead=lead))
+    title = f"{said['title']}, scale {command.scale}"
+    write_text(page, compose_page(body, title=title, lead=said["lead"]))
     return page
+
+
+def _read(name: str) -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))

@@ -16,35 +16,49 @@ Expected:  honest replays differ by 1e-8 to 1e-6; greedy search and Adam err by 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tempfile
 import time
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from experiments import frame, pages
-from experiments.forging import measure
-from experiments.forging.figures import pictures_figure
-from experiments.forging.page import make_page
+from experiments.forging import claims, figures, measure
+from experiments.forging.claims import RunResult, by_question, forgers_of, late_shares, setup
+from experiments.forging.figures import LABELS
 from experiments.forging.settings import Setting, settings
-from experiments.frame import Data, PaperCommand, StageProgress
-from unlearnkit.forging import verify
+from experiments.frame import Data, PaperCommand, Result
+from experiments.pages import Section, Table, plain_table, records_table
+from unlearnkit.forging import convert_error, verify
 from unlearnkit.io.provenance import environment
-from unlearnkit.studies import run
+from unlearnkit.reporting import Column
+from unlearnkit.studies import ORIGINAL, RETRAIN, OnStage, Record
+from unlearnkit.studies import run as run_study
 from unlearnkit.training import read_trajectory
 
 Part = Literal["all", "logs", "reproduce", "page"]
 DESCRIBED = ("title", "dataset", "model", "batch_size", "train", "epochs", "triples", "shuffles")
 """Of a setting; its attacks are listed with their results."""
+AUDITED = {
+    "accuracy_retain": "retain accuracy",
+    "accuracy_forget": "forget accuracy",
+    "accuracy_test": "test accuracy",
+    "mia_loss_logistic_accuracy": "MIA accuracy",
+    "mia_loss_logistic_auc": "MIA AUC",
+    "gaussian_gus": "GUS",
+    "gaussian_z": "GUS, z",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Forging(PaperCommand):
     """Forges batches and logs, verifies and audits them, and judges the claims of the paper."""
 
-    paper = "forging"
+    paper, chosen_by, large = "forging", "setting", ("reproduction", "forged")
     part: Part = "all"
     """all; logs (only write them), reproduce (verify logs of another device), page (from results
     that are there)."""
@@ -53,80 +67,90 @@ class Forging(PaperCommand):
     logs: Path | None = None
     """Where logs are kept; by default they are thrown away. A log that is there is kept."""
 
+    def settings(self) -> Mapping[str, Setting]:
+        return settings(self.scale)
 
-def main(config: Forging) -> int:
-    """Runs the parts and writes the page; returns the exit code."""
-    return frame.run_to_page(partial(_run, config))
+    def load(self, setting: Setting) -> Data:
+        data = frame.load_data(setting.dataset, setting.model, self.data_dir)
+        return data._replace(train=frame.subset(data.train, setting.train))
 
+    def run_all(self, on_stage: OnStage) -> None:
+        if self.part in ("logs", "reproduce") and self.logs is None:
+            raise ValueError(f"part {self.part} needs a folder for logs; give --logs DIR")
+        super().run_all(on_stage)
 
-def _run(config: Forging, progress: StageProgress) -> Path | None:
-    """Returns the page, which the part that only writes logs does not make."""
-    known = settings(config.scale)
-    chosen = frame.choose_named("setting", known, config.setting, config.scale)
-    if config.part in ("logs", "reproduce") and config.logs is None:
-        raise ValueError(f"part {config.part} needs a folder for logs; give --logs DIR")
-    with tempfile.TemporaryDirectory() as folder:
-        load, asked = partial(_load, data_dir=config.data_dir), config.setting is not None
-        to_run = {} if config.part == "page" else chosen
-        for name, setting, data in frame.load_each(to_run, load, asked=asked, on_stage=progress):
-            key = jax.random.fold_in(jax.random.key(config.seed), list(known).index(name))
-            _run_setting(config, key, setting, data, Path(folder), progress)
-    return None if config.part == "logs" else make_page(config, list(known))
+    def make_page(self) -> Path | None:
+        """Returns the page, which the part that only writes logs does not make."""
+        return None if self.part == "logs" else super().make_page()
 
+    def run_setting(self, name: str, setting: Setting, data: Data, on_stage: OnStage) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            log = (self.logs or Path(folder)) / f"{name}-{self.scale}"
+            if self.part == "reproduce":
+                on_stage("verifying the log of another device", 0, 1)
+                _add_device(self.path(name), data, log)
+                return
+            started, index = time.perf_counter(), list(self.settings()).index(name)
+            key = jax.random.fold_in(jax.random.key(self.seed), index)
+            log_key, *keys, study_key = jax.random.split(key, 4)
+            on_stage("training, logged", 0, 1)
+            measure.write_log(log_key, setting, data, log)
+            if self.part == "all":
+                run = self.describe(
+                    {name: getattr(setting, name) for name in DESCRIBED}
+                    | {
+                        "recipe": dataclasses.asdict(setting.recipe),
+                        "exact": setting.exact,
+                        "forgetting": setting.forgetting and repr(setting.forgetting),
+                    }
+                )
+                on_stage("replaying honestly", 0, 1)
+                run["reproduction"] = measure.reproduce(keys[0], setting, data, log)
+                forged, batches = measure.forge_triples(keys[1], setting, data, log, on_stage)
+                pages.draw(self.path(name), "pictures", figures.pictures_figure(batches))
+                records = self._study_logs(study_key, setting, data, on_stage)
+                run |= {"forged": forged}
+                frame.save_result(self.path(name), run, records, started=started)
 
-def _load(setting: Setting, data_dir: Path | None) -> Data:
-    data = frame.load_data(setting.dataset, setting.model, data_dir)
-    return data._replace(train=frame.subset(data.train, setting.train))
+    def _study_logs(
+        self, key: Any, setting: Setting, data: Data, on_stage: OnStage
+    ) -> list[Record] | None:
+        """Returns the records of the study of forged logs, none where the setting has none."""
+        if setting.forgetting is None:
+            return None
+        with measure.highest_precision():
+            study = setting.forgetting.study(data)
+            return list(run_study(study, key, store=self.store, on_stage=on_stage, strict=True))
 
+    def section(self, name: str, run: dict[str, Any], records: list[Record]) -> Section:
+        attacks, honest = run["forged"]["attacks"], run["reproduction"]
+        tables = [_reproduction(run), _attacks(run)]
+        if "elsewhere" in run:
+            tables.append(_devices(run))
+        if records:
+            tables += [_logs(records), _audits(records)]
+        curves = {name: attack["curves"] for name, attack in attacks.items() if "curves" in attack}
+        bands = {band["name"]: band["errors"] for band in honest["bands"]}
+        shuffled = bands.get("batch order")
+        pictures = {
+            "errors": figures.errors_figure(run),
+            "curves": figures.curves_figure(curves, honest["tolerance"]) if curves else "",
+            "pictures": None,
+            "shuffles": figures.shuffles_figure(shuffled) if shuffled else "",
+            "log": figures.acceptance_figure(records) if records else "",
+        }
+        judged = claims.judge(run) + claims.judge_logs(records)
+        return Section(run["settings"]["title"], tables, judged, pictures=pictures)
 
-def _run_setting(
-    config: Forging, key: Any, setting: Setting, data: Data, scratch: Path, progress: StageProgress
-) -> None:
-    def on_work(stage: str) -> None:
-        progress(f"{setting.title}: {stage}", 0, 1)
-
-    log = (config.logs or scratch) / f"{setting.name}-{config.scale}"
-    if config.part == "reproduce":
-        on_work("verifying the log of another device")
-        _add_device(config.path(setting.name), data, log)
-        return
-    started = time.perf_counter()
-    log_key, *keys = jax.random.split(key, 4)
-    on_work("training, logged")
-    measure.write_log(log_key, setting, data, log)
-    if config.part == "all":
-        described = config.describe(
-            {name: getattr(setting, name) for name in DESCRIBED}
-            | {
-                "recipe": dataclasses.asdict(setting.recipe),
-                "exact": setting.exact,
-                "forgetting": None if setting.forgetting is None else repr(setting.forgetting),
-            }
-        )
-        described |= _measure(config.path(setting.name), keys, setting, data, log, on_work)
-        on_stage = frame.prefix_stage(setting.title, progress)
-        records = _study_logs(config, keys[2], setting, data, on_stage)
-        frame.save_result(config.path(setting.name), described, records, started=started)
-
-
-def _measure(
-    path: Path, keys: list[Any], setting: Setting, data: Data, log: Path, on_work: measure.OnWork
-) -> dict[str, Any]:
-    """Returns all that is measured, and draws the batches while they are there."""
-    on_work("replaying honestly")
-    reproduction = measure.reproduce(keys[0], setting, data, log)
-    forged, batches = measure.forge_triples(keys[1], setting, data, log, on_work)
-    pages.draw(path, "pictures", pictures_figure(batches))
-    return {"reproduction": reproduction, "forged": forged}
-
-
-def _study_logs(config: Forging, key: Any, setting: Setting, data: Data, on_stage: Any) -> Any:
-    """Returns the records of the study of forged logs, none where the setting has none."""
-    if setting.forgetting is None:
-        return None
-    with measure.highest_precision():
-        study = setting.forgetting.study(data)
-        return list(run(study, key, store=config.store, on_stage=on_stage, strict=True))
+    def overview(self, found: Mapping[str, Result]) -> frame.Overview:
+        results = [run for run, _ in found.values()]
+        tables = {
+            "Table 1": _overview(results),
+            "Table 2": _measures(results),
+            "Table 3, the paper's": _paper_devices(),
+        }
+        more = [f"<h2>{title}</h2>{table.html}" for title, table in tables.items()]
+        return frame.Overview(more=more)
 
 
 def _add_device(path: Path, data: Data, log: Path) -> None:
@@ -149,5 +173,124 @@ def _add_device(path: Path, data: Data, log: Path) -> None:
     frame.save_result(path, described, records or None)
 
 
+def _overview(results: Any) -> Table:
+    """Returns Table 1: ours, and the paper's in brackets."""
+    body = []
+    for result in results:
+        attacks, reproduction = result["forged"]["attacks"], result["reproduction"]
+        row = setup(result) or {}
+        quoted = [f" ({row[name]:g})" if row else "" for name in ("reproduction", "forged")]
+        greedy, swap = (
+            f"{np.mean(attacks[name]['errors']):.2g}" if name in attacks else "not run"
+            for name in ("greedy", "swap")
+        )
+        honest = [f"{reproduction['largest']:.2g}{quoted[0]}", f"{reproduction['tolerance']:.2g}"]
+        body.append([result["settings"]["title"], *honest, f"{greedy}{quoted[1]}", swap])
+    head = ["Setup", "largest honest error", "tolerance", "greedy, mean", "exchanges, mean"]
+    return plain_table(head, body)
+
+
+def _measures(results: Any) -> Table:
+    """Returns Table 2: the greedy attack's mean error in each work's measure."""
+    body = []
+    for result in results:
+        greedy = result["forged"]["attacks"].get("greedy")
+        if greedy is not None:
+            error, dimension = np.mean(greedy["errors"]), result["reproduction"]["n_parameters"]
+            cells = [
+                f"{convert_error(float(error), 'l2', norm, dimension):.2g}"
+                for norm in claims.PAPER["measures"].values()
+            ]
+            body.append([result["settings"]["title"], *cells])
+    works = (f"{work}: {norm}" for work, norm in claims.PAPER["measures"].items())
+    return plain_table(["Setup", *works], body)
+
+
+def _paper_devices() -> Table:
+    pairs = list(itertools.product(("GTX 4090", "Tesla V100"), repeat=2))
+    body = [
+        ["{} on {}, b = {}".format(*name.split("-")), *pair, f"{error:g}"]
+        for name, row in claims.PAPER["setups"].items()
+        for pair, error in zip(pairs, row["devices"], strict=True)
+    ]
+    return plain_table(["Setup", "log made on", "verified on", "error"], body)
+
+
+def _reproduction(result: RunResult) -> Table:
+    """Returns the honest errors by what was changed."""
+    verified = result["reproduction"]["verified"]
+    same = ["nothing: the log verified on its own device", str(verified["segments"])]
+    body = [[*same, f"{verified['median']:.2g}", f"{verified['largest']:.2g}", "no"]]
+    for band in result["reproduction"]["bands"]:
+        errors = np.asarray(band["errors"], float)
+        cells = [band["name"], str(len(errors)), f"{np.median(errors):.2g}", f"{errors.max():.2g}"]
+        body.append([*cells, "yes" if band["benign"] else "no"])
+    head = ["Changed", "replays", "median error", "largest", "counts for the tolerance"]
+    return plain_table(head, body)
+
+
+def _attacks(result: RunResult) -> Table:
+    """Returns the errors of the attacks, and what detectors see of the first batch."""
+    tolerance, honest = result["reproduction"]["tolerance"], result["forged"]["honest"]
+    body = [["none: other examples", "", "", "", "", *_traces(honest), "", ""]]
+    for name, attack in result["forged"]["attacks"].items():
+        errors = np.asarray(attack["errors"], float)
+        cells = [LABELS[name], str(len(errors)), f"{errors.mean():.2g}", f"{errors.min():.2g}"]
+        cells += [f"{np.mean(errors <= tolerance):.0%}", *_traces(attack)]
+        body.append([*cells, f"{attack['example_gradients']:,.0f}", f"{attack['seconds']:.2f}"])
+    head = [
+        "Attack", "batches", "mean error", "best", "accepted", "outside of the domain",
+        "near-duplicates", "not superposition", "gradients", "seconds",
+    ]  # fmt: skip
+    return plain_table(head, body)
+
+
+def _traces(found: Mapping[str, Any]) -> list[str]:
+    outside, traces = found["out_of_domain"], found["traces"]
+    left = f"{traces['left_of_superposition']:.1%}"
+    return [f"{outside:.0%}", f"{traces['near_duplicates']:.0%}", left]
+
+
+def _devices(result: RunResult) -> Table:
+    """Returns Table 3: the log's device, the verifier's, and the errors."""
+    body = [
+        [one["made_on"], one["verified_on"], f"{one['median']:.2g}", f"{one['largest']:.2g}"]
+        for one in result["elsewhere"]
+    ]
+    return plain_table(["log made on", "verified on", "median error", "largest"], body)
+
+
+def _logs(records: Sequence[Record]) -> Table:
+    """Returns how honest and forged logs fare, by what is to be forgotten and forger."""
+    head = [
+        "Forgotten", "Log", "valid", "steps accepted", "in the last quarter of the epochs",
+        "median error", "largest", "tolerance",
+    ]  # fmt: skip
+    body = []
+    for question, runs in by_question(records).items():
+        for name in forgers_of(records):
+            for method, words in ((ORIGINAL, f"forged by {name}"), (RETRAIN, "honest, without")):
+                valid, accepted, error, largest, tolerance = (
+                    runs.values(method, f"{name}_{metric}")
+                    for metric in ("valid", "accepted", "error", "error_largest", "tolerance")
+                )
+                if not accepted:
+                    continue
+                late = np.mean(late_shares(records, question, name, method))
+                cells = [question, words, f"{sum(valid):.0f} of {len(valid)}" if valid else ""]
+                cells += [f"{np.mean(accepted):.0%}", f"{late:.0%}", f"{np.median(error):.2g}"]
+                body.append([*cells, f"{max(largest):.2g}", f"{max(tolerance):.2g}"])
+    return plain_table(head, body)
+
+
+def _audits(records: Sequence[Record]) -> Table:
+    """Returns the audits of the model that a forged log claims, and of a retrained one."""
+
+    def column(name: str, title: str) -> Column:
+        return Column(title, lambda record: record.metrics.get(name, np.nan), 3, "")
+
+    return records_table(records, [column(*named) for named in AUDITED.items()])
+
+
 if __name__ == "__main__":
-    frame.run_command(main, Forging)
+    frame.run_command(Forging)

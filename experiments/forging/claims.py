@@ -8,25 +8,33 @@ within a factor of ten. "Reaches" is meant as it is written.
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.claims import Claim, Runs, Verdict, holds, statements
-from experiments.forging import paper
 from experiments.forging.settings import NOISE, SECOND_ORDER
 from unlearnkit.forging import convert_error
 from unlearnkit.studies import ORIGINAL, RETRAIN, Record
 
-Result = Mapping[str, Any]
+RunResult = Mapping[str, Any]
 NOT_THERE = "not in the paper"
+PAPER: dict[str, Any] = tomllib.loads(
+    Path(__file__).with_name("paper.toml").read_text(encoding="utf-8")
+)
+"""What the paper reports."""
+FIGURES: dict[str, Any] = PAPER["figures"]
 
 
-def setup(result: Result) -> tuple[str, str, int]:
-    """Returns network, dataset and batch size."""
+def setup(result: RunResult) -> dict[str, Any] | None:
+    """Returns what the paper reports of a result's network, dataset and batch size, if anything."""
     settings = result["settings"]
-    return settings["model"], settings["dataset"], settings["batch_size"]
+    name = f"{settings['model']}-{settings['dataset']}-{settings['batch_size']}"
+    found: dict[str, Any] | None = PAPER["setups"].get(name)
+    return found
 
 
 class _Judged:
@@ -58,33 +66,33 @@ class _Judged:
         return [claim for name in self.known for claim in self._claims.get(name, ())]
 
 
-def judge(result: Result) -> list[Claim]:
+def judge(result: RunResult) -> list[Claim]:
     """Returns the claims that one setting's result can judge, but for those on whole logs."""
-    judged, row, honest = _Judged(), paper.TABLE_1.get(setup(result)), result["reproduction"]
+    judged, row, honest = _Judged(), setup(result), result["reproduction"]
     attacks: dict[str, Any] = result["forged"]["attacks"]
     errors = {name: np.asarray(attack["errors"], float) for name, attack in attacks.items()}
-    network, largest = setup(result)[0], honest["verified"]["largest"]
+    network, largest = result["settings"]["model"], honest["verified"]["largest"]
     judged("same_device", largest == 0, f"largest error {largest:.2g}")
     _judge_distances(judged, errors, honest["largest"], row)
     if row is not None and "greedy" in errors:
-        judged.order("greedy_order", errors["greedy"].mean(), row.forged, author=row.author)
+        judged.order("greedy_order", errors["greedy"].mean(), row["forged"], author=row["author"])
         pairs = result.get("elsewhere", ())
         others = [one["largest"] for one in pairs if one["made_on"] != one["verified_on"]]
         ours = "one device; other orders, precisions and convolutions on it differ by up to "
         if others:
-            judged.order("two_devices", max(others), row.reproduction)
+            judged.order("two_devices", max(others), row["reproduction"])
         else:
             ours += f"{honest['largest']:.2g}"
-            judged("two_devices", "undecided", ours, f"{row.reproduction:.2g}")
-    if network in paper.CONVERSIONS:
-        norm, error, expected = paper.CONVERSIONS[network]
+            judged("two_devices", "undecided", ours, f"{row['reproduction']:.2g}")
+    if network in PAPER["conversions"]:
+        norm, error, expected = PAPER["conversions"][network]
         found = convert_error(error, norm, "l2", honest["n_parameters"])
         same = abs(found / expected - 1) < judged.known["conversion"].threshold
         ours = f"{found:.4g} for {honest['n_parameters']:,} parameters"
         judged("conversion", same, ours, norm=norm, error=error, expected=expected)
     for name, attack in (("adam_reaches", "adam"), ("trust_region_reaches", SECOND_ORDER)):
         if attack in errors:
-            reached, drawn = errors[attack].mean(), paper.FIGURE_2.get(network)
+            reached, drawn = errors[attack].mean(), FIGURES["adam"].get(network)
             verdict = "undecided" if drawn is None else holds(reached <= drawn)
             ours = f"{reached:.2g}"
             begun = [curve[0][1] for curve in attacks[attack].get("curves", ())]
@@ -106,26 +114,26 @@ def judge(result: Result) -> list[Claim]:
 
 
 def _judge_distances(
-    judged: _Judged, errors: Mapping[str, Any], largest: float, row: paper.Setup | None
+    judged: _Judged, errors: Mapping[str, Any], largest: float, row: Mapping[str, Any] | None
 ) -> None:
     for name in errors.keys() & {"greedy", "swap", "adam"}:
         best, theirs = errors[name].min(), NOT_THERE
         ratio = best / largest if largest > 0 else math.inf
         if row is not None and name == "greedy":
-            theirs = f"{row.forged:.2g} against {row.reproduction:.2g}"
+            theirs = f"{row['forged']:.2g} against {row['reproduction']:.2g}"
         ours, claim = f"{best:.2g} against {largest:.2g}: {ratio:.0f} times", f"{name}_apart"
         judged(claim, ratio >= judged.known[claim].threshold, ours, theirs)
 
 
-def _judge_regression(judged: _Judged, result: Result, errors: Mapping[str, Any]) -> None:
+def _judge_regression(judged: _Judged, result: RunResult, errors: Mapping[str, Any]) -> None:
     attacks, honest = result["forged"]["attacks"], result["reproduction"]
     bands, tolerance = {b["name"]: b["errors"] for b in honest["bands"]}, honest["tolerance"]
-    judged.order("shuffles", float(np.median(bands["batch order"])), paper.FIGURE_4)
+    judged.order("shuffles", float(np.median(bands["batch order"])), FIGURES["shuffles"])
     if "logistic" in errors:
         exact, share = errors["logistic"], attacks["logistic"]["out_of_domain"]
         median, factor = float(np.median(exact)), judged.known["regression_order"].threshold
-        at_most = 0 < median <= factor * paper.FIGURE_3
-        judged("regression_order", at_most, f"{median:.2g}", f"{paper.FIGURE_3:.2g}")
+        at_most = 0 < median <= factor * FIGURES["regression"]
+        judged("regression_order", at_most, f"{median:.2g}", f"{FIGURES['regression']:.2g}")
         accepted = float(np.mean(exact <= tolerance))
         ours = f"{accepted:.0%} within {tolerance:.2g}; largest {exact.max():.2g}"
         judged("regression_accepted", accepted == 1, ours)

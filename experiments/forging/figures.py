@@ -27,10 +27,9 @@ LABELS = {
 }
 LEAST = 1e-10
 """Where errors of zero are drawn on a logarithmic axis."""
-IMAGES = "A real batch and what stands in for it (Figure 3); its first examples."
 
 
-@chart("Every replay and every forged batch, a row each (Tables 1 and 3).")
+@chart
 def errors_figure(result: Mapping[str, Any]) -> Figure:
     rows = [
         (band["name"] + ("" if band["benign"] else " (not benign)"), band["errors"], TEAL)
@@ -49,7 +48,7 @@ def errors_figure(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
-@chart("Errors of optimisation, a line per run (Figure 2).")
+@chart
 def curves_figure(curves: Mapping[str, Any], tolerance: float) -> Figure:
     figure, grid = panels(3.6 * len(curves), 2.6, len(curves), sharey=True)
     for axes, (name, runs) in zip(grid, curves.items(), strict=True):
@@ -61,7 +60,7 @@ def curves_figure(curves: Mapping[str, Any], tolerance: float) -> Figure:
     return figure
 
 
-@chart("Errors of shuffling the batches, a dot a shuffle (Figure 4).")
+@chart
 def shuffles_figure(errors: Sequence[float]) -> Figure:
     figure, (axes,) = panels(4.6, 2.4)
     axes.plot(np.arange(1, len(errors) + 1), errors, "o", color=TEAL, markersize=3)
@@ -69,7 +68,7 @@ def shuffles_figure(errors: Sequence[float]) -> Figure:
     return figure
 
 
-@chart(IMAGES)
+@chart
 def pictures_figure(batches: Mapping[str, np.ndarray]) -> Figure:
     """A batch beyond the range of pixels is drawn from its least to its largest value, as told."""
     shown = {}
@@ -82,7 +81,7 @@ def pictures_figure(batches: Mapping[str, np.ndarray]) -> Figure:
     return gallery(shown, columns=min(3, len(shown)), width=2.9, height=3.1)[0]
 
 
-@chart("Forged steps: the share that the calibrated verifier accepts, and the median error.")
+@chart
 def acceptance_figure(records: Sequence[Record]) -> Figure:
     """A line per number of forgotten examples and forger, the mean over the seeds."""
     figure, (shares, errors) = panels(8.4, 2.8, 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,10 +27,10 @@ from unlearnkit.forging.detectors import (
     scalar_multiples,
     superposition,
 )
+from unlearnkit.studies import OnStage
 from unlearnkit.training import fit, read_trajectory
 from unlearnkit.validation import check_continuous
 
-OnWork: TypeAlias = Callable[[str], None]
 Pictures: TypeAlias = dict[str, np.ndarray]
 DRAWN_POINTS = 200
 """Of an error curve, at most."""
@@ -87,7 +86,7 @@ def verdict(report: VerificationReport) -> dict[str, Any]:
 
 
 def forge_triples(
-    key: Key[Array, ""], setting: Setting, data: Data, folder: Path, on_work: OnWork
+    key: Key[Array, ""], setting: Setting, data: Data, folder: Path, on_stage: OnStage
 ) -> tuple[dict[str, Any], Pictures]:
     """Returns what each attack reached, as JSON values, and the batches of the first triple.
 
@@ -96,7 +95,7 @@ def forge_triples(
       setting: says which attacks.
       data: network and examples of the log.
       folder: of the log.
-      on_work: called as the work goes on.
+      on_stage: called as the work goes on.
     """
     order_key, attack_key, exact_key = jax.random.split(key, 3)
     log = read_trajectory(folder)
@@ -115,7 +114,7 @@ def forge_triples(
     for number, (name, attack) in enumerate(setting.attacks.items()):
         forged: list[Forged] = []
         for index, chosen in enumerate(order[: attack.triples]):
-            on_work(f"{name}, triple {index + 1} of {min(attack.triples, len(order))}")
+            on_stage(f"{name}, triple {index + 1} of {min(attack.triples, len(order))}", 0, 1)
             triple = read(chosen)
             own_key = jax.random.fold_in(jax.random.fold_in(attack_key, number), index)
             forged.append(attack.forger(own_key, data.model, triple.step, triple.allowed))
@@ -123,7 +122,7 @@ def forge_triples(
         attacks[name] = describe_attack(attack, forged, first)
     found["attacks"] = attacks
     if setting.exact is not None:
-        on_work("greedy search in integer arithmetic")
+        on_stage("greedy search in integer arithmetic", 0, 1)
         sizes = dict(zip(("points", "candidates"), setting.exact, strict=True))
         searched = search_exact(
             exact_key, data.model, first.step.variables, first.batch, first.allowed, **sizes

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.frame import Data, Scale
-from unlearnkit import forging
+from experiments.frame import Data, Scale, read_scale
 from unlearnkit.auditing import ForgedForgetting
 from unlearnkit.base import Forger
 from unlearnkit.data import RandomForget
@@ -19,11 +16,6 @@ from unlearnkit.poisoning import Budget, GaussianPoison
 from unlearnkit.studies import Pair, Study
 from unlearnkit.training import Recipe
 
-FILE = Path(__file__).with_name("settings.toml")
-PLAIN: dict[str, Any] = {"momentum": 0, "weight_decay": 0}
-"""Of a recipe of descent θ' = θ - η ∇L."""
-RATE = 0.01
-"""η of the paper."""
 NOISE = "noise"
 """The question whose forgotten examples are Gaussian poisons."""
 SECOND_ORDER = "levenberg_marquardt"
@@ -108,47 +100,16 @@ class Setting:
     forgetting: Forgetting | None = None
 
     @property
-    def name(self) -> str:
-        """Names the setting's files."""
-        return f"{self.model}-{self.dataset}-{self.batch_size}"
-
-    @property
     def title(self) -> str:
         """Names the setting for readers."""
         return f"{self.model} on {self.dataset}, b = {self.batch_size}"
 
     @property
     def recipe(self) -> Recipe:
-        """How the logged run descends."""
-        return Recipe(self.epochs, self.batch_size, learning_rate=RATE, **PLAIN)
+        """How the logged run descends: θ' = θ - η ∇L, at the paper's η."""
+        return Recipe(self.epochs, self.batch_size, learning_rate=0.01, momentum=0, weight_decay=0)
 
 
 def settings(scale: Scale) -> dict[str, Setting]:
     """Returns the settings of a scale by name."""
-    said = tomllib.loads(FILE.read_text(encoding="utf-8"))[scale]
-    made = [_setting(dict(entry)) for entry in said]
-    return {setting.name: setting for setting in made}
-
-
-def _setting(entry: dict[str, Any]) -> Setting:
-    attacks = {
-        name: Attack(_forger(attack), attack["triples"])
-        for name, attack in entry.pop("attacks").items()
-    }
-    forgetting = None
-    if logs := entry.pop("forgetting", None):
-        made: dict[str, Any] = {
-            kind: {name: _forger(forger) for name, forger in logs.pop(kind, {}).items()}
-            for kind in ("forgers", "samples")
-        }
-        recipe, counts = Recipe(**logs.pop("recipe"), **PLAIN), tuple(logs.pop("counts"))
-        forgetting = Forgetting(**logs, **made, counts=counts, recipe=recipe)
-    exact = tuple(entry.pop("exact")) if "exact" in entry else None
-    return Setting(**entry, attacks=attacks, exact=exact, forgetting=forgetting)
-
-
-def _forger(entry: Mapping[str, Any]) -> Forger:
-    """Returns the forger that a table declares; tables within it are forgers too."""
-    options = {name: entry[name] for name in entry.keys() - {"use", "triples"}}
-    made = {n: _forger(v) if isinstance(v, dict) else v for n, v in options.items()}
-    return forging.create(entry["use"], **made)
+    return read_scale(Path(__file__).with_name("settings.toml"), scale, Setting)

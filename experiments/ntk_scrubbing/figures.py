@@ -9,19 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.charts import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    RED,
-    band,
-    bar,
-    chart,
-    deviation,
-    name_places,
-    panels,
-)
+from experiments import charts
+from experiments.charts import BLUE, GREEN, GREY, ORANGE, RED, chart
 from experiments.ntk_scrubbing.measure import OTHER as RETRAIN
 from unlearnkit.reporting import Column
 from unlearnkit.studies import Record
@@ -29,12 +18,9 @@ from unlearnkit.studies import Record
 SETS = {"forget": RED, "retain": BLUE, "test": GREY}
 
 
-@chart(
-    "Weights along fine-tuning on all data and on the retain set, in the plane of their "
-    "principal directions (first seed); at their ends, each method's weights and noise."
-)
+@chart
 def training_paths(figure: dict[str, Any]) -> Figure:
-    canvas, (whole, *ends) = panels(11.4, 3.4, 3)
+    canvas, (whole, *ends) = charts.panels(11.4, 3.4, 3)
     _draw_paths(whole, figure)
     shares = " and ".join(f"{100 * share:.0f} %" for share in figure["explained"])
     whole.set(title="fine-tuning", xlabel=f"principal directions ({shares})")
@@ -62,31 +48,28 @@ def _draw_paths(axes: Axes, figure: dict[str, Any]) -> None:
         axes.plot(*points[:, -1:], "o", color=colour, markersize=5)
 
 
-@chart("Mean and standard deviation over the seeds; the band is Retrain's.")
+@chart
 def readouts(records: Sequence[Record], columns: Sequence[Column]) -> Figure:
     names = [name for name in dict.fromkeys(r.method for r in records) if name != RETRAIN]
-    canvas, grid = panels(2.3 * len(columns), 2.9, len(columns))
+    canvas, grid = charts.panels(2.3 * len(columns), 2.9, len(columns))
     for axes, column in zip(grid, columns, strict=True):
         values = {
             name: [column.value(record) for record in records if record.method == name]
             for name in (RETRAIN, *names)
         }
-        mean, spread = float(np.mean(values[RETRAIN])), float(deviation(values[RETRAIN]))
+        mean, spread = float(np.mean(values[RETRAIN])), float(charts.deviation(values[RETRAIN]))
         axes.axhspan(mean - spread, mean + spread, color=GREEN, alpha=0.25, linewidth=0)
         axes.axhline(mean, color=GREEN, linewidth=0.8)
         for place, name in enumerate(names):
-            bar(axes, place, values[name], BLUE, alpha=0.75)
-        name_places(axes, names, 60)
+            charts.bar(axes, place, values[name], BLUE, alpha=0.75)
+        charts.name_places(axes, names, 60)
         axes.set_title(column.title)
     return canvas
 
 
-@chart(
-    "Upper bounds on what the weights and the answer to one query tell of the forget set, as "
-    "the noise grows, against the test error; right, at the default noise."
-)
+@chart
 def information(seeds: Sequence[dict[str, Any]]) -> Figure:
-    canvas, (white, black, leaks) = panels(11.4, 3.2, 3)
+    canvas, (white, black, leaks) = charts.panels(11.4, 3.2, 3)
     for name, colour in (("fisher", GREY), ("ntk", RED)):
         curves = {
             key: np.mean([seed["tradeoff"][name][key] for seed in seeds], axis=0)
@@ -113,16 +96,13 @@ def information(seeds: Sequence[dict[str, Any]]) -> Figure:
     return canvas
 
 
-@chart(
-    "Mean L1 distance of the probabilities to the reference's, on the way from the original to "
-    "the scrubbed weights."
-)
+@chart
 def activations(seeds: Sequence[dict[str, Any]]) -> Figure:
-    canvas, (axes,) = panels(4.6, 3.0)
+    canvas, (axes,) = charts.panels(4.6, 3.0)
     alpha = seeds[0]["activations"]["alpha"]
     for name in ("forget", "retain"):
         values = [seed["activations"][name] for seed in seeds]
-        band(axes, alpha, values, color=SETS[name], label=name)
+        charts.band(axes, alpha, values, color=SETS[name], label=name)
     axes.set(xlabel="place from original (0) to scrubbed (1)", ylabel="L1 distance to Retrain")
     axes.set_ylim(bottom=0)
     axes.legend()

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from experiments.frame import Scale, read_scale, replace_subtree
+from experiments.frame import replace_subtree
 from unlearnkit import models
 from unlearnkit.base import Dataset, Model, Unlearner, Variables
 from unlearnkit.data import describe, load
@@ -20,6 +20,7 @@ from unlearnkit.studies import Pair
 from unlearnkit.training import Recipe, fit
 from unlearnkit.unlearning import FineTune, FisherForgetting, GradientAscent, NtkScrub
 
+FILE = Path(__file__).with_name("settings.toml")
 CLASSES = 5
 """The first classes are fine-tuned on; the others pretrain."""
 
@@ -78,12 +79,6 @@ class Setting:
         }
 
 
-def choose_setting(scale: Scale) -> Setting:
-    """Returns the setting of a scale; `paper` is that of Golatkar et al. 2020b."""
-    (setting,) = read_scale(Path(__file__).with_name("settings.toml"), scale, Setting).values()
-    return setting
-
-
 @dataclasses.dataclass(frozen=True)
 class Pools:
     """The images of the experiment: those that pretrain, and the pool that tasks are drawn from."""
@@ -122,26 +117,29 @@ def _by_class(dataset: Dataset) -> tuple[Dataset, Dataset]:
     return dataset.take(np.flatnonzero(y < CLASSES)), others._replace(y=others.y - CLASSES)
 
 
-def make_model(name: str, dataset: str, n_classes: int, data_dir: Path | None) -> Model:
-    """Returns the network for the images of `dataset`."""
-    shape = describe(dataset, data_dir=data_dir).input_shape
-    return models.create(name, input_shape=shape, n_classes=n_classes)
-
-
 def pretrained(
-    key: Key[Array, ""], setting: Setting, pools: Pools, model: Model, data_dir: Path | None
-) -> Variables:
-    """Returns pretrained weights with a fresh last layer for the task's classes."""
-    classes = int(pools.pretrain.y.max()) + 1
-    teacher = make_model(setting.model, setting.dataset, classes, data_dir)
+    key: Key[Array, ""], setting: Setting, pools: Pools, data_dir: Path | None
+) -> tuple[Model, Variables]:
+    """Returns the network, and pretrained weights with a fresh last layer for the task's classes.
+
+    Args:
+      key: of the pretraining.
+      setting: of the scale.
+      pools: from `load_pools`.
+      data_dir: where prepared datasets are.
+    """
+    shape = describe(setting.dataset, data_dir=data_dir).input_shape
+    model, teacher = (
+        models.create(setting.model, input_shape=shape, n_classes=classes)
+        for classes in (CLASSES, int(pools.pretrain.y.max()) + 1)
+    )
     fit_key, head_key = jax.random.split(key)
-    body = fit(fit_key, teacher, pools.pretrain, setting.pretrain).variables
+    params, state = fit(fit_key, teacher, pools.pretrain, setting.pretrain).variables
     fresh = jax.jit(model.init)(head_key)
-    params = body.params
     for path in model.layers[-1]:
         last = functools.reduce(operator.getitem, path, fresh.params)
         params = replace_subtree(params, path, last)
-    return Variables(params, body.state)
+    return model, Variables(params, state)
 
 
 def draw_examples(key: Key[Array, ""], setting: Setting, pools: Pools) -> Pair:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from experiments.claims import NO_NUMBER, Claim, Statement, Verdict, holds, interval, judge_all
+from experiments import claims as shared
+from experiments.claims import Claim, Runs, Statement, Verdict, holds, judge_all
 from unlearnkit.auditing import clopper_pearson
 from unlearnkit.studies import ORIGINAL, RETRAIN, Record
 
@@ -35,20 +35,22 @@ TABLE_2: dict[str, str] = {
     "scrub": "85.48, 85.45, 84.15 %",
 }
 """Test accuracies of Pawelczyk et al. 2024, Table 2, after 10 of 100 epochs."""
-Row = tuple[str, float | None]
-"""A method and its budget."""
-Cells = Mapping[Row, Mapping[str, float]]
 
 
-def by_seed(records: Sequence[Record], attack: str) -> list[Cells]:
-    """Returns the metrics of one attack by method and budget, seed by seed; without failures.
+def at(method: str, budget: float | None) -> str:
+    """Names a method at a budget: a row of the table."""
+    return method if budget is None else f"{method} at {budget:g}"
+
+
+def runs_of(records: Sequence[Record], attack: str) -> Runs:
+    """Returns the records of one attack, whose methods are rows; without failures.
 
     A seed without a poisoned and a retrained network has nothing to compare.
     """
     own = [r for r in records if r.question == attack and r.finished]
-    seeds = sorted({record.seed for record in own})
-    cells = [{(r.method, r.budget): r.metrics for r in own if r.seed == s} for s in seeds]
-    return [one for one in cells if {(ORIGINAL, None), (RETRAIN, None)} <= one.keys()]
+    before, after = ({r.seed for r in own if r.method == name} for name in (ORIGINAL, RETRAIN))
+    complete = [r for r in own if r.seed in before & after]
+    return Runs([r._replace(method=at(r.method, r.budget)) for r in complete])
 
 
 def pooled(records: Sequence[Record], attack: str, method: str) -> np.ndarray:
@@ -75,16 +77,16 @@ def grid_claims(kind: str, records: Sequence[Record]) -> list[Claim]:
 
 
 def _attack_claims(kind: str, attack: str, records: Sequence[Record]) -> list[Claim]:
-    seeds, most = by_seed(records, attack), largest_budget(records)
+    runs, most = runs_of(records, attack), largest_budget(records)
     named: dict[str, Any] = {"attack": attack, "share": 100 * most}
     methods = methods_of(records)
 
     def effect(claim: Statement) -> Iterator[Claim]:
         """Whether rows show more of the poisons than the retrained network."""
         for method in claim.rows or methods:
-            row = (method, None if claim.rows else most)
-            values = _less_retrain(seeds, row, itemgetter(claim.metric))
-            quoted = TABLE_2.get(method, NO_NUMBER)
+            row = method if claim.rows else at(method, most)
+            quoted = TABLE_2.get(method, shared.NO_NUMBER)
+            values = runs.gaps(claim.metric, row, RETRAIN)
             yield claim.judge(values, method=method, table_2=quoted, **named)
 
     def rate(claim: Statement) -> Iterator[Claim]:
@@ -101,30 +103,21 @@ def _attack_claims(kind: str, attack: str, records: Sequence[Record]) -> list[Cl
 
     def score(claim: Statement) -> Iterator[Claim]:
         """The same by the GUS, whose distance from 0 is the influence of the poisons."""
-        for method in (ORIGINAL, *methods):
-            row = (method, None if method == ORIGINAL else most)
-            values = _less_retrain(seeds, row, lambda metrics: abs(metrics[claim.metric]))
-            who = "training on them" if method == ORIGINAL else method
-            yield claim.judge(values, method=who, **named)
+        rows = {ORIGINAL: "training on them"} | {at(method, most): method for method in methods}
+        for row, who in rows.items():
+
+            def further(r: Mapping[str, Record], row: str = row) -> float:
+                one, other = (abs(r[name].metrics[claim.metric]) for name in (row, RETRAIN))
+                return one - other
+
+            yield claim.judge(runs.paired(further, row, RETRAIN), method=who, **named)
 
     def gap(claim: Statement) -> Iterator[Claim]:
-        one, other = ((name, None if name == ORIGINAL else most) for name in claim.rows)
-        values = [
-            cells[one][claim.metric] - cells[other][claim.metric]
-            for cells in seeds
-            if one in cells and other in cells
-        ]
-        yield claim.judge(values, **named)
+        rows = (name if name == ORIGINAL else at(name, most) for name in claim.rows)
+        yield claim.judge(runs.gaps(claim.metric, *rows), **named)
 
     figures = {"effect": effect, "rate": rate, "score": score, "gap": gap}
     return judge_all(PAPER, {f"{kind} {name}": made for name, made in figures.items()})
-
-
-def _less_retrain(
-    seeds: Sequence[Cells], row: Row, read: Callable[[Mapping[str, float]], float]
-) -> list[float]:
-    """Returns what a row reads, less what the retrained network does, on the seeds that have it."""
-    return [read(cells[row]) - read(cells[RETRAIN, None]) for cells in seeds if row in cells]
 
 
 def no_silver_bullet(grids: Mapping[str, Sequence[Record]]) -> list[Claim]:
@@ -180,11 +173,11 @@ def update_claims(courses: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Cl
     def aligned(claim: Statement) -> Iterator[Claim]:
         weighing, other, start = claim.rows
         blue = cosines(weighing, "from_trained")
-        mean, reach = interval(blue)
+        mean, reach = shared.interval(blue)
         yield claim.judge(np.subtract(blue, cosines(other, start)), mean=mean, reach=reach)
 
     def size(claim: Statement) -> Iterator[Claim]:
-        mean, reach = interval([course["shift_l1"] for course in courses[claim.rows[0]]])
+        mean, reach = shared.interval([course["shift_l1"] for course in courses[claim.rows[0]]])
         wanted, factor = float(claim.paper), claim.threshold
         near = holds(wanted / factor <= mean <= wanted * factor)
         yield claim.decide(near, f"{mean:.2f} ± {reach:.2f}")

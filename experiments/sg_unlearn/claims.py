@@ -6,16 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from experiments.claims import (
-    Claim,
-    Runs,
-    Statement,
-    Verdict,
-    holds,
-    interval,
-    judge_all,
-    judge_difference,
-)
+from experiments import claims as shared
+from experiments.claims import Claim, Runs, Statement, Verdict, holds, judge_all
 from experiments.sg_unlearn.paper import NAMES, TABLES, PaperTable
 from experiments.sg_unlearn.runs import Ablation
 from unlearnkit.studies import ORIGINAL, Record
@@ -133,7 +125,7 @@ def ablation_claims(ablation: Ablation) -> list[Claim]:
     def robust(claim: Statement) -> Iterator[Claim]:
         alphas = sorted(ablation.sweep, key=float)
         first, last = (np.asarray(ablation.sweep[alphas[i]][claim.metric]) for i in (0, -1))
-        mean, reach = interval(last - first)
+        mean, reach = shared.interval(last - first)
         verdict: Verdict = "undecided"
         if abs(mean) + reach < claim.threshold:
             verdict = "holds"
@@ -163,7 +155,7 @@ def _cheaper(runs: Runs, kind: str) -> Callable[[Statement], Iterator[Claim]]:
     def cheaper(claim: Statement) -> Iterator[Claim]:
         times, work = shares("seconds"), np.mean(shares("example_gradients"))
         less = np.subtract(times, claim.threshold)
-        verdict, _ = judge_difference(less, sign=claim.sign)
+        verdict, _ = shared.judge_difference(less, sign=claim.sign)
         ours = f"{np.mean(times):.1%} of its time, {work:.1%} of its example-gradients"
         paper = _quote(kind, lambda t: f"{t.mean[SG]['minutes'] / t.mean[RETRAIN]['minutes']:.1%}")
         yield claim.decide(verdict, ours, paper=paper)

@@ -12,14 +12,10 @@ from experiments.charts import RUST, TEAL, band, chart, panels, reach
 from experiments.sg_unlearn.claims import MIA
 from experiments.sg_unlearn.runs import Ablation
 
-LOSSES = "Cross-entropy of the forget and the test set (Figure 4)."
 COLOURS = {"1": TEAL, "0": RUST}
 
 
-@chart(
-    "SG with (SG-1) and without (SG-0) its auditor over the epochs: means and 95 % intervals "
-    "over the seeds; epoch 0 is the original (Figures 1 and 3)."
-)
+@chart
 def ablation_figure(ablation: Ablation) -> Figure:
     panel_values = {
         "defender's utility": lambda trace: np.subtract(trace["accuracy_test"], trace[MIA]),
@@ -38,7 +34,7 @@ def ablation_figure(ablation: Ablation) -> Figure:
     return figure
 
 
-@chart("The end of SG at each alpha, mean over the seeds; dashed: Retrain (Figure 2).")
+@chart
 def sweep_figure(ablation: Ablation) -> Figure:
     alphas = [float(alpha) for alpha in ablation.sweep]
     scale = mpl.colors.LogNorm(min(alphas), max(alphas))
@@ -59,7 +55,7 @@ def sweep_figure(ablation: Ablation) -> Figure:
     return figure
 
 
-@chart("Training loss of Retrain, a line per seed (Figure 5).")
+@chart
 def retrain_figure(losses: Sequence[Sequence[float]]) -> Figure:
     figure, (axes,) = panels(4.6, 2.6)
     for line in losses:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
@@ -25,7 +24,7 @@ from unlearnkit.auditing import (
 from unlearnkit.base import Audited, Task, Variables
 from unlearnkit.data import ClassForget, ForgetRequest, RandomForget, choose_split
 from unlearnkit.studies import RETRAIN, OnStage, Pair, Record, Study, Trial, grid, run, sweep
-from unlearnkit.training import fit, fit_many
+from unlearnkit.training import fit
 from unlearnkit.unlearning import Retrain
 
 Kind = Literal["random", "class"]
@@ -170,57 +169,37 @@ class Ablation(NamedTuple):
 def ablate(key: Key[Array, ""], setting: Setting, data: Data, on_stage: OnStage) -> Ablation:
     """Returns SG's course at alpha 0 and 1, and its end at the alphas of the sweep."""
     model, train, test = data
-    seeds = range(setting.traces)
-    split_keys, train_keys, game_keys, audit_keys = zip(
-        *(jax.random.split(jax.random.fold_in(key, seed), 4) for seed in seeds), strict=True
-    )
-    forget = _forget(setting, "random")
-    splits = [choose_split(split_key, train, test, forget) for split_key in split_keys]
-    wholes = [np.concatenate([split.retain, split.forget]) for split in splits]
-    networks = []
-    for index, (name, rows) in enumerate(
-        (("originals", wholes), ("retrainings", [split.retain for split in splits]))
-    ):
-        on_stage(f"training the {name} of the ablation", 0, 1)
-        keys = jnp.stack([jax.random.fold_in(train_key, index) for train_key in train_keys])
-        fitted = fit_many(keys, model, train, setting.recipe, subsets=np.stack(rows))
-        networks.append(fitted.variables)
-    traces: dict[str, dict[str, list[list[float]]]] = {
-        alpha: {metric: [] for metric in WATCHED} for alpha in ("0", "1")
-    }
-    ends = {f"{alpha:g}": _empty() for alpha in ALPHAS}
-    retrain = _empty()
-    for seed in seeds:
-        task = splits[seed].task(train, test)
+    traces = {alpha: {metric: list[list[float]]() for metric in WATCHED} for alpha in ("0", "1")}
+    ends = {f"{alpha:g}": {metric: list[float]() for metric in WATCHED} for alpha in ALPHAS}
+    retrain = {metric: list[float]() for metric in WATCHED}
+    for seed in range(setting.traces):
+        keys = jax.random.split(jax.random.fold_in(key, seed), 4)
+        split_key, train_key, game_key, audit_key = keys
+        split = choose_split(split_key, train, test, _forget(setting, "random"))
+        task = split.task(train, test)
+        on_stage(f"training the networks of the ablation, seed {seed + 1}", 0, 1)
         original, retrained = (
-            jax.tree.map(lambda leaf, seed=seed: leaf[seed], trained) for trained in networks
+            fit(jax.random.fold_in(train_key, index), model, examples, setting.recipe).variables
+            for index, examples in enumerate((task.train, task.retain))
         )
 
-        def judge(variables: Variables, seed: int = seed, task: Task = task) -> Metrics:
-            return evaluate(audit_keys[seed], model, variables, task, attacks=(ATTACK,)).metrics
+        def judge(variables: Variables, key: Any = audit_key, task: Task = task) -> Metrics:
+            return evaluate(key, model, variables, task, attacks=(ATTACK,)).metrics
 
-        _append(retrain, judge(retrained))
+        measured = {"retrain": judge(retrained)}
         before = judge(original)
-        for alpha, trace in traces.items():
-            on_stage(f"alpha {alpha} over the epochs, seed {seed + 1} of {len(seeds)}", 0, 1)
+        for alpha in dict.fromkeys((*traces, *ends)):
+            on_stage(f"alpha {alpha}, seed {seed + 1} of {setting.traces}", 0, 1)
             game = setting.stackelberg(float(alpha))
-            played = game.play(game_keys[seed], model, original, task)
-            course = [before, *(judge(epoch.variables) for epoch in played)]
-            for metric in WATCHED:
-                trace[metric].append([measured[metric] for measured in course])
-            if alpha in ends:
-                _append(ends[alpha], course[-1])
-        for alpha in [alpha for alpha in ends if alpha not in traces]:
-            on_stage(f"alpha {alpha}, seed {seed + 1} of {len(seeds)}", 0, 1)
-            game = setting.stackelberg(float(alpha))
-            _append(ends[alpha], judge(game(game_keys[seed], model, original, task).variables))
+            if alpha in traces:
+                played = game.play(game_key, model, original, task)
+                course = [before, *(judge(epoch.variables) for epoch in played)]
+                for metric, lines in traces[alpha].items():
+                    lines.append([found[metric] for found in course])
+                measured[alpha] = course[-1]
+            else:
+                measured[alpha] = judge(game(game_key, model, original, task).variables)
+        for name, lists in (("retrain", retrain), *ends.items()):
+            for metric, values in lists.items():
+                values.append(measured[name][metric])
     return Ablation(traces, ends, retrain)
-
-
-def _empty() -> dict[str, list[float]]:
-    return {metric: [] for metric in WATCHED}
-
-
-def _append(lists: dict[str, list[float]], metrics: Metrics) -> None:
-    for name, values in lists.items():
-        values.append(metrics[name])

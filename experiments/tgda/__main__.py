@@ -16,29 +16,35 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from functools import partial
-from pathlib import Path
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
+import numpy as np
 
 from experiments import frame, pages
-from experiments.frame import PaperCommand, StageProgress
-from experiments.tgda.figures import poison_figure
-from experiments.tgda.page import make_page
+from experiments.frame import PaperCommand, Result
+from experiments.pages import Section, Table, details, plain_table, read_columns
+from experiments.tgda import figures, paper
+from experiments.tgda.claims import Drops, judge, judge_sizes
 from experiments.tgda.runs import Data, attack_all, load_data
 from experiments.tgda.settings import Target, targets
+from unlearnkit.reporting import rows
 from unlearnkit.studies import OnStage, Record
 from unlearnkit.validation import check_known
 
-Result: TypeAlias = tuple[dict[str, Any], list[Record]]
+HEAD = (
+    "Attack", "accuracy, %", "drop, points", "paper's drop", "poisons", "largest change of a pixel",
+    "seconds", "gradients",
+)  # fmt: skip
+COLUMNS = read_columns("tgda")
 
 
 @dataclasses.dataclass(frozen=True)
 class Tgda(PaperCommand):
     """Compares TGDA with other poisoning attacks, and judges the claims of its paper."""
 
-    paper = "tgda"
+    paper, chosen_by = "tgda", "target"
     target: str | None = None
     """One network of the scale, as mnist-lr; by default all whose data are present."""
     attack: str | None = None
@@ -48,48 +54,63 @@ class Tgda(PaperCommand):
     page: bool = False
     """Makes the tables and the page again from results that are there."""
 
+    def settings(self) -> Mapping[str, Target]:
+        return frame.with_seeds(targets(self.scale), self.seeds)
 
-def main(config: Tgda) -> int:
-    """Attacks the targets and writes the page; returns the exit code."""
-    return frame.run_to_page(partial(_run, config))
-
-
-def _run(config: Tgda, progress: StageProgress) -> Path:
-    known = targets(config.scale)
-    chosen = frame.choose_named("target", known, config.target, config.scale)
-    if config.attack is not None and config.target is None:
-        raise ValueError("attack needs a target; choose one by --target")
-    chosen = frame.with_seeds(chosen, config.seeds)
-    earlier = None
-    if config.attack is not None:
+    def chosen(self) -> dict[str, Target]:
+        chosen = super().chosen()
+        if self.attack is None:
+            return chosen
+        if self.target is None:
+            raise ValueError("attack needs a target; choose one by --target")
         ((name, target),) = chosen.items()
-        check_known("attack", config.attack, target.attacks)
-        alone = {config.attack: target.attacks[config.attack]}
-        chosen = {name: dataclasses.replace(target, attacks=alone)}
-        earlier = _load_earlier(config, name, chosen[name])
-    load, asked = partial(load_data, data_dir=config.data_dir), config.target is not None
-    to_run = {} if config.page else chosen
-    for name, target, data in frame.load_each(to_run, load, asked=asked, on_stage=progress):
-        _run_target(config, name, target, data, earlier, frame.prefix_stage(name, progress))
-    return make_page(config, known)
+        check_known("attack", self.attack, target.attacks)
+        alone = dataclasses.replace(target, attacks={self.attack: target.attacks[self.attack]})
+        _load_earlier(self, name, alone)
+        return {name: alone}
 
+    def load(self, setting: Target) -> Data:
+        return load_data(setting, self.data_dir)
 
-def _run_target(
-    config: Tgda, name: str, target: Target, data: Data, earlier: Result | None, on_stage: OnStage
-) -> None:
-    started = time.perf_counter()
-    outcome = attack_all(jax.random.key(config.seed), target, data, on_stage, config.store)
-    attacks = {attack: repr(made) for attack, made in target.attacks.items()}
-    run = config.describe(**_shared(name, target), attacks=attacks, notes=outcome.notes)
-    run["seconds"] = round(time.perf_counter() - started, 1)
-    records = outcome.records
-    if earlier is not None:
-        run, records = _add(earlier, run, records)
-    path = config.path(name)
-    frame.save_result(path, run, records)
-    if outcome.samples:
-        name = "poisons" if config.attack is None else f"poisons-{config.attack}"
-        pages.draw(path, name, poison_figure(outcome.samples))
+    def run_setting(self, name: str, setting: Target, data: Data, on_stage: OnStage) -> None:
+        started, path = time.perf_counter(), self.path(name)
+        earlier = None if self.attack is None else _load_earlier(self, name, setting)
+        outcome = attack_all(jax.random.key(self.seed), setting, data, on_stage, self.store)
+        attacks = {attack: repr(made) for attack, made in setting.attacks.items()}
+        run = self.describe(**_shared(name, setting), attacks=attacks, notes=outcome.notes)
+        run["seconds"] = round(time.perf_counter() - started, 1)
+        records = outcome.records
+        if earlier is not None:
+            run, records = _add(earlier, run, records)
+        frame.save_result(path, run, records)
+        if outcome.samples:
+            drawn = "poisons" if self.attack is None else f"poisons-{self.attack}"
+            pages.draw(path, drawn, figures.poison_figure(outcome.samples))
+
+    def section(self, name: str, run: dict[str, Any], records: list[Record]) -> Section:
+        target = self.settings()[name]
+        heading = f"{target.source}, {paper.NETWORKS[target.model]}"
+        if target.train is not None:
+            heading += f", {target.train:,} training examples"
+        later = [f"poisons-{attack}" for attack in run.get("added", {})]
+        drawn = dict.fromkeys(("poisons", *later))
+        told = run["notes"].items()
+        return Section(
+            heading,
+            [_attacks(target, records), *_further(target, records)],
+            judge(target, records),
+            [f"{paper.title(attack)}: {note}" for attack, notes in told for note in notes],
+            {"budget": figures.epsilon_figure(Drops(records)), **drawn},
+        )
+
+    def overview(self, found: Mapping[str, Result]) -> frame.Overview:
+        records, known = {name: made for name, (_, made) in found.items()}, self.settings()
+        after, quoted = {}, [_paper(table) for table in paper.TABLES]
+        if claims := judge_sizes(known, records):
+            sizes = {known[n].train or 0: Drops(r) for n, r in records.items() if known[n].classes}
+            drawn = {"sizes": figures.size_figure(sizes)}
+            after["sizes"] = Section("The training set's size", claims=claims, pictures=drawn)
+        return frame.Overview(after=after, more=quoted)
 
 
 def _shared(name: str, target: Target) -> dict[str, Any]:
@@ -125,5 +146,71 @@ def _add(earlier: Result, run: dict[str, Any], records: list[Record]) -> Result:
     return merged, [*(record for record in kept if record.method != attack), *rows]
 
 
+def _attacks(target: Target, records: Sequence[Record]) -> Table:
+    """Returns a line per attack, in the order in which they were run."""
+    drops = Drops(records)
+    body: list[list[str]] = []
+    for name in dict.fromkeys(record.method for record in records):
+        own = [record for record in records if record.method == name]
+        quoted = paper.quote(target.source, target.model, name)
+        drop = f"{quoted.drop:.2f}" if quoted is not None else ""
+        if name == "clean":
+            dataset = paper.DATASETS.get(target.source, "")
+            clean = paper.CLEAN.get((dataset, paper.NETWORKS[target.model]))
+            drop = f"clean {clean:.2f} %" if clean is not None else ""
+        changes = list(drops.of(name, "change").values())
+        label, *cells = rows(own, COLUMNS)[0]
+        label = label.replace(name, paper.title(name))
+        if cells[0] == "diverged":
+            body.append([label, "diverged", *("" for _ in HEAD[2:])])
+            continue
+        change = f"{np.mean(changes) / 100:.3f}" if changes else ""
+        body.append([label, *cells[:2], drop, cells[2], change, *cells[3:]])
+    return plain_table(HEAD, body)
+
+
+def _further(target: Target, records: Sequence[Record]) -> list[Table]:
+    """Returns TGDA's drop on other networks (Table 9), and after defences (Tables 10 and 11)."""
+    drops, own, tables = Drops(records), paper.NETWORKS[target.model], []
+    found = dict.fromkeys(name for r in records if r.method == "tgda" for name in r.metrics)
+    for prefix, head, filters in (
+        ("drop_on_", "Poisons of TGDA, trained on by", ()),
+        ("drop_after_", "TGDA after", ("precision", "recall")),
+    ):
+        body = []
+        for other in (n.removeprefix(prefix) for n in found if n.startswith(prefix)):
+            label = paper.NETWORKS.get(other, other)
+            quoted = paper.DEFENDED.get((own, other)) or paper.TRANSFER.get((own, label))
+            theirs = "" if quoted is None or target.source != "mnist" else f"{quoted:.2f}"
+            scores = [_spread(drops, f"{score}_of_{other}") for score in filters]
+            cells = [_spread(drops, f"{prefix}{other}"), theirs, *scores]
+            body.append([label, *cells])
+        if body:
+            scores = [f"{score} on the poisons, %" for score in filters]
+            tables.append(plain_table([head, "drop, points", "paper's drop", *scores], body))
+    return tables
+
+
+def _spread(drops: Drops, name: str) -> str:
+    """Returns mean and standard deviation of a metric of TGDA, in %; nothing where it has none."""
+    values = list(drops.of("tgda", name).values())
+    if not values:
+        return ""
+    spread = f"±{np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.2f}{spread}"
+
+
+def _paper(table: paper.PaperTable) -> str:
+    body = []
+    for network, entries in table.entries.items():
+        for name, entry in entries.items():
+            note = " (misprinted)" if (table.number, network, name) in paper.MISPRINTED else ""
+            hours = "" if entry.hours is None else f"{entry.hours:g}"
+            cells = [f"{entry.accuracy:.2f}", f"{entry.drop:.2f}{note}", hours]
+            body.append([network, paper.title(name), *cells])
+    head = ["Network", "Attack", "accuracy, %", "drop, points", "hours"]
+    return details(f"The paper's Table {table.number}, {table.dataset}", head, body)
+
+
 if __name__ == "__main__":
-    frame.run_command(main, Tgda)
+    frame.run_command(Tgda)

@@ -22,13 +22,9 @@ class Drops(Runs):
         """Returns the name itself; of TGDA for longer that of TGDA, where it was not run."""
         return "tgda" if name == LONG and LONG not in self.methods() else name
 
-    def percent(self, name: str, metric: str) -> dict[int, float]:
-        """Returns a metric of an attack by seed, in %."""
+    def of(self, name: str, metric: str = "drop") -> dict[int, float]:
+        """Returns the drop, or another metric, of an attack by seed, in %."""
         return {seed: 100 * value for seed, value in self.by_seed(name, metric).items()}
-
-    def of(self, name: str) -> dict[int, float]:
-        """Returns the drop by seed."""
-        return self.percent(name, "drop")
 
     def average(self, name: str) -> float:
         """Returns the mean drop."""

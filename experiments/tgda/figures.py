@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.charts import Picture, chart, gallery, mosaic, panels
+from experiments.charts import chart, gallery, mosaic, panels
 from experiments.claims import interval
 from experiments.tgda.claims import Drops
 from experiments.tgda.paper import title
@@ -22,24 +22,20 @@ COLOURS = {
 }  # fmt: skip
 MAGNIFIED = 10
 """How many times a perturbation is shown."""
-IMAGES = (
-    "Above the images that poisons are made of, in the middle the poisons, below ten times their "
-    "difference on grey. Poisons made of no image stand alone (Figures 3 and 5)."
-)
 
 
-def epsilon_figure(drops: Drops) -> Picture | None:
-    """Returns the drop against ε, means with 95 % intervals (Figure 4); None for one ε alone."""
+def epsilon_figure(drops: Drops) -> str:
+    """Returns the drop against ε, means with 95 % intervals (Figure 4); "" for one ε alone."""
     swept = {attack: drops.sweep(attack) for attack in ("tgda", "label_flip", "min_max")}
     lines = {
         attack: {100 * epsilon: list(drops.of(name).values()) for epsilon, name in names.items()}
         for attack, names in swept.items()
         if len(names) > 1
     }
-    return _lines(lines, "ε, % of the training set") if lines else None
+    return _lines(lines, "ε, % of the training set") if lines else ""
 
 
-def size_figure(drops: Mapping[int, Drops]) -> Picture:
+def size_figure(drops: Mapping[int, Drops]) -> str:
     """Returns the drop against the number of training examples (Figure 1)."""
     lines: dict[str, dict[float, list[float]]] = {
         attack: {
@@ -52,7 +48,7 @@ def size_figure(drops: Mapping[int, Drops]) -> Picture:
     return _lines({attack: line for attack, line in lines.items() if line}, "training examples")
 
 
-@chart("Means and 95 % intervals over the seeds (Figures 1 and 4).")
+@chart
 def _lines(drops: Mapping[str, Mapping[float, Sequence[float]]], xlabel: str) -> Figure:
     figure, (axes,) = panels(5.2, 3.0)
     for attack, line in drops.items():
@@ -69,7 +65,7 @@ def _line(axes: Axes, attack: str, line: Mapping[float, Sequence[float]]) -> Non
     axes.errorbar(list(line), means, error, **style, markersize=3, linewidth=1.2, capsize=2)
 
 
-@chart(IMAGES)
+@chart
 def poison_figure(samples: Mapping[str, Sample]) -> Figure:
     """Returns a panel per attack; of an attack at several ε the default's is shown."""
     shown = {n: s for n, s in samples.items() if "@" not in n or n.split("@")[0] not in samples}

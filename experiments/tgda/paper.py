@@ -1,7 +1,4 @@
-"""What Lu et al. 2022 report, quoted from its Tables 2 to 9, 12 and 13.
-
-A row is network, attack, accuracy and its drop, both in %, and the hours of the attack where given.
-"""
+"""What Lu et al. 2022 report, see paper.toml."""
 
 from __future__ import annotations
 
@@ -49,17 +46,17 @@ class PaperTable(NamedTuple):
     entries: dict[str, dict[str, Entry]]
 
 
-def _read(text: str) -> list[PaperTable]:
-    tables: list[PaperTable] = []
-    for first, second, *values in (line.split() for line in text.strip().splitlines()):
-        if first == "Table":
-            tables.append(PaperTable(int(second), values[0], {}))
-        else:
-            tables[-1].entries.setdefault(first, {})[second] = Entry(*map(float, values))
-    return tables
-
-
-TABLES = _read(Path(__file__).with_name("tables.txt").read_text(encoding="utf-8"))
+TABLES = [
+    PaperTable(
+        table["number"],
+        table["dataset"],
+        {
+            network: {attack: Entry(*row) for attack, row in entries.items()}
+            for network, entries in table["entries"].items()
+        },
+    )
+    for table in _SAID["tables"]
+]
 
 
 def title(name: str) -> str:

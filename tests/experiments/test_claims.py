@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import charts, claims, pages
+from experiments import charts, claims, frame, pages
 from experiments.claims import FILE, Statement, judge_all, judge_values, statements
 from experiments.readme import ROOT
 
@@ -64,7 +64,7 @@ def page(request, made, tmp_path, monkeypatch):
         module = importlib.import_module(f"experiments.{paper}.__main__")
         name, options = COMMANDS[paper]
         command = getattr(module, name)(scale="cpu", results=tmp_path, **options)
-        assert module.main(command) == 0
+        assert frame.main(command) == 0
         texts = {p.name: p.read_text(encoding="utf-8") for p in (tmp_path / paper).glob("*.md")}
         made[paper] = texts, judged
     return paper, *made[paper]

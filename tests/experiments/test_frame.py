@@ -1,10 +1,11 @@
+import dataclasses
 import warnings
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.frame import collect_warnings, load_each, subset
+from experiments.frame import PaperCommand, collect_warnings, subset
 from unlearnkit.base import Dataset
 
 
@@ -23,23 +24,43 @@ def test_warnings_of_the_category_are_told_once_and_others_go_on():
     assert messages == ["before", "first", "second"]
 
 
-def test_missing_data_are_told_and_left_out_unless_asked_for():
-    told = []
+@dataclasses.dataclass(frozen=True)
+class Some(PaperCommand):
+    paper = "tgda"
+    dataset: str | None = None
+    done: list = dataclasses.field(default_factory=list)
 
-    def load(setting):
+    def settings(self):
+        return {"one": 1, "two": 2, "three": 3}
+
+    def load(self, setting):
         if setting == 2:
             raise FileNotFoundError("no mnist here")
         return 10 * setting
 
+    def run_setting(self, name, setting, data, on_stage):
+        on_stage("training", 0, 1)
+        self.done.append((name, setting, data))
+
+
+def test_missing_data_are_told_and_left_out_unless_asked_for():
+    told = []
+
     def tell(stage, done, total):
         told.append(stage)
 
-    settings = {"one": 1, "two": 2, "three": 3}
-    found = list(load_each(settings, load, asked=False, on_stage=tell))
-    assert found == [("one", 1, 10), ("three", 3, 30)]
-    assert told == ["two: data are not present (no mnist here); going on without them"]
+    command = Some()
+    command.run_all(tell)
+    assert command.done == [("one", 1, 10), ("three", 3, 30)]
+    missing = "two: data are not present (no mnist here); going on without them"
+    assert told == ["one: training", missing, "three: training"]
     with pytest.raises(FileNotFoundError, match="no mnist here"):
-        list(load_each(settings, load, asked=True, on_stage=tell))
+        Some(dataset="two").run_all(tell)
+    asked = Some(dataset="three")
+    asked.run_all(tell)
+    assert asked.done == [("three", 3, 30)]
+    with pytest.raises(ValueError, match="dataset must be one of one, two, three at scale cpu"):
+        Some(dataset="four").run_all(tell)
 
 
 def test_a_subset_is_random_in_order_and_always_the_same():

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments.frame import load_result
-from experiments.ntk_scrubbing.__main__ import NtkScrubbing, main
+from experiments.frame import load_result, main
+from experiments.ntk_scrubbing.__main__ import NtkScrubbing
 from experiments.ntk_scrubbing.claims import judge
 from unlearnkit.base import (
     Cost,

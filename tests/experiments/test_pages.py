@@ -4,7 +4,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from experiments.charts import Picture, chart, panels
+from experiments.charts import chart, panels
 from experiments.claims import Claim, Runs
 from experiments.frame import PaperCommand, replace_subtree, save_result, with_seeds
 from experiments.pages import Section, draw, picture_path, plain_table, write_page
@@ -15,10 +15,10 @@ from unlearnkit.studies import Record
 
 @dataclasses.dataclass(frozen=True)
 class Paper(PaperCommand):
-    paper = "some_paper"
+    paper = "tgda"
 
 
-@chart("Drawn.")
+@chart
 def line(values):
     figure, (axes,) = panels(2.0, 2.0)
     axes.plot(values)
@@ -32,27 +32,29 @@ def record(method, seed, value, **more):
 def test_a_page_shows_tables_claims_notes_and_pictures_and_writes_them(tmp_path):
     command = Paper(scale="smoke", results=tmp_path)
     save_result(command.path("one"), command.describe({"n": 1}))
-    draw(command.path("one"), "kept", line([1, 2]))
+    draw(command.path("one"), "poisons", line([1, 2]))
+    draw(command.path("one"), "sizes", line([1, 2]))  # by an earlier page
     section = Section(
         "A <title>",
         [plain_table(["a", "b"], [["1", "2"]])],
         [Claim("It is | so", "here", "1", "2", "holds")],
         ["a note"],
-        {"made": line([2, 1]), "kept": Picture(None, "Kept."), "never": Picture(None, "Never.")},
+        {"budget": line([2, 1]), "poisons": None, "poisons-never": None, "sizes": ""},
     )
-    page = write_page(command, {"one": section}, {"one": {}}, title="Title", lead="Lead.")
+    page = write_page(command, {"one": section}, {"one": {}})
     text = page.read_text(encoding="utf-8")
-    assert page == tmp_path / "some_paper" / "smoke.html"
+    assert page == tmp_path / "tgda" / "smoke.html"
     assert text.count("<svg") == 2
     assert "A &lt;title&gt;" in text
-    assert "Never." not in text
+    assert "Total gradient descent ascent (Lu et al. 2022), scale smoke" in text
+    assert "A drop is the accuracy" in text
     assert "<li>a note</li>" in text
-    assert (tmp_path / "some_paper" / "one-smoke.md").read_text(encoding="utf-8") == (
+    assert (tmp_path / "tgda" / "one-smoke.md").read_text(encoding="utf-8") == (
         "| a | b |\n| --- | --- |\n| 1 | 2 |\n\n"
         "| Claim | Where | Ours | Paper | Verdict |\n| --- | --- | --- | --- | --- |\n"
         "| It is \\| so | here | 1 | 2 | **holds** |\n\na note\n"
     )
-    assert picture_path(command.path("one"), "made").read_text().startswith("<svg")
+    assert picture_path(command.path("one"), "budget").read_text().startswith("<svg")
 
 
 def test_git_ignores_every_picture_and_holds_none():
@@ -66,8 +68,8 @@ def test_git_ignores_every_picture_and_holds_none():
 
 
 def test_without_results_there_is_no_page(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no result of scale cpu in .*some_paper"):
-        write_page(Paper(results=tmp_path), {}, {}, title="Title", lead="Lead.")
+    with pytest.raises(FileNotFoundError, match="no result of scale cpu in .*tgda"):
+        write_page(Paper(results=tmp_path), {}, {})
 
 
 def test_seeds_are_paired_and_failures_are_left_out_with_their_pairs():

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.frame import load_result
+from experiments.frame import load_result, main
 from experiments.poison_unlearning import claims
-from experiments.poison_unlearning.__main__ import PoisonUnlearning, main
+from experiments.poison_unlearning.__main__ import PoisonUnlearning, as_rows, over_budget
 from experiments.poison_unlearning.figures import show
 from experiments.poison_unlearning.least_squares import (
     LeastSquares,
@@ -19,7 +19,6 @@ from experiments.poison_unlearning.least_squares import (
     draw,
     loss,
 )
-from experiments.poison_unlearning.page import as_rows, over_budget
 from experiments.poison_unlearning.settings import POISONS
 from experiments.poison_unlearning.shift import RIDGE, solve, standard_features
 from unlearnkit import models

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from experiments.claims import judge_difference
-from experiments.frame import load_result
-from experiments.sg_unlearn.__main__ import SgUnlearn, load_examples, main
+from experiments.frame import load_result, main
+from experiments.sg_unlearn.__main__ import SgUnlearn
 from experiments.sg_unlearn.claims import (
     LABELS,
     ablation_claims,
@@ -88,8 +88,8 @@ def test_every_scale_has_every_method_of_the_paper_that_there_is(scale):
 
 
 def test_hyperparameters_are_chosen_on_examples_that_are_in_no_table():
-    (_, train, test), (_, choosing_train, choosing_test) = load_examples(
-        settings("smoke")["digits"], None
+    (_, train, test), (_, choosing_train, choosing_test) = SgUnlearn().load(
+        settings("smoke")["digits"]
     )
     assert len(train.x) == len(choosing_train.x) == 400
     assert len(test.x) == pytest.approx(3 * len(choosing_test.x), abs=3)

@@ -10,10 +10,12 @@ import pytest
 
 from unlearnkit import auditing, defences, poisoning, unlearning
 from unlearnkit.auditing import Klom
-from unlearnkit.base import Tokens
+from unlearnkit.base import Forger, Tokens
 from unlearnkit.data import ClassForget, RandomForget
+from unlearnkit.forging import GreedyForger, SwapForger
 from unlearnkit.poisoning import Budget, GaussianPoison
 from unlearnkit.studies import StudyFileError, check, read_study
+from unlearnkit.studies.declared import make_part
 from unlearnkit.training import Recipe
 from unlearnkit.unlearning import FineTune, Retrain, Scrub
 
@@ -189,3 +191,24 @@ def test_the_studies_that_are_shown_can_be_run(read, name):
     text = readme_study() if name == "README.md" else (ROOT / name).read_text(encoding="utf-8")
     declared = read(text)
     check(declared.study, jax.random.key(declared.seed))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    forgers: dict[str, Forger]
+    recipes: dict[str, Recipe]
+    free: dict[str, dict[str, int]]
+
+
+def test_settings_by_name_are_made_each():
+    said = {
+        "forgers": {"a": {"use": "swap", "points": 7}, "b": "greedy"},
+        "recipes": {"short": {"epochs": 1}},
+        "free": {"c": {"d": 2}},
+    }
+    made = make_part("tried", Tried, said)
+    assert made.forgers == {"a": SwapForger(points=7), "b": GreedyForger()}
+    assert made.recipes == {"short": Recipe(epochs=1)}
+    assert made.free == said["free"]
+    with pytest.raises(StudyFileError, match=r"recipes\.short has the unknown field 'epoch'"):
+        make_part("tried", Tried, {**said, "recipes": {"short": {"epoch": 1}}})

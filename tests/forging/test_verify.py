@@ -1,21 +1,17 @@
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from other_process import output, start
 from spoilt_logs import edit, reseal
 
 from unlearnkit.base import Normalisation
 from unlearnkit.forging import Tolerance, match_rows, verify
 from unlearnkit.training import Recipe, TrajectoryError, fit, read_trajectory
-
-ROOT = Path(__file__).parents[2]
 
 
 def assert_exact(report, steps):
@@ -248,14 +244,8 @@ def test_bad_arguments_are_refused(unchecked_types, point_log, points, options, 
 
 def test_several_devices_share_the_segments(tmp_path):
     script = Path(__file__).with_name("several_devices.py")
-    output = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "3"},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert "exact on three devices" in output
+    printed = output(start(script, tmp_path, JAX_NUM_CPU_DEVICES="3"))
+    assert "exact on three devices" in printed
 
 
 def test_rows_are_found_whatever_their_order(tmp_path, mlp, points):

@@ -9,12 +9,12 @@ SUPPORT = Path(__file__).parent
 LIMIT_SECONDS = 300
 
 
-def start(script, *arguments):
+def start(script, *arguments, **environment):
     """Returns the process of a script, which finds the repository and what supports the tests."""
     paths = os.pathsep.join(map(str, (SUPPORT.parents[1], SUPPORT)))
     return subprocess.Popen(
         [sys.executable, str(script), *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": paths},
+        env=os.environ | {"PYTHONPATH": paths} | environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

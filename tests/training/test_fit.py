@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -8,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from other_process import output, start
 
 from unlearnkit.base import Dataset, Normalisation, Variables
 from unlearnkit.models import from_functions
@@ -359,12 +357,5 @@ def test_devices_that_cannot_share_a_batch_are_refused(model, dataset, tmp_path)
 
 
 def test_runs_are_shared_out_over_several_devices():
-    root = Path(__file__).parents[2]
-    finished = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("several_devices.py"))],
-        env={**os.environ, "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert "same on two devices" in finished.stdout, finished.stderr
+    script = Path(__file__).with_name("several_devices.py")
+    assert "same on two devices" in output(start(script))

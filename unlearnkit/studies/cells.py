@@ -17,14 +17,16 @@ from unlearnkit.auditing import (
     extras_of,
     judge,
 )
-from unlearnkit.base import Audit, Audited, Task, Unlearned, Unlearner, Variables
+from unlearnkit.base import Audit, Audited, Task, Unlearned, Unlearner
 from unlearnkit.host.random import AnyKey
 from unlearnkit.records import NO_DEFENCE, Record
 from unlearnkit.studies.announcing import announce
 from unlearnkit.studies.budget import Price, has_epochs, price, with_epochs
+from unlearnkit.studies.parts import networks_of
 from unlearnkit.studies.running import Failure, Running
 from unlearnkit.studies.snapshots import PrefixStable, is_prefix_stable, unlearn_for
-from unlearnkit.studies.study import ORIGINAL, RETRAIN
+from unlearnkit.studies.stage_cache import start_input
+from unlearnkit.studies.study import RETRAIN
 from unlearnkit.training import DivergedError, train_from, train_like
 
 T = TypeVar("T")
@@ -44,9 +46,7 @@ def answer(
       key: of the methods; each folds its place into it.
     """
     question = _Question(running, where, case, task, key)
-    networks = (
-        (ORIGINAL, RETRAIN) if where.get("defence", NO_DEFENCE) == NO_DEFENCE else (ORIGINAL,)
-    )
+    networks = networks_of(where.get("defence", NO_DEFENCE))
     first: list[Callable[[], list[Record]]] = [
         partial(question.judge_network, name) for name in networks if running.wants(where, name)
     ]
@@ -157,7 +157,7 @@ class _Question:
         return self._running.cache.obtain(
             "price",
             method,
-            {"key": key.typed(), "question": self._digest, **case_start(case)},
+            {"key": key.typed(), "question": self._digest, **start_input(case.start)},
             lambda: price(key.typed(), case.model, case.original, task, method, initial=case.start),
             say=f"price of {name}",
         )
@@ -180,7 +180,7 @@ class _Question:
                 )
             return result
 
-        inputs = {"key": key.typed(), "question": self._digest, **case_start(case)}
+        inputs = {"key": key.typed(), "question": self._digest, **start_input(case.start)}
         return running.attempt(
             lambda: running.cache.obtain("unlearn", method, inputs, compute, say=said)
         )
@@ -206,7 +206,7 @@ class _Question:
 
         inputs = [
             {"method": with_epochs(method, each), "key": key.typed(), "question": self._digest}
-            | case_start(case)
+            | start_input(case.start)
             for each in epochs
         ]
         found = running.attempt(
@@ -278,11 +278,6 @@ class _Question:
             )
         except NotApplicable as error:
             return error
-
-
-def case_start(case: Case) -> dict[str, Variables]:
-    """Returns where trainings begin, as an input of stages; empty where each begins afresh."""
-    return {} if case.start is None else {"start": case.start}
 
 
 def _within(result: Unlearned | Failure, budget: float, full: float) -> Unlearned | Failure:

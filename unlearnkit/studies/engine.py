@@ -41,7 +41,7 @@ from unlearnkit.studies.lanes import train_together
 from unlearnkit.studies.parts import Wanted, cells, shard_of
 from unlearnkit.studies.poisoned import ask, clean_task, poisoned_task
 from unlearnkit.studies.running import Failure, Running, Unfinished, branch, check_minutes
-from unlearnkit.studies.stage_cache import StageCache
+from unlearnkit.studies.stage_cache import StageCache, start_input
 from unlearnkit.studies.store import Store
 from unlearnkit.studies.study import Pair, Study
 from unlearnkit.training import Batching, DivergedError, Recipe, fit
@@ -156,11 +156,6 @@ class _Place(NamedTuple):
     start: Variables | None
     key: AnyKey
     digest: str
-
-    @property
-    def begin(self) -> dict[str, Variables]:
-        """Where trainings begin, as an input of stages; empty where each begins afresh."""
-        return {} if self.start is None else {"start": self.start}
 
 
 class _AttackKeys(NamedTuple):
@@ -383,7 +378,7 @@ def _attack(
         if study.reference == "clean":
             reference = Unlearned(clean, UnlearnInfo(*trained.info))
         else:
-            inputs = {"model": place.model, "data": question.retain, **place.begin}
+            inputs = {"model": place.model, "data": question.retain, **start_input(place.start)}
             reference = running.cache.obtain(
                 "retrained",
                 place.recipe,
@@ -453,7 +448,7 @@ def _defend(
             trained: Trained = running.cache.obtain(
                 "robust_training",
                 [defence, place.recipe],
-                {"key": train_key.typed(), **inputs, **place.begin},
+                {"key": train_key.typed(), **inputs, **start_input(place.start)},
                 lambda: _fit_robustly(defence, train_key, place, dataset),
                 say=said,
             )
@@ -515,7 +510,7 @@ def _fit(
             on_epoch=on_epoch,
         )
 
-    inputs = {"key": key.typed(), "model": place.model, "data": dataset, **place.begin}
+    inputs = {"key": key.typed(), "model": place.model, "data": dataset, **start_input(place.start)}
     return running.cache.obtain(kind, place.recipe, inputs, compute, say=said or kind)
 
 

@@ -98,9 +98,13 @@ def _cells(study: Study) -> Iterator[Where]:
         for seed in range(study.seeds):
             for question in named.attacks:
                 for defence in (NO_DEFENCE, *study.defences):
-                    networks = (ORIGINAL, RETRAIN) if defence == NO_DEFENCE else (ORIGINAL,)
-                    for row in (*networks, *study.methods):
+                    for row in (*networks_of(defence), *study.methods):
                         yield Where(*place, question, seed, defence, row)
+
+
+def networks_of(defence: str) -> tuple[str, ...]:
+    """Returns the rows of a question besides its methods; the reference is behind no defence."""
+    return (ORIGINAL, RETRAIN) if defence == NO_DEFENCE else (ORIGINAL,)
 
 
 def _places(study: Study) -> Iterator[tuple[str, str, str]]:

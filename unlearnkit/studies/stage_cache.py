@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
+from unlearnkit.base import Variables
 from unlearnkit.studies.store import (
     Environment,
     Stage,
@@ -183,6 +184,11 @@ class StageCache:
         except StoreError as error:
             _warn(f"{error}; the study goes on without")
         return _result(stage)
+
+
+def start_input(start: Variables | None) -> dict[str, Variables]:
+    """Returns where trainings begin, as an input of stages; empty where each begins afresh."""
+    return {} if start is None else {"start": start}
 
 
 def _attempt(compute: Callable[[], T]) -> T | DivergedError:

@@ -51,8 +51,9 @@ def report_page(records: Sequence[Record], run: Mapping[str, Any], *, title: str
             figure_section(
                 "Losses",
                 loss_histograms(drawn),
-                "Cross-entropy of the forget set against unseen data. After good unlearning the "
-                "two lie on each other, as they do for a network that never saw the forget set.",
+                "Cross-entropy of the forget set against unseen data. After good unlearning both "
+                "lie as they do for a network that never saw the forget set: on each other where "
+                "it is a random part of the data, far apart where it is a whole class.",
             ),
             figure_section(
                 "Membership inference",

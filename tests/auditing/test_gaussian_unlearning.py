@@ -9,7 +9,12 @@ import pytest
 from scipy import stats
 
 from unlearnkit import models
-from unlearnkit.auditing import GaussianPoisons, GaussianUnlearningScore, gaussian_poisons
+from unlearnkit.auditing import (
+    GaussianPoisons,
+    GaussianUnlearningScore,
+    audit_gradients,
+    gaussian_poisons,
+)
 from unlearnkit.auditing.gaussian_unlearning import judge_statistic, noise_statistic
 from unlearnkit.base import Dataset, Poisoned, Task, Variables
 from unlearnkit.training import DivergedError, Recipe, fit
@@ -143,3 +148,36 @@ def test_refuses_what_cannot_be_measured(mlp, original, task):
     constant = jax.tree.map(jnp.zeros_like, original)
     with pytest.raises(DivergedError, match=r"no direction at poison 0 \(5 such\)"):
         GaussianUnlearningScore(poisons)(KEY, mlp, constant, task)
+
+
+def test_gradients_from_elsewhere_give_the_same_audit(mlp, original, task):
+    poisons = draw(task, 40)
+
+    def loss(x, y):
+        return -jax.nn.log_softmax(mlp.apply(original, x[None]))[0, y]
+
+    gradients = np.asarray(jax.vmap(jax.grad(loss))(poisons.x, poisons.y))
+    ours = audit_gradients(gradients, np.asarray(poisons.noise), noise_std=0.5)
+    theirs = GaussianUnlearningScore(poisons)(KEY, mlp, original, task)
+    assert ours.metrics.keys() == theirs.metrics.keys()
+    for name, value in theirs.metrics.items():
+        assert ours.metrics[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
+    tiny = audit_gradients(
+        gradients.astype(np.float64) * 1e-200, np.asarray(poisons.noise), noise_std=0.5
+    )
+    assert tiny.metrics["gus"] == pytest.approx(ours.metrics["gus"])
+
+
+@pytest.mark.parametrize(
+    ("gradients", "options", "error", "message"),
+    [
+        (np.ones((2, 3)), {}, ValueError, r"of one shape, m >= 1, got \[2, 3\] and \[2, 4\]"),
+        (np.ones((2, 4)), {"noise_std": 0.0}, ValueError, "noise_std must be finite and > 0"),
+        (np.ones((2, 4)), {"fpr": 1.0}, ValueError, r"fpr must be in \(0, 1\)"),
+        (np.eye(2, 4) * [[0], [1]], {}, DivergedError, "gradient of image 0 is 0 or not finite"),
+        (np.full((2, 4), np.nan), {}, DivergedError, r"not finite \(2 such\)"),
+    ],
+)
+def test_gradients_that_tell_nothing_are_refused(gradients, options, error, message):
+    with pytest.raises(error, match=message):
+        audit_gradients(gradients, np.ones((2, 4)), **{"noise_std": 1.0, **options})

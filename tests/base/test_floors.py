@@ -9,7 +9,7 @@ import unlearnkit
 
 PACKAGE = Path(unlearnkit.__file__).parent
 FLOORS = [
-    {"rows", "costs", "io", "host", "registry", "trials"},
+    {"rows", "reading", "costs", "io", "host", "registry", "trials"},
     {"base"},
     {"validation", "records"},
     {"kernels"},

@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from unlearnkit.data import describe, load
+from unlearnkit.validation import InputWarning
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 3), (4, 5, 1)])
@@ -41,6 +42,13 @@ def test_hidden_files_and_the_cache_are_not_data(folders):
     assert describe(root).n_classes == 2
 
 
+def test_files_that_are_no_images_are_passed_over_and_told(folders):
+    root, _ = folders()
+    (root / "train/dog/labels.csv").write_text("a")
+    with pytest.warns(InputWarning, match=r"1 files are no images .* first is .*labels.csv"):
+        assert load(root, split="train").size == 6
+
+
 def test_progress_is_told_to_the_end(folders):
     told = []
     load(folders()[0], split="train", progress=lambda *n: told.append(n))
@@ -69,7 +77,7 @@ def save(root, image):
         (
             lambda root: save(root, Image.new("RGB", (5, 5))),
             ValueError,
-            r"one size .*got \(5, 5, 3\) in .*train/dog/1.png and \(4, 5, 3\) in .*cat/0.png; res",
+            r"one size .*got \(5, 5, 3\) in .*train/dog/1.png and \(4, 5, 3\) in .*0.png; .*res",
         ),
         (
             lambda root: save(root, Image.new("L", (5, 4))),
@@ -79,9 +87,9 @@ def save(root, image):
         (lambda root: save(root, Image.new("RGBA", (5, 4))), ValueError, r"1.png .* mode 'RGBA'"),
         (lambda root: save(root, Image.new("I;16", (5, 4))), ValueError, r"1.png .* mode 'I"),
         (
-            lambda root: (root / "train/dog/notes.txt").write_text("a"),
+            lambda root: (root / "train/dog/notes.png").write_text("a"),
             ValueError,
-            r"cannot decode .*train/dog/notes.txt as an image .*; replace or remove it",
+            r"cannot decode .*train/dog/notes.png as an image .*; replace or remove it",
         ),
         (
             lambda root: (root / "train/dog/1.png").write_bytes(
@@ -93,7 +101,7 @@ def save(root, image):
         (lambda root: (root / "train/eel").mkdir(), ValueError, r"folder .*train/eel holds no im"),
         (
             lambda root: (root / "train").rename(root / "training"),
-            FileNotFoundError,
+            ValueError,
             r"it lacks train and holds test, training",
         ),
     ],
@@ -120,6 +128,7 @@ def test_a_test_class_unknown_in_training_is_refused(folders):
 
 
 def test_a_split_without_classes_is_refused(tmp_path):
-    (tmp_path / "train").mkdir()
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
     with pytest.raises(ValueError, match="train must hold a folder for each class"):
         load(tmp_path, split="train")

@@ -236,25 +236,6 @@ def test_indices_come_from_files(tmp_path, name, content):
         np.testing.assert_array_equal(choose_split(KEY, TRAIN, TEST, request).forget, [2, 4])
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "error", "message"),
-    [
-        ("a.txt", b"1\n2.0\n", ValueError, "line 2 of .*a.txt must be an integer, got '2.0'"),
-        ("a.txt", b"\n", ValueError, "a.txt must not be empty"),
-        ("a.txt", b"7\n7\n", ValueError, "distinct, got 7 2 times"),
-        ("a.json", b"[1, 2", ValueError, "cannot read .*a.json as JSON"),
-        ("a.json", b"[1.5]", TypeError, "a.json must be integers or booleans, got float64"),
-        ("a.json", b'{"forget": [1]}', ValueError, r"a.json must be one list, got the shape \[\]"),
-        ("a.npy", b"\x93NUMPY", ValueError, "cannot read .*a.npy"),
-        ("a.csv", b"1,2", ValueError, "must end in .npy, .json or .txt, got .*a.csv"),
-    ],
-)
-def test_bad_index_files_are_refused(tmp_path, name, content, error, message):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(error, match=message):
-        choose_split(KEY, TRAIN, TEST, FileForget(tmp_path / name))
-
-
 def test_pickled_indices_are_never_loaded(tmp_path):
     np.save(tmp_path / "a.npy", np.array([1, None], object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"cannot read .*allow_pickle"):

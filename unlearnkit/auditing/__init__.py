@@ -41,6 +41,7 @@ from unlearnkit.auditing.gaussian_kl import gaussian_kl
 from unlearnkit.auditing.gaussian_unlearning import (
     GaussianPoisons,
     GaussianUnlearningScore,
+    audit_gradients,
     gaussian_poisons,
 )
 from unlearnkit.auditing.information import (
@@ -67,6 +68,7 @@ from unlearnkit.auditing.lira_folder import query_margins, read_lira_folder
 from unlearnkit.auditing.membership import MembershipInference
 from unlearnkit.auditing.model_shift import ModelShift, model_shift, update_cosines
 from unlearnkit.auditing.optml import OPTML_METRICS, OptmlScores, optml_gap
+from unlearnkit.auditing.outputs import Outputs, audit_outputs, read_outputs
 from unlearnkit.auditing.poison_effects import PoisonEffects
 from unlearnkit.auditing.poison_reports import FilterScore, PoisonSize, PoisonTransfer
 from unlearnkit.auditing.population import PopulationAttack, p_values
@@ -162,6 +164,7 @@ __all__ = [
     "ModelShift",
     "NotApplicable",
     "OptmlScores",
+    "Outputs",
     "PathPlane",
     "PoisonEffects",
     "PoisonSize",
@@ -182,6 +185,8 @@ __all__ = [
     "accuracy",
     "activation_distance",
     "auc",
+    "audit_gradients",
+    "audit_outputs",
     "audit_reference",
     "average_gap",
     "bounded_interval",
@@ -219,6 +224,7 @@ __all__ = [
     "query_margins",
     "query_set_information",
     "read_lira_folder",
+    "read_outputs",
     "retrained_ensemble",
     "sample_leakage",
     "score_attack",

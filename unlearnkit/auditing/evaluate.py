@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 from scipy import stats
 
 from unlearnkit.auditing.intervals import clopper_pearson
@@ -120,34 +120,14 @@ def evaluate(
     check_variables(variables, model)
     check_held_out((task.retain, task.forget), task.test)
     logits = _logits(model, variables, task)
-    metrics, curves = _audit(key, logits, task, attacks, optml)
+    metrics, curves = audit_logits(key, logits, _labels(task), attacks, optml)
     if reference is None:
         return Audited(metrics, curves)
     if HEADLINE_ATTACK not in attacks:
         raise ValueError(f"the distance to a reference needs {HEADLINE_ATTACK} among the attacks")
     if isinstance(reference, Variables):
         reference = audit_reference(key, model, reference, task, optml=optml)
-    for name, mine in logits.items():
-        other = reference.logits[name]
-        if other.shape != mine.shape:
-            raise ValueError(
-                f"the reference was audited on another task: {name} has {mine.shape[0]} examples, "
-                f"there {other.shape[0]}; call audit_reference with this one"
-            )
-        metrics[f"agreement_{name}"] = prediction_agreement(mine, other)
-        metrics[f"activation_distance_{name}"] = activation_distance(mine, other)
-    if all(np.array_equal(mine, reference.logits[name]) for name, mine in logits.items()):
-        warnings.warn(
-            "the reference answers as the audited network does, to the last bit, on all sets: "
-            "every distance to it is 0 and says nothing; give weights retrained without the "
-            "forget set",
-            InputWarning,
-            stacklevel=2,
-        )
-    metrics["wasserstein_reference"] = float(
-        stats.wasserstein_distance(curves["loss_forget"], reference.losses)
-    )
-    metrics["average_gap"] = average_gap(metrics, reference.metrics)
+    metrics |= compare_with_reference(metrics, curves, logits, reference)
     if optml is not None:
         if not reference.metrics.keys() >= set(OPTML_METRICS):
             raise ValueError(
@@ -182,8 +162,69 @@ def audit_reference(
     check_variables(variables, model)
     check_held_out((task.retain, task.forget), task.test)
     logits = _logits(model, variables, task)
-    metrics, curves = _audit(key, logits, task, [HEADLINE_ATTACK], optml)
+    metrics, curves = audit_logits(key, logits, _labels(task), [HEADLINE_ATTACK], optml)
     return Reference(logits, metrics, curves["loss_forget"])
+
+
+def compare_with_reference(
+    metrics: Mapping[str, float],
+    curves: Mapping[str, np.ndarray],
+    logits: Mapping[str, Array],
+    reference: Reference,
+) -> dict[str, float]:
+    """Returns the distances of an audited network to a reference; see `evaluate`.
+
+    Args:
+      metrics: of the network; without `GAP_METRICS` there is no `average_gap`.
+      curves: of the network, with `loss_forget`.
+      logits: of the network, by set.
+      reference: what it is compared with.
+
+    Raises:
+      ValueError: a reference of another task.
+
+    Warns:
+      InputWarning: a reference that answers as the network does, to the last bit.
+    """
+    found = compare_logits(logits, reference.logits)
+    if all(np.array_equal(mine, reference.logits[name]) for name, mine in logits.items()):
+        warnings.warn(
+            "the reference answers as the audited network does, to the last bit, on all sets: "
+            "every distance to it is 0 and says nothing; give weights retrained without the "
+            "forget set",
+            InputWarning,
+            stacklevel=3,
+        )
+    found["wasserstein_reference"] = float(
+        stats.wasserstein_distance(curves["loss_forget"], reference.losses)
+    )
+    if set(GAP_METRICS) <= metrics.keys() & reference.metrics.keys():
+        found["average_gap"] = average_gap(metrics, reference.metrics)
+    return found
+
+
+def compare_logits(
+    mine: Mapping[str, Float[Array, "n c"]], other: Mapping[str, Float[Array, "n c"]]
+) -> dict[str, float]:
+    """Returns `agreement_{set}` and `activation_distance_{set}` of two networks.
+
+    Args:
+      mine: outputs by set.
+      other: of the same examples, at least on these sets.
+
+    Raises:
+      ValueError: sets of another size.
+    """
+    found: dict[str, float] = {}
+    for name, logits in mine.items():
+        if other[name].shape != logits.shape:
+            raise ValueError(
+                f"the reference was audited on another task: {name} has {logits.shape[0]} "
+                f"examples, there {other[name].shape[0]}; call audit_reference with this one"
+            )
+        found[f"agreement_{name}"] = prediction_agreement(logits, other[name])
+        found[f"activation_distance_{name}"] = activation_distance(logits, other[name])
+    return found
 
 
 def average_gap(metrics: Mapping[str, float], reference: Mapping[str, float]) -> float:
@@ -202,7 +243,8 @@ def accuracy(model: Model, variables: Variables, dataset: Dataset) -> float:
       variables: its weights and state.
       dataset: n examples, asked in evaluation mode.
     """
-    return _accuracy(predict(model, variables, dataset.x), dataset)
+    logits = predict(model, variables, dataset.x)
+    return float(np.mean(correct_predictions(logits, dataset.y)))
 
 
 def prediction_agreement(one: Float[Array, "n c"], other: Float[Array, "n c"]) -> float:
@@ -247,27 +289,41 @@ def _logits(model: Model, variables: Variables, task: Task) -> dict[str, Array]:
     return logits
 
 
-def _audit(
+def _labels(task: Task) -> dict[str, Array]:
+    return {name: getattr(task, name).y for name in ("retain", "forget", "test")}
+
+
+def audit_logits(
     key: Key[Array, ""],
-    logits: Mapping[str, Array],
-    task: Task,
+    logits: Mapping[str, Float[Array, "n c"]],
+    labels: Mapping[str, Int[Array, " n"]],
     attacks: Sequence[MembershipInference],
     optml: OptmlScores | None,
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Returns metrics and curves of outputs, without a reference; see `evaluate`.
+
+    Args:
+      key: of the attacks' subsamples and folds.
+      logits: by set, `forget` and `test` at least.
+      labels: by set.
+      attacks: membership attacks to run.
+      optml: the scores of published tables, which need the retain set; None for none.
+    """
     metrics = {
-        f"accuracy_{name}": _accuracy(values, getattr(task, name))
+        f"accuracy_{name}": float(np.mean(correct_predictions(values, labels[name])))
         for name, values in logits.items()
     }
-    right = round(metrics["accuracy_forget"] * task.forget.size)
-    ends = clopper_pearson(right, task.forget.size)
+    size = len(labels["forget"])
+    ends = clopper_pearson(round(metrics["accuracy_forget"] * size), size)
     metrics |= {"accuracy_forget_low": ends.low, "accuracy_forget_high": ends.high}
     metrics["accuracy_gap"] = abs(metrics["accuracy_forget"] - metrics["accuracy_test"])
-    metrics |= _accuracies_by_class(logits["test"], task)
-    seen = {"forget": task.forget.y, "test": task.test.y}
+    if "retain" in labels:
+        metrics |= _accuracies_by_class(logits["test"], labels["test"], labels["retain"])
+    seen = {name: labels[name] for name in ("forget", "test")}
     losses = {name: np.asarray(cross_entropy_losses(logits[name], y)) for name, y in seen.items()}
     metrics |= loss_divergence(losses["forget"], losses["test"])
     if optml is not None:
-        metrics |= optml.score(logits, task)
+        metrics |= optml.score(logits, labels)
     curves = {f"loss_{name}": values for name, values in losses.items()}
     same = host_key(key)  # all attacks see the same subsamples and folds
     for attack in attacks:
@@ -282,10 +338,6 @@ def _audit(
     return metrics, curves
 
 
-def _accuracy(logits: Array, dataset: Dataset) -> float:
-    return float(np.mean(correct_predictions(logits, dataset.y)))
-
-
 def correct_predictions(
     logits: Float[Array, "n c"], labels: Array | np.ndarray
 ) -> Bool[np.ndarray, " n"]:
@@ -294,12 +346,14 @@ def correct_predictions(
     return found
 
 
-def _accuracies_by_class(logits: Array, task: Task) -> dict[str, float]:
+def _accuracies_by_class(
+    logits: Array, labels: Int[Array, " k"], retained: Int[Array, " r"]
+) -> dict[str, float]:
     """Returns the test accuracy on classes that are retained and on others, where both exist."""
-    kept = np.isin(np.asarray(task.test.y), np.asarray(task.retain.y))
+    kept = np.isin(np.asarray(labels), np.asarray(retained))
     if kept.all() or not kept.any():
         return {}
-    right = correct_predictions(logits, task.test.y)
+    right = correct_predictions(logits, labels)
     return {
         "accuracy_test_kept": float(right[kept].mean()),
         "accuracy_test_forgotten": float(right[~kept].mean()),

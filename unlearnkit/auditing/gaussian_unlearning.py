@@ -161,6 +161,59 @@ class GaussianUnlearningScore:
         return audit(key, case.model, subject.variables, case.task)
 
 
+def audit_gradients(
+    gradients: Float[np.ndarray, "m ..."],
+    noise: Float[np.ndarray, "n ..."],
+    *,
+    noise_std: float,
+    fpr: float = 0.01,
+) -> Audited:
+    """Returns GUS and the attack's success from gradients that any framework computed.
+
+    Whoever adds ξ ~ N(0, noise_std² I) to some training images before training can ask any later
+    network for ∇_x CE at the same images without their noise, in evaluation mode: if the network
+    never saw them, `p_value` is uniform. Metrics and curves are those of `GaussianUnlearningScore`.
+
+    Args:
+      gradients: [m, ...] of the loss (or of minus the margin, which points the same way) in the
+        clean images.
+      noise: [m, ...] ξ as it was drawn, in the units in which the gradients were taken.
+      noise_std: its standard deviation in these units.
+      fpr: of the attack, in (0, 1).
+
+    Raises:
+      ValueError: shapes that differ, nothing to ask, or settings out of range.
+      DivergedError: a gradient that is 0 or not finite.
+
+    Example:
+      found = auditing.audit_gradients(grads, noise, noise_std=0.3)  # NumPy arrays, from anywhere
+      print(found.metrics["gus"], found.metrics["p_value"])
+
+    Source: Pawelczyk et al. 2024, §4.3, Algorithm 3.
+    """
+    gradients, noise = np.asarray(gradients, np.float64), np.asarray(noise, np.float64)
+    if gradients.shape != noise.shape or gradients.ndim < 2 or gradients.size == 0:
+        raise ValueError(
+            f"gradients and noise must be [m, ...] of one shape, m >= 1, got "
+            f"{list(gradients.shape)} and {list(noise.shape)}"
+        )
+    if not 0 < noise_std < np.inf:
+        raise ValueError(f"noise_std must be finite and > 0, got {noise_std}")
+    if not 0 < fpr < 1:
+        raise ValueError(f"fpr must be in (0, 1), got {fpr}")
+    slope, flat = (values.reshape(len(values), -1) for values in (gradients, noise))
+    largest = np.abs(slope).max(axis=1)
+    wrong = np.flatnonzero(~(np.isfinite(largest) & (largest > 0)))
+    if wrong.size:
+        raise DivergedError(
+            f"the gradient of image {wrong[0]} is 0 or not finite ({wrong.size} such): it has no "
+            "direction; take the gradient of minus the margin, z_y - logsumexp of the others"
+        )
+    slope = slope / largest[:, None]  # no square of it is lost
+    statistic = (slope * flat).sum(axis=1) / np.linalg.norm(slope, axis=1) / noise_std
+    return judge_statistic(statistic, fpr)
+
+
 def noise_statistic(
     model: Model, variables: Variables, poisons: GaussianPoisons
 ) -> Float[np.ndarray, " m"]:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 from sklearn.svm import SVC
 
 from unlearnkit.auditing.intervals import rate
@@ -82,18 +82,21 @@ class OptmlScores:
         for name, values in logits.items():
             if not bool(jnp.isfinite(values).all()):
                 raise DivergedError(f"outputs on {name} must be finite: the network has diverged")
-        return Audited(self.score(logits, task))
+        labels = {name: getattr(task, name).y for name in logits}
+        return Audited(self.score(logits, labels))
 
-    def score(self, logits: Mapping[str, Float[Array, "n c"]], task: Task) -> dict[str, float]:
+    def score(
+        self, logits: Mapping[str, Float[Array, "n c"]], labels: Mapping[str, Int[Array, " n"]]
+    ) -> dict[str, float]:
         """Returns the metrics of given outputs.
 
         Args:
           logits: of `retain`, `forget` and `test`, in evaluation mode.
-          task: whose labels they are compared with.
+          labels: that they are compared with, of the same sets.
         """
         right, confidence = {}, {}
         for name in ("retain", "forget", "test"):
-            y = getattr(task, name).y
+            y = labels[name]
             right[name] = float(jnp.mean(jnp.argmax(logits[name], -1) == y))
             confidence[name] = np.asarray(membership_features("confidence", logits[name], y))
         called = self._attack(confidence["retain"], confidence["test"]).predict(

@@ -2,7 +2,8 @@
 
 Exit codes. All commands: 2 where nothing could be done (the message says why), 130 after Ctrl-C.
 run, resume, quickstart, report: 0 done, 1 a cell of the study failed or not all could be written,
-3 stopped before the end. status: 0 finished, 1 finished and a cell failed, 3 not finished. verify
+3 stopped before the end. status: 0 finished, 1 finished and a cell failed, 3 not finished. audit: 0
+the forget set is not told apart from unseen examples, 1 it is. verify
 and calibrate: 0 VALID, 1 INVALID, 2 the log cannot be verified (unreadable, tampered with, about
 other data, arguments that make no sense, or any failure of the program), 3 INCOMPLETE: right as far
 as it goes, 4 UNPROVEN: right, but what was checked is no proof; the summary says why.
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import tyro
 
+from unlearnkit.cli.auditing import AuditLogits
 from unlearnkit.cli.interruption import Interruption
 from unlearnkit.cli.listing import List, Show
 from unlearnkit.cli.quickstart import Quickstart
@@ -25,6 +27,7 @@ from unlearnkit.io.text import escaped
 
 __all__ = [
     "EXIT_CODES",
+    "AuditLogits",
     "Calibrate",
     "List",
     "Quickstart",
@@ -47,6 +50,7 @@ _COMMANDS: Mapping[str, Callable[..., Callable[[Interruption], int]]] = {
     "report": Report,
     "list": List,
     "show": Show,
+    "audit": AuditLogits,
     "verify": Verify,
     "calibrate": Calibrate,
 }

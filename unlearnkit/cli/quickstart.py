@@ -16,6 +16,7 @@ from unlearnkit.cli.catalogue import Catalogue
 from unlearnkit.cli.declaring import to_toml
 from unlearnkit.cli.interruption import Interruption
 from unlearnkit.cli.study import STORE
+from unlearnkit.reading import AS_FOUND, Reading, said_of
 from unlearnkit.registry import tell_known
 
 if TYPE_CHECKING:
@@ -53,13 +54,15 @@ class Quickstart:
     """Trains a network, forgets part of its data by several methods, audits against retraining.
 
     Attributes:
-      dataset: digits; mnist, fashion_mnist, cifar10, cifar100, svhn_cropped (TFDS); the path of an
-        .npz file or of a folder of images.
+      dataset: digits, breast_cancer; mnist, fashion_mnist, cifar10, cifar100, svhn_cropped (TFDS);
+        the path of an .npz, .csv or .parquet file, or of a folder of images, tables, IDX files or
+        CIFAR's batches.
       data_dir: where prepared TFDS datasets are.
       download: download and prepare a TFDS dataset that is missing.
       model: name of the network; by default one that fits the dataset.
       forget: what to forget: random:0.1, random:500, within:3:0.5, class:3, file:PATH; by default a
         random tenth, of the digits a class.
+      reading: how files of your own are read that do not say it themselves.
       methods: names of unlearners, or `all`; by default a few that show the most.
       scale: smoke (seconds), cpu (two cores), paper (accelerator: ResNet-18 on images in colour).
       seeds: repetitions, each with its own split, original and reference; 5 by default, of smoke 2.
@@ -77,6 +80,7 @@ class Quickstart:
     download: bool = False
     model: str | None = None
     forget: str | None = None
+    reading: tyro.conf.OmitArgPrefixes[Reading] = AS_FOUND
     methods: tuple[str, ...] = ()
     scale: Scale = "cpu"
     seeds: int | None = None
@@ -132,6 +136,7 @@ class Quickstart:
             data["data_dir"] = str(self.data_dir)
         if self.download:
             data["download"] = True
+        data |= said_of(self.reading)
         return to_toml(
             {
                 "seeds": seeds,

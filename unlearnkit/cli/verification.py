@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from unlearnkit.cli.interruption import Interruption
+from unlearnkit.reading import AS_FOUND, Reading
 
 if TYPE_CHECKING:
     import jax
@@ -42,6 +43,7 @@ class LogArguments:
       model: package.module:factory, a function that returns the network, where the log has no
         name that makes it; it may take input_shape and n_classes.
       data_dir: the folder of prepared datasets.
+      reading: how files of your own are read that do not say it themselves.
       norm: the measure of errors.
       seed: of what is drawn at random, 0 to 4294967295; without one it is drawn from the system's
         entropy, so that it cannot be predicted.
@@ -54,6 +56,7 @@ class LogArguments:
     rows: Path | None = None
     model: str | None = None
     data_dir: Path | None = None
+    reading: tyro.conf.OmitArgPrefixes[Reading] = AS_FOUND
     norm: Norm = "l2"
     seed: int | None = None
     cache: bool = True
@@ -63,7 +66,8 @@ class LogArguments:
         import numpy as np
 
         from unlearnkit import data
-        from unlearnkit.data.indices import as_indices, read_indices
+        from unlearnkit.data.indices import as_indices
+        from unlearnkit.data.lists import read_list
         from unlearnkit.forging import match_rows
         from unlearnkit.training import read_trajectory
 
@@ -72,10 +76,11 @@ class LogArguments:
             self.data,
             split=self.split,
             data_dir=self.data_dir,
+            reading=self.reading,
             normalisation=log.claim.data.normalisation,
         )
         if self.rows is not None:
-            return found.take(_check_rows(as_indices(read_indices(self.rows), name="rows"), found))
+            return found.take(_check_rows(as_indices(read_list(self.rows), name="rows"), found))
         rows = match_rows(log, found)
         named, order = np.unique(rows), "in their order"
         if not np.array_equal(rows, np.arange(len(rows))):
@@ -129,7 +134,7 @@ class Verify(LogArguments):
         from unlearnkit.io.files import write_json, write_text
         from unlearnkit.training import load_variables
 
-        _check_outputs(self.json, self.figure)
+        check_outputs(self.json, self.figure)
         key, calibration = self.key(), self._calibration()
         start = None if self.start is None else load_variables(self.start)
         report = verify(
@@ -195,7 +200,7 @@ class Calibrate(LogArguments):
         from unlearnkit.forging import calibrate
         from unlearnkit.io.files import write_json
 
-        _check_outputs(self.json)
+        check_outputs(self.json)
         calibration = calibrate(
             self.key(),
             self.log,
@@ -212,8 +217,13 @@ class Calibrate(LogArguments):
         return 0
 
 
-def _check_outputs(*paths: Path | None) -> None:
-    """Refuses files that could not be written, before anything is replayed."""
+def check_outputs(*paths: Path | None) -> None:
+    """Raises an error for files that could not be written, before anything is computed.
+
+    Raises:
+      FileNotFoundError: no such folder.
+      PermissionError: a folder in the place of a file, or one that may not be written.
+    """
     for path in paths:
         if path is None:
             continue

@@ -1,5 +1,6 @@
 """Datasets from files, decoded once, and their splits into what is retained and forgotten."""
 
+from unlearnkit.data.examples import from_examples
 from unlearnkit.data.forget import (
     ClassForget,
     FileForget,
@@ -10,9 +11,11 @@ from unlearnkit.data.forget import (
     WithinClassForget,
     parse_forget,
 )
-from unlearnkit.data.loading import NAMES, NORMALISATIONS, SYMMETRIC, describe, load
+from unlearnkit.data.loading import NAMES, describe, load, training_ids
+from unlearnkit.data.normalising import NORMALISATIONS, SYMMETRIC
 from unlearnkit.data.source import Description
 from unlearnkit.data.splits import Split, choose_split, make_task
+from unlearnkit.reading import Reading
 
 __all__ = [
     "NAMES",
@@ -25,11 +28,14 @@ __all__ = [
     "IndexForget",
     "PredicateForget",
     "RandomForget",
+    "Reading",
     "Split",
     "WithinClassForget",
     "choose_split",
     "describe",
+    "from_examples",
     "load",
     "make_task",
     "parse_forget",
+    "training_ids",
 ]

@@ -1,39 +1,56 @@
-"""A user's arrays in one `.npz` of `x_train`, `y_train`, `x_test`, `y_test`: Keras's layout."""
+"""A user's arrays in one `.npz`: Keras's names, MedMNIST's, and others of the kind."""
 
 from __future__ import annotations
 
 import dataclasses
 import zipfile
 import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+from unlearnkit.data.labels import as_labels, hold_out, name_classes, to_classes
+from unlearnkit.data.pixels import as_pixels, check_stored, input_shape
 from unlearnkit.data.source import (
+    HELD_OUT,
     SPLITS,
     Description,
     Pixels,
     Progress,
+    choose_splits,
     fingerprint_files,
-    measure,
 )
-from unlearnkit.validation import check_finite, check_labels
+from unlearnkit.reading import AS_FOUND, Reading
 
-_KEYS = ("x_train", "y_train", "x_test", "y_test")
 # What numpy and zipfile raise for damaged, encrypted or foreign files.
 _UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_INPUTS = ("x", "image", "images", "data", "feature", "features", "input", "inputs")
+_LABELS = ("y", "label", "labels", "target", "targets")
+_Headers: TypeAlias = Mapping[str, tuple[tuple[int, ...], np.dtype]]
+
+
+class _Place(NamedTuple):
+    """Where a split is: the names of its arrays, and its rows of them, None for all."""
+
+    x: str
+    y: str
+    rows: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
     """The arrays of one `.npz` file.
 
-    `x_*` is uint8 or floating point in [0, 1], [n, h, w, c], [n, h, w] (one channel) or [n, d]; or
-    integer token ids [n, length].
-    `y_*` is [n] integers from 0. The number of classes is the largest training label plus one.
+    Their names are `x_train, y_train, x_test, y_test`, or `train_images, train_labels, …`, or other
+    such words. A file without a test set is tested on its validation set, or on the share of the
+    training set that `reading.test_fraction` says. Inputs are what `as_pixels` takes, labels what
+    `as_labels` does. The classes are 0 to the largest training label, or the texts.
     """
 
     path: Path
+    reading: Reading = AS_FOUND
 
     @property
     def cache(self) -> Path:
@@ -43,45 +60,60 @@ class Arrays:
     def describe(self) -> Description:
         """Returns shape, classes and sizes; reads the labels and the headers of the images."""
         headers = self._headers()
-        n_classes = self._n_classes()
-        return Description(
-            str(self.path),
-            _with_channel(headers["x_train"][0])[1:],
-            n_classes,
-            tuple(str(i) for i in range(n_classes)),
-            {split: headers[f"y_{split}"][0][0] for split in SPLITS},
-        )
+        places = self._places(headers)
+        classes = self._classes(places)
+        key = places["train"].x
+        shape = input_shape(*headers[key], self.reading, name=f"{key} in {self.path}")
+        sizes = {
+            split: headers[place.y][0][0] if place.rows is None else int(place.rows.sum())
+            for split, place in places.items()
+        }
+        return Description(str(self.path), shape, len(classes), classes, sizes)
 
     def fingerprint(self) -> str:
-        """Returns a digest of the file's name, size and time."""
-        return fingerprint_files([self.path], root=self.path.parent)
+        """Returns a digest of the file's name, size and time, and of how it is read."""
+        return fingerprint_files([self.path], root=self.path.parent, told=self.reading.told)
 
     def read(self, split: str, progress: Progress | None) -> Pixels:
         """Returns one split after checking it."""
-        self._headers()
-        x, y = self._array(f"x_{split}"), self._array(f"y_{split}")
-        check_labels(y, name=f"{split} in {self.path}", n_classes=self._n_classes())
-        x = x.reshape(_with_channel(x.shape))
-        if x.dtype == np.uint8:
-            return measure(x, y, white=255)
-        if np.issubdtype(x.dtype, np.integer):
-            return Pixels(x, y.astype(np.int32), 1, (), ())
-        name = f"{split} in {self.path}"
-        check_finite(x, name=name)
-        outside = (x < 0) | (x > 1)
-        if outside.any():
-            first = tuple(int(i) for i in np.argwhere(outside)[0])
-            raise ValueError(
-                f"x of {name} must be uint8 or lie in [0, 1], got {float(x[first])} at index "
-                f"{first}; store pixels as uint8, or divide them by their white value"
-            )
-        return measure(x.astype(np.float32), y, white=1)
+        places = self._places(self._headers())
+        place, name = places[split], f"{split} in {self.path}"
+        x, y = self._array(place.x), as_labels(self._array(place.y), name=name)
+        if place.rows is not None:
+            x, y = x[place.rows], y[place.rows]
+        return as_pixels(
+            x, to_classes(y, self._classes(places), name=name), self.reading, name=name
+        )
 
-    def _n_classes(self) -> int:
-        """Returns the number of classes in the training labels."""
-        y = self._array("y_train")
-        check_labels(y, name=f"train in {self.path}")
-        return int(y.max()) + 1
+    def _classes(self, places: Mapping[str, _Place]) -> tuple[str, ...]:
+        """Returns the names of the classes of the training labels."""
+        name = f"train in {self.path}"
+        return name_classes(as_labels(self._array(places["train"].y), name=name), name=name)
+
+    def _places(self, headers: _Headers) -> dict[str, _Place]:
+        """Returns where the splits are; all that can be seen in headers is right."""
+        pairs = _pairs(headers)
+        names = choose_splits(pairs, self.reading, where=str(self.path), holds=list(headers))
+        found = {split: pairs[name] for split, name in names.items()}
+        for place in found.values():
+            n_x, n_y = (headers[key][0][0] for key in place[:2])
+            if n_x != n_y:
+                raise ValueError(
+                    f"{self.path} must hold one label per example, "
+                    f"got {n_x} in {place.x} and {n_y} in {place.y}"
+                )
+        train, test = (headers[found[split].x][0][1:] for split in SPLITS)
+        if train != test:
+            raise ValueError(
+                f"examples in {self.path} must have one shape, "
+                f"got {train} in {found['train'].x} and {test} in {found['test'].x}"
+            )
+        if found["train"] == found["test"]:
+            assert self.reading.test_fraction is not None
+            y = as_labels(self._array(found["train"].y), name=str(self.path))
+            rows = hold_out(y, self.reading.test_fraction)
+            return {split: found[split]._replace(rows=rows[split]) for split in SPLITS}
+        return found
 
     def _array(self, key: str) -> np.ndarray:
         try:
@@ -97,36 +129,36 @@ class Arrays:
             "another format, save it again with numpy.savez"
         )
 
-    def _headers(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-        """Returns shape and type by key, checked, without reading the arrays."""
+    def _headers(self) -> _Headers:
+        """Returns shape and type by key, without reading the arrays; a split's are checked."""
         try:
             with zipfile.ZipFile(self.path) as archive:
-                there = [name.removesuffix(".npy") for name in archive.namelist()]
-                missing = [key for key in _KEYS if key not in there]
-                headers = {key: _header(archive, key) for key in _KEYS if key in there}
+                names = [name.removesuffix(".npy") for name in archive.namelist()]
+                headers = {name: _header(archive, name) for name in names}
         except _UNREADABLE as error:
             raise self._unreadable(error) from error
-        if missing:
-            raise ValueError(
-                f"{self.path} must hold {', '.join(_KEYS)}; it lacks {', '.join(missing)} "
-                f"and holds {', '.join(there) or 'nothing'}"
-            )
-        for key, (shape, dtype) in headers.items():
-            _check_header(f"{key} in {self.path}", shape, dtype, pixels=key.startswith("x"))
-        for split in SPLITS:
-            n_x, n_y = headers[f"x_{split}"][0][0], headers[f"y_{split}"][0][0]
-            if n_x != n_y:
-                raise ValueError(
-                    f"{self.path} must hold one label per example, "
-                    f"got {n_x} in x_{split} and {n_y} in y_{split}"
-                )
-        train, test = (headers[f"x_{split}"][0][1:] for split in SPLITS)
-        if train != test:
-            raise ValueError(
-                f"examples in {self.path} must have one shape, "
-                f"got {train} in x_train and {test} in x_test"
-            )
+        for place in _pairs(headers).values():
+            input_shape(*headers[place.x], self.reading, name=f"{place.x} in {self.path}")
+            check_stored(*headers[place.y], name=f"{place.y} in {self.path}")
         return headers
+
+
+def _pairs(names: Iterable[str]) -> dict[str, _Place]:
+    """Returns where inputs and labels are, by the split in their names, "" where there is none."""
+    keys: dict[tuple[str, str], str] = {}
+    for name in names:
+        words = name.lower().split("_")
+        split = next((word for word in words if word in ("train", *HELD_OUT)), "")
+        role = "_".join(word for word in words if word != split)
+        for kind, known in (("x", _INPUTS), ("y", _LABELS)):
+            if role in known:
+                keys.setdefault((split, kind), name)
+    splits = dict.fromkeys(split for split, _ in keys)
+    return {
+        split: _Place(keys[split, "x"], keys[split, "y"])
+        for split in splits
+        if (split, "x") in keys and (split, "y") in keys
+    }
 
 
 def _header(archive: zipfile.ZipFile, key: str) -> tuple[tuple[int, ...], np.dtype]:
@@ -139,28 +171,3 @@ def _header(archive: zipfile.ZipFile, key: str) -> tuple[tuple[int, ...], np.dty
         else:
             raise ValueError(f"{key} has the .npy format version {version}")
     return shape, dtype
-
-
-def _check_header(name: str, shape: tuple[int, ...], dtype: np.dtype, *, pixels: bool) -> None:
-    if dtype.hasobject:
-        raise TypeError(
-            f"{name} holds Python objects, which are never unpickled; "
-            "save it as an array of numbers, all examples of one shape"
-        )
-    if not shape or 0 in shape:
-        raise ValueError(f"{name} must hold at least one example, got the shape {shape}")
-    if not pixels:
-        return
-    if len(shape) not in (2, 3, 4):
-        raise ValueError(f"{name} must be [n, h, w, c], [n, h, w] or [n, d], got the shape {shape}")
-    tokens = len(shape) == 2 and np.issubdtype(dtype, np.integer)
-    if not tokens and dtype != np.uint8 and not np.issubdtype(dtype, np.floating):
-        raise TypeError(
-            f"{name} must be uint8, or floating point in [0, 1], got {dtype}; "
-            "convert pixels in 0..255 with x.astype(numpy.uint8)"
-        )
-
-
-def _with_channel(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the shape [n, h, w, 1] of grey images [n, h, w]; others as they are."""
-    return (*shape, 1) if len(shape) == 3 else shape

@@ -19,7 +19,7 @@ import numpy as np
 from unlearnkit.data.source import Pixels, Progress, Source
 from unlearnkit.io.files import atomic_path, sha256_of_array, write_json
 
-_VERSION = 1
+_VERSION = 2
 _log = logging.getLogger(__name__)
 
 
@@ -75,7 +75,7 @@ def _read(folder: Path, split: str, fingerprint: str) -> Pixels | None:
             return None
         x, y = (_map(folder / f"{split}.{part}.npy", entry[part]) for part in ("x", "y"))
         mean, std = (tuple(float(v) for v in entry[key]) for key in ("mean", "std"))
-        return Pixels(x, y, int(entry["white"]), mean, std)
+        return Pixels(x, y, float(entry["white"]), mean, std, bool(entry["features"]))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -105,6 +105,7 @@ def _write(folder: Path, split: str, fingerprint: str, pixels: Pixels) -> None:
         "white": pixels.white,
         "mean": pixels.mean,
         "std": pixels.std,
+        "features": pixels.features,
     }
     for part, array in (("x", pixels.x), ("y", pixels.y)):
         with (

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_digits
 
+from unlearnkit.data.labels import hold_out
 from unlearnkit.data.source import Description, Pixels, Progress, measure
 
 _TEST_FRACTION = 0.5
@@ -18,10 +18,9 @@ _TEST_FRACTION = 0.5
 class Digits:
     """The digits, 899 for training and 898 for testing, every class in the same proportion.
 
-    The images have no official split. Ours orders the examples of a class by the SHA-256 of their
-    index, a permutation that no version of any random generator changes, and tests on the first
-    half: with fewer training examples a network fits them all and still errs on unseen ones, which
-    is what unlearning and its audits are about.
+    The images have no official split. Ours tests on half of each class, see `hold_out`: with fewer
+    training examples a network fits them all and still errs on unseen ones, which is what
+    unlearning and its audits are about.
     """
 
     name: str = "digits"
@@ -30,7 +29,7 @@ class Digits:
     def describe(self) -> Description:
         """Returns shape, classes and sizes."""
         y = load_digits().target
-        sizes = {split: int(mask.sum()) for split, mask in _split(y).items()}
+        sizes = {split: int(mask.sum()) for split, mask in hold_out(y, _TEST_FRACTION).items()}
         return Description(self.name, (8, 8, 1), 10, tuple(str(i) for i in range(10)), sizes)
 
     def fingerprint(self) -> str:
@@ -40,7 +39,7 @@ class Digits:
     def read(self, split: str, progress: Progress | None) -> Pixels:
         """Returns one split; the pixels are 0, ..., 16."""
         digits = load_digits()
-        chosen = _split(digits.target)[split]
+        chosen = hold_out(digits.target, _TEST_FRACTION)[split]
         x = digits.images[chosen].astype(np.uint8)[..., None]
         return measure(x, digits.target[chosen], white=16)
 
@@ -53,13 +52,3 @@ def find_digits(*, data_dir: Path | None, download: bool) -> Digits:
       download: not read.
     """
     return Digits()
-
-
-def _split(y: np.ndarray) -> dict[str, np.ndarray]:
-    order = sorted(range(len(y)), key=lambda i: hashlib.sha256(str(i).encode()).digest())
-    by_hash = np.asarray(order)
-    test = np.zeros(len(y), bool)
-    for label in np.unique(y):
-        members = by_hash[y[by_hash] == label]
-        test[members[: round(_TEST_FRACTION * len(members))]] = True
-    return {"train": ~test, "test": test}

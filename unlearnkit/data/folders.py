@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from unlearnkit.data.images import decode_image
+from unlearnkit.data.images import decode_image, is_image
+from unlearnkit.data.labels import hold_out, in_order
 from unlearnkit.data.source import (
+    HELD_OUT,
     SPLITS,
     Description,
     Pixels,
     Progress,
+    choose_splits,
     fingerprint_files,
     measure,
 )
+from unlearnkit.reading import AS_FOUND, Reading
+from unlearnkit.validation import InputWarning
 
 _REPORT_EVERY = 500
 
 
 @dataclasses.dataclass(frozen=True)
 class Folders:
-    """The images under `root`, one folder per class; sorted names of the classes are the labels.
+    """The images under `root`, one folder per class.
 
-    All images have one size and are all grey or all RGB. Hidden files are passed over.
+    The names of the classes in order are the labels: numeric order where all are whole numbers,
+    else alphabetic. Without a test folder a validation folder stands for it; a root that holds the
+    class folders themselves is divided by `reading.test_fraction`. All images have one size and are
+    all grey or all RGB, or are made so by `reading`. Hidden files are passed over, and so are files
+    that are no images by their endings, which is told.
     """
 
     root: Path
+    reading: Reading = AS_FOUND
 
     @property
     def cache(self) -> Path:
@@ -36,71 +48,111 @@ class Folders:
 
     def describe(self) -> Description:
         """Returns shape, classes and sizes; decodes the first image."""
-        files = {split: self._files(split) for split in SPLITS}
+        files = self._files()
         classes = tuple(files["train"])
-        first = files["train"][classes[0]][0]
         return Description(
             str(self.root),
-            decode_image(first, where=str(first)).shape,
+            self._decode(files["train"][classes[0]][0]).shape,
             len(classes),
             classes,
             {split: sum(map(len, by_class.values())) for split, by_class in files.items()},
         )
 
     def fingerprint(self) -> str:
-        """Returns a digest of all files' names, sizes and times."""
-        files = (self._files(split) for split in SPLITS)
-        groups = (group for by_class in files for group in by_class.values())
-        paths = (path for group in groups for path in group)
-        return fingerprint_files(paths, root=self.root)
+        """Returns a digest of all files' names, sizes and times, and of how they are read."""
+        groups = (group for by_class in self._files().values() for group in by_class.values())
+        paths = {path for group in groups for path in group}
+        return fingerprint_files(paths, root=self.root, told=self.reading.told)
 
     def read(self, split: str, progress: Progress | None) -> Pixels:
         """Returns one split, ordered by class and name."""
-        train = self._files("train")
-        labels = {name: label for label, name in enumerate(train)}
-        by_class = self._files(split)
-        unknown = sorted(set(by_class) - set(labels))
-        if unknown:
-            raise ValueError(
-                f"{self.root / split} must hold classes of {self.root / 'train'}, got "
-                f"{', '.join(unknown)}; the training classes are {', '.join(labels)}"
-            )
-        examples = [(path, labels[name]) for name, group in by_class.items() for path in group]
-        first = next(iter(train.values()))[0]
-        shape = decode_image(first, where=str(first)).shape
+        files = self._files()
+        labels = {name: label for label, name in enumerate(files["train"])}
+        examples = [(path, labels[name]) for name, group in files[split].items() for path in group]
+        first = next(iter(files["train"].values()))[0]
+        shape = self._decode(first).shape
         x = np.empty((len(examples), *shape), np.uint8)
         for i, (path, _) in enumerate(examples):
-            image = decode_image(path, where=str(path))
+            image = self._decode(path)
             if image.shape != shape:
+                remedy = "size" if image.shape[:2] != shape[:2] else "mode"
+                option = (
+                    f"resize={shape[0]} (--resize)" if remedy == "size" else "mode='rgb' (--mode)"
+                )
                 raise ValueError(
                     f"images must have one size and number of channels, got {image.shape} in "
-                    f"{path} and {shape} in {first}; resize or convert them"
+                    f"{path} and {shape} in {first}; bring them to one {remedy} by {option}"
                 )
             x[i] = image
             if progress is not None and ((i + 1) % _REPORT_EVERY == 0 or i + 1 == len(x)):
                 progress(i + 1, len(x))
         return measure(x, np.asarray([label for _, label in examples]), white=255)
 
-    def _files(self, split: str) -> dict[str, list[Path]]:
-        """Returns the files of a split by class, both sorted."""
-        folder = self.root / split
-        if not folder.is_dir():
-            there = sorted(p.name for p in self.root.iterdir() if not p.name.startswith("."))
-            raise FileNotFoundError(
-                f"{self.root} must hold the folders train and test with a folder per class; "
-                f"it lacks {split} and holds {', '.join(there) or 'nothing'}"
+    def names(self, split: str) -> list[str]:
+        """Returns the path of each example below the split's folder, in their order."""
+        files = self._files()[split]
+        return [f"{name}/{path.name}" for name, group in files.items() for path in group]
+
+    def _decode(self, path: Path) -> np.ndarray:
+        return decode_image(path, where=str(path), reading=self.reading)
+
+    def _files(self) -> dict[str, dict[str, list[Path]]]:
+        """Returns the files by split and class, in order."""
+        folders = sorted(p for p in self.root.iterdir() if p.is_dir() and p.name[0] != ".")
+        parts = [folder.name for folder in folders if folder.name in ("train", *HELD_OUT)]
+        if not parts and folders and self.reading.test_fraction is not None:
+            parts = [""]
+        holds = sorted(p.name for p in self.root.iterdir() if p.name[0] != ".")
+        chosen = choose_splits(parts, self.reading, where=str(self.root), holds=holds)
+        files = {split: self._by_class(self.root / name) for split, name in chosen.items()}
+        if chosen["train"] == chosen["test"]:
+            return _divide(files["train"], self.reading)
+        unknown = [name for name in files["test"] if name not in files["train"]]
+        if unknown:
+            raise ValueError(
+                f"{self.root / chosen['test']} must hold classes of {self.root / 'train'}, got "
+                f"{', '.join(unknown)}; the training classes are {', '.join(files['train'])}"
             )
-        by_class: dict[str, list[Path]] = {}
-        for group in sorted(p for p in folder.iterdir() if p.is_dir()):
-            if group.name.startswith("."):
-                continue
-            by_class[group.name] = sorted(
-                p for p in group.iterdir() if p.is_file() and not p.name.startswith(".")
-            )
-            if not by_class[group.name]:
-                raise ValueError(
-                    f"the class folder {group} holds no images; add some or remove the folder"
-                )
-        if not by_class:
+        return files
+
+    def _by_class(self, folder: Path) -> dict[str, list[Path]]:
+        """Returns the images of a split by class."""
+        groups = {p.name: p for p in folder.iterdir() if p.is_dir() and p.name[0] != "."}
+        if not groups:
             raise ValueError(f"{folder} must hold a folder for each class, and holds none")
+        by_class, others = {}, list[Path]()
+        for name in in_order(list(groups)):
+            there = sorted(p for p in groups[name].iterdir() if p.is_file() and p.name[0] != ".")
+            by_class[name] = [path for path in there if is_image(path)]
+            others += [path for path in there if not is_image(path)]
+            if not by_class[name]:
+                raise ValueError(
+                    f"the class folder {groups[name]} holds no images; add some or remove it"
+                )
+        if others:
+            _tell(others)
         return by_class
+
+
+def _tell(others: Sequence[Path]) -> None:
+    warnings.warn(
+        f"{len(others)} files are no images by their endings and are passed over, the first is "
+        f"{others[0]}",
+        InputWarning,
+        stacklevel=2,
+    )
+
+
+def _divide(by_class: dict[str, list[Path]], reading: Reading) -> dict[str, dict[str, list[Path]]]:
+    """Returns the files by split and class, a share of each class held out."""
+    assert reading.test_fraction is not None
+    sizes = [len(group) for group in by_class.values()]
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    held = hold_out(labels, reading.test_fraction)
+    return {
+        split: {
+            name: [group[i] for i in np.flatnonzero(held[split][labels == label])]
+            for label, (name, group) in enumerate(by_class.items())
+        }
+        for split in SPLITS
+    }

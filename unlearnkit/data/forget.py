@@ -16,7 +16,9 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Dataset
-from unlearnkit.data.indices import as_indices, read_indices
+from unlearnkit.data.indices import as_indices
+from unlearnkit.data.lists import is_mask, match_ids, read_list
+from unlearnkit.data.loading import training_ids
 from unlearnkit.host.random import host_key
 
 
@@ -102,7 +104,7 @@ class IndexForget:
       indices: [m] distinct integers from 0, or [n] booleans, true where an example is forgotten.
     """
 
-    indices: Sequence[Any] | np.ndarray | Array
+    indices: Sequence[object] | np.ndarray | Array
 
     def __post_init__(self) -> None:
         # A tuple of Python numbers compares, hashes and travels into a manifest as it is.
@@ -115,19 +117,55 @@ class IndexForget:
 
 @dataclasses.dataclass(frozen=True)
 class FileForget:
-    """Chooses the examples whose indices a file holds.
+    """Chooses the examples that a file lists: positions, ids, or a mask.
+
+    As many zeros and ones as there are training examples are a mask.
 
     Attributes:
-      path: a `.npy` array or `.json` list as `IndexForget` takes, or a `.txt` with one per line
-        (blank lines and what follows a # are passed over).
+      path: an array, JSON, text or table, see `data.lists.read_list`.
+      column: of a table, or the name of an array or a field; None takes the only one, or the only
+        one with a usual name.
+      ids: what the list names the examples by in the place of positions: the id of each training
+        example, in their order; or a file or folder that has them, maybe as `PATH#COLUMN`, see
+        `data.training_ids`.
     """
 
     path: str | Path
+    column: str | None = None
+    ids: str | Path | Sequence[object] | np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.ids is not None and not isinstance(self.ids, str | Path):
+            object.__setattr__(self, "ids", tuple(self.ids))
 
     def __call__(self, key: Key[Array, ""], train: Dataset) -> np.ndarray:
         """Returns the indices of the forget set, [m]."""
-        values = read_indices(Path(self.path).expanduser())
-        return as_indices(values, name=str(self.path))
+        values, name = read_list(Path(self.path).expanduser(), self.column), str(self.path)
+        if self.ids is not None:
+            return match_ids(values, self._ids(train.size), name=name)
+        if values.dtype.kind == "U":
+            raise ValueError(
+                f"{name} names examples by ids, the first is {str(values[0])!r}, and not by "
+                "positions; say where the ids of the training set are, as "
+                "file:LIST@TRAIN.csv#COLUMN (ids= in Python)"
+            )
+        values = as_indices(values, name=name)
+        return values.astype(bool) if is_mask(values, train.size) else values
+
+    def _ids(self, n: int) -> Sequence[object]:
+        """Returns the ids of the training set."""
+        if isinstance(self.ids, str | Path):
+            path, _, column = str(self.ids).partition("#")
+            ids = training_ids(path, column or None)
+        else:
+            assert self.ids is not None
+            ids = list(self.ids)
+        if len(ids) != n:
+            raise ValueError(
+                f"there must be an id for each of the {n} training examples, got {len(ids)}; the "
+                "ids are of other data, or of all of it"
+            )
+        return ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +190,10 @@ class PredicateForget:
         return mask
 
 
-FORMS = "random:0.1, random:500, within:3:0.5, within:3:50, class:3, class:3:not-in-test, file:PATH"
+FORMS = (
+    "random:0.1, random:500, within:3:0.5, within:3:50, class:3, class:3:not-in-test, file:PATH, "
+    "file:PATH#COLUMN, file:PATH#COLUMN@TRAIN.csv#COLUMN"
+)
 
 
 def parse_forget(text: str) -> ForgetRequest:
@@ -160,7 +201,9 @@ def parse_forget(text: str) -> ForgetRequest:
 
     Args:
       text: `random:AMOUNT`, `within:LABEL:AMOUNT`, `class:LABEL`, `class:LABEL:not-in-test` (the
-        held-out data loses the class too) or `file:PATH`.
+        held-out data loses the class too) or `file:PATH`; `file:PATH#COLUMN` says which column of a
+        table lists the examples, and what follows an `@` where the ids are that they are listed
+        by, see `FileForget`.
 
     Raises:
       ValueError: another text.
@@ -168,7 +211,7 @@ def parse_forget(text: str) -> ForgetRequest:
     kind, _, rest = text.partition(":")
     match [kind, *rest.split(":")]:
         case ["file", *_] if rest:
-            return FileForget(rest)
+            return _parse_file(rest)
         case ["random", amount]:
             return RandomForget(**_parse_amount(amount, text))
         case ["within", label, amount]:
@@ -178,6 +221,15 @@ def parse_forget(text: str) -> ForgetRequest:
         case ["class", label, "not-in-test"]:
             return ClassForget(_parse_int(label, text), in_test=False)
     raise _unknown_form(text)
+
+
+def _parse_file(rest: str) -> FileForget:
+    """Returns the request of `PATH`, `PATH#COLUMN`, either maybe with `@IDS`."""
+    if Path(rest).expanduser().exists():  # whatever marks are in its name
+        return FileForget(rest)
+    path, at, ids = rest.partition("@")
+    path, _, column = path.partition("#")
+    return FileForget(path, column or None, ids if at else None)
 
 
 def _unknown_form(text: str) -> ValueError:

@@ -8,23 +8,34 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from unlearnkit.reading import AS_FOUND, Reading
+
 _CHANNELS = {"L": 1, "RGB": 3}
 
 
-def decode_image(file: Path | io.BytesIO, *, where: str) -> np.ndarray:
+_MODES = {"grey": "L", "rgb": "RGB"}
+
+
+def decode_image(file: Path | io.BytesIO, *, where: str, reading: Reading = AS_FOUND) -> np.ndarray:
     """Returns the pixels of one image, [height, width, channels] uint8, grey (1) or RGB (3).
 
     Args:
       file: an encoded image in any format that Pillow reads.
       where: what the message calls the image.
+      reading: the size and the mode that it is brought to.
 
     Raises:
-      ValueError: not an image, a truncated one, or one that has transparency or more than 8 bits.
+      ValueError: not an image, a truncated one, or one that has transparency or more than 8 bits
+        where no mode is asked for.
     """
     try:
         with Image.open(file) as encoded:
             image = _without_palette(encoded)
-            mode, pixels = image.mode, np.asarray(image)
+            if reading.mode is None and image.mode not in _CHANNELS:
+                mode, pixels = image.mode, np.empty(0)
+            else:
+                pixels = fit_image(image, reading)
+                mode = image.mode if reading.mode is None else _MODES[reading.mode]
     # Pillow raises SyntaxError for broken PNG chunks.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
@@ -33,9 +44,30 @@ def decode_image(file: Path | io.BytesIO, *, where: str) -> np.ndarray:
     if mode not in _CHANNELS:
         raise ValueError(
             f"{where} must be a grey or RGB image of 8 bits, got Pillow's mode {mode!r}; "
-            "convert it, which decides what becomes of transparency or depth"
+            "convert it, which decides what becomes of transparency or depth: mode='rgb' or "
+            "mode='grey' (--mode) drops both"
         )
-    return pixels.reshape(*pixels.shape[:2], _CHANNELS[mode])
+    return pixels
+
+
+def is_image(path: Path) -> bool:
+    """Returns whether the ending of a file is that of a format that Pillow reads."""
+    return path.suffix.lower() in Image.registered_extensions()
+
+
+def fit_image(image: Image.Image, reading: Reading) -> np.ndarray:
+    """Returns the pixels of an image in the mode and the size asked for, [h, w, c] uint8.
+
+    Args:
+      image: grey or RGB of 8 bits, unless a mode is asked for.
+      reading: says mode and size; sizes are changed bilinearly, with antialiasing.
+    """
+    if reading.mode is not None:
+        image = image.convert(_MODES[reading.mode])
+    if reading.resize is not None:
+        image = image.resize((reading.resize, reading.resize), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
 def _without_palette(image: Image.Image) -> Image.Image:

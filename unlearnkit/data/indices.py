@@ -1,9 +1,7 @@
-"""Indices given by a user: their types, their ranges, and the files that hold them."""
+"""Indices given by a user: their types and their ranges."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,45 +72,3 @@ def check_forget(chosen: np.ndarray, n: int) -> np.ndarray:
             "with nothing to retain, train a new network instead"
         )
     return unique
-
-
-def read_indices(path: Path) -> Any:
-    """Returns what a `.npy`, `.json` or `.txt` file holds, not yet checked.
-
-    Args:
-      path: text has one integer per line; blank lines and what follows a # are passed over.
-
-    Raises:
-      FileNotFoundError: no such file.
-      ValueError: another format, or a damaged file.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no index file {path}")
-    if path.suffix == ".npy":
-        try:
-            return np.load(path, allow_pickle=False)
-        except (OSError, EOFError, ValueError) as error:
-            raise ValueError(
-                f"cannot read {path} ({error}); save the indices with numpy.save"
-            ) from error
-    if path.suffix == ".json":
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"cannot read {path} as JSON: {error}") from error
-    if path.suffix == ".txt":
-        return _read_lines(path)
-    raise ValueError(f"an index file must end in .npy, .json or .txt, got {path}")
-
-
-def _read_lines(path: Path) -> list[int]:
-    indices = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        entry = line.partition("#")[0].strip()
-        if not entry:
-            continue
-        try:
-            indices.append(int(entry))
-        except ValueError:
-            raise ValueError(f"line {number} of {path} must be an integer, got {entry!r}") from None
-    return indices

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
-from unlearnkit.base import UNIT, Dataset, Normalisation, Tokens
+from unlearnkit.base import Dataset, Normalisation, Tokens
 from unlearnkit.data import prepared
 from unlearnkit.data.arrays import Arrays
+from unlearnkit.data.bundled import find_breast_cancer, find_mnist_5000
 from unlearnkit.data.cache import read_cached
 from unlearnkit.data.digits import find_digits
 from unlearnkit.data.folders import Folders
-from unlearnkit.data.source import SPLITS, Description, Progress, Source
+from unlearnkit.data.idx import Idx, find_idx
+from unlearnkit.data.lists import read_list
+from unlearnkit.data.normalising import check_normalisation, normalise
+from unlearnkit.data.pickled import CifarBatches, is_cifar
+from unlearnkit.data.source import SPLITS, Description, Pixels, Progress, Source
+from unlearnkit.data.tables import ENDINGS, Tables, is_table
+from unlearnkit.reading import AS_FOUND, Reading
 from unlearnkit.registry import Registry
 from unlearnkit.validation import check_tokens
 
@@ -24,6 +32,8 @@ DATASETS: Registry[Source] = Registry(
     "dataset",
     {
         "digits": find_digits,
+        "breast_cancer": find_breast_cancer,
+        "mnist_5000": find_mnist_5000,
         "mnist": partial(prepared.find, "mnist"),
         "fashion_mnist": partial(prepared.find, "fashion_mnist"),
         "cifar10": partial(prepared.find, "cifar10"),
@@ -33,8 +43,6 @@ DATASETS: Registry[Source] = Registry(
 )
 """Sources of datasets by name; each takes `data_dir` and `download`."""
 NAMES = tuple(DATASETS)
-NORMALISATIONS = ("unit", "symmetric", "standard")
-SYMMETRIC = Normalisation("symmetric", (0.5,), (0.5,))
 
 
 def load(
@@ -44,6 +52,7 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
     normalisation: str | Normalisation | Tokens = "unit",
+    reading: Reading = AS_FOUND,
     progress: Progress | None = None,
 ) -> Dataset:
     """Returns one split of a dataset on the device, x float32 normalised (or token ids), y int32.
@@ -52,16 +61,21 @@ def load(
     written, in the user's cache.
 
     Args:
-      name: `digits`; `mnist`, `fashion_mnist`, `cifar10`, `cifar100` or `svhn_cropped`, prepared by
-        TensorFlow Datasets; the path of an `.npz` with x_train, y_train, x_test and y_test; or of a
-        folder with train/<class>/<image> and test/<class>/<image>.
+      name: `digits`, `breast_cancer`; `mnist`, `fashion_mnist`, `cifar10`, `cifar100` or
+        `svhn_cropped`, prepared by TensorFlow Datasets; or a path: an `.npz` with x_train, y_train,
+        x_test and y_test (`Arrays`), a `.csv`, `.tsv` or `.parquet` or a folder of these
+        (`Tables`), a folder with train/<class>/<image> and test/<class>/<image> (`Folders`), IDX
+        files as MNIST's (`Idx`), `cifar-10-batches-py` (`CifarBatches`).
       split: `train` or `test`.
       data_dir: the folder of prepared datasets, and what a relative path starts from. None means
         TFDS's default, and the current folder.
       download: prepare a TFDS dataset that is missing, which needs the network and TensorFlow.
       normalisation: `unit` ([0, 1]), `symmetric` ([-1, 1]), `standard` (mean 0 and standard
         deviation 1 in each channel of the training split), or one of your own; `Tokens` where the
-        arrays [n, length] of an `.npz` are token ids, which stay the integers they are.
+        arrays [n, length] of an `.npz` are token ids, which stay the integers they are. Numbers of
+        any range, which are no pixels, need `standard` or one of your own; under `standard` a
+        feature that is constant becomes 0.
+      reading: how files are read that do not say it themselves, see `Reading`.
       progress: called with (images decoded, images in all) while images are decoded one by one;
         never for arrays or where the cache serves.
 
@@ -78,35 +92,19 @@ def load(
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    _check_normalisation(normalisation)
-    source = _open(name, data_dir=data_dir, download=download)
+    check_normalisation(normalisation)
+    source = _open(name, data_dir=data_dir, download=download, reading=reading)
     pixels = read_cached(source, split, progress)
-    # A copy: JAX may keep a view of a host array, and this one is a file of the cache.
-    y = jnp.asarray(np.array(pixels.y, np.int32))
     if isinstance(normalisation, Tokens):
         check_tokens(pixels.x, normalisation, name=f"{split} in {name}")
-        return Dataset(jnp.asarray(np.array(pixels.x, np.int32)), y, normalisation)
-    if pixels.x.dtype not in (np.uint8, np.float32):
-        raise TypeError(
-            f"x of {split} in {name} is {pixels.x.dtype}: pixels must be uint8, or floating point "
-            "in [0, 1]; convert pixels in 0..255 with x.astype(numpy.uint8), or say that these "
-            "are token ids by normalisation=Tokens(vocabulary=…, pad=…)"
-        )
-    if normalisation == "standard":
-        train = pixels if split == "train" else read_cached(source, "train", progress)
-        normalisation = _standard(train.mean, train.std)
-    elif isinstance(normalisation, str):
-        normalisation = {"unit": UNIT, "symmetric": SYMMETRIC}[normalisation]
-    channels = pixels.x.shape[-1]
-    if len(normalisation.mean) not in (1, channels):
-        raise ValueError(
-            f"normalisation {normalisation.name!r} has {len(normalisation.mean)} channels, but "
-            f"{name} has {channels}; give one mean and std, or one per channel"
-        )
-    # Pixels travel to the device as bytes. Outside jit: a fused division by a constant becomes a
-    # product with its rounded reciprocal, and white would leave [-1, 1] by a bit.
-    x = normalisation.apply(jnp.asarray(pixels.x).astype(jnp.float32) / pixels.white)
-    return Dataset(x.astype(jnp.float32), y, normalisation)
+        # Copies: JAX may keep a view of a host array, and these are files of the cache.
+        x, y = (jnp.asarray(np.array(part, np.int32)) for part in (pixels.x, pixels.y))
+        return Dataset(x, y, normalisation)
+
+    def train() -> Pixels:
+        return pixels if split == "train" else read_cached(source, "train", progress)
+
+    return normalise(pixels, normalisation, train=train, name=f"{split} in {name}")
 
 
 def describe(
@@ -114,6 +112,7 @@ def describe(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
+    reading: Reading = AS_FOUND,
 ) -> Description:
     """Returns shape, classes and sizes of a dataset without decoding it.
 
@@ -121,17 +120,47 @@ def describe(
       name: see `load`.
       data_dir: see `load`.
       download: see `load`.
+      reading: see `load`.
 
     Raises:
       ImportError: see `load`.
       FileNotFoundError: see `load`.
       ValueError: see `load`.
     """
-    return _open(name, data_dir=data_dir, download=download).describe()
+    return _open(name, data_dir=data_dir, download=download, reading=reading).describe()
+
+
+def training_ids(
+    name: str | os.PathLike[str], column: str | None = None, *, reading: Reading = AS_FOUND
+) -> Sequence[object]:
+    """Returns the id of each training example, in the order of the examples.
+
+    Args:
+      name: a table or a folder of tables, whose `column` holds the ids; a folder of images, whose
+        ids are their paths below the folder of the training set; or a list, see `read_list`.
+      column: of a table, or of a list with several.
+      reading: see `load`.
+
+    Raises:
+      FileNotFoundError: no such file or folder.
+      ValueError: no such column, or nothing that has ids.
+    """
+    path = Path(name).expanduser()
+    divided = path.is_dir() or reading.test_fraction is not None
+    source = _find(path, reading) if divided else None
+    if isinstance(source, Folders):
+        return source.names("train")
+    if isinstance(source, Tables):
+        return source.column("train", column)
+    return list(read_list(path, column).tolist())
 
 
 def _open(
-    name: str | os.PathLike[str], *, data_dir: str | os.PathLike[str] | None, download: bool
+    name: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None,
+    download: bool,
+    reading: Reading,
 ) -> Source:
     """Returns the source that `name` stands for."""
     name = os.fspath(name)
@@ -143,34 +172,34 @@ def _open(
         )
     # Other packages are asked for names that are not ours alone.
     if name in DATASETS or name in DATASETS.known():
+        if reading.told:
+            raise ValueError(f"{name} is read as it is; {reading.told} is for files of your own")
         return DATASETS.create(name, data_dir=folder, download=download)
     path = (folder or Path()) / Path(name).expanduser()
-    if name and path.is_dir():
-        return Folders(path)
-    if path.suffix == ".npz":
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file {path}")
-        return Arrays(path)
+    if name and (found := _find(path, reading)) is not None:
+        return found
+    if path.suffix.lower() in (".npz", *ENDINGS):
+        raise FileNotFoundError(f"there is no file {path}")
     known = DATASETS.known()
     close = difflib.get_close_matches(name, known, n=1)
     raise ValueError(
-        f"dataset must be one of {', '.join(known)}, the path of an .npz file or of a folder with "
-        f"train and test, got {name!r}" + (f"; did you mean {close[0]}?" if close else "")
+        f"dataset must be one of {', '.join(known)}, the path of a {', '.join(('.npz', *ENDINGS))} "
+        f"file or of a folder with train and test, got {name!r}"
+        + (f"; did you mean {close[0]}?" if close else "")
     )
 
 
-def _check_normalisation(normalisation: str | Normalisation | Tokens) -> None:
-    if isinstance(normalisation, str) and normalisation not in NORMALISATIONS:
-        raise ValueError(
-            f"normalisation must be one of {', '.join(NORMALISATIONS)} or a Normalisation, or "
-            f"Tokens, got {normalisation!r}"
-        )
-
-
-def _standard(mean: tuple[float, ...], std: tuple[float, ...]) -> Normalisation:
-    if 0 in std:
-        raise ValueError(
-            f"channel {std.index(0)} has one value in the whole training split, so it has no "
-            "standard deviation to divide by; use normalisation='unit' or 'symmetric'"
-        )
-    return Normalisation("standard", mean, std)
+def _find(path: Path, reading: Reading) -> Source | None:
+    """Returns the source that a path is, None where there is nothing that is known."""
+    if path.is_file():
+        if path.suffix.lower() == ".npz":
+            return Arrays(path, reading)
+        return Tables(path, reading) if is_table(path) else None
+    if not path.is_dir():
+        return None
+    if is_cifar(path):
+        return CifarBatches(path, reading)
+    if find_idx(path, "train", "x") is not None:
+        return Idx(path, reading)
+    tables = Tables(path, reading)
+    return tables if tables.is_there() else Folders(path, reading)

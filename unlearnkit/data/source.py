@@ -5,16 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
+from unlearnkit.reading import Reading
+from unlearnkit.validation import InputWarning
+
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (examples decoded, examples in all) while a source is read."""
 
 SPLITS = ("train", "test")
+HELD_OUT = ("test", "validation", "valid", "val", "dev")
+"""Names of held-out parts, those first that are a test set before others."""
 _CHUNK = 1000
 
 
@@ -47,13 +53,15 @@ class Pixels(NamedTuple):
       white: the value in `x` of a pixel that is 1.
       mean: of x / white, one value per channel; none of tokens.
       std: likewise.
+      features: whether `x` is [n, d] numbers of any range that are no pixels.
     """
 
     x: np.ndarray
     y: np.ndarray
-    white: int
+    white: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    features: bool = False
 
 
 @runtime_checkable
@@ -75,7 +83,7 @@ class Source(Protocol):
     def read(self, split: str, progress: Progress | None) -> Pixels: ...
 
 
-def measure(x: np.ndarray, y: np.ndarray, *, white: int) -> Pixels:
+def measure(x: np.ndarray, y: np.ndarray, *, white: float) -> Pixels:
     """Returns the split with the mean and standard deviation of each channel.
 
     Args:
@@ -120,13 +128,62 @@ def _float_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(x.min(axes) == x.max(axes), 0, std)
 
 
-def fingerprint_files(paths: Iterable[Path], *, root: Path) -> str:
+def choose_splits(
+    found: Collection[str], reading: Reading, *, where: str, holds: Sequence[str]
+) -> dict[str, str]:
+    """Returns which of the parts that a source has is `train`, and which is `test`.
+
+    A validation set stands for a test set that is missing, which is told. Both are the same part
+    where a share of it is held out.
+
+    Args:
+      found: the parts: `train`, or "" for one without a name, and those of `HELD_OUT`.
+      reading: its `test_fraction` says whether a share is held out.
+      where: what messages call the source.
+      holds: what it holds, for messages.
+
+    Raises:
+      ValueError: no training set; no test set and no share to hold out, or both.
+
+    Warns:
+      InputWarning: a validation set stands for the test set.
+    """
+    train = next((name for name in ("train", "") if name in found), None)
+    test = next((name for name in HELD_OUT if name in found), None)
+    if train is None:
+        raise ValueError(
+            f"{where} must hold a training set; it lacks train and holds "
+            f"{', '.join(holds) or 'nothing'}"
+        )
+    if reading.test_fraction is not None:
+        if test is not None:
+            raise ValueError(
+                f"{where} has a test set ({test}): test_fraction={reading.test_fraction} would "
+                "hold out another one; leave it out"
+            )
+        return {"train": train, "test": train}
+    if test is None:
+        raise ValueError(
+            f"{where} lacks a test set and holds {', '.join(holds)}; add one, or say how much of "
+            "each class to hold out, as test_fraction=0.2"
+        )
+    if test != "test":
+        warnings.warn(
+            f"{where} has no test set: its validation set ({test}) stands for it",
+            InputWarning,
+            stacklevel=2,
+        )
+    return {"train": train, "test": test}
+
+
+def fingerprint_files(paths: Iterable[Path], *, root: Path, told: str = "") -> str:
     """Returns a digest of the names, sizes and modification times of files.
 
     Args:
       paths: the files.
       root: names count from here, so that a path may be written in any way and the data may move.
+      told: how they are read, where that is not the usual way.
     """
     stats = ((path.relative_to(root).as_posix(), path.stat()) for path in sorted(paths))
     rows = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return hashlib.sha256((json.dumps(rows) + told).encode()).hexdigest()

@@ -32,7 +32,11 @@ _PARTS: Mapping[type, Registry[Forger]] = {Forger: forging.FORGERS}
 """What a setting may hold that is made by a registered name."""
 _TABLES = ("data", "networks", "recipes", "forget", *_KINDS)
 _NUMBERS = ("seeds", "seed", "budgets", "primary", "correction", "paired", "reference")
-_DATA = ("name", "data_dir", "download", "normalisation", "tokens", "train_rows", "test_rows")
+_READING = tuple(field.name for field in dataclasses.fields(data.Reading))
+_DATA = (
+    *("name", "data_dir", "download", "normalisation", "tokens", "train_rows", "test_rows"),
+    *_READING,
+)
 
 
 T = TypeVar("T")
@@ -75,7 +79,8 @@ def read_study(path: str | os.PathLike[str]) -> Declared:
         reference = "clean"              # of attacks; or "retrained"
 
         [data.digits]                    # data_dir, normalisation, train_rows = 500; of token ids
-                                         # tokens = {vocabulary = 1000, pad = 0}
+                                         # tokens = {vocabulary = 1000, pad = 0}; of own files
+                                         # resize = 32, label = "class": see `data.Reading`
         [networks.mlp]                   # start = "FILE" of `training.save_variables`
         [recipes.plain]
         epochs = 60
@@ -190,7 +195,9 @@ def _pair(name: str, entry: Any) -> Pair:
     rows = {split: settings.pop(f"{split}_rows", None) for split in ("train", "test")}
     if "tokens" in settings:
         settings["normalisation"] = make_part(f"{where}.tokens", Tokens, settings.pop("tokens"))
-    options = {"normalisation": "standard", **settings}
+    said = {field: settings.pop(field) for field in _READING if field in settings}
+    reading = make_part(where, data.Reading, said)
+    options = {"normalisation": "standard", "reading": reading, **settings}
 
     def load(split: str) -> Any:
         loaded = data.load(source, split=split, **options)

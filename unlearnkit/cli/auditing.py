@@ -62,7 +62,7 @@ class AuditLogits:
         check_outputs(self.json)
         for feature in self.attacks:
             check_known("attacks", feature, FEATURES)
-        named = {"loss", *self.attacks}
+        named = set(self.attacks) - {"loss"}
         found = audit_outputs(
             jax.random.key(self.seed),
             after := self._read(self.logits),

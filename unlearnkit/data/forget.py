@@ -162,8 +162,9 @@ class FileForget:
             ids = list(self.ids)
         if len(ids) != n:
             raise ValueError(
-                f"there must be an id for each of the {n} training examples, got {len(ids)}; the "
-                "ids are of other data, or of all of it"
+                f"there must be an id for each of the {n} training examples, got {len(ids)}: they "
+                "are of other data, or of all of it (a table that test_fraction divides: divide it "
+                "into train.csv and test.csv, or give ids=data.training_ids(…, reading=…))"
             )
         return ids
 

@@ -11,6 +11,7 @@ from unlearnkit.data.forget import (
     parse_forget,
 )
 from unlearnkit.data.loading import NAMES, NORMALISATIONS, SYMMETRIC, describe, load
+from unlearnkit.data.parts import draw_order, keep_classes, subset
 from unlearnkit.data.source import Description
 from unlearnkit.data.splits import Split, choose_split, make_task
 
@@ -29,7 +30,10 @@ __all__ = [
     "WithinClassForget",
     "choose_split",
     "describe",
+    "draw_order",
+    "keep_classes",
     "load",
     "make_task",
     "parse_forget",
+    "subset",
 ]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +18,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from unlearnkit.studies import Record
+from experiments.paper import read_toml
+from unlearnkit.studies import Runs as Runs
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 NO_NUMBER = "a figure without numbers"
@@ -98,17 +98,24 @@ class Statement:
         words = self.ours if ours is None else ours
         return self.decide(verdict, words.format(figures, **names), paper=paper, **names)
 
+    def order(self, ours: float, paper: float, **names: Any) -> Claim:
+        """Returns the claim that a figure is of the paper's order: within a factor (threshold)."""
+        near = ours > 0 and paper / self.threshold <= ours <= self.threshold * paper
+        return self.decide(near, f"{ours:.2g}", paper=f"{paper:.2g}", **names)
+
     def decide(
-        self, verdict: Verdict, ours: str, *, paper: str | None = None, **names: Any
+        self, verdict: Verdict | bool, ours: str, *, paper: str | None = None, **names: Any
     ) -> Claim:
         """Returns the claim with a verdict that is judged otherwise.
 
         Args:
-          verdict: on it.
+          verdict: on it; or what is seen, True for "holds".
           ours: our figures.
           paper: in the place of the statement's.
           names: what stands in the place of names in braces.
         """
+        if not isinstance(verdict, str):
+            verdict = holds(verdict)
         said = self.paper if paper is None else paper
         text, where, said = (part.format(**names) for part in (self.text, self.where, said))
         return Claim(text, where, ours, said, verdict, self.id)
@@ -121,7 +128,7 @@ Judge = Callable[[Statement], Iterable[Claim]]
 @functools.cache
 def statements(paper: str) -> dict[str, Statement]:
     """Returns what a paper claims, by name, in the order of claims.toml."""
-    said = tomllib.loads(FILE.read_text(encoding="utf-8"))[paper]
+    said = read_toml(__file__, FILE.name)[paper]
     return {
         name: Statement(f"{paper}.{name}", **{**fields, "rows": tuple(fields.get("rows", ()))})
         for name, fields in said.items()
@@ -137,6 +144,12 @@ def judge_all(paper: str, figures: Mapping[str, Judge]) -> list[Claim]:
     """
     asked = (statement for statement in statements(paper).values() if statement.figure in figures)
     return [claim for statement in asked for claim in figures[statement.figure](statement)]
+
+
+def in_order(paper: str, claims: Iterable[Claim]) -> list[Claim]:
+    """Returns claims in the order of claims.toml."""
+    places = [statement.id for statement in statements(paper).values()]
+    return sorted(claims, key=lambda claim: places.index(claim.id))
 
 
 def judge_values(
@@ -181,38 +194,3 @@ def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
         return float(array.mean()), float("nan")
     error = array.std(ddof=1) / np.sqrt(len(array))
     return float(array.mean()), float(stats.t.ppf(0.975, len(array) - 1) * error)
-
-
-class Runs:
-    """Records by method and seed; those without a result are left out, with their pairs."""
-
-    def __init__(self, records: Sequence[Record]):
-        self._records = {(r.method, r.seed): r for r in records if r.finished}
-
-    def methods(self) -> list[str]:
-        """Returns the names of the methods, in order."""
-        return list(dict.fromkeys(method for method, _ in self._records))
-
-    def by_seed(self, method: str, metric: str) -> dict[int, float]:
-        """Returns a metric of a method by seed, where it was measured."""
-        own = {seed: r.metrics for (name, seed), r in self._records.items() if name == method}
-        return {seed: metrics[metric] for seed, metrics in own.items() if metric in metrics}
-
-    def values(self, method: str, metric: str) -> list[float]:
-        """Returns a metric of a method, one per seed."""
-        return list(self.by_seed(method, metric).values())
-
-    def mean(self, method: str, metric: str) -> float:
-        """Returns the mean of a metric over the seeds."""
-        return float(np.mean(self.values(method, metric)))
-
-    def paired(self, value: Callable[[Mapping[str, Record]], float], *methods: str) -> list[float]:
-        """Returns `value` of the methods' records, seed by seed."""
-        seeds = sorted({seed for _, seed in self._records})
-        groups = [{m: self._records.get((m, seed)) for m in methods} for seed in seeds]
-        complete = ({m: r for m, r in group.items() if r is not None} for group in groups)
-        return [value(group) for group in complete if len(group) == len(methods)]
-
-    def gaps(self, metric: str, one: str, other: str) -> list[float]:
-        """Returns a metric of one method less that of another, seed by seed."""
-        return self.paired(lambda r: r[one].metrics[metric] - r[other].metrics[metric], one, other)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import sys
 import time
 import tomllib
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
 
@@ -19,10 +17,13 @@ import numpy as np
 from experiments import pages
 from unlearnkit import models
 from unlearnkit.base import Dataset, Model
-from unlearnkit.data import describe, load
+from unlearnkit.data import describe, keep_classes, load
+from unlearnkit.data import draw_order as draw_order
+from unlearnkit.data import subset as subset
 from unlearnkit.io.files import as_json, write_json
 from unlearnkit.io.programs import keep_programs
 from unlearnkit.io.provenance import provenance
+from unlearnkit.io.warned import collect_warnings as collect_warnings
 from unlearnkit.records import Record, record_from_dict, record_to_dict
 from unlearnkit.reporting import RunFolderError, StageProgress
 from unlearnkit.studies import OnStage
@@ -264,6 +265,7 @@ def load_data(
     data_dir: Path | None,
     *,
     normalisation: str = "unit",
+    classes: Sequence[int] | None = None,
     **options: Any,
 ) -> Data:
     """Returns a dataset and a network for it.
@@ -273,6 +275,7 @@ def load_data(
       network: as `unlearnkit.models.create` calls it.
       data_dir: where prepared datasets are.
       normalisation: of the images.
+      classes: those that are kept and counted anew from 0, None for all.
       options: of the network.
 
     Raises:
@@ -284,19 +287,10 @@ def load_data(
     )
     told = describe(dataset, data_dir=data_dir)
     shape: dict[str, Any] = {"input_shape": told.input_shape, "n_classes": told.n_classes}
+    if classes is not None:
+        train, test = (keep_classes(part, classes) for part in (train, test))
+        shape["n_classes"] = len(classes)
     return Data(models.create(network, **shape, **options), train, test)
-
-
-def draw_order(dataset: Dataset) -> np.ndarray:
-    """Returns the examples' rows in a fixed random order, whatever the key of a run."""
-    return np.asarray(jax.random.permutation(jax.random.key(0), dataset.size))
-
-
-def subset(dataset: Dataset, count: int | None) -> Dataset:
-    """Returns a fixed random part of a dataset; all of it for None."""
-    if count is None or count >= dataset.size:
-        return dataset
-    return dataset.take(np.sort(draw_order(dataset)[:count]))
 
 
 def replace_subtree(tree: Any, path: Sequence[str], leaf: Any) -> Any:
@@ -317,23 +311,6 @@ def rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.5g}") if np.isfinite(value) else str(value)
     return value
-
-
-@contextlib.contextmanager
-def collect_warnings(messages: list[str], kind: type[Warning]) -> Iterator[None]:
-    """Adds the text of each warning of a kind to `messages`, once; others warn as ever."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", kind)
-        show = warnings.showwarning
-
-        def note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-            if not issubclass(category, kind):
-                show(message, category, *where, **more)
-            elif str(message) not in messages:
-                messages.append(str(message))
-
-        warnings.showwarning = note
-        yield
 
 
 def save_result(

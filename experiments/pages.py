@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from experiments.claims import Claim
+from experiments.paper import read_toml
 from unlearnkit.io.files import write_text
 from unlearnkit.reporting import (
     Column,
@@ -46,18 +48,37 @@ def records_table(records: Sequence[Record], columns: Sequence[Column]) -> Table
     return Table(to_markdown(records, columns), table_section(records, columns))
 
 
+def formatted_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Returns a table of rows that are no records, a cell empty where a row lacks what it shows.
+
+    Args:
+      name: in columns.toml, where each head has the format of its cells.
+      rows: what the formats name.
+    """
+    formats: dict[str, str] = read_toml(__file__, "columns.toml")[name]
+
+    def cell(row: Mapping[str, Any], form: str) -> str:
+        try:
+            return form.format(**row)
+        except KeyError:
+            return ""
+
+    return plain_table(list(formats), [[cell(row, f) for f in formats.values()] for row in rows])
+
+
 def read_columns(*names: str) -> tuple[Column, ...]:
     """Returns the columns of these names in columns.toml."""
-    said = _read("columns.toml")
+    said = read_toml(__file__, "columns.toml")
     return tuple(column(**told) for name in names for told in said[name])
 
 
 def column(metric: str, scale: float = 1.0, **told: Any) -> Column:
-    """Returns a column of a metric, or of a part of the cost: `cost.seconds`."""
+    """Returns a column of a metric, NaN where it was not measured; or of a part of the cost."""
     part = metric.removeprefix("cost.")
 
     def value(record: Record) -> float:
-        measured = record.metrics[metric] if part == metric else getattr(record.cost, part)
+        own = part == metric
+        measured = record.metrics.get(metric, np.nan) if own else getattr(record.cost, part)
         return float(scale * measured)
 
     return Column(value=value, **told)
@@ -154,7 +175,7 @@ def write_page(
     """
     if not runs:
         raise FileNotFoundError(f"no result of scale {command.scale} in {command.folder}")
-    said = _read("pages.toml")[command.paper]
+    said = read_toml(__file__, "pages.toml")[command.paper]
     body: list[str] = []
     for name, section in sections.items():
         path = command.path(name)
@@ -165,7 +186,3 @@ def write_page(
     title = f"{said['title']}, scale {command.scale}"
     write_text(page, compose_page(body, title=title, lead=said["lead"]))
     return page
-
-
-def _read(name: str) -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))

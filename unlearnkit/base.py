@@ -201,7 +201,9 @@ class Model(NamedTuple):
       n_classes: the number of logits.
       origin: the name and the options by which `models.create` makes it, or None; a log of
         training names the network so.
-      input_dtype: the name of the inputs' dtype; an integer one for a network that takes tokens.
+      input_dtype: the name of the inputs' dtype; an integer one for a network that takes tokens. Of
+        a floating-point one only the kind counts: a network computes at the precision of what it
+        is given, so that float32 stands for float64 too where JAX has x64 on.
     """
 
     init: Callable[[Key[Array, ""]], Variables]

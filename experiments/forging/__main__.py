@@ -32,10 +32,16 @@ from experiments.forging.claims import RunResult, by_question, forgers_of, late_
 from experiments.forging.figures import LABELS
 from experiments.forging.settings import Setting, settings
 from experiments.frame import Data, PaperCommand, Result
-from experiments.pages import Section, Table, plain_table, records_table
+from experiments.pages import (
+    Section,
+    Table,
+    formatted_table,
+    plain_table,
+    read_columns,
+    records_table,
+)
 from unlearnkit.forging import convert_error, verify
 from unlearnkit.io.provenance import environment
-from unlearnkit.reporting import Column
 from unlearnkit.studies import ORIGINAL, RETRAIN, OnStage, Record
 from unlearnkit.studies import run as run_study
 from unlearnkit.training import read_trajectory
@@ -43,15 +49,6 @@ from unlearnkit.training import read_trajectory
 Part = Literal["all", "logs", "reproduce", "page"]
 DESCRIBED = ("title", "dataset", "model", "batch_size", "train", "epochs", "triples", "shuffles")
 """Of a setting; its attacks are listed with their results."""
-AUDITED = {
-    "accuracy_retain": "retain accuracy",
-    "accuracy_forget": "forget accuracy",
-    "accuracy_test": "test accuracy",
-    "mia_loss_logistic_accuracy": "MIA accuracy",
-    "mia_loss_logistic_auc": "MIA AUC",
-    "gaussian_gus": "GUS",
-    "gaussian_z": "GUS, z",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,9 +123,10 @@ class Forging(PaperCommand):
         attacks, honest = run["forged"]["attacks"], run["reproduction"]
         tables = [_reproduction(run), _attacks(run)]
         if "elsewhere" in run:
-            tables.append(_devices(run))
+            tables.append(formatted_table("forging_devices", run["elsewhere"]))
         if records:
-            tables += [_logs(records), _audits(records)]
+            audits = records_table(records, read_columns("forging_audits"))
+            tables += [_logs(records), audits]
         curves = {name: attack["curves"] for name, attack in attacks.items() if "curves" in attack}
         bands = {band["name"]: band["errors"] for band in honest["bands"]}
         shuffled = bands.get("batch order")
@@ -173,24 +171,24 @@ def _add_device(path: Path, data: Data, log: Path) -> None:
     frame.save_result(path, described, records or None)
 
 
-def _overview(results: Any) -> Table:
+def _overview(results: Sequence[RunResult]) -> Table:
     """Returns Table 1: ours, and the paper's in brackets."""
-    body = []
+    rows = []
     for result in results:
-        attacks, reproduction = result["forged"]["attacks"], result["reproduction"]
-        row = setup(result) or {}
-        quoted = [f" ({row[name]:g})" if row else "" for name in ("reproduction", "forged")]
-        greedy, swap = (
-            f"{np.mean(attacks[name]['errors']):.2g}" if name in attacks else "not run"
+        attacks, printed = result["forged"]["attacks"], setup(result) or {}
+        means = {
+            name: f"{np.mean(attacks[name]['errors']):.2g}" if name in attacks else "not run"
             for name in ("greedy", "swap")
-        )
-        honest = [f"{reproduction['largest']:.2g}{quoted[0]}", f"{reproduction['tolerance']:.2g}"]
-        body.append([result["settings"]["title"], *honest, f"{greedy}{quoted[1]}", swap])
-    head = ["Setup", "largest honest error", "tolerance", "greedy, mean", "exchanges, mean"]
-    return plain_table(head, body)
+        }
+        theirs = {
+            f"their_{name}": f" ({printed[name]:g})" if printed else ""
+            for name in ("reproduction", "forged")
+        }
+        rows.append({**result, **result["reproduction"], **means, **theirs})
+    return formatted_table("forging_table_1", rows)
 
 
-def _measures(results: Any) -> Table:
+def _measures(results: Sequence[RunResult]) -> Table:
     """Returns Table 2: the greedy attack's mean error in each work's measure."""
     body = []
     for result in results:
@@ -218,78 +216,45 @@ def _paper_devices() -> Table:
 
 def _reproduction(result: RunResult) -> Table:
     """Returns the honest errors by what was changed."""
-    verified = result["reproduction"]["verified"]
-    same = ["nothing: the log verified on its own device", str(verified["segments"])]
-    body = [[*same, f"{verified['median']:.2g}", f"{verified['largest']:.2g}", "no"]]
-    for band in result["reproduction"]["bands"]:
+    honest = result["reproduction"]
+    same = {"name": "nothing: the log verified on its own device", "counts": "no"}
+    rows = [{**honest["verified"], **same}]
+    for band in honest["bands"]:
         errors = np.asarray(band["errors"], float)
-        cells = [band["name"], str(len(errors)), f"{np.median(errors):.2g}", f"{errors.max():.2g}"]
-        body.append([*cells, "yes" if band["benign"] else "no"])
-    head = ["Changed", "replays", "median error", "largest", "counts for the tolerance"]
-    return plain_table(head, body)
+        told = {"segments": len(errors), "median": np.median(errors), "largest": errors.max()}
+        rows.append({**band, **told, "counts": "yes" if band["benign"] else "no"})
+    return formatted_table("forging_reproduction", rows)
 
 
 def _attacks(result: RunResult) -> Table:
     """Returns the errors of the attacks, and what detectors see of the first batch."""
-    tolerance, honest = result["reproduction"]["tolerance"], result["forged"]["honest"]
-    body = [["none: other examples", "", "", "", "", *_traces(honest), "", ""]]
+    tolerance = result["reproduction"]["tolerance"]
+    rows = [{**result["forged"]["honest"], "label": "none: other examples"}]
     for name, attack in result["forged"]["attacks"].items():
         errors = np.asarray(attack["errors"], float)
-        cells = [LABELS[name], str(len(errors)), f"{errors.mean():.2g}", f"{errors.min():.2g}"]
-        cells += [f"{np.mean(errors <= tolerance):.0%}", *_traces(attack)]
-        body.append([*cells, f"{attack['example_gradients']:,.0f}", f"{attack['seconds']:.2f}"])
-    head = [
-        "Attack", "batches", "mean error", "best", "accepted", "outside of the domain",
-        "near-duplicates", "not superposition", "gradients", "seconds",
-    ]  # fmt: skip
-    return plain_table(head, body)
-
-
-def _traces(found: Mapping[str, Any]) -> list[str]:
-    outside, traces = found["out_of_domain"], found["traces"]
-    left = f"{traces['left_of_superposition']:.1%}"
-    return [f"{outside:.0%}", f"{traces['near_duplicates']:.0%}", left]
-
-
-def _devices(result: RunResult) -> Table:
-    """Returns Table 3: the log's device, the verifier's, and the errors."""
-    body = [
-        [one["made_on"], one["verified_on"], f"{one['median']:.2g}", f"{one['largest']:.2g}"]
-        for one in result["elsewhere"]
-    ]
-    return plain_table(["log made on", "verified on", "median error", "largest"], body)
+        told = {"batches": len(errors), "mean": errors.mean(), "best": errors.min()}
+        accepted = np.mean(errors <= tolerance)
+        rows.append({**attack, **told, "accepted": accepted, "label": LABELS[name]})
+    return formatted_table("forging_attacks", rows)
 
 
 def _logs(records: Sequence[Record]) -> Table:
     """Returns how honest and forged logs fare, by what is to be forgotten and forger."""
-    head = [
-        "Forgotten", "Log", "valid", "steps accepted", "in the last quarter of the epochs",
-        "median error", "largest", "tolerance",
-    ]  # fmt: skip
-    body = []
-    for question, runs in by_question(records).items():
-        for name in forgers_of(records):
-            for method, words in ((ORIGINAL, f"forged by {name}"), (RETRAIN, "honest, without")):
-                valid, accepted, error, largest, tolerance = (
-                    runs.values(method, f"{name}_{metric}")
-                    for metric in ("valid", "accepted", "error", "error_largest", "tolerance")
-                )
-                if not accepted:
-                    continue
-                late = np.mean(late_shares(records, question, name, method))
-                cells = [question, words, f"{sum(valid):.0f} of {len(valid)}" if valid else ""]
-                cells += [f"{np.mean(accepted):.0%}", f"{late:.0%}", f"{np.median(error):.2g}"]
-                body.append([*cells, f"{max(largest):.2g}", f"{max(tolerance):.2g}"])
-    return plain_table(head, body)
-
-
-def _audits(records: Sequence[Record]) -> Table:
-    """Returns the audits of the model that a forged log claims, and of a retrained one."""
-
-    def column(name: str, title: str) -> Column:
-        return Column(title, lambda record: record.metrics.get(name, np.nan), 3, "")
-
-    return records_table(records, [column(*named) for named in AUDITED.items()])
+    asked = itertools.product(by_question(records).items(), forgers_of(records))
+    rows = []
+    for (question, runs), name in asked:
+        for method, words in ((ORIGINAL, f"forged by {name}"), (RETRAIN, "honest, without")):
+            valid, accepted, error, largest, tolerance = (
+                runs.values(method, f"{name}_{metric}")
+                for metric in ("valid", "accepted", "error", "error_largest", "tolerance")
+            )
+            if accepted:
+                told = {"question": question, "log": words, "accepted": np.mean(accepted)}
+                told |= {"valid": f"{sum(valid):.0f} of {len(valid)}"} if valid else {}
+                told["late"] = np.mean(late_shares(records, question, name, method))
+                told |= {"error": np.median(error), "largest": max(largest)}
+                rows.append({**told, "tolerance": max(tolerance)})
+    return formatted_table("forging_logs", rows)
 
 
 if __name__ == "__main__":

@@ -8,24 +8,22 @@ within a factor of ten. "Reaches" is meant as it is written.
 from __future__ import annotations
 
 import math
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from experiments.claims import Claim, Runs, Verdict, holds, statements
+from experiments.claims import Claim, Runs, Statement, in_order, statements
 from experiments.forging.settings import NOISE, SECOND_ORDER
+from experiments.paper import read_toml
 from unlearnkit.forging import convert_error
 from unlearnkit.studies import ORIGINAL, RETRAIN, Record
 
 RunResult = Mapping[str, Any]
 NOT_THERE = "not in the paper"
-PAPER: dict[str, Any] = tomllib.loads(
-    Path(__file__).with_name("paper.toml").read_text(encoding="utf-8")
-)
+PAPER = read_toml(__file__)
 """What the paper reports."""
+KNOWN = statements("forging")
 FIGURES: dict[str, Any] = PAPER["figures"]
 
 
@@ -37,122 +35,109 @@ def setup(result: RunResult) -> dict[str, Any] | None:
     return found
 
 
-class _Judged:
-    """The claims that were judged so far."""
-
-    def __init__(self) -> None:
-        self.known, self._claims = statements("forging"), dict[str, list[Claim]]()
-
-    def __call__(
-        self, id: str, verdict: Verdict | bool, ours: str, paper: str | None = None, /, **names: Any
-    ) -> None:
-        """Adds a claim with its verdict, our figures and, where not in the file, the paper's."""
-        verdict = holds(verdict) if isinstance(verdict, bool | np.bool_) else verdict
-        made = self.known[id].decide(verdict, ours, paper=paper, **names)
-        self._claims.setdefault(id, []).append(made)
-
-    def order(self, name: str, ours: float, paper: float, **names: Any) -> None:
-        """Adds the claim that a figure is of the paper's order: within a factor of it."""
-        factor = self.known[name].threshold
-        near = bool(ours > 0 and paper / factor <= ours <= factor * paper)
-        self(name, near, f"{ours:.2g}", f"{paper:.2g}", **names)
-
-    def difference(self, name: str, values: Any) -> None:
-        """Adds the claim that differences, one per pair or seed, have a sign."""
-        self._claims[name] = [self.known[name].judge(values)]
-
-    def all(self) -> list[Claim]:
-        """Returns the claims in the order of the file."""
-        return [claim for name in self.known for claim in self._claims.get(name, ())]
-
-
 def judge(result: RunResult) -> list[Claim]:
     """Returns the claims that one setting's result can judge, but for those on whole logs."""
-    judged, row, honest = _Judged(), setup(result), result["reproduction"]
-    attacks: dict[str, Any] = result["forged"]["attacks"]
+    return in_order("forging", _judge(result))
+
+
+def _judge(result: RunResult) -> Iterator[Claim]:
+    row, honest, forged = setup(result), result["reproduction"], result["forged"]
+    attacks: dict[str, Any] = forged["attacks"]
     errors = {name: np.asarray(attack["errors"], float) for name, attack in attacks.items()}
     network, largest = result["settings"]["model"], honest["verified"]["largest"]
-    judged("same_device", largest == 0, f"largest error {largest:.2g}")
-    _judge_distances(judged, errors, honest["largest"], row)
+    yield KNOWN["same_device"].decide(largest == 0, f"largest error {largest:.2g}")
+    for name in errors.keys() & {"greedy", "swap", "adam"}:
+        yield _judge_distance(name, errors[name].min(), honest["largest"], row)
     if row is not None and "greedy" in errors:
-        judged.order("greedy_order", errors["greedy"].mean(), row["forged"], author=row["author"])
+        mean = float(errors["greedy"].mean())
+        yield KNOWN["greedy_order"].order(mean, row["forged"], author=row["author"])
         pairs = result.get("elsewhere", ())
         others = [one["largest"] for one in pairs if one["made_on"] != one["verified_on"]]
-        ours = "one device; other orders, precisions and convolutions on it differ by up to "
         if others:
-            judged.order("two_devices", max(others), row["reproduction"])
+            yield KNOWN["two_devices"].order(max(others), row["reproduction"])
         else:
-            ours += f"{honest['largest']:.2g}"
-            judged("two_devices", "undecided", ours, f"{row['reproduction']:.2g}")
+            ours = "one device; other orders, precisions and convolutions on it differ by up to "
+            ours, paper = f"{ours}{honest['largest']:.2g}", f"{row['reproduction']:.2g}"
+            yield KNOWN["two_devices"].decide("undecided", ours, paper=paper)
     if network in PAPER["conversions"]:
-        norm, error, expected = PAPER["conversions"][network]
+        claim, (norm, error, expected) = KNOWN["conversion"], PAPER["conversions"][network]
         found = convert_error(error, norm, "l2", honest["n_parameters"])
-        same = abs(found / expected - 1) < judged.known["conversion"].threshold
         ours = f"{found:.4g} for {honest['n_parameters']:,} parameters"
-        judged("conversion", same, ours, norm=norm, error=error, expected=expected)
+        same = abs(found / expected - 1) < claim.threshold
+        yield claim.decide(same, ours, norm=norm, error=error, expected=expected)
     for name, attack in (("adam_reaches", "adam"), ("trust_region_reaches", SECOND_ORDER)):
         if attack in errors:
-            reached, drawn = errors[attack].mean(), FIGURES["adam"].get(network)
-            verdict = "undecided" if drawn is None else holds(reached <= drawn)
-            ours = f"{reached:.2g}"
             begun = [curve[0][1] for curve in attacks[attack].get("curves", ())]
-            if drawn is not None and begun and np.mean(begun) <= drawn:  # nothing was descended to
-                verdict, ours = "undecided", f"{ours}, but {np.mean(begun):.2g} before it began"
-            judged(name, verdict, ours, f"{drawn:.2g}" if drawn else NOT_THERE)
+            drawn = FIGURES["adam"].get(network)
+            yield _judge_reached(KNOWN[name], errors[attack].mean(), drawn, begun)
     if {"adam", "adam_grid"} <= errors.keys():
         pairs = min(len(errors["adam"]), len(errors["adam_grid"]))
         grid, free = (np.log10(errors[name][:pairs]) for name in ("adam_grid", "adam"))
-        judged.difference("grid_higher", grid - free)
-    if "exact" in result["forged"]:
-        exact = result["forged"]["exact"]
+        yield KNOWN["grid_higher"].judge(grid - free)
+    if "exact" in forged:
+        exact = forged["exact"]
         ours = f"{exact['exact']} of {exact['candidates']:,} batches; the nearest is off by "
         ours += f"{exact['nearest']:,} units of the last place"
-        judged("exact_search", exact["exact"] == 0, ours)
+        yield KNOWN["exact_search"].decide(exact["exact"] == 0, ours)
     if network == "logistic":
-        _judge_regression(judged, result, errors)
-    return judged.all()
+        yield from _judge_regression(result, errors)
 
 
-def _judge_distances(
-    judged: _Judged, errors: Mapping[str, Any], largest: float, row: Mapping[str, Any] | None
-) -> None:
-    for name in errors.keys() & {"greedy", "swap", "adam"}:
-        best, theirs = errors[name].min(), NOT_THERE
-        ratio = best / largest if largest > 0 else math.inf
-        if row is not None and name == "greedy":
-            theirs = f"{row['forged']:.2g} against {row['reproduction']:.2g}"
-        ours, claim = f"{best:.2g} against {largest:.2g}: {ratio:.0f} times", f"{name}_apart"
-        judged(claim, ratio >= judged.known[claim].threshold, ours, theirs)
+def _judge_distance(name: str, best: float, largest: float, row: Mapping[str, Any] | None) -> Claim:
+    """Returns whether an attack's best batch errs so much more than any honest replay."""
+    claim, ratio = KNOWN[f"{name}_apart"], best / largest if largest > 0 else math.inf
+    paper = NOT_THERE
+    if row is not None and name == "greedy":
+        paper = f"{row['forged']:.2g} against {row['reproduction']:.2g}"
+    ours = f"{best:.2g} against {largest:.2g}: {ratio:.0f} times"
+    return claim.decide(ratio >= claim.threshold, ours, paper=paper)
 
 
-def _judge_regression(judged: _Judged, result: RunResult, errors: Mapping[str, Any]) -> None:
+def _judge_reached(
+    claim: Statement, reached: float, drawn: float | None, begun: Sequence[float]
+) -> Claim:
+    """Returns whether an attack reaches the error that is drawn in the paper, from above it."""
+    if drawn is None:
+        return claim.decide("undecided", f"{reached:.2g}", paper=NOT_THERE)
+    if begun and np.mean(begun) <= drawn:  # nothing was descended to
+        ours = f"{reached:.2g}, but {np.mean(begun):.2g} before it began"
+        return claim.decide("undecided", ours, paper=f"{drawn:.2g}")
+    return claim.decide(reached <= drawn, f"{reached:.2g}", paper=f"{drawn:.2g}")
+
+
+def _judge_regression(result: RunResult, errors: Mapping[str, Any]) -> Iterator[Claim]:
     attacks, honest = result["forged"]["attacks"], result["reproduction"]
     bands, tolerance = {b["name"]: b["errors"] for b in honest["bands"]}, honest["tolerance"]
-    judged.order("shuffles", float(np.median(bands["batch order"])), FIGURES["shuffles"])
+    yield KNOWN["shuffles"].order(float(np.median(bands["batch order"])), FIGURES["shuffles"])
     if "logistic" in errors:
         exact, share = errors["logistic"], attacks["logistic"]["out_of_domain"]
-        median, factor = float(np.median(exact)), judged.known["regression_order"].threshold
-        at_most = 0 < median <= factor * FIGURES["regression"]
-        judged("regression_order", at_most, f"{median:.2g}", f"{FIGURES['regression']:.2g}")
+        median, claim, drawn = np.median(exact), KNOWN["regression_order"], FIGURES["regression"]
+        at_most = 0 < median <= claim.threshold * drawn
+        yield claim.decide(at_most, f"{median:.2g}", paper=f"{drawn:.2g}")
         accepted = float(np.mean(exact <= tolerance))
         ours = f"{accepted:.0%} within {tolerance:.2g}; largest {exact.max():.2g}"
-        judged("regression_accepted", accepted == 1, ours)
+        yield KNOWN["regression_accepted"].decide(accepted == 1, ours)
         ours = f"{share:.0%} of the examples are outside of the domain"
-        judged("regression_outside", share == 1, ours)
+        yield KNOWN["regression_outside"].decide(share == 1, ours)
         traces = (attacks["logistic"]["traces"], result["forged"]["honest"]["traces"])
         left, others = (trace["left_of_superposition"] for trace in traces)
-        # Where the batch spans all images, being a superposition of it says nothing.
-        told = holds(left < judged.known["superposed"].threshold) if others > 0.1 else "undecided"
         ours = f"{left:.1%} of an image is not; of other honest images {others:.1%}"
-        judged("superposed", told, ours)
+        # Where the batch spans all images, being a superposition of it says nothing.
+        told: bool = left < KNOWN["superposed"].threshold
+        yield KNOWN["superposed"].decide(told if others > 0.1 else "undecided", ours)
     if "grid_logistic" in errors:
         best = errors["grid_logistic"].min()
-        judged("grid_passes", best <= tolerance, f"best {best:.2g}, tolerance {tolerance:.2g}")
+        ours = f"best {best:.2g}, tolerance {tolerance:.2g}"
+        yield KNOWN["grid_passes"].decide(best <= tolerance, ours)
 
 
 def judge_logs(records: Sequence[Record]) -> list[Claim]:
     """Returns the claims on logs that are forged to forget, and on their model."""
-    judged, asked = _Judged(), by_question(records)
+    return in_order("forging", _judge_logs(records))
+
+
+def _judge_logs(records: Sequence[Record]) -> Iterator[Claim]:
+    asked = by_question(records)
     for name in forgers_of(records):
         true, valid, shares = (
             [v for runs in asked.values() for v in runs.values(method, f"{name}_{metric}")]
@@ -162,21 +147,20 @@ def judge_logs(records: Sequence[Record]) -> list[Claim]:
         passed = sum(valid) if valid else sum(share == 1 for share in shares)
         ours = f"{sum(true):.0f} of {len(true)} honest logs are valid, {passed:.0f} of "
         ours += f"{len(shares)} forged ones; {np.mean(shares):.0%} of forged steps accepted"
-        judged("told_apart", all(true) and passed == 0, ours, name=name)
+        yield KNOWN["told_apart"].decide(all(true) and passed == 0, ours, name=name)
         if name == "substitution" and "1" in asked:
-            judged.difference("substitution_accepted", late_shares(records, "1", name))
+            yield KNOWN["substitution_accepted"].judge(late_shares(records, "1", name))
     for question in [question for question in asked if question != NOISE][-1:]:
-        for name in ("membership_told", "accuracy_told"):
-            metric = judged.known[name].metric
-            judged.difference(name, asked[question].gaps(metric, ORIGINAL, RETRAIN))
+        for claim in (KNOWN["membership_told"], KNOWN["accuracy_told"]):
+            yield claim.judge(asked[question].gaps(claim.metric, ORIGINAL, RETRAIN))
     if NOISE in asked:
         # z pooled over the runs, Σ z / √runs, is N(0, 1) of a model that never saw the noise.
-        scores = (asked[NOISE].values(name, "gaussian_z") for name in (ORIGINAL, RETRAIN))
+        claim = KNOWN["noise_told"]
+        scores = (asked[NOISE].values(name, claim.metric) for name in (ORIGINAL, RETRAIN))
         claimed, retrained = (sum(z) / math.sqrt(len(z)) for z in scores)
-        beyond = abs(claimed) > max(judged.known["noise_told"].threshold, abs(retrained))
         ours = f"z over all runs {claimed:+.2f}, after retraining {retrained:+.2f}; N(0, 1) "
-        judged("noise_told", beyond, ours + "without it")
-    return judged.all()
+        beyond = abs(claimed) > max(claim.threshold, abs(retrained))
+        yield claim.decide(beyond, ours + "without it")
 
 
 def by_question(records: Sequence[Record]) -> dict[str, Runs]:

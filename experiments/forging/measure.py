@@ -71,18 +71,10 @@ def reproduce(key: Key[Array, ""], setting: Setting, data: Data, folder: Path) -
 
 def verdict(report: VerificationReport) -> dict[str, Any]:
     """Returns what a verification found, as JSON values."""
-    return rounded(
-        {
-            "valid": report.valid,
-            "verdict": str(report.verdict),
-            "tolerance": report.tolerance,
-            "segments": len(report.steps),
-            "accepted": int(report.accepted.sum()),
-            "largest": float(np.max(report.errors)),
-            "median": float(np.median(report.errors)),
-            "differences": [list(row) for row in report.differences],
-        }
-    )
+    told, errors = report.as_json(), report.distribution()
+    kept = {name: told[name] for name in ("valid", "verdict", "tolerance", "differences")}
+    counted = {"segments": len(report.steps), "accepted": int(report.accepted.sum())}
+    return rounded({**kept, **counted, "largest": errors["largest"], "median": errors["median"]})
 
 
 def forge_triples(

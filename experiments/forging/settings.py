@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from experiments.frame import Data, Scale, read_scale
 from unlearnkit.auditing import ForgedForgetting
 from unlearnkit.base import Forger
 from unlearnkit.data import RandomForget
-from unlearnkit.poisoning import Budget, GaussianPoison
+from unlearnkit.poisoning import GaussianPoison
 from unlearnkit.studies import Pair, Study
 from unlearnkit.training import Recipe
 
@@ -30,45 +30,30 @@ class Attack(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Forgetting:
-    """A study of logs that are forged to forget.
+    """The parts of a study of logs that are forged to forget.
 
     Attributes:
       train: training examples.
-      counts: of them that are to be forgotten, a question each.
-      poisons: the fraction that is given Gaussian noise, which is to be forgotten in one more.
-      noise_std: of that noise, in the units of the network.
       recipe: plain descent, so that what a step leaves is its weights alone.
-      forgers: by name; each forges the whole log.
-      samples: by name; each forges 4 steps of the first, the middle and the last epoch.
-      segments: of each log that its calibration replays, and its shuffles.
+      forget: what is to be forgotten, by the number of examples.
+      attacks: `noise`, whose poisons are to be forgotten in one more question.
+      audits: by name, a forger of the whole log, or of 4 steps of its first, middle and last epoch.
       seeds: repetitions.
     """
 
     train: int
-    counts: tuple[int, ...]
-    poisons: float
-    noise_std: float
     recipe: Recipe
-    forgers: dict[str, Forger]
-    segments: int
+    forget: dict[str, RandomForget]
+    attacks: dict[str, GaussianPoison]
+    audits: dict[str, ForgedForgetting]
     seeds: int
-    samples: dict[str, Forger] = dataclasses.field(default_factory=dict)
 
     def study(self, data: Data) -> Study:
         """Returns the study, of this network on the first of these data."""
         own = Pair(data.train.take(np.arange(self.train)), data.test)
-        last = self.recipe.epochs
-        replays: dict[str, Any] = {"segments": self.segments, "shuffles": self.segments}
-        audits = {name: ForgedForgetting(f, **replays) for name, f in self.forgers.items()}
-        audits |= {
-            name: ForgedForgetting(f, (1, (1 + last) // 2, last), most_steps=4, **replays)
-            for name, f in self.samples.items()
-        }
-        noise = GaussianPoison(Budget(self.poisons), noise_std=self.noise_std)
-        requests = {str(count): RandomForget(count=count) for count in self.counts}
-        return Study(
-            own, data.model, self.recipe, requests, {NOISE: noise}, audits=audits, seeds=self.seeds
-        )
+        forget, attacks = self.forget, self.attacks
+        shared = own, data.model, self.recipe
+        return Study(*shared, forget, attacks, audits=self.audits, seeds=self.seeds)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,7 +60,7 @@ class NtkScrubbing(PaperCommand):
         run["pretrained_on"] = data.pretrain_name
         pretrain_key, draw_key, key = jax.random.split(jax.random.key(self.seed), 3)
         on_stage(f"pretraining on {data.pretrain_name}", 0, 1)
-        model, start = settings.pretrained(pretrain_key, setting, data, self.data_dir)
+        model, start = settings.pretrained(pretrain_key, setting, data)
         keys = [jax.random.fold_in(draw_key, seed) for seed in range(setting.seeds)]
         draws = [settings.draw_examples(own, setting, data) for own in keys]
         study = make_study(setting, model, start, draws)

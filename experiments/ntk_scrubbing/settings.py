@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import operator
@@ -15,7 +16,7 @@ from jaxtyping import Array, Key
 from experiments.frame import replace_subtree
 from unlearnkit import models
 from unlearnkit.base import Dataset, Model, Unlearner, Variables
-from unlearnkit.data import describe, load
+from unlearnkit.data import keep_classes, load
 from unlearnkit.studies import Pair
 from unlearnkit.training import Recipe, fit
 from unlearnkit.unlearning import FineTune, FisherForgetting, GradientAscent, NtkScrub
@@ -99,36 +100,19 @@ def load_pools(setting: Setting, data_dir: Path | None) -> Pools:
     train = load(setting.dataset, split="train", normalisation="standard", **where)
     norm = train.normalisation
     test = load(setting.dataset, split="test", normalisation=norm, **where)
-    pool, others = _by_class(train)
-    pretrain, name = others, f"classes {CLASSES} … of {setting.dataset}"
+    pretrain, name = keep_classes(train, range(CLASSES, 10)), f"classes {CLASSES} … of "
+    name += setting.dataset
     if setting.dataset == "cifar10":
-        try:
+        with contextlib.suppress(FileNotFoundError):
             pretrain = load("cifar100", split="train", normalisation=norm, **where)
             name = "cifar100"
-        except FileNotFoundError:
-            pass
-    return Pools(pretrain, name, pool, _by_class(test)[0])
+    pool, unseen = (keep_classes(part, range(CLASSES)) for part in (train, test))
+    return Pools(pretrain, name, pool, unseen)
 
 
-def _by_class(dataset: Dataset) -> tuple[Dataset, Dataset]:
-    """Returns the first classes, and the others with their labels counted from 0."""
-    y = np.asarray(dataset.y)
-    others = dataset.take(np.flatnonzero(y >= CLASSES))
-    return dataset.take(np.flatnonzero(y < CLASSES)), others._replace(y=others.y - CLASSES)
-
-
-def pretrained(
-    key: Key[Array, ""], setting: Setting, pools: Pools, data_dir: Path | None
-) -> tuple[Model, Variables]:
-    """Returns the network, and pretrained weights with a fresh last layer for the task's classes.
-
-    Args:
-      key: of the pretraining.
-      setting: of the scale.
-      pools: from `load_pools`.
-      data_dir: where prepared datasets are.
-    """
-    shape = describe(setting.dataset, data_dir=data_dir).input_shape
+def pretrained(key: Key[Array, ""], setting: Setting, pools: Pools) -> tuple[Model, Variables]:
+    """Returns the network, and pretrained weights with a fresh last layer for its own classes."""
+    shape = pools.train.x.shape[1:]
     model, teacher = (
         models.create(setting.model, input_shape=shape, n_classes=classes)
         for classes in (CLASSES, int(pools.pretrain.y.max()) + 1)
@@ -145,13 +129,10 @@ def pretrained(
 def draw_examples(key: Key[Array, ""], setting: Setting, pools: Pools) -> Pair:
     """Returns small sets of as many examples of each class; class 0, which is forgotten, first."""
     train_key, test_key = jax.random.split(key)
-    train = _draw(train_key, pools.train, setting.train + setting.validation)
-    kept, validation = np.split(train, [setting.train], axis=1)
+    drawn = _draw(train_key, pools.train, setting.train + setting.validation)
+    kept, validation = (rows.reshape(-1) for rows in np.split(drawn, [setting.train], axis=1))
     test = _draw(test_key, pools.test, setting.test).reshape(-1)
-    return Pair(
-        pools.train.take(kept.reshape(-1)), pools.test.take(test),
-        pools.train.take(validation.reshape(-1)),
-    )  # fmt: skip
+    return Pair(pools.train.take(kept), pools.test.take(test), pools.train.take(validation))
 
 
 def _draw(key: Key[Array, ""], pool: Dataset, count: int) -> np.ndarray:

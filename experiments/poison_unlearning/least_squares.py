@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.auditing import model_shift, update_cosines
 
@@ -61,6 +61,10 @@ class Samples(NamedTuple):
     x: Float[Array, "n d"]
     y: Float[Array, " n"]
 
+    def take(self, rows: Int[Array, " k"] | np.ndarray) -> Samples:
+        """Returns the samples of these rows."""
+        return Samples(self.x[rows], self.y[rows])
+
 
 class Course(NamedTuple):
     """Gradient descent with what stays, on its way from somewhere.
@@ -94,7 +98,9 @@ def study_updates(key: Key[Array, ""], setting: LeastSquares) -> dict[str, list[
     found: dict[str, list[Course]] = {name: [] for name in (*WEIGHINGS, "random")}
     for repetition in range(setting.repetitions):
         base_key, rest_key, *keys = jax.random.split(jax.random.fold_in(key, repetition), 5)
-        base = _some(base_key, clean, setting.poisons)
+        base = clean.take(
+            jax.random.choice(base_key, len(clean.y), (setting.poisons,), replace=False)
+        )
         for weighing, course_key in zip(WEIGHINGS, keys, strict=False):
             share = 1.0 if weighing == "printed" else setting.poisons / setting.samples
             poisons = cancel(base, low, clean, jnp.float32(share), setting=setting)
@@ -131,37 +137,29 @@ def descend(
     steps = n // size
 
     def step(w: Array, rows: Array) -> tuple[Array, Array]:
-        slope = jax.grad(loss)(w, Samples(samples.x[rows], samples.y[rows]))
+        slope = jax.grad(loss)(w, samples.take(rows))
         return w - setting.learning_rate * slope, slope
 
     def batches(epoch: Array) -> Array:
         order = jax.random.permutation(jax.random.fold_in(key, epoch), n)
         return order[: steps * size].reshape(steps, size)
 
-    w, slopes = jax.lax.scan(step, start, batches(jnp.int32(0)))
-
-    def further(w: Array, epoch: Array) -> tuple[Array, None]:
-        return jax.lax.scan(lambda w, rows: (step(w, rows)[0], None), w, batches(epoch))[0], None
-
-    return jax.lax.scan(further, w, jnp.arange(1, setting.epochs))[0], slopes
+    every = jax.vmap(batches)(jnp.arange(setting.epochs))
+    w, slopes = jax.lax.scan(step, start, every.reshape(-1, size))
+    return w, slopes[:steps]
 
 
 def corrupt_parameters(
     trained: Float[Array, " d"], clean: Samples, setting: LeastSquares
 ) -> Float[Array, " d"]:
     """Returns θ_low by GradPC: normalised ascent of the clean loss within a ball."""
-    w = trained
+    w, slope_of = trained, jax.jit(jax.grad(loss))
     for _ in range(setting.ascents):
-        slope = _slope(w, clean)
+        slope = slope_of(w, clean)
         w = w + setting.ascent * slope / jnp.linalg.norm(slope)
         away = w - trained
         w = trained + away * jnp.minimum(1, setting.radius / jnp.linalg.norm(away))
     return w
-
-
-@jax.jit
-def _slope(w: Float[Array, " d"], samples: Samples) -> Float[Array, " d"]:
-    return jax.grad(loss)(w, samples)
 
 
 @partial(jax.jit, static_argnames="setting")
@@ -212,14 +210,9 @@ def follow(key: Key[Array, ""], corrupted: Samples, rest: Samples, setting: Leas
     return Course(shift.l1, shift.l2, *cosines)
 
 
-def _some(key: Key[Array, ""], samples: Samples, count: int) -> Samples:
-    rows = jax.random.choice(key, samples.y.shape[0], (count,), replace=False)
-    return Samples(samples.x[rows], samples.y[rows])
-
-
 def _without_some(key: Key[Array, ""], clean: Samples, setting: LeastSquares) -> Samples:
     """Returns the samples without some random ones of the second half."""
     half = setting.samples // 2
     gone = half + jax.random.choice(key, setting.samples - half, (setting.removed,), replace=False)
     kept = np.setdiff1d(np.arange(setting.samples), np.asarray(gone))
-    return Samples(clean.x[kept], clean.y[kept])
+    return clean.take(kept)

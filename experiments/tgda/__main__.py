@@ -20,23 +20,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from experiments import frame, pages
-from experiments.frame import PaperCommand, Result
-from experiments.pages import Section, Table, details, plain_table, read_columns
+from experiments.frame import Data, PaperCommand, Result
+from experiments.pages import Section, Table, column, details, plain_table, read_columns
 from experiments.tgda import figures, paper
 from experiments.tgda.claims import Drops, judge, judge_sizes
-from experiments.tgda.runs import Data, attack_all, load_data
+from experiments.tgda.runs import attack_all, load_data
 from experiments.tgda.settings import Target, targets
-from unlearnkit.reporting import rows
+from unlearnkit.reporting import MISSING, present, rows
 from unlearnkit.studies import OnStage, Record
 from unlearnkit.validation import check_known
 
-HEAD = (
-    "Attack", "accuracy, %", "drop, points", "paper's drop", "poisons", "largest change of a pixel",
-    "seconds", "gradients",
-)  # fmt: skip
 COLUMNS = read_columns("tgda")
 
 
@@ -79,10 +74,8 @@ class Tgda(PaperCommand):
         attacks = {attack: repr(made) for attack, made in setting.attacks.items()}
         run = self.describe(**_shared(name, setting), attacks=attacks, notes=outcome.notes)
         run["seconds"] = round(time.perf_counter() - started, 1)
-        records = outcome.records
-        if earlier is not None:
-            run, records = _add(earlier, run, records)
-        frame.save_result(path, run, records)
+        result = run, outcome.records
+        frame.save_result(path, *(result if earlier is None else _add(earlier, *result)))
         if outcome.samples:
             drawn = "poisons" if self.attack is None else f"poisons-{self.attack}"
             pages.draw(path, drawn, figures.poison_figure(outcome.samples))
@@ -148,56 +141,42 @@ def _add(earlier: Result, run: dict[str, Any], records: list[Record]) -> Result:
 
 def _attacks(target: Target, records: Sequence[Record]) -> Table:
     """Returns a line per attack, in the order in which they were run."""
-    drops = Drops(records)
-    body: list[list[str]] = []
-    for name in dict.fromkeys(record.method for record in records):
-        own = [record for record in records if record.method == name]
-        quoted = paper.quote(target.source, target.model, name)
-        drop = f"{quoted.drop:.2f}" if quoted is not None else ""
-        if name == "clean":
-            dataset = paper.DATASETS.get(target.source, "")
-            clean = paper.CLEAN.get((dataset, paper.NETWORKS[target.model]))
-            drop = f"clean {clean:.2f} %" if clean is not None else ""
-        changes = list(drops.of(name, "change").values())
-        label, *cells = rows(own, COLUMNS)[0]
-        label = label.replace(name, paper.title(name))
-        if cells[0] == "diverged":
-            body.append([label, "diverged", *("" for _ in HEAD[2:])])
-            continue
-        change = f"{np.mean(changes) / 100:.3f}" if changes else ""
-        body.append([label, *cells[:2], drop, cells[2], change, *cells[3:]])
-    return plain_table(HEAD, body)
+    body = []
+    for label, accuracy, drop, *others in rows(records, COLUMNS):
+        name = label.partition(" ")[0]
+        said = paper.printed_drop(target.source, target.model, name)
+        cells = [accuracy, drop, said, *others]
+        shown = ("" if cell == MISSING else cell for cell in cells)
+        body.append([label.replace(name, paper.title(name)), *shown])
+    titles = [one.title for one in present(records, COLUMNS)]
+    return plain_table(["Attack", *titles[:2], "paper's drop", *titles[2:]], body)
 
 
 def _further(target: Target, records: Sequence[Record]) -> list[Table]:
     """Returns TGDA's drop on other networks (Table 9), and after defences (Tables 10 and 11)."""
-    drops, own, tables = Drops(records), paper.NETWORKS[target.model], []
-    found = dict.fromkeys(name for r in records if r.method == "tgda" for name in r.metrics)
-    for prefix, head, filters in (
+    own = [record for record in records if record.method == "tgda"]
+    printed = paper.ON_OTHERS[paper.NETWORKS[target.model]] if target.source == "mnist" else {}
+    metrics, tables = dict.fromkeys(name for record in own for name in record.metrics), []
+    for prefix, head, scores in (
         ("drop_on_", "Poisons of TGDA, trained on by", ()),
         ("drop_after_", "TGDA after", ("precision", "recall")),
     ):
         body = []
-        for other in (n.removeprefix(prefix) for n in found if n.startswith(prefix)):
+        for other in (n.removeprefix(prefix) for n in metrics if n.startswith(prefix)):
             label = paper.NETWORKS.get(other, other)
-            quoted = paper.DEFENDED.get((own, other)) or paper.TRANSFER.get((own, label))
-            theirs = "" if quoted is None or target.source != "mnist" else f"{quoted:.2f}"
-            scores = [_spread(drops, f"{score}_of_{other}") for score in filters]
-            cells = [_spread(drops, f"{prefix}{other}"), theirs, *scores]
-            body.append([label, *cells])
+            theirs = f"{printed[label]:.2f}" if label in printed else ""
+            measured = [_percent(own, f"{score}_of_{other}") for score in scores]
+            body.append([label, _percent(own, f"{prefix}{other}"), theirs, *measured])
         if body:
-            scores = [f"{score} on the poisons, %" for score in filters]
-            tables.append(plain_table([head, "drop, points", "paper's drop", *scores], body))
+            titles = [f"{score} on the poisons, %" for score in scores]
+            tables.append(plain_table([head, "drop, points", "paper's drop", *titles], body))
     return tables
 
 
-def _spread(drops: Drops, name: str) -> str:
-    """Returns mean and standard deviation of a metric of TGDA, in %; nothing where it has none."""
-    values = list(drops.of("tgda", name).values())
-    if not values:
-        return ""
-    spread = f"±{np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.2f}{spread}"
+def _percent(records: Sequence[Record], metric: str) -> str:
+    """Returns mean and deviation of a metric over the seeds, in %; nothing where it has none."""
+    (row,) = rows(records, [column(metric, 100, title="", decimals=2, explanation="")])
+    return "".join(row[1:])
 
 
 def _paper(table: paper.PaperTable) -> str:

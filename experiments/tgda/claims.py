@@ -16,19 +16,19 @@ EPSILON = 0.03
 
 
 class Drops(Runs):
-    """Records by attack and seed; drops of the accuracy in points."""
+    """Records by attack and seed, their metrics in %: drops are in points."""
+
+    def __init__(self, records: Sequence[Record]):
+        scaled = ({name: 100 * value for name, value in r.metrics.items()} for r in records)
+        super().__init__([r._replace(metrics=m) for r, m in zip(records, scaled, strict=True)])
 
     def run_of(self, name: str) -> str:
         """Returns the name itself; of TGDA for longer that of TGDA, where it was not run."""
         return "tgda" if name == LONG and LONG not in self.methods() else name
 
-    def of(self, name: str, metric: str = "drop") -> dict[int, float]:
-        """Returns the drop, or another metric, of an attack by seed, in %."""
-        return {seed: 100 * value for seed, value in self.by_seed(name, metric).items()}
-
-    def average(self, name: str) -> float:
-        """Returns the mean drop."""
-        return float(np.mean(list(self.of(name).values())))
+    def drops(self, name: str) -> list[float]:
+        """Returns the drops of an attack, one per seed."""
+        return self.values(name, "drop")
 
     def sweep(self, attack: str) -> dict[float, str]:
         """Returns the names under which an attack was run, by ε, ascending."""
@@ -45,36 +45,33 @@ def judge(target: Target, records: Sequence[Record]) -> list[Claim]:
 
     def compare(claim: Statement) -> Iterator[Claim]:
         more, less = map(drops.run_of, claim.rows)
-        if differences := _paired(drops.of(more), drops.of(less)):
-            ours = f"{drops.average(more):.2f} against {drops.average(less):.2f} points; {{}}"
+        if differences := drops.gaps("drop", more, less):
+            means = " against ".join(f"{drops.mean(name, 'drop'):.2f}" for name in (more, less))
             paper = _quoted(target, more, less) if claim.paper == NO_NUMBER else claim.paper
-            yield claim.judge(differences, ours=ours, paper=paper)
+            yield claim.judge(differences, ours=f"{means} points; {{}}", paper=paper)
 
     def drop(claim: Statement) -> Iterator[Claim]:
-        if hurts := list(drops.of(drops.run_of(*claim.rows)).values()):
+        if hurts := drops.drops(drops.run_of(*claim.rows)):
             quoted = quote(target.source, target.model, "tgda")
             paper = "not given" if quoted is None else f"{quoted.drop:.2f}"
             yield claim.judge(hurts, paper=paper, network=NETWORKS[target.model])
 
-    def grow(claim: Statement) -> Iterator[Claim]:
+    def sweep(claim: Statement) -> Iterator[Claim]:
+        """Whether the largest ε drops more than the least (`growth`), but less than ε (`below`)."""
         names = drops.sweep("tgda")
         if len(names) < 2:
             return
-        least, most = min(names), max(names)
-        small, large = drops.of(names[least]), drops.of(names[most])
-        ends = ", ".join(f"{drops.average(names[e]):.2f} at {100 * e:g} %" for e in (least, most))
-        values = _paired(large, small)
-        if values and claim.figure == "below":
-            values = [100 * most - large[s] for s in sorted(small.keys() & large.keys())]
+        (least, small), *_, (most, large) = names.items()
+        values = drops.gaps("drop", large, small)
+        if claim.figure == "below":
+            values = drops.paired(lambda r: 100 * most - r[large].metrics["drop"], small, large)
         if values:
-            yield claim.judge(values, ends=ends)
+            ends = ((least, small), (most, large))
+            said = ", ".join(f"{drops.mean(n, 'drop'):.2f} at {100 * e:g} %" for e, n in ends)
+            yield claim.judge(values, ends=said)
 
-    figures = {"drops": compare, "drop": drop, "growth": grow, "below": grow}
+    figures = {"drops": compare, "drop": drop, "growth": sweep, "below": sweep}
     return judge_all("tgda", figures)
-
-
-def _paired(one: Mapping[int, float], other: Mapping[int, float]) -> list[float]:
-    return [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
 
 
 def _quoted(target: Target, more: str, less: str) -> str:
@@ -91,17 +88,18 @@ def judge_sizes(
     targets: Mapping[str, Target], records: Mapping[str, Sequence[Record]]
 ) -> list[Claim]:
     """Returns the claim of Figure 1, from targets that differ in their training examples alone."""
-    present = [name for name, target in targets.items() if target.classes and name in records]
-    if len(present) < 2:
+    sizes = {t.train or 0: name for name, t in targets.items() if t.classes and name in records}
+    if len(sizes) < 2:
         return []
-    present.sort(key=lambda name: targets[name].train or 0)
-    ends = present[0], present[-1]
-    few, many = (targets[name].train for name in ends)
+    few, many = min(sizes), max(sizes)
 
     def compare(claim: Statement) -> Iterator[Claim]:
-        small, large = (Drops(records[name]).of(*claim.rows) for name in ends)
-        if differences := _paired(small, large):
+        ends = (Drops(records[sizes[size]]) for size in (few, many))
+        (attack,) = claim.rows
+        small, large = (found.by_seed(attack, "drop") for found in ends)
+        if seeds := sorted(small.keys() & large.keys()):
             means = " against ".join(f"{np.mean(list(d.values())):.2f}" for d in (small, large))
+            differences = [small[seed] - large[seed] for seed in seeds]
             yield claim.judge(differences, few=few, many=many, means=means)
 
     return judge_all("tgda", {"sizes": compare})

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from experiments.paper import read_toml
 from experiments.tgda.settings import LONG
 
-
-def _by_pair(table: dict[str, dict[str, float]]) -> dict[tuple[str, str], float]:
-    return {(one, other): value for one, row in table.items() for other, value in row.items()}
-
-
-_SAID: dict[str, Any] = tomllib.loads(
-    Path(__file__).with_name("paper.toml").read_text(encoding="utf-8")
-)
+_SAID = read_toml(__file__)
 NETWORKS: dict[str, str] = _SAID["networks"]
 """The paper's names of our networks."""
 DATASETS: dict[str, str] = _SAID["datasets"]
 TITLES: dict[str, str] = _SAID["titles"]
-CLEAN = _by_pair(_SAID["clean"])
+CLEAN: dict[str, dict[str, float]] = _SAID["clean"]
 """Accuracy without poisons, in %, by dataset and network."""
-TRANSFER = _by_pair(_SAID["transfer"])
-"""Table 9: by network that the poisons were made for, and network that is trained on them."""
-DEFENDED = _by_pair(_SAID["defended"])
-"""Tables 10 and 11: TGDA's drop in points on MNIST, by network and defence."""
+ON_OTHERS: dict[str, dict[str, float]] = {
+    network: _SAID["transfer"].get(network, {}) | _SAID["defended"].get(network, {})
+    for network in NETWORKS.values()
+}
+"""TGDA's drop in points on MNIST, by network, on another network or after a defence."""
 MISPRINTED = {(int(number), *row) for number, rows in _SAID["misprinted"].items() for row in rows}
 """Rows whose drop is not the clean accuracy less the accuracy that stands beside it."""
 
@@ -46,17 +39,14 @@ class PaperTable(NamedTuple):
     entries: dict[str, dict[str, Entry]]
 
 
-TABLES = [
-    PaperTable(
-        table["number"],
-        table["dataset"],
-        {
-            network: {attack: Entry(*row) for attack, row in entries.items()}
-            for network, entries in table["entries"].items()
-        },
-    )
-    for table in _SAID["tables"]
-]
+def _entries(rows: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, Entry]]:
+    return {
+        network: {attack: Entry(*row) for attack, row in attacks.items()}
+        for network, attacks in rows.items()
+    }
+
+
+TABLES = [PaperTable(**{**told, "entries": _entries(told["entries"])}) for told in _SAID["tables"]]
 
 
 def title(name: str) -> str:
@@ -67,10 +57,16 @@ def title(name: str) -> str:
 
 def quote(dataset: str, model: str, name: str) -> Entry | None:
     """Returns what the paper says of an attack on one of our networks, or None."""
-    printed = "tgda" if name == LONG else name
-    for table in TABLES:
-        if table.dataset == DATASETS.get(dataset):
-            entry = table.entries.get(NETWORKS[model], {}).get(printed)
-            if entry is not None:
-                return entry
-    return None
+    printed, network = "tgda" if name == LONG else name, NETWORKS[model]
+    tables = (t.entries for t in TABLES if t.dataset == DATASETS.get(dataset))
+    found = (entries.get(network, {}).get(printed) for entries in tables)
+    return next((entry for entry in found if entry is not None), None)
+
+
+def printed_drop(dataset: str, model: str, name: str) -> str:
+    """Returns the drop that the paper prints for an attack, or its clean accuracy; "" for none."""
+    if name == "clean":
+        clean = CLEAN.get(DATASETS.get(dataset, ""), {}).get(NETWORKS[model])
+        return "" if clean is None else f"clean {clean:.2f} %"
+    entry = quote(dataset, model, name)
+    return "" if entry is None else f"{entry.drop:.2f}"

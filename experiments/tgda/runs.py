@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from experiments.frame import collect_warnings, draw_order
+from experiments import frame
+from experiments.frame import Data
 from experiments.tgda.settings import Target
 from unlearnkit import models
-from unlearnkit.auditing import CaseAudit, FilterScore, PoisonSize, PoisonTransfer, accuracy
-from unlearnkit.base import Audit, Audited, Cost, Dataset, Model, Poisoned, Task, Variables
-from unlearnkit.data import load
+from unlearnkit.auditing import AccuracyDrop, CaseAudit, FilterScore, PoisonSize, PoisonTransfer
+from unlearnkit.base import Audit, Cost, Dataset, Poisoned
+from unlearnkit.data import draw_order
 from unlearnkit.defences import DefenceWarning
 from unlearnkit.poisoning import FROM_SCRATCH, PoisonWarning
-from unlearnkit.studies import ORIGINAL, RETRAIN, OnStage, Pair, Record, Study, run
+from unlearnkit.studies import ORIGINAL, OnStage, Pair, Record, Study, run
 from unlearnkit.validation import check_continuous
 
 CLEAN, TGDA = "clean", "tgda"
 SHOWN = 6
 """Poisons of a picture."""
-
-
-class Data(NamedTuple):
-    """The examples of a target, and the networks that are trained on them: its own and others."""
-
-    model: Model
-    others: dict[str, Model]
-    train: Dataset
-    test: Dataset
 
 
 class Sample(NamedTuple):
@@ -60,44 +50,15 @@ class Outcome(NamedTuple):
 
 def load_data(target: Target, data_dir: Path | None) -> Data:
     """Returns the target's examples, pixels in [0, 1], its subset drawn by a key of its own."""
-    train, test = (
-        _keep_classes(load(target.dataset, split=split, data_dir=data_dir), target.classes)
-        for split in ("train", "test")
-    )
-    shape: dict[str, Any] = {
-        "input_shape": train.x.shape[1:], "n_classes": int(jnp.max(train.y)) + 1
-    }  # fmt: skip
-    if target.train is not None:
-        if target.train > train.size:
-            raise ValueError(
-                f"{target.source} has {train.size} training examples, fewer than {target.train}"
-            )
-        train = train.take(draw_order(train)[: target.train])
-    names = (target.model, *target.transfer)
-    model, *others = (models.create(name, **shape) for name in names)
-    return Data(model, dict(zip(target.transfer, others, strict=True)), train, test)
-
-
-def _keep_classes(dataset: Dataset, classes: tuple[int, ...] | None) -> Dataset:
-    if classes is None:
-        return dataset
-    y = np.asarray(dataset.y)
-    kept = dataset.take(np.flatnonzero(np.isin(y, classes)))
-    labels = np.searchsorted(np.asarray(classes), np.asarray(kept.y))
-    return kept._replace(y=jnp.asarray(labels, jnp.int32))
-
-
-@dataclasses.dataclass(frozen=True)
-class TestAccuracy:
-    """The accuracy on the test set."""
-
-    __test__ = False
-
-    def __call__(
-        self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
-    ) -> Audited:
-        """Returns it."""
-        return Audited({"accuracy": accuracy(model, variables, task.test)})
+    data = frame.load_data(target.dataset, target.model, data_dir, classes=target.classes)
+    if target.train is None:
+        return data
+    if target.train > data.train.size:
+        raise ValueError(
+            f"{target.source} has {data.train.size} training examples, fewer than {target.train}"
+        )
+    rows = draw_order(data.train)[: target.train]
+    return data._replace(train=data.train.take(rows))
 
 
 def attack_all(
@@ -128,13 +89,12 @@ def attack_all(
         records = run(study, key, store=store, on_stage=on_stage, on_poisoned=keep, strict=True)
         while True:
             told: list[str] = []
-            with collect_warnings(told, PoisonWarning), collect_warnings(told, DefenceWarning):
+            with frame.collect_warnings(told, PoisonWarning, DefenceWarning):
                 record = next(records, None)
             if record is None:
                 break
             found.append(record)
-            of_attack = notes[record.question]
-            of_attack += [note for note in told if note not in of_attack]
+            notes[record.question] += [n for n in told if n not in notes[record.question]]
     rows = [row for seed in range(target.seeds) for row in _rows(seed, target, found, costs)]
     return Outcome(rows, notes, samples)
 
@@ -145,45 +105,40 @@ def _studies(target: Target, data: Data) -> Iterator[Study]:
         "data": Pair(data.train, data.test, data.test), "networks": data.model,
         "recipes": target.recipe, "seeds": target.seeds, "paired": True, "reference": "clean",
     }  # fmt: skip
-    audits: dict[str, Audit | CaseAudit] = {"": TestAccuracy(), "poisons": PoisonSize()}
-    further: dict[str, Audit | CaseAudit] = {"filter": FilterScore()}
-    further["transfer"] = PoisonTransfer(data.others)
-    if others := {name: made for name, made in target.attacks.items() if name != TGDA}:
-        yield Study(attacks=others, audits=audits, **shared)
+    audits: dict[str, Audit | CaseAudit] = {"": AccuracyDrop(), "poisons": PoisonSize()}
+    if attacks := {name: made for name, made in target.attacks.items() if name != TGDA}:
+        yield Study(attacks=attacks, audits=audits, **shared)
     if TGDA in target.attacks:
-        yield Study(
-            attacks={TGDA: target.attacks[TGDA]}, audits=audits | further,
-            defences=target.defences, **shared,
-        )  # fmt: skip
+        shape: Any = {"input_shape": data.train.x.shape[1:], "n_classes": data.model.n_classes}
+        others = {name: models.create(name, **shape) for name in target.transfer}
+        audits |= {"filter": FilterScore(), "transfer": PoisonTransfer(others)}
+        tgda = {TGDA: target.attacks[TGDA]}
+        yield Study(attacks=tgda, audits=audits, defences=target.defences, **shared)
 
 
 def _rows(
     seed: int, target: Target, found: Sequence[Record], costs: Mapping[tuple[str, int], Cost]
-) -> Iterator[Record]:
-    """Yields the rows of a seed: the clean network, then each attack with all that it was asked."""
-    own = [record for record in found if record.seed == seed]
-    clean = next((r.metrics["accuracy"] for r in own if r.method == RETRAIN), math.nan)
-    rows = {name: [r for r in own if (r.question, r.method) == (name, ORIGINAL)]
-            for name in target.attacks}  # fmt: skip
-    metrics = {"accuracy": clean, "drop": 0.0, "poisons": 0.0}
-    for name in target.transfer:
-        for record in rows.get(TGDA, []):
-            if (before := record.metrics.get(f"transfer_accuracy_clean_{name}")) is not None:
-                metrics[f"accuracy_{name}"] = before
-    yield Record(CLEAN, seed, metrics, Cost(0.0, 0.0))
-    for name, (undefended, *defended) in rows.items():
+) -> list[Record]:
+    """Returns the rows of a seed: the clean network, then each attack and all that it was asked."""
+    clean, rows = {"accuracy": math.nan, "drop": 0.0, "poisons": 0.0}, list[Record]()
+    own = [record for record in found if (record.seed, record.method) == (seed, ORIGINAL)]
+    for name in target.attacks:
+        undefended, *defended = (record for record in own if record.question == name)
         if not undefended.finished:
-            yield Record(name, seed, {}, Cost(0.0, 0.0), undefended.diverged)
+            rows.append(Record(name, seed, {}, Cost(0.0, 0.0), undefended.diverged))
             continue
         told = undefended.metrics
-        metrics = {"accuracy": told["accuracy"], "drop": clean - told["accuracy"]}
+        clean["accuracy"] = told["accuracy_clean"]
+        clean |= _renamed(told, "transfer_accuracy_clean_", "accuracy_{}")
+        metrics = {"accuracy": told["accuracy_test"], "drop": told["accuracy_drop"]}
         metrics |= _renamed(told, "poisons_", "{}") | _renamed(told, "transfer_drop_", "drop_on_{}")
         for record in (record for record in defended if record.finished):
-            after = record.metrics
-            metrics[f"drop_after_{record.defence}"] = clean - after["accuracy"]
+            metrics[f"drop_after_{record.defence}"] = record.metrics["accuracy_drop"]
             for score in ("precision", "recall"):
-                metrics |= _renamed(after, f"filter_{score}", f"{score}_of_{record.defence}")
-        yield Record(name, seed, metrics, costs[name, seed])
+                new = f"{score}_of_{record.defence}"
+                metrics |= _renamed(record.metrics, f"filter_{score}", new)
+        rows.append(Record(name, seed, metrics, costs[name, seed]))
+    return [Record(CLEAN, seed, clean, Cost(0.0, 0.0)), *rows]
 
 
 def _renamed(metrics: Mapping[str, float], prefix: str, name: str) -> dict[str, float]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from experiments.frame import Scale, read_scale
+from experiments.paper import read_toml
 from unlearnkit.defences import DEFENCES, Sever
 from unlearnkit.poisoning import ATTACKS, ImprovedMinMax
 from unlearnkit.studies.declared import make_part
@@ -17,7 +17,7 @@ from unlearnkit.training import Recipe
 LONG = "tgda_long"
 """TGDA for more epochs than its ablations; what it is compared with other attacks by."""
 FILE = Path(__file__).with_name("settings.toml")
-VARIANTS: dict[str, dict[str, Any]] = tomllib.loads(FILE.read_text(encoding="utf-8"))["variants"]
+VARIANTS: dict[str, dict[str, Any]] = read_toml(__file__, FILE.name)["variants"]
 """What is changed of TGDA, see settings.toml."""
 
 

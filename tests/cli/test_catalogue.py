@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from functools import partial
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 
 import jax
 import jax.numpy as jnp
@@ -96,10 +96,8 @@ def test_papers_are_found_in_the_source_s_own_words():
 
 
 def test_names_of_other_packages_are_listed_and_not_imported(monkeypatch, capsys):
-    points = (EntryPoint("ours", "no_such_package:Method", "unlearnkit.unlearners"),)
-    monkeypatch.setattr(
-        catalogue, "entry_points", lambda group: points if "unlearner" in group else ()
-    )
+    points = EntryPoints([EntryPoint("ours", "no_such_package:Method", "unlearnkit.unlearners")])
+    monkeypatch.setattr(catalogue, "_all_points", lambda: points)
     assert Catalogue().entries("methods")[-1].line == "Of the package no_such_package."
     assert cli.run(["show", "ours"]) == 0
     assert "settings are known to its package alone" in " ".join(capsys.readouterr().out.split())

@@ -191,3 +191,25 @@ def test_pretrained_weights_are_given_as_a_file(log, tmp_path, capsys):
     assert cli.run(arguments) == 4
     assert "the run started from weights that were given" in capsys.readouterr().out
     assert cli.run([*arguments, f"--start={tmp_path / 'start.safetensors'}"]) == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [(), *((name,) for name in ("quickstart", "run", "resume", "status", "report", "list", "show",
+                                "verify", "calibrate"))],
+)  # fmt: skip
+def test_help_fits_eighty_columns(monkeypatch, capsys, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as ended:
+        cli.run([*command, "--help"])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(" ".join(["usage: unlearnkit", *command]))
+    assert [line for line in lines if len(line) > 80] == []
+
+
+def test_what_is_no_help_is_not_folded(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.run(["--tyro-print-completion", "bash"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) > 80

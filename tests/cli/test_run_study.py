@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from unlearnkit import cli, unlearning
 from unlearnkit.cli import running
 from unlearnkit.records import record_to_dict
 from unlearnkit.reporting import read_records
+from unlearnkit.studies import Dask, Processes, Store, StoreError
 
 STUDY = """
 seeds = 2
@@ -313,3 +315,67 @@ def test_a_cell_that_fails_is_told_and_exits_with_1(run, tmp_path, capsys):
     assert told in said.err
     assert f"8 records in {tmp_path / 'one'}, 2 failed" in said.out
     assert "failed" in (tmp_path / "one" / "table.md").read_text()
+
+
+def test_two_processes_do_not_write_to_one_folder(run, tmp_path, capsys):
+    out = tmp_path / "one"
+    with running._written_by_one(out):
+        assert run("--out", str(out)) == 2
+    assert "another process writes its results to" in capsys.readouterr().err
+    assert not out.exists()
+    assert run("--out", str(out)) == 0
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".one")] == []
+
+
+@contextlib.contextmanager
+def room_for(most_bytes):
+    """As on a full disk, no file grows beyond so many bytes meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_is_full_before_is_told_in_a_line(run, tmp_path, capsys):
+    with room_for(600):  # run.json is larger
+        assert run("--out", str(tmp_path / "one")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: cannot write to {tmp_path / 'one'}: [Errno 27]")
+    assert line.endswith("choose another folder")
+
+
+def test_a_disk_that_fills_up_meanwhile_is_told_in_a_line(run, tmp_path, capsys):
+    with room_for(5000):  # run.json is smaller, and the records are not
+        assert run("--out", str(tmp_path / "one")) == 1
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    (line,) = [line for line in said.out.splitlines() if "[Errno 27]" in line]
+    assert line.startswith("not all was written: [Errno 27] File too large")
+    assert "6 records in" in said.out  # the table is printed all the same
+
+
+def test_stages_that_the_store_does_not_take_are_told_in_a_line(run, tmp_path, monkeypatch, capsys):
+    def full(self, key, stage):
+        raise StoreError(f"the disk took no {key.kind}")
+
+    monkeypatch.setattr(Store, "put", full)
+    text = STUDY.replace("seeds = 2", "seeds = 1")
+    assert run("--out", str(tmp_path / "one"), text=text, store=tmp_path / "store") == 1
+    said = capsys.readouterr()
+    (line,) = [line for line in (said.out + said.err).splitlines() if "the disk took no" in line]
+    assert line.startswith("not all is in the store: the disk took no original; ")
+    assert line.endswith("more stages)")
+    assert len(read_records(tmp_path / "one")) == 3
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("dask:2", Dask(count=2)), ("processes:3", Processes(3))]
+)
+def test_workers_are_asked_for_by_a_word(run, tmp_path, monkeypatch, word, meant):
+    asked = []
+    monkeypatch.setattr(running, "run", lambda *_, **options: asked.append(options) or iter(()))
+    with contextlib.suppress(ValueError):  # no records, and so no table
+        run("--executor", word, "--out", str(tmp_path / "one"))
+    assert [options["executor"] for options in asked] == [meant]

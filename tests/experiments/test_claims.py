@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments import charts, claims, frame, pages
+from experiments import claims, frame, pages
 from experiments.claims import FILE, Statement, judge_all, judge_values, statements
-from experiments.readme import ROOT
+from unlearnkit.reporting import charts
 
+ROOT = Path(__file__).parents[2]
 FROZEN = Path(__file__).with_name("frozen_claims.json")
 PAPERS = ("forging", "ntk_scrubbing", "poison_unlearning", "sg_unlearn", "tgda")
 COMMANDS = {
@@ -130,6 +131,13 @@ def test_a_statement_is_judged_by_its_sign_beyond_its_threshold():
     assert one.judge([0.1, 0.9, 0.5], who="It", n=3).verdict == "undecided"
     nothing = one.judge([], who="It", n=3, paper="other")
     assert (nothing.ours, nothing.verdict, nothing.paper) == ("no result", "undecided", "other")
+
+
+def test_a_figure_of_an_order_lies_within_a_factor_of_the_paper_s():
+    one = Statement("a.b", "It is about 1e-8", "here", "f", threshold=10)
+    found = {ours: one.order(ours, 1e-8).verdict for ours in (0.0, 2e-9, 9e-8, 2e-7, 5e-10)}
+    assert list(found.values()) == ["does not hold", "holds", "holds", *["does not hold"] * 2]
+    assert (one.order(2e-9, 1e-8).ours, one.order(2e-9, 1e-8).paper) == ("2e-09", "1e-08")
 
 
 def test_figures_that_are_not_given_are_not_judged():

@@ -1,12 +1,9 @@
 import dataclasses
 import warnings
 
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from experiments.frame import PaperCommand, collect_warnings, subset
-from unlearnkit.base import Dataset
+from experiments.frame import PaperCommand, collect_warnings
 
 
 def test_warnings_of_the_category_are_told_once_and_others_go_on():
@@ -61,13 +58,3 @@ def test_missing_data_are_told_and_left_out_unless_asked_for():
     assert asked.done == [("three", 3, 30)]
     with pytest.raises(ValueError, match="dataset must be one of one, two, three at scale cpu"):
         Some(dataset="four").run_all(tell)
-
-
-def test_a_subset_is_random_in_order_and_always_the_same():
-    data = Dataset(jnp.arange(50.0)[:, None], jnp.arange(50))
-    rows = np.asarray(subset(data, 20).y)
-    np.testing.assert_array_equal(rows, np.sort(rows))
-    np.testing.assert_array_equal(rows, subset(data, 20).y)
-    assert len(set(rows.tolist())) == 20
-    assert rows.max() >= 20
-    assert subset(data, None) is subset(data, 50) is data

@@ -1,5 +1,6 @@
 import dataclasses
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,10 +8,18 @@ import pytest
 from experiments.charts import chart, panels
 from experiments.claims import Claim, Runs
 from experiments.frame import PaperCommand, replace_subtree, save_result, with_seeds
-from experiments.pages import Section, draw, picture_path, plain_table, write_page
-from experiments.readme import ROOT
+from experiments.pages import (
+    Section,
+    draw,
+    formatted_table,
+    picture_path,
+    plain_table,
+    write_page,
+)
 from unlearnkit.base import Cost
 from unlearnkit.studies import Record
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +64,14 @@ def test_a_page_shows_tables_claims_notes_and_pictures_and_writes_them(tmp_path)
         "| It is \\| so | here | 1 | 2 | **holds** |\n\na note\n"
     )
     assert picture_path(command.path("one"), "budget").read_text().startswith("<svg")
+
+
+def test_a_table_is_written_by_the_formats_of_its_columns():
+    rows = [{"made_on": "one", "verified_on": "other", "median": 1 / 3, "largest": 2}, {}]
+    assert formatted_table("forging_devices", rows).markdown == (
+        "| log made on | verified on | median error | largest |\n| --- | --- | --- | --- |\n"
+        "| one | other | 0.33 | 2 |\n|  |  |  |  |\n"
+    )
 
 
 def test_git_ignores_every_picture_and_holds_none():

@@ -204,7 +204,7 @@ def test_the_quoted_tables_agree_with_themselves():
     seen = {}
     for table in TABLES:
         for network, entries in table.entries.items():
-            clean = CLEAN[table.dataset, network]
+            clean = CLEAN[table.dataset][network]
             for name, entry in entries.items():
                 agrees = abs(clean - entry.accuracy - entry.drop) < 5e-3
                 place = (table.number, network, name)

@@ -71,6 +71,7 @@ class Nothing:
         return Unlearned(variables, UnlearnInfo({}, Cost(1.0, 0.0)))
 
 
+FLIP = LabelFlip(budget=Budget(0.2), placement="perturb")
 METHODS = {
     "fine_tune": FineTune(epochs=2, batch_size=20, learning_rate=0.1),
     "ascent": GradientAscent(epochs=1, batch_size=10, learning_rate=0.05),
@@ -112,6 +113,19 @@ def table(records):
         line["curves"] = {n: np.asarray(v, np.float64).tolist() for n, v in record.curves.items()}
         said.append(json.dumps(line, sort_keys=True, default=dict))
     return sorted(said)
+
+
+def by_cell(records):
+    return {(r.dataset, r.network, r.recipe, r.question, r.defence, r.method, r.budget, r.seed): r
+            for r in records}  # fmt: skip
+
+
+def assert_same(some, others):
+    """Asserts that all of `some` are among the others, with the same bits."""
+    others = by_cell(others)
+    for where, record in by_cell(some).items():
+        assert dict(record.metrics) == dict(others[where].metrics), where
+        assert record.cost.example_gradients == others[where].cost.example_gradients
 
 
 def main(folder, output):

@@ -11,6 +11,7 @@ as it goes, 4 UNPROVEN: right, but what was checked is no proof; the summary say
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 import tyro
 
 from unlearnkit.cli.auditing import AuditLogits
+from unlearnkit.cli.folding import folded_output
 from unlearnkit.cli.interruption import Interruption
 from unlearnkit.cli.listing import List, Show
 from unlearnkit.cli.quickstart import Quickstart
@@ -73,12 +75,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None, interruption: Interruption) -> int:
-    command = tyro.extras.subcommand_cli_from_dict(
-        {**_COMMANDS},
-        prog="unlearnkit",
-        description=_DESCRIPTION,
-        args=None if arguments is None else list(arguments),
-    )
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    # A script for completion, which is printed too, is not to be folded.
+    helps = not {"-h", "--help"}.isdisjoint(given)
+    with folded_output() if helps else contextlib.nullcontext():
+        command = tyro.extras.subcommand_cli_from_dict(
+            {**_COMMANDS}, prog="unlearnkit", description=_DESCRIPTION, args=given
+        )
     try:
         if getattr(command, "cache", False):
             from unlearnkit.io.programs import keep_programs

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 from collections.abc import Iterator, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, distributions
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
@@ -296,7 +297,14 @@ def _is_literal(node: ast.expr) -> bool:
 
 
 def _points(kind: Kind) -> tuple[EntryPoint, ...]:
-    return tuple(entry_points(group=f"unlearnkit.{SINGULAR[kind]}s"))
+    found = _all_points().select(group=f"unlearnkit.{SINGULAR[kind]}s")
+    return tuple({point.name: point for point in found}.values())
+
+
+@functools.lru_cache(maxsize=1)
+def _all_points() -> EntryPoints:
+    """Returns the entry points of all packages, whose files are read once."""
+    return EntryPoints(point for package in distributions() for point in package.entry_points)
 
 
 def _foreign(kind: Kind, point: EntryPoint) -> Entry:

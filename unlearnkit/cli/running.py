@@ -20,9 +20,11 @@ from unlearnkit.cli.study import NOT_FINISHED
 from unlearnkit.io.files import write_json, write_text
 from unlearnkit.io.provenance import provenance
 from unlearnkit.io.text import escaped
+from unlearnkit.io.warned import collect_warnings
 from unlearnkit.records import Cell, Record, record_to_dict, row_name
 from unlearnkit.reporting import (
     RunFolder,
+    RunFolderError,
     StageProgress,
     read_records,
     read_run,
@@ -49,8 +51,11 @@ from unlearnkit.studies import (
 )
 from unlearnkit.studies.running import check_minutes
 from unlearnkit.studies.significance import Correction
+from unlearnkit.studies.stage_cache import UnkeptWarning
+from unlearnkit.studies.store.claims import locked
 
 _LONGEST = 2000
+_UNWRITTEN = "not all was written"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,46 +125,76 @@ def run_study(
         **({} if asked.shard is None else {"shard": asked.shard}),
         "provenance": provenance(),
     }
-    again = overwrite or _holds(out, asked.text)
-    # Where the store is, is of this machine alone: for `resume`, and on no page.
-    there = {**header, "store": str(asked.store.absolute())}
-    folder = RunFolder(out, there, overwrite=again)
-    store = Store(asked.store, reuse=asked.reuse)
-    go_on = f"go on with: unlearnkit resume {shlex.quote(str(out))}"
-    interruption.how = f"what is done is kept; {go_on}"
-    records: list[Record] = []
-    with StageProgress(total=total) as progress, _until_unfinished() as unfinished:
-        for record in run(
-            declared.study,
-            key,
-            store=store,
-            on_stage=progress,
-            checked=True,
-            executor=executor,
-            shard=shard,
-            minutes=asked.minutes,
+    with _written_by_one(out):
+        again = overwrite or _holds(out, asked.text)
+        # Where the store is, is of this machine alone: for `resume`, and on no page.
+        there = {**header, "store": str(asked.store.absolute())}
+        folder = RunFolder(out, there, overwrite=again)
+        store = Store(asked.store, reuse=asked.reuse)
+        go_on = f"go on with: unlearnkit resume {shlex.quote(str(out))}"
+        interruption.how = f"what is done is kept; {go_on}"
+        records, unkept = list[Record](), list[str]()
+        with (
+            StageProgress(total=total) as progress,
+            _until_unfinished() as unfinished,
+            collect_warnings(unkept, UnkeptWarning),
         ):
-            if preview and record.seed == 1 and records[-1].seed == 0:
-                progress.show(_preview(records, declared.study.seeds, progress.width))
-            folder.add(record)
-            records.append(record)
-            progress.advance()
-            if record.problem is not None:
-                said = f"{escaped(row_name(record))}: {escaped(record.problem, 300)}"
-                progress.say(said)
-    header["seconds"] = round(time.perf_counter() - started, 1)
-    if unfinished:
-        return _say_unfinished(asked, out, len(records), total, go_on)
-    # A shard has not all seeds that a verdict needs.
-    primary = declared.primary if shard is None else None
-    results = Results(out, records, header, primary, declared.correction)
-    if not asked.as_json:
-        results.print_table(title=asked.title)
-    problems = results.write(title=asked.title)
-    if folder.problem is not None:
-        problems.insert(0, f"not all was written: {folder.problem}")
-    results.print_outcome(problems, as_json=asked.as_json)
-    return int(results.failed > 0 or bool(problems))
+            for record in run(
+                declared.study,
+                key,
+                store=store,
+                on_stage=progress,
+                checked=True,
+                executor=executor,
+                shard=shard,
+                minutes=asked.minutes,
+            ):
+                if preview and record.seed == 1 and records[-1].seed == 0:
+                    progress.show(_preview(records, declared.study.seeds, progress.width))
+                folder.add(record)
+                records.append(record)
+                progress.advance()
+                if record.problem is not None:
+                    said = f"{escaped(row_name(record))}: {escaped(record.problem, 300)}"
+                    progress.say(said)
+        header["seconds"] = round(time.perf_counter() - started, 1)
+        if unfinished:
+            return _say_unfinished(asked, out, len(records), total, go_on)
+        # A shard has not all seeds that a verdict needs.
+        primary = declared.primary if shard is None else None
+        results = Results(out, records, header, primary, declared.correction)
+        if not asked.as_json:
+            results.print_table(title=asked.title)
+        problems = results.write(title=asked.title)
+        if folder.problem is not None and not any(p.startswith(_UNWRITTEN) for p in problems):
+            problems.insert(0, f"{_UNWRITTEN}: {folder.problem}")
+        if unkept:
+            more = f" (and {len(unkept) - 1} more stages)" if len(unkept) > 1 else ""
+            problems.insert(0, f"not all is in the store: {unkept[0]}{more}")
+        results.print_outcome(problems, as_json=asked.as_json)
+        return int(results.failed > 0 or bool(problems))
+
+
+@contextlib.contextmanager
+def _written_by_one(out: Path) -> Iterator[None]:
+    """Holds the folder of the results, so that no other process mixes its own into them.
+
+    Raises:
+      RunFolderError: another process holds it.
+    """
+    with contextlib.ExitStack() as held:
+        mine = True
+        with contextlib.suppress(OSError):  # no locks; or no folder, which is told in a moment
+            place = out.absolute()
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path = place.with_name(f".{place.name}.running")
+            mine = held.enter_context(locked([path], wait=False))
+        if not mine:
+            raise RunFolderError(
+                f"another process writes its results to {out} now; wait for it, or choose another "
+                "folder by --out: the stages of both may be in one --store"
+            )
+        yield
 
 
 @contextlib.contextmanager
@@ -269,7 +304,7 @@ class Results:
                 text = report_page(self.records, self.header, title=title or self.out.name)
                 write_text(self.out / "report.html", text)
         except OSError as error:
-            problems.append(f"not all was written: {error}")
+            problems.append(f"{_UNWRITTEN}: {error}")
         return problems
 
     def print_table(self, *, title: str | None = None) -> None:

@@ -13,6 +13,7 @@ from unlearnkit.data.forget import (
 )
 from unlearnkit.data.loading import NAMES, describe, load, training_ids
 from unlearnkit.data.normalising import NORMALISATIONS, SYMMETRIC
+from unlearnkit.data.parts import draw_order, keep_classes, subset
 from unlearnkit.data.source import Description
 from unlearnkit.data.splits import Split, choose_split, make_task
 from unlearnkit.reading import Reading
@@ -33,9 +34,12 @@ __all__ = [
     "WithinClassForget",
     "choose_split",
     "describe",
+    "draw_order",
     "from_examples",
+    "keep_classes",
     "load",
     "make_task",
     "parse_forget",
+    "subset",
     "training_ids",
 ]

@@ -1,12 +1,11 @@
 """From records to a folder, tables, figures and a page."""
 
+from unlearnkit.reporting.charts import STYLE, chart, gallery, mosaic, panels, to_svg
 from unlearnkit.reporting.escaping import MISSING, markdown_cell, slug
 from unlearnkit.reporting.figures import (
-    STYLE,
     gap_against_cost,
     loss_histograms,
     roc_curves,
-    to_svg,
     verification_errors,
 )
 from unlearnkit.reporting.page import (
@@ -46,12 +45,16 @@ __all__ = [
     "RunFolder",
     "RunFolderError",
     "StageProgress",
+    "chart",
     "compose_page",
     "figure_section",
+    "gallery",
     "gap_against_cost",
     "html_table",
     "loss_histograms",
     "markdown_cell",
+    "mosaic",
+    "panels",
     "present",
     "read_records",
     "read_run",

@@ -34,6 +34,7 @@ from unlearnkit.studies.executors import (
     Processes,
     parse_executor,
 )
+from unlearnkit.studies.paired import Runs
 from unlearnkit.studies.parts import (
     count_records,
     parse_shard,
@@ -92,6 +93,7 @@ __all__ = [
     "Price",
     "Processes",
     "Record",
+    "Runs",
     "Selection",
     "Stage",
     "StageKey",

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from unlearnkit.auditing import (
@@ -193,7 +194,9 @@ class _Question:
         assert task is not None
         said = [self._said(name, each) for each in epochs]
 
-        def compute(missing: list[int]) -> Iterator[tuple[int, Unlearned | DivergedError]]:
+        def compute(
+            missing: list[int], _: Sequence[Path | None]
+        ) -> Iterator[tuple[int, Unlearned | DivergedError]]:
             wanted = {epochs[i]: i for i in missing}
             on_epoch = announce(running.on_stage, said[max(missing)], max(wanted))
             found = unlearn_for(

@@ -22,6 +22,7 @@ from unlearnkit.base import (
     Defence,
     Defended,
     Model,
+    OnEpoch,
     Poisoned,
     RobustTrainer,
     Task,
@@ -33,6 +34,7 @@ from unlearnkit.base import (
 from unlearnkit.data import ForgetRequest
 from unlearnkit.host.random import AnyKey, host_key
 from unlearnkit.records import NO_DEFENCE, Record
+from unlearnkit.studies import stage_cache
 from unlearnkit.studies.announcing import OnPoisoned, OnStage, announce
 from unlearnkit.studies.cells import answer
 from unlearnkit.studies.checks import check
@@ -45,7 +47,6 @@ from unlearnkit.studies.stage_cache import StageCache, start_input
 from unlearnkit.studies.store import Store
 from unlearnkit.studies.study import Pair, Study
 from unlearnkit.training import Batching, DivergedError, Recipe, fit
-from unlearnkit.unlearning import Retrain
 
 Networks = list[Trained | DivergedError]
 _DATA, _NETWORKS, _RECIPES, _FORGET = range(4)
@@ -284,7 +285,9 @@ def _train(
     """Returns the networks of some seeds, each trained on its rows of the training set."""
     many = f" ({len(seeds)} seeds)" if len(seeds) > 1 else ""
 
-    def compute(missing: list[int]) -> Iterator[tuple[int, Trained | DivergedError]]:
+    def compute(
+        missing: list[int], folders: Sequence[Path | None]
+    ) -> Iterator[tuple[int, Trained | DivergedError]]:
         epochs = place.recipe.epochs
         on_epoch = announce(running.on_stage, f"training the {kind}s{many}", epochs)
         typed = [key.typed() for key in keys]
@@ -294,6 +297,7 @@ def _train(
             width=running.width,
             start=place.start,
             on_epoch=on_epoch,
+            folders=dict(zip(seeds, folders, strict=True)),
         )
         return ((seeds.index(seed), network) for seed, network in trained)
 
@@ -379,13 +383,16 @@ def _attack(
             reference = Unlearned(clean, UnlearnInfo(*trained.info))
         else:
             inputs = {"model": place.model, "data": question.retain, **start_input(place.start)}
-            reference = running.cache.obtain(
+
+            def retrain(folder: Path | None) -> Unlearned:
+                fitted = _fit_from(place, keys.retrain, question.retain, folder)
+                return Unlearned(fitted.variables, UnlearnInfo(*fitted.info))
+
+            reference = running.cache.obtain_resumable(
                 "retrained",
                 place.recipe,
                 {"key": keys.retrain.typed(), **inputs},
-                lambda: Retrain(place.recipe)(
-                    keys.retrain.typed(), place.model, victim, question, initial=place.start
-                ),
+                retrain,
                 say=f"retrained without {name}, seed {seed}",
             )
         return poisoned, Case(
@@ -499,19 +506,32 @@ def _fit(
 ) -> Trained:
     """Returns a network that trained on a dataset, and announces it by these words."""
 
-    def compute() -> Trained:
+    def compute(folder: Path | None) -> Trained:
         on_epoch = None if said is None else announce(running.on_stage, said, place.recipe.epochs)
-        return fit(
-            key.typed(),
-            place.model,
-            dataset,
-            place.recipe,
-            variables=place.start,
-            on_epoch=on_epoch,
-        )
+        return _fit_from(place, key, dataset, folder, on_epoch)
 
     inputs = {"key": key.typed(), "model": place.model, "data": dataset, **start_input(place.start)}
-    return running.cache.obtain(kind, place.recipe, inputs, compute, say=said or kind)
+    return running.cache.obtain_resumable(kind, place.recipe, inputs, compute, say=said or kind)
+
+
+def _fit_from(
+    place: _Place,
+    key: AnyKey,
+    dataset: Dataset,
+    folder: Path | None,
+    on_epoch: OnEpoch | None = None,
+) -> Trained:
+    """Returns a network that trained on a dataset, going on from the checkpoints of a folder."""
+    return fit(
+        key.typed(),
+        place.model,
+        dataset,
+        place.recipe,
+        variables=place.start,
+        checkpoint=folder,
+        checkpoint_seconds=stage_cache.CHECKPOINT_SECONDS,
+        on_epoch=on_epoch,
+    )
 
 
 def _fit_robustly(trainer: RobustTrainer, key: AnyKey, place: _Place, dataset: Dataset) -> Trained:

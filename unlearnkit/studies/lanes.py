@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Dataset, Model, OnEpoch, Trained, TrainInfo, Variables
+from unlearnkit.studies import stage_cache
+from unlearnkit.studies.stage_cache import resume
 from unlearnkit.training import DivergedError, Recipe, fit_many
 
 
@@ -24,6 +27,7 @@ def train_together(
     width: int | None,
     start: Variables | None = None,
     on_epoch: OnEpoch | None = None,
+    folders: Mapping[int, Path | None] | None = None,
 ) -> Iterator[tuple[int, Trained | DivergedError]]:
     """Yields some of several declared runs, each with its network or with how it diverged.
 
@@ -42,11 +46,17 @@ def train_together(
       width: lanes of a program; None trains in turn.
       start: where all runs begin; None begins each from a fresh initialisation.
       on_epoch: called after each epoch of each group.
+      folders: by run, where its checkpoints may be kept, until the last run of its group is there.
     """
+    shared = keys, model, dataset, recipe, rows
     for group in _groups(wanted, rows, len(keys), width):
         lanes = group + group[:1] * ((width or 0) - len(group))
+
+        def train(folder: Path | None, lanes: list[int] = lanes) -> list[Trained]:
+            return _fit(*shared, lanes, width, start, on_epoch, folder)
+
         try:
-            trained = _fit(keys, model, dataset, recipe, rows, lanes, width, start, on_epoch)
+            trained = resume(train, (folders or {}).get(group[-1]))
             yield from ((run, trained[lane]) for lane, run in enumerate(group) if run in wanted)
         except DivergedError as error:
             if len(group) == 1:
@@ -56,7 +66,7 @@ def train_together(
             for lane, run in enumerate(group):
                 alone = [run] * (width or 1)
                 try:
-                    again = _fit(keys, model, dataset, recipe, rows, alone, width, start, None)
+                    again = _fit(*shared, alone, width, start, None, None)
                     result: Trained | DivergedError = again[min(lane, len(again) - 1)]
                 except DivergedError as its_own:
                     result = its_own
@@ -89,6 +99,7 @@ def _fit(
     width: int | None,
     start: Variables | None,
     on_epoch: OnEpoch | None,
+    folder: Path | None,
 ) -> list[Trained]:
     together = fit_many(
         jnp.stack([keys[run] for run in lanes]),
@@ -98,6 +109,8 @@ def _fit(
         subsets=np.stack([rows[run] for run in lanes]),
         variables=start,
         batching="map" if width is None else "vmap",
+        checkpoint=folder,
+        checkpoint_seconds=stage_cache.CHECKPOINT_SECONDS,
         on_epoch=on_epoch,
     )
     share = Cost(*(part / len(lanes) for part in together.info.cost))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from unlearnkit.base import Variables
@@ -20,9 +22,15 @@ from unlearnkit.studies.store import (
 )
 from unlearnkit.studies.store.keys import ArrayDigests
 from unlearnkit.studies.store.stages import as_read
-from unlearnkit.training import DivergedError
+from unlearnkit.training import CheckpointError, DivergedError
 
 T = TypeVar("T")
+CHECKPOINT_SECONDS = 30.0
+"""Between two checkpoints of a training: shorter ones have none."""
+
+
+class UnkeptWarning(StoreWarning):
+    """A stage was computed, but could not be kept."""
 
 
 class Deferred(Exception):
@@ -96,8 +104,32 @@ class StageCache:
           Busy: see `patient`.
           OutOfTime: the stage is not there, and the time is over.
         """
+        return self.obtain_resumable(kind, settings, inputs, lambda _: compute(), say=say)
+
+    def obtain_resumable(
+        self,
+        kind: str,
+        settings: object,
+        inputs: object,
+        compute: Callable[[Path | None], T],
+        *,
+        say: str,
+    ) -> T:
+        """Returns the result of one stage that goes on where it was killed; see `obtain`.
+
+        Args:
+          kind: what the stage does.
+          settings: what was asked for.
+          inputs: what it is computed from.
+          compute: makes it; takes a folder for its checkpoints, or None.
+          say: the stage in words.
+        """
         (result,) = self.obtain_many(
-            kind, settings, [inputs], lambda _: [(0, _attempt(compute))], say=[say]
+            kind,
+            settings,
+            [inputs],
+            lambda _, folders: [(0, _attempt(lambda: resume(compute, folders[0])))],
+            say=[say],
         )
         if isinstance(result, DivergedError):
             raise result
@@ -108,7 +140,9 @@ class StageCache:
         kind: str,
         settings: Any,
         inputs: Sequence[Any],
-        compute: Callable[[list[int]], Iterable[tuple[int, T | DivergedError]]],
+        compute: Callable[
+            [list[int], Sequence[Path | None]], Iterable[tuple[int, T | DivergedError]]
+        ],
         *,
         say: Sequence[str],
     ) -> list[T | DivergedError]:
@@ -118,8 +152,8 @@ class StageCache:
           kind: what each does.
           settings: of all.
           inputs: of each.
-          compute: takes the numbers of those that are missing, and yields each with its result;
-            each is kept as it comes.
+          compute: takes the numbers of those that are missing, and for each stage a folder for
+            checkpoints, or None; yields each with its result, which is kept as it comes.
           say: each in words.
 
         Raises:
@@ -127,7 +161,7 @@ class StageCache:
           OutOfTime: one of them is not there, and the time is over.
         """
         if self._store is None:
-            made = dict(compute(list(range(len(inputs)))))
+            made = dict(compute(list(range(len(inputs))), [None] * len(inputs)))
             return [made[i] for i in range(len(inputs))]
         keys = [
             stage_key(kind, settings, each, self._environment, digests=self._digests)
@@ -144,7 +178,8 @@ class StageCache:
                     raise Busy(say[missing[0]])
                 # Another process may have finished between looking and claiming.
                 missing = self._look(self._store, keys, missing, found)
-                for i, result in compute(missing) if missing else ():
+                folders = [self._store.unfinished(key) for key in keys]
+                for i, result in compute(missing, folders) if missing else ():
                     found[i] = self._keep(self._store, keys[i], result, say[i])
                     if len(found) < len(keys):
                         self._check_time(say[i])
@@ -178,12 +213,33 @@ class StageCache:
         try:
             stage = as_read(stage)
             store.put(key, stage)
+            store.discard_unfinished(key)
         except TypeError as error:
-            _warn(f"{say} cannot be kept, and will be computed again next time: {error}")
+            _warn(
+                f"{say} cannot be kept, and will be computed again next time: {error}",
+                UnkeptWarning,
+            )
             return result
         except StoreError as error:
-            _warn(f"{error}; the study goes on without")
+            _warn(f"{error}; the study goes on without", UnkeptWarning)
         return _result(stage)
+
+
+def resume(compute: Callable[[Path | None], T], folder: Path | None) -> T:
+    """Returns what is computed with checkpoints in a folder; from the start where they are damaged.
+
+    Args:
+      compute: takes the folder, or None.
+      folder: of the checkpoints, which are removed where they are of no use.
+    """
+    try:
+        return compute(folder)
+    except CheckpointError as error:
+        if folder is None:
+            raise
+        _warn(f"{error}; this training begins again")
+        shutil.rmtree(folder, ignore_errors=True)
+        return compute(folder)
 
 
 def start_input(start: Variables | None) -> dict[str, Variables]:
@@ -202,5 +258,5 @@ def _result(stage: Stage) -> Any:
     return stage.tree if stage.failure is None else DivergedError(stage.failure)
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, StoreWarning, stacklevel=4)
+def _warn(message: str, kind: type[StoreWarning] = StoreWarning) -> None:
+    warnings.warn(message, kind, stacklevel=4)

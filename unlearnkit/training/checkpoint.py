@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from unlearnkit.base import Dataset, Variables
 from unlearnkit.io.files import sha256_of_array, sha256_of_file, write_bytes, write_json
-from unlearnkit.training.step import TrainState
 from unlearnkit.validation import named_leaves
 
 _FORMAT = "unlearnkit-checkpoint"
@@ -74,14 +74,14 @@ class Progress(NamedTuple):
     """The state of a training run.
 
     Attributes:
-      state: weights, optimiser memory, step.
+      state: weights, optimiser memory and step, of one run or of several.
       epoch: epochs completed.
       history: metrics per epoch, by name.
       seconds: run and compile seconds so far.
       planned: total epochs of the run when this was saved.
     """
 
-    state: TrainState
+    state: PyTree
     epoch: int
     history: dict[str, list[float]]
     seconds: tuple[float, float]
@@ -101,6 +101,7 @@ def save_progress(folder: Path, progress: Progress, run: Mapping[str, Any]) -> N
     """
     path = folder / f"state-{progress.epoch:06d}.safetensors"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         digest = save_arrays(path, flatten(progress.state))
         sidecar = {
             **_header(path, digest, _PROGRESS_VERSION),
@@ -128,7 +129,7 @@ def save_progress(folder: Path, progress: Progress, run: Mapping[str, Any]) -> N
             old.unlink(missing_ok=True)
 
 
-def load_progress(folder: Path, like: TrainState, run: Mapping[str, Any]) -> Progress | None:
+def load_progress(folder: Path, like: PyTree, run: Mapping[str, Any]) -> Progress | None:
     """Loads the state of the run in `folder`, or returns None if there is none.
 
     Args:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -31,17 +30,14 @@ from unlearnkit.host.arrays import put
 from unlearnkit.host.order import several_epochs
 from unlearnkit.host.random import host_key
 from unlearnkit.host.reserve import reserve
-from unlearnkit.training.checkpoint import (
-    CheckpointError,
-    Progress,
-    load_progress,
-    save_progress,
-)
+from unlearnkit.io.files import sha256_of_array
+from unlearnkit.training.checkpoint import Progress
 from unlearnkit.training.divergence import refuse_divergence, refuse_infinite_weights
 from unlearnkit.training.identity import identify
 from unlearnkit.training.logged_run import descend_logged
 from unlearnkit.training.recipe import Recipe, rate_table, split_recipe
-from unlearnkit.training.step import CrossEntropy, Objective, start_state
+from unlearnkit.training.resuming import Checkpoints, Identity, pack_history, unpack_history
+from unlearnkit.training.step import CrossEntropy, Objective, TrainState, start_state
 from unlearnkit.training.unit import Measured, take_steps, take_steps_together
 from unlearnkit.validation import check_compatible, check_dataset, check_variables
 
@@ -58,6 +54,7 @@ def fit(
     objective: Objective | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 1,
+    checkpoint_seconds: float = 0.0,
     trajectory: str | os.PathLike[str] | None = None,
     every: int = 100,
     epochs_per_call: int = 1,
@@ -82,6 +79,8 @@ def fit(
         data and key (see `unlearnkit.training.identity`). The number of epochs may be increased if
         that does not change the learning rates so far.
       checkpoint_every: epochs between two checkpoints.
+      checkpoint_seconds: in its place, the least seconds between two; then there is none at the end
+        of the run, for who keeps the result itself.
       trajectory: a folder for a log (proof of learning) from which others can verify the run, see
         `unlearnkit.forging.verify`; the run resumes from it. The log records whether the run
         started from a fresh initialisation, which others can derive from the key, or from
@@ -164,6 +163,7 @@ def fit(
         variables,
         checkpoint=folder,
         checkpoint_every=checkpoint_every,
+        checkpoint_seconds=checkpoint_seconds,
         epochs_per_call=epochs_per_call,
         on_epoch=on_epoch,
         on_snapshot=on_snapshot,
@@ -181,6 +181,7 @@ def descend(
     context: Any = None,
     checkpoint: Path | None = None,
     checkpoint_every: int = 1,
+    checkpoint_seconds: float = 0.0,
     epochs_per_call: int = 1,
     on_epoch: OnEpoch | None = None,
     on_snapshot: OnSnapshot | None = None,
@@ -199,6 +200,7 @@ def descend(
       context: passed on to the objective, as a teacher's weights.
       checkpoint: a folder to resume from and to write to; None for none.
       checkpoint_every: epochs between two checkpoints.
+      checkpoint_seconds: see `fit`.
       epochs_per_call: epochs of one compiled call.
       on_epoch: called after each epoch.
       on_snapshot: called with the network after each epoch; needs `epochs_per_call` 1.
@@ -212,16 +214,15 @@ def descend(
     order_key, drives = host_key(key).split()
     step_key = drives.typed()
     fresh = start_state(variables, recipe=split_recipe(recipe)[0])
-    progress = Progress(fresh, 0, {}, (0.0, 0.0), recipe.epochs)
-    run: Mapping[str, Any] = {}
-    if checkpoint is not None:
-        checkpoint.mkdir(parents=True, exist_ok=True)
-        run = identify(key, objective, recipe, dataset, variables, context)
-        run["shares"] = 1 if mesh is None else mesh.size
-        found = load_progress(checkpoint, progress.state, run)
-        if found is not None:
-            _check_epochs(checkpoint, recipe, found, steps)
-            progress = found
+
+    def identity() -> Identity:
+        shares = 1 if mesh is None else mesh.size
+        return {**identify(key, objective, recipe, dataset, variables, context), "shares": shares}
+
+    kept = Checkpoints(checkpoint, identity, every=checkpoint_every, seconds=checkpoint_seconds)
+    progress = kept.load(fresh, recipe, steps)
+    if progress is None:
+        progress = Progress(fresh, 0, {}, (0.0, 0.0), recipe.epochs)
     state, done, history, seconds, _ = progress
     with Stopwatch() as watch:
         held = reserve(dataset)
@@ -229,8 +230,7 @@ def descend(
     seconds = (seconds[0] + watch.seconds, seconds[1] + watch.compile_seconds)
     while done < recipe.epochs:
         epochs = min(epochs_per_call, recipe.epochs - done)
-        if checkpoint is not None:
-            epochs = min(epochs, checkpoint_every - done % checkpoint_every)
+        epochs = min(epochs, kept.most_epochs(done) or epochs)
         now = range(done, done + epochs)
         with Stopwatch() as watch:
             state, metrics = take_steps(
@@ -251,9 +251,7 @@ def descend(
             for name, value in of_epoch.items():
                 history.setdefault(name, []).append(value)
         done = now.stop
-        if checkpoint is not None and (done % checkpoint_every == 0 or done == recipe.epochs):
-            reached = Progress(state, done, history, seconds, recipe.epochs)
-            save_progress(checkpoint, reached, run)
+        kept.save(Progress(state, done, history, seconds, recipe.epochs))
         if on_epoch is not None:
             for epoch, of_epoch in zip(now, measured, strict=True):
                 on_epoch(epoch + 1, of_epoch)
@@ -280,6 +278,8 @@ def fit_many(
     subsets: Int[Array, "seeds n"] | Int[np.ndarray, "seeds n"] | None = None,
     variables: Variables | None = None,
     batching: Batching | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = 0.0,
     epochs_per_call: int = 1,
     on_epoch: OnEpoch | None = None,
 ) -> Trained:
@@ -297,6 +297,9 @@ def fit_many(
       variables: where all runs start; None starts each from a fresh initialisation.
       batching: `vmap` trains all runs in one batched program, `map` one after another, epoch by
         epoch; None takes the faster one: `map` on a CPU, `vmap` elsewhere.
+      checkpoint: a folder to resume from and to write to, as that of `fit`; it must be of the same
+        runs in the same batching on as many devices.
+      checkpoint_seconds: the least seconds between two checkpoints; 0 writes one after each epoch.
       epochs_per_call: see `fit`.
       on_epoch: called after each epoch, of several at the end of their call, with metrics of shape
         [seeds].
@@ -304,6 +307,7 @@ def fit_many(
     Raises:
       ValueError: data or variables that do not fit the model, a batch larger than the data, or
         subsets out of range.
+      CheckpointError: the folder holds a corrupt checkpoint, or that of other runs.
       DivergedError: the loss of a run is no longer finite.
 
     Example:
@@ -323,13 +327,31 @@ def fit_many(
     places = jax.local_devices()[:n_seeds]
     shares = np.array_split(np.arange(n_seeds), len(places))
     history: dict[str, list[np.ndarray]] = {}
+    done, earlier = 0, (0.0, 0.0)
+    folder = None if checkpoint is None else Path(checkpoint)
+
+    def identity() -> Identity:
+        first = jax.jit(model.init)(host_key(keys[0]).split()[0].typed())
+        start = first if variables is None else variables
+        told = identify(keys, CrossEntropy(model, recipe), recipe, dataset, start)
+        return {
+            **told, "rows": sha256_of_array(rows), "batching": batching, "devices": len(places)
+        }  # fmt: skip
+
+    kept = Checkpoints(folder, identity, seconds=checkpoint_seconds)
     with Stopwatch() as watch, ThreadPoolExecutor(len(places)) as pool:
         held = reserve(dataset)
         make = partial(_Runs, keys, model, held, recipe, rows, batching, variables)
         # One device leaves the data where they are.
         on = places if len(places) > 1 else [None]
         runs = list(pool.map(make, shares, on))
-        for done in range(0, recipe.epochs, epochs_per_call):
+        found = kept.load([run.states for run in runs], recipe, steps)
+        if found is not None:
+            done, earlier = found.epoch, found.seconds
+            history = unpack_history(found.history, n_seeds)
+            for run, reached in zip(runs, found.state, strict=True):
+                run.resume(reached)
+        while done < recipe.epochs:
             now = range(done, min(done + epochs_per_call, recipe.epochs))
             parts = list(pool.map(partial(_Runs.go_on, epochs=now), runs))
             metrics = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -349,12 +371,16 @@ def fit_many(
                     history.setdefault(name, []).append(value)
                 if on_epoch is not None:
                     on_epoch(epoch + 1, of_epoch)
-        reached = _join([run.variables() for run in runs], places)
-    refuse_infinite_weights(reached, recipe)
+            done = now.stop
+            seconds = earlier[0] + watch.lap()[0], earlier[1] + watch.lap()[1]
+            states = [run.states for run in runs]
+            kept.save(Progress(states, done, pack_history(history), seconds, recipe.epochs))
+        networks = _join([run.variables() for run in runs], places)
+    refuse_infinite_weights(networks, recipe)
     stacked = {name: put(np.stack(values, axis=1)) for name, values in history.items()}
     examples = n_seeds * recipe.example_gradients(rows.shape[1])
-    cost = Cost(examples, watch.seconds, watch.compile_seconds)
-    return Trained(reached, TrainInfo(stacked, cost))
+    cost = Cost(examples, earlier[0] + watch.seconds, earlier[1] + watch.compile_seconds)
+    return Trained(networks, TrainInfo(stacked, cost))
 
 
 class _Runs:
@@ -390,7 +416,7 @@ class _Runs:
         if place is not None:
             dataset, states, step_keys = jax.device_put((dataset, states, step_keys), place)
         self._place = place
-        self._dataset, self._states, self._step_keys = dataset, states, step_keys
+        self._dataset, self.states, self._step_keys = dataset, states, step_keys
 
     def go_on(self, *, epochs: range) -> Measured:
         """Takes the steps of these epochs; returns metrics [seeds, steps]."""
@@ -405,23 +431,27 @@ class _Runs:
         settings: Any = {"objective": self._objective, "recipe": self._recipe}
         if self._together:
             lanes = np.broadcast_to(rates, (len(batches), len(rates)))
-            (state,), (key,) = self._states, self._step_keys
+            (state,), (key,) = self.states, self._step_keys
             state, metrics = take_steps_together(
                 state, self._dataset, batches, lanes, key, **settings
             )
-            self._states = [state]
+            self.states = [state]
             return metrics
         done: list[Measured] = []
-        for seed, (state, key) in enumerate(zip(self._states, self._step_keys, strict=True)):
-            self._states[seed], metrics = take_steps(
+        for seed, (state, key) in enumerate(zip(self.states, self._step_keys, strict=True)):
+            self.states[seed], metrics = take_steps(
                 state, self._dataset, batches[seed], rates, key, **settings
             )
             done.append(metrics)
         return {name: np.stack([metrics[name] for metrics in done]) for name in done[0]}
 
+    def resume(self, states: Sequence[TrainState]) -> None:
+        """Goes on from these states."""
+        self.states = list(jax.device_put(list(states), self._place))
+
     def variables(self) -> Variables:
         """Returns the networks, with a leading axis."""
-        reached = [state.variables for state in self._states]
+        reached = [state.variables for state in self.states]
         found: Variables = reached[0] if self._together else _stack(reached, self._place)
         return found
 
@@ -462,24 +492,6 @@ def _share_mesh(devices: Sequence[jax.Device] | None, recipe: Recipe) -> Mesh | 
             "choose another batch size or other devices"
         )
     return Mesh(np.array(devices), ("share",)) if len(devices) > 1 else None
-
-
-def _check_epochs(folder: Path, recipe: Recipe, found: Progress, steps: int) -> None:
-    """Raises CheckpointError if a new number of epochs changes the rates of completed epochs."""
-    if found.epoch > recipe.epochs:
-        raise CheckpointError(
-            f"{folder} holds {found.epoch} epochs of this run, more than the {recipe.epochs} that "
-            "are asked for; ask for as many, or choose another folder"
-        )
-    earlier = dataclasses.replace(recipe, epochs=found.planned)
-    then, now = (rate_table(each, steps, found.epoch * steps) for each in (earlier, recipe))
-    if not np.array_equal(then, now):
-        raise CheckpointError(
-            f"{folder} holds {found.epoch} of {found.planned} epochs, and a run of {recipe.epochs} "
-            f"would have had other learning rates in them: schedule={recipe.schedule!r} with "
-            f"warmup_epochs={recipe.warmup_epochs:g} depends on the number of epochs; ask for "
-            f"{found.planned}, or choose another folder"
-        )
 
 
 def _check_data(dataset: Dataset, model: Model, recipe: Recipe) -> None:

@@ -34,7 +34,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def identify(
-    key: Key[Array, ""],
+    key: Key[Array, ...],
     objective: Objective,
     recipe: Recipe,
     dataset: Dataset,
@@ -44,7 +44,7 @@ def identify(
     """Returns the identity of a run; its number of epochs is included but may be extended later.
 
     Args:
-      key: of the run.
+      key: of the run, or of several.
       objective: what it descends.
       recipe: how.
       dataset: [n] examples.

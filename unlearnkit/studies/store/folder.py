@@ -26,16 +26,19 @@ from unlearnkit.studies.store.stages import (
 )
 
 _HEADER = {"format": "unlearnkit-store", "version": 1}
-_STORE, _INDEX, _STAGES, _CLAIMS, _TEMPORARY = (
+_STORE, _INDEX, _STAGES, _UNFINISHED, _CLAIMS, _TEMPORARY = (
     "store.json",
     "index.jsonl",
     "stages",
+    "unfinished",
     "claims",
     "temporary",
 )
 _MOST_BYTES = 1000
 _SWEPT_AFTER_SECONDS = 60
 """A temporary folder is locked as soon as it is made; this is more than that takes."""
+_FORGOTTEN_AFTER_SECONDS = 30 * 86_400.0
+"""Nobody goes on with what was begun so long ago."""
 
 
 class StoreError(RuntimeError):
@@ -53,7 +56,8 @@ class Store:
     `arrays.safetensors`. It is there whole or not at all, whenever a process is killed; what is
     read must agree with its digests, and counts as missing otherwise. Several processes, and
     several studies, may share a store. `index.jsonl` has a line for each stage that was written,
-    for people; the store never reads it.
+    for people; the store never reads it. `unfinished` has the checkpoints of long trainings, each
+    until its stage is there.
 
     Example:
       store = Store("runs/store")
@@ -156,6 +160,14 @@ class Store:
                 _warn(f"nothing is claimed in {self.folder}, stages may be computed twice: {error}")
                 mine = True
             yield mine
+
+    def unfinished(self, key: StageKey) -> Path:
+        """Returns the folder in which who has the claim of a stage may keep what it has so far."""
+        return self.folder / _UNFINISHED / key.kind / key.content[:2] / key.name
+
+    def discard_unfinished(self, key: StageKey) -> None:
+        """Removes what was kept of a stage before it was there."""
+        shutil.rmtree(self.unfinished(key), ignore_errors=True)
 
     @contextlib.contextmanager
     def probe(self) -> Iterator[Path]:
@@ -274,13 +286,21 @@ class Store:
             yield path
 
     def _sweep(self) -> None:
-        """Removes temporary folders and claims of processes that are no more."""
+        """Removes temporary folders and claims of processes that are no more, and checkpoints.
+
+        A checkpoint goes where its stage is there, or nobody wrote to it for a month.
+        """
         newest = time.time() - _SWEPT_AFTER_SECONDS
         with contextlib.suppress(OSError):
             for path in (self.folder / _TEMPORARY).glob("*"):
                 if path.stat().st_mtime < newest and _is_free(path):
                     shutil.rmtree(path, ignore_errors=True)
             sweep(self.folder / _CLAIMS)
+            oldest, begun = time.time() - _FORGOTTEN_AFTER_SECONDS, self.folder / _UNFINISHED
+            for path in begun.glob("*/*/*"):
+                finished = (self.folder / _STAGES / path.relative_to(begun)).exists()
+                if finished or path.stat().st_mtime < oldest:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def _append_to_index(
         self, key: StageKey, document: Mapping[str, Any], array_bytes: int
@@ -298,7 +318,7 @@ def _open(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _STORE
     if not path.exists():
-        ours = (_INDEX, _STAGES, _CLAIMS, _TEMPORARY)
+        ours = (_INDEX, _STAGES, _UNFINISHED, _CLAIMS, _TEMPORARY)
         names = [part.name for part in folder.iterdir()]
         if foreign := sorted(n for n in names if n not in ours and not n.startswith(f".{_STORE}.")):
             raise StoreError(

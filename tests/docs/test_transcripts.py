@@ -1,4 +1,4 @@
-from experiments.transcripts import Transcripts, compare, main
+from docs.transcripts import Transcripts, compare, main
 from unlearnkit.cli import running
 
 

@@ -1,7 +1,7 @@
 """Writes the README's figures from committed results, so that none is ever typed.
 
-Command:   python -m experiments.readme          (writes)
-           python -m experiments.readme --check  (fails where the README is not what it would write)
+Command:   python -m docs.readme          (writes)
+           python -m docs.readme --check  (fails where the README is not what it would write)
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(config: Readme) -> int:
     if wanted == written:
         return 0
     if config.check:
-        print(f"{config.path.name} differs from the results; run python -m experiments.readme")
+        print(f"{config.path.name} differs from the results; run python -m docs.readme")
         return 1
     write_text(config.path, wanted)
     return 0

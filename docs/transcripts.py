@@ -1,7 +1,7 @@
 """Writes what the commands of docs/command_line.md print, so that none of it is ever typed.
 
-Command:   python -m experiments.transcripts          (runs them, and writes)
-           python -m experiments.transcripts --check  (fails where they print something else)
+Command:   python -m docs.transcripts          (runs them, and writes)
+           python -m docs.transcripts --check  (fails where they print something else)
 Time:      half a minute on two cores.
 
 The page has blocks `<!-- run: COMMAND -->` … `<!-- end -->`, which are run one after another in
@@ -26,7 +26,7 @@ from unittest import mock
 
 import tyro
 
-from experiments.readme import ROOT
+from docs.readme import ROOT
 from unlearnkit import cli
 from unlearnkit.io.files import write_text
 

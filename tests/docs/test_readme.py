@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from experiments.readme import ROOT, Readme, main, regenerate
+from docs.readme import ROOT, Readme, main, regenerate
 from unlearnkit import cli
 
 

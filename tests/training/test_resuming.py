@@ -1,0 +1,101 @@
+"""Runs that were interrupted go on from their checkpoints, one or many at once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unlearnkit import models
+from unlearnkit.base import Dataset
+from unlearnkit.training import CheckpointError, Recipe, fit, fit_many
+from unlearnkit.training.checkpoint import same_bits
+from unlearnkit.training.resuming import pack_history, unpack_history
+
+KEYS = jax.random.split(jax.random.key(0), 3)
+RECIPE = Recipe(epochs=4, batch_size=10, learning_rate=0.1, gradient_noise=0.01)
+ROWS = np.stack([np.arange(20), np.arange(10, 30), np.arange(20)[::-1]])
+MODEL = models.create("logistic", input_shape=(5,), n_classes=3)
+DATA = Dataset(jax.random.normal(jax.random.key(1), (30, 5)), jnp.arange(30) % 3)
+
+
+class Interrupt:
+    """Notes epochs, and raises in one of them."""
+
+    def __init__(self, epoch=None):
+        self.epoch, self.seen = epoch, []
+
+    def __call__(self, epoch, metrics):
+        self.seen.append(epoch)
+        if epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+def many(**options):
+    return fit_many(KEYS, MODEL, DATA, RECIPE, **{"subsets": ROWS, **options})
+
+
+def one(**options):
+    return fit(KEYS[0], MODEL, DATA, RECIPE, **options)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-9])
+@pytest.mark.parametrize("batching", ["map", "vmap"])
+def test_many_runs_go_on_with_the_same_bits(tmp_path, batching, seconds):
+    options = {"batching": batching, "checkpoint": tmp_path / "c", "checkpoint_seconds": seconds}
+    with pytest.raises(KeyboardInterrupt):
+        many(on_epoch=Interrupt(3), **options)
+    rest = Interrupt()
+    resumed = many(on_epoch=rest, **options)
+    assert rest.seen == [3, 4]
+    whole = many(batching=batching)
+    assert same_bits(resumed.variables, whole.variables)
+    assert same_bits(resumed.info.history, whole.info.history)
+    assert resumed.info.cost.example_gradients == whole.info.cost.example_gradients
+
+
+def test_one_run_with_timed_checkpoints_goes_on_with_the_same_bits(tmp_path):
+    options = {"checkpoint": tmp_path / "c", "checkpoint_seconds": 1e-9}
+    with pytest.raises(KeyboardInterrupt):
+        one(on_epoch=Interrupt(2), **options)
+    rest = Interrupt()
+    resumed = one(on_epoch=rest, **options)
+    assert rest.seen == [3, 4]  # saved before anyone is told
+    assert same_bits(resumed.variables, one().variables)
+
+
+@pytest.mark.parametrize("run", [one, many])
+def test_a_run_that_is_shorter_than_the_time_between_checkpoints_writes_none(tmp_path, run):
+    run(checkpoint=tmp_path / "c", checkpoint_seconds=1e6)
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("run", [one, many])
+def test_timed_checkpoints_do_not_end_a_run(tmp_path, run):
+    """The end belongs to who keeps the result; asked again, the run takes its last epoch again."""
+    options = {"checkpoint": tmp_path / "c", "checkpoint_seconds": 1e-9}
+    run(**options)
+    again = Interrupt()
+    run(on_epoch=again, **options)
+    assert again.seen == [4]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"subsets": ROWS[:, ::-1]}, {"batching": "vmap"}, {"subsets": None}]
+)
+def test_checkpoints_of_other_runs_are_refused(tmp_path, changes):
+    many(checkpoint=tmp_path, batching="map")
+    with pytest.raises(CheckpointError, match="another run"):
+        many(**{"checkpoint": tmp_path, "batching": "map", **changes})
+
+
+@pytest.mark.parametrize("options", [{"checkpoint_seconds": -1.0}, {"checkpoint_every": 0}])
+def test_numbers_that_are_too_small_are_refused(tmp_path, options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be >="):
+        one(checkpoint=tmp_path, **options)
+
+
+def test_histories_are_packed_in_their_types():
+    history = {"loss": [np.array([1.5, np.inf], np.float32)] * 3}
+    again = unpack_history(pack_history(history), 2)
+    assert again["loss"][0].dtype == np.float32
+    np.testing.assert_array_equal(again["loss"], history["loss"])

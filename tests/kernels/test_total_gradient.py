@@ -70,6 +70,37 @@ def test_is_the_derivative_through_the_best_response(x64, solver):
     np.testing.assert_allclose(got, want, rtol=1e-7)
 
 
+def test_with_an_inverse_of_its_own_it_is_the_derivative_through_the_best_response(x64):
+    leader_loss, follower_loss, response = quadratic_game()
+    x = jnp.array([0.3, -0.2, 0.9])
+    hessian = jax.hessian(follower_loss, argnums=1)(x, response(x))
+
+    def inverse(v):
+        return jnp.linalg.solve(hessian, v)
+
+    want = jax.grad(lambda x: leader_loss(x, response(x)))(x)
+    got = kernels.response_gradient(leader_loss, follower_loss, x, response(x), inverse)
+    np.testing.assert_allclose(got, want, rtol=1e-9)
+
+
+def test_solves_in_the_hessian_of_another_loss(x64):
+    """That of f with half the curvature; the cross derivative stays that of f."""
+    leader_loss, follower_loss, response = quadratic_game()
+    x = jnp.array([0.3, -0.2, 0.9])
+    got, info = kernels.total_gradient(
+        leader_loss,
+        follower_loss,
+        x,
+        response(x),
+        hessian_loss=lambda x, w: follower_loss(x, w) / 2,
+        **SETTINGS,
+    )
+    assert info.converged
+    exact = jax.grad(lambda x: leader_loss(x, response(x)))(x)
+    direct = jax.grad(leader_loss)(x, response(x))
+    np.testing.assert_allclose(got - direct, 2 * (exact - direct), rtol=1e-8)
+
+
 def test_is_the_dense_formula_on_networks_away_from_a_minimum(problem):
     """Where the Hessian is indefinite too; MINRES need not care."""
     leader_loss, follower_loss, leader = network_game(problem)

@@ -164,6 +164,10 @@ def test_refuses_what_it_does_not_know():
         create("lenet", input_shape=MNIST, n_classes=10, implementation="fast")
     with pytest.raises(ValueError, match=r"activation must be one of relu, .*'sine'"):
         create("mlp", input_shape=MNIST, n_classes=10, activation="sine")
+    with pytest.raises(ValueError, match=r"pool must be one of max, average, got 'sum'"):
+        create("cnn_mnist", input_shape=MNIST, n_classes=10, pool="sum")
+    with pytest.raises(ValueError, match=r"activation must be one of relu, .*'sine'"):
+        create("cnn_cifar", input_shape=CIFAR, n_classes=10, activation="sine")
     with pytest.raises(ValueError, match=r"hidden widths must be >= 1, got \(4, 0\)"):
         create("mlp", input_shape=MNIST, n_classes=10, hidden=(4, 0))
     with pytest.raises(ValueError, match="width must be >= 1, got 0"):

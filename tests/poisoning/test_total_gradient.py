@@ -192,6 +192,11 @@ class TestVariants:
             {"leads": "defender", "defender_steps": 1, "attacker_steps": 2},
             {"leads": "defender", "defender_steps": 1, "zero_sum": True},
             {"cold_start": True},
+            {"inverse": "none"},
+            {"inverse": "kfac"},
+            {"inverse": "cgnr"},
+            {"hessian_share": 0.3},
+            {"unit_steps": True},
         ],
         ids=str,
     )
@@ -268,6 +273,129 @@ class TestVariants:
             size = np.linalg.norm(delta, np.inf if norm == "linf" else 2, axis=1)
             assert size.max() <= np.float32(0.05)
             assert size.max() > 0.04
+
+
+class TestInverses:
+    """What stands in the place of the inverse Hessian."""
+
+    def gradient(self, game, data):
+        theta, w = start(game)
+        leader, info = lead(game, theta, w, data)
+        flat = ravel_pytree(theta)[0]
+        return (ravel_pytree(leader)[0] - flat) / game.attacker_rate, info, (theta, w)
+
+    def dense(self, game, data, inverse):
+        """∇_θ ℓ - ∇_θw f P ∇_w ℓ, written out."""
+        theta, w = start(game)
+        flat, unravel = ravel_pytree(theta)
+        weights, unravel_w = ravel_pytree(w)
+
+        def f(u, v):
+            return game.defender_loss(unravel(u), unravel_w(v), data)
+
+        cross = jax.jit(jax.jacrev(jax.grad(f), argnums=1))(flat, weights)
+        slope = jax.grad(lambda v: game.attacker_loss(theta, unravel_w(v), data))(weights)
+        return -cross @ (inverse @ slope)
+
+    def test_none_is_the_way_of_one_step_of_the_defender(self, x64):
+        game, data = make_game(inverse="none"), make_data()
+        got, info, (_, w) = self.gradient(game, data)
+        size = ravel_pytree(w)[0].size
+        np.testing.assert_allclose(got, self.dense(game, data, jnp.eye(size)), atol=1e-10)
+        assert info.solves == ()
+
+    def test_kfac_takes_clean_examples_and_poisons_in_their_proportion(self, x64):
+        """Of one layer its factors are the moments of inputs and of slopes over what f sees."""
+        game, data = make_game(inverse="kfac", damping=0.3), make_data()
+        theta, w = start(game)
+        kept = jax.jit(game.invert)(theta, w, data)
+        x = jnp.concatenate([data.clean.x, game.generate(theta, data)]).reshape(30, -1)
+        shares = jnp.repeat(jnp.array([0.8 / 24, 0.2 / 6]), jnp.array([24, 6]))
+        p = jax.nn.softmax(game.model.apply(Variables(w), x.reshape(30, *SHAPE)))
+        a = jnp.concatenate([x, jnp.ones((30, 1))], axis=1)
+        inputs = jnp.einsum("n,ni,nj->ij", shares, a, a)
+        outputs = jnp.diag(shares @ p) - jnp.einsum("n,ni,nj->ij", shares, p, p)
+        pi = jnp.sqrt((jnp.trace(inputs) / 5) / (jnp.trace(outputs) / 3))
+        left = jnp.linalg.inv(inputs + pi * jnp.sqrt(0.3) * jnp.eye(5))
+        right = jnp.linalg.inv(outputs + jnp.sqrt(0.3) / pi * jnp.eye(3))
+        v = jnp.arange(15.0).reshape(5, 3)
+        got = kept({"classifier": {"kernel": v[:4], "bias": v[4]}})["classifier"]
+        want = left @ v @ right
+        np.testing.assert_allclose(got["kernel"], want[:4], rtol=1e-6)
+        np.testing.assert_allclose(got["bias"], want[4], rtol=1e-6)
+
+        flat, unravel = ravel_pytree(w)
+        matrix = jax.vmap(lambda e: ravel_pytree(kept(unravel(e)))[0])(jnp.eye(flat.size)).T
+        moved, _, _ = self.gradient(game, data._replace(kept=kept))
+        np.testing.assert_allclose(moved, self.dense(game, data, matrix), atol=1e-10)
+
+    def test_a_share_of_the_examples_makes_the_hessian_alone(self, x64):
+        game, data = make_game(hessian_share=0.5, damping=0.3), make_data()
+        got, info, (theta, w) = self.gradient(game, data)
+        assert info.solves[0].converged
+        part = data._replace(
+            clean=data.clean.take(np.arange(12)),
+            region=data.region.take(np.arange(3)),
+            labels=data.labels[:3],
+        )
+        flat, unravel = ravel_pytree(w)
+        hessian = jax.hessian(lambda v: game.defender_loss(theta, unravel(v), part))(flat)
+        inverse = jnp.linalg.inv(hessian + 0.3 * jnp.eye(flat.size))
+        np.testing.assert_allclose(got, self.dense(game, data, inverse), atol=1e-9)
+
+    def test_a_step_of_unit_length_is_as_long_as_its_rate(self, x64):
+        game, data = make_game(inverse="none", unit_steps=True), make_data()
+        got, _, _ = self.gradient(game, data)
+        plain, _, _ = self.gradient(make_game(inverse="none"), data)
+        np.testing.assert_allclose(got, plain / jnp.linalg.norm(plain), rtol=1e-8)
+
+    def test_factors_are_kept_for_some_rounds(self, x64):
+        game, data = make_game(inverse="kfac", damping=0.3, refresh=2), make_data()
+        theta, w = start(game)
+        keys, sizes = tuple(jax.random.split(KEY, 3)), (6, 4, 3)
+        got, _, _ = play_epoch(theta, w, data, keys, jnp.int32(0), game=game, sizes=sizes)
+        rows = draw_indices(keys, 0, data, sizes)
+        assert rows.clean.shape[0] == 4
+        for i in range(4):
+            batch = data._replace(
+                clean=data.clean.take(rows.clean[i]),
+                held_out=data.held_out.take(rows.held_out[i]),
+                region=data.region.take(rows.poison[i]),
+                labels=data.labels[rows.poison[i]],
+            )
+            if i % 2 == 0:
+                kept = jax.jit(game.invert)(theta, w, batch)
+            theta, w, _ = play_round(game, theta, w, batch._replace(kept=kept))
+        np.testing.assert_allclose(ravel_pytree(got)[0], ravel_pytree(theta)[0], rtol=1e-9)
+
+    def test_kfac_reads_convolutions_unless_they_are_bound_to_another_form(self):
+        x = jax.random.uniform(KEY, (20, 4, 4, 1))
+        data = Dataset(x, jnp.arange(20, dtype=jnp.int32) % 2)
+        attack = dataclasses.replace(ATTACK, batch_size=20, inverse="kfac")
+        options = {"input_shape": (4, 4, 1), "n_classes": 2}
+        model = models.create("cnn_mnist", **options)
+        variables = jax.jit(model.init)(KEY)
+        begun = attack.begin(KEY, model, variables, data)
+        shapes = jax.eval_shape(begun.game.invert, begun.theta, variables.params, begun.setup.data)
+        assert len(shapes.layers) == 3
+        bound = models.create("cnn_mnist", implementation="patches", **options)
+        with pytest.raises(ValueError, match="K-FAC does not know what .* conv1/kernel"):
+            attack.begin(KEY, bound, variables, data)
+
+
+def test_pretraining_ends_where_it_reconstructs(problems):
+    problem = problems["binary"]
+    gated = dataclasses.replace(ATTACK, pretrain=SHORT, reconstruction=0.2)
+    poisoned = gated(KEY, *problem)
+    whole = dataclasses.replace(gated, reconstruction=None)(KEY, *problem)
+    costs = [result.info.cost.example_gradients for result in (poisoned, whole)]
+    assert costs[0] < 0.8 * costs[1]
+    assert float(poisoned.info.extras["reconstruction_error"]) < 0.22
+    assert float(whole.info.extras["reconstruction_error"]) < 0.17
+    assert float(poisoned.info.extras["largest_change"]) > 0.15
+    never = dataclasses.replace(gated, pretrain=dataclasses.replace(SHORT, epochs=2))
+    with pytest.warns(PoisonWarning, match=r"after 2 epochs, 0.2 was wanted"):
+        never(KEY, *problem)
 
 
 @pytest.mark.parametrize(("placement", "epsilon"), [("add", 0.5), ("perturb", 0.25)])
@@ -392,6 +520,15 @@ def test_a_second_call_compiles_nothing(problems):
         ({"attacker_rate": 0.0}, "attacker_rate must be > 0"),
         ({"damping": -1.0}, "damping must be >= 0"),
         ({"cold_start": True, "leads": "defender"}, "cold_start needs leads='attacker'"),
+        ({"inverse": "exact"}, "inverse must be one of none, kfac, minres, cg, cgnr"),
+        ({"inverse": "kfac", "solver": "fr"}, "inverse='kfac' needs solver='tgda'"),
+        ({"inverse": "none", "leads": "defender"}, "inverse='none' needs .*leads='attacker'"),
+        ({"inverse": "kfac", "damping": 0.0}, "inverse='kfac' needs damping > 0"),
+        ({"hessian_share": 0.0}, r"hessian_share must be in \(0, 1\]"),
+        ({"hessian_share": 0.5, "solver": "gdn"}, "hessian_share < 1 needs solver='tgda'"),
+        ({"refresh": 0}, "refresh must be >= 1"),
+        ({"precision": "double"}, "precision must be one of"),
+        ({"reconstruction": 0.0}, "reconstruction must be > 0"),
     ],
 )
 def test_refuses_bad_hyperparameters(arguments, message, unchecked_types):

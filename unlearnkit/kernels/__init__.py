@@ -32,6 +32,7 @@ from unlearnkit.kernels.games import (
     ugda,
     unrolled_gradient,
 )
+from unlearnkit.kernels.kfac import KfacInverse, KroneckerFactors, kfac_factors, kfac_inverse
 from unlearnkit.kernels.krylov import cg, cgnr, minres
 from unlearnkit.kernels.membership_features import (
     FEATURES,
@@ -41,6 +42,7 @@ from unlearnkit.kernels.membership_features import (
     margins,
     membership_features,
 )
+from unlearnkit.kernels.metagradient import Metagradient, metagradient, plan_checkpoints
 from unlearnkit.kernels.ntk import empirical_ntk, jacobian, ntk_operator
 from unlearnkit.kernels.per_example import GradientOperator, gradient_bank, gram
 from unlearnkit.kernels.preconditioners import LowRank, jacobi, nystrom, sketched_ntk
@@ -49,7 +51,7 @@ from unlearnkit.kernels.stationary import lissa, neumann
 from unlearnkit.kernels.svm import logistic_regression, one_vs_rest, svm
 from unlearnkit.kernels.svm_solution import SvmInfo, SvmSolution, SvmStatus
 from unlearnkit.kernels.top_eigenvector import TopEigenvector, top_eigenvector
-from unlearnkit.kernels.total_gradient import total_gradient
+from unlearnkit.kernels.total_gradient import response_gradient, total_gradient
 
 __all__ = [
     "FEATURES",
@@ -59,7 +61,10 @@ __all__ = [
     "GameSolver",
     "GameState",
     "GradientOperator",
+    "KfacInverse",
+    "KroneckerFactors",
     "LowRank",
+    "Metagradient",
     "Precision",
     "SolveInfo",
     "Solver",
@@ -87,18 +92,23 @@ __all__ = [
     "jacobian",
     "jacobian_transpose_vp",
     "jacobian_vp",
+    "kfac_factors",
+    "kfac_inverse",
     "lissa",
     "logistic_regression",
     "map_batches",
     "margins",
     "membership_features",
+    "metagradient",
     "minres",
     "neumann",
     "ntk_operator",
     "nystrom",
     "one_vs_rest",
     "output_hessian",
+    "plan_checkpoints",
     "rayleigh_quotient",
+    "response_gradient",
     "risk_ggn_operator",
     "risk_gradient",
     "risk_hessian_operator",

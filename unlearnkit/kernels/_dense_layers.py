@@ -108,7 +108,7 @@ def dense_kernels(apply: Apply, params: Params, one: Any) -> tuple[int, ...]:
     """Returns the positions of the leaves that are dense kernels for a single example `one`."""
     leaves = jax.tree.leaves(params)
     candidates = [i for i, leaf in enumerate(leaves) if jnp.ndim(leaf) == 2]
-    program = _program(apply, params, one)
+    program = program_of(apply, params, one)
     taps = _Taps({})
 
     def watch(leaves: Sequence[Array], one: Any) -> Any:
@@ -121,7 +121,7 @@ def dense_kernels(apply: Apply, params: Params, one: Any) -> tuple[int, ...]:
 def factors(apply: Apply, params: Params, x: Any, dense: tuple[int, ...]) -> Factors:
     """Returns the pieces of the Jacobian at the examples x, a pytree of arrays [n, ...]."""
     leaves = jax.tree.leaves(params)
-    program = _program(apply, params, jax.tree.map(lambda leaf: leaf[0], x))
+    program = program_of(apply, params, jax.tree.map(lambda leaf: leaf[0], x))
     others = [i for i in range(len(leaves)) if i not in dense]
 
     def of_example(one: Any) -> Factors:
@@ -142,7 +142,8 @@ def factors(apply: Apply, params: Params, x: Any, dense: tuple[int, ...]) -> Fac
     return jax.vmap(of_example)(x)
 
 
-def _program(apply: Apply, params: Params, one: Any) -> Any:
+def program_of(apply: Apply, params: Params, one: Any) -> Any:
+    """Returns the program that makes the outputs [c] for one example of a network's leaves."""
     leaves, structure = jax.tree.flatten(params)
 
     def network(leaves: Sequence[Array], one: Any) -> Array:
@@ -174,9 +175,9 @@ def _run(program: Any, arguments: Sequence[Any], taps: _Taps) -> list[Any]:
             outputs = _run(equation.params["jaxpr"], inputs, taps)
         elif _is_dense(equation, inputs):
             h, kernel = inputs
-            outputs = [taps.dense(h, kernel, _bind(equation, [h, kernel.value])[0])]
+            outputs = [taps.dense(h, kernel, bind(equation, [h, kernel.value])[0])]
         else:
-            outputs = _bind(equation, [taps.release(value) for value in inputs])
+            outputs = bind(equation, [taps.release(value) for value in inputs])
         values.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in program.jaxpr.outvars]
 
@@ -191,7 +192,8 @@ def _is_dense(equation: Any, inputs: Sequence[Any]) -> bool:
     return found
 
 
-def _bind(equation: Any, inputs: Sequence[Any]) -> list[Any]:
+def bind(equation: Any, inputs: Sequence[Any]) -> list[Any]:
+    """Returns the outputs of an equation for its inputs."""
     bound = equation.primitive.get_bind_params(equation.params)
     # JAX below 0.10 kept the functions of a call apart from its parameters.
     functions, parameters = bound if isinstance(bound, tuple) else ((), bound)

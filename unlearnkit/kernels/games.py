@@ -22,14 +22,16 @@ from jaxtyping import Array
 
 from unlearnkit.base import SolveInfo
 from unlearnkit.kernels import _trees, solvers
-from unlearnkit.kernels._trees import highest_precision
+from unlearnkit.kernels._trees import Precision, at_precision
 from unlearnkit.kernels.total_gradient import (
     Player,
     get_solver,
     linearise,
+    response_gradient,
     through_response,
     total_gradient,
 )
+from unlearnkit.validation import check_choice
 
 BatchLoss = Callable[..., Array]
 
@@ -90,6 +92,9 @@ def tgda(
     tol: Any = 1e-3,
     max_steps: int = 20,
     solver: str | solvers.Solver = "minres",
+    hessian_loss: BatchLoss | None = None,
+    inverse: Callable[..., solvers.Operator] | None = None,
+    precision: Precision = "highest",
 ) -> GameSolver:
     """Returns total gradient descent ascent.
 
@@ -104,6 +109,11 @@ def tgda(
       tol: wanted relative residual.
       max_steps: the most steps of the solve.
       solver: by name, or a `Solver`.
+      hessian_loss: (leader, follower, *batch) -> scalar, whose Hessian is solved in the place of
+        f's; see `total_gradient`.
+      inverse: (leader, follower, *batch) -> (v -> P v), an approximation of the inverse Hessian in
+        the place of the solve, as by `kfac_inverse`; see `response_gradient`.
+      precision: of the matrix products of D_x l.
 
     Raises:
       ValueError: no solver has that name.
@@ -123,23 +133,32 @@ def tgda(
 
     def step(state: GameState, *batch: Any) -> tuple[GameState, GameInfo]:
         outer, inner = _bind(leader_loss, batch), _bind(follower_loss, batch)
-        gradient, solve = total_gradient(
-            outer,
-            inner,
-            state.leader,
-            state.follower,
-            damping=damping,
-            tol=tol,
-            max_steps=max_steps,
-            solver=solver,
-        )
+        players = state.leader, state.follower
+        solves: tuple[SolveInfo, ...] = ()
+        if inverse is None:
+            part = None if hessian_loss is None else _bind(hessian_loss, batch)
+            gradient, solve = total_gradient(
+                outer,
+                inner,
+                *players,
+                damping=damping,
+                tol=tol,
+                max_steps=max_steps,
+                solver=solver,
+                hessian_loss=part,
+                precision=precision,
+            )
+            solves = (solve,)
+        else:
+            near = inverse(*players, *batch)
+            gradient = response_gradient(outer, inner, *players, near, precision=precision)
         leader_move, leader_state = _ascend(leader_optimizer, gradient, state)
         slope = jax.grad(inner, argnums=1)(state.leader, state.follower)
         follower_move, follower_state = follower_optimizer.update(
             slope, state.follower_optimizer, state.follower
         )
         new = _moved(state, leader_move, follower_move, leader_state, follower_state)
-        return new, _read(outer, inner, state, gradient, slope, (solve,))
+        return new, _read(outer, inner, state, gradient, slope, solves)
 
     return GameSolver(_init(leader_optimizer, follower_optimizer), step)
 
@@ -154,6 +173,7 @@ def follow_the_ridge(
     tol: Any = 1e-3,
     max_steps: int = 20,
     solver: str | solvers.Solver = "minres",
+    precision: Precision = "highest",
 ) -> GameSolver:
     """Returns follow-the-ridge: the follower also moves along its own best response.
 
@@ -168,6 +188,7 @@ def follow_the_ridge(
       tol: wanted relative residual.
       max_steps: the most steps of a solve.
       solver: by name, or a `Solver`.
+      precision: of the matrix products of D_x l and of the response.
 
     Raises:
       ValueError: no solver has that name.
@@ -182,12 +203,13 @@ def follow_the_ridge(
     made.
     """
     solve = get_solver(solver)
+    check_choice("precision", precision, Precision)
 
     def step(state: GameState, *batch: Any) -> tuple[GameState, GameInfo]:
         outer, inner = _bind(leader_loss, batch), _bind(follower_loss, batch)
         settings = {"damping": damping, "tol": tol, "max_steps": max_steps}
-        with jax.default_matmul_precision("highest"):
-            game = linearise(inner, state.leader, state.follower)
+        with jax.default_matmul_precision(precision):
+            game = linearise(inner, state.leader, state.follower, precision=precision)
             gradient, first = through_response(
                 game, outer, state.leader, state.follower, solve, settings
             )
@@ -218,6 +240,7 @@ def gradient_descent_newton(
     tol: Any = 1e-3,
     max_steps: int = 20,
     solver: str | solvers.Solver = "minres",
+    precision: Precision = "highest",
 ) -> GameSolver:
     """Returns gradient-descent-Newton: the follower answers the new x by a Newton step.
 
@@ -232,6 +255,7 @@ def gradient_descent_newton(
       tol: wanted relative residual.
       max_steps: the most steps of a solve.
       solver: by name, or a `Solver`.
+      precision: of the matrix products of D_x l and of the response.
 
     Raises:
       ValueError: no solver has that name.
@@ -245,18 +269,19 @@ def gradient_descent_newton(
     approximation.
     """
     solve = get_solver(solver)
+    check_choice("precision", precision, Precision)
 
     def step(state: GameState, *batch: Any) -> tuple[GameState, GameInfo]:
         outer, inner = _bind(leader_loss, batch), _bind(follower_loss, batch)
         settings = {"damping": damping, "tol": tol, "max_steps": max_steps}
-        with jax.default_matmul_precision("highest"):
-            before = linearise(inner, state.leader, state.follower)
+        with jax.default_matmul_precision(precision):
+            before = linearise(inner, state.leader, state.follower, precision=precision)
             gradient, first = through_response(
                 before, outer, state.leader, state.follower, solve, settings
             )
             leader_move, leader_state = _ascend(leader_optimizer, gradient, state)
             leader = optax.apply_updates(state.leader, leader_move)
-            after = linearise(inner, leader, state.follower)
+            after = linearise(inner, leader, state.follower, precision=precision)
             newton, second = solve(after.hessian, after.follower_gradient, **settings)
         follower_move = _trees.scale(-newton_rate, newton)
         new = _moved(state, leader_move, follower_move, leader_state, state.follower_optimizer)
@@ -274,6 +299,7 @@ def ugda(
     *,
     unroll_steps: int,
     unroll_rate: Any,
+    precision: Precision = "highest",
 ) -> GameSolver:
     """Returns k-step unrolled gradient descent ascent.
 
@@ -286,6 +312,7 @@ def ugda(
       follower_optimizer: makes a descent step of ∇_w f.
       unroll_steps: `steps` of `unrolled_gradient`.
       unroll_rate: `rate` of `unrolled_gradient`.
+      precision: of the matrix products of the gradient.
 
     Raises:
       ValueError: `unroll_steps` < 0.
@@ -303,7 +330,13 @@ def ugda(
     def step(state: GameState, *batch: Any) -> tuple[GameState, GameInfo]:
         outer, inner = _bind(leader_loss, batch), _bind(follower_loss, batch)
         gradient = unrolled_gradient(
-            outer, inner, state.leader, state.follower, steps=unroll_steps, rate=unroll_rate
+            outer,
+            inner,
+            state.leader,
+            state.follower,
+            steps=unroll_steps,
+            rate=unroll_rate,
+            precision=precision,
         )
         leader_move, leader_state = _ascend(leader_optimizer, gradient, state)
         slope = jax.grad(inner, argnums=1)(state.leader, state.follower)
@@ -316,7 +349,7 @@ def ugda(
     return GameSolver(_init(leader_optimizer, follower_optimizer), step)
 
 
-@highest_precision
+@at_precision
 def unrolled_gradient(
     leader_loss: BatchLoss,
     follower_loss: BatchLoss,
@@ -325,6 +358,7 @@ def unrolled_gradient(
     *,
     steps: int,
     rate: Any,
+    precision: Precision = "highest",
 ) -> Player:
     """Returns the gradient of the leader's loss through k gradient steps of the follower.
 
@@ -337,6 +371,7 @@ def unrolled_gradient(
       follower: w.
       steps: k; memory grows with it.
       rate: the follower's step size.
+      precision: of the matrix products; see `Precision`.
 
     Returns:
       The gradient, like `leader`.

@@ -71,6 +71,7 @@ def total_gradient(
     tol: Any,
     max_steps: int,
     solver: str | solvers.Solver = "minres",
+    hessian_loss: PlayerLoss | None = None,
     precision: Precision = "highest",
 ) -> tuple[Player, SolveInfo]:
     """Returns the gradient of the leader's loss through the follower's best response.
@@ -87,6 +88,8 @@ def total_gradient(
       max_steps: the most steps of the solve.
       solver: `minres`; `cg`, for a convex f alone; `cgnr`, as published code does; or any `Solver`,
         as `partial(neumann, step_size=0.1)`.
+      hessian_loss: (leader, follower) -> scalar, in whose Hessian is solved in the place of f's, as
+        f on a part of the examples; None for f itself.
       precision: of the matrix products; see `Precision`.
 
     Returns:
@@ -109,9 +112,74 @@ def total_gradient(
     solve = get_solver(solver)
     _trees.check_scalar("leader_loss", leader_loss, leader, follower)
     _trees.check_scalar("follower_loss", follower_loss, leader, follower)
-    game = linearise(follower_loss, leader, follower, precision=precision)
     settings = {"damping": damping, "tol": tol, "max_steps": max_steps}
-    return through_response(game, leader_loss, leader, follower, solve, settings)
+    if hessian_loss is None:
+        game = linearise(follower_loss, leader, follower, precision=precision)
+        return through_response(game, leader_loss, leader, follower, solve, settings)
+    _trees.check_scalar("hessian_loss", hessian_loss, leader, follower)
+    part = hessian_loss
+    _, product = jax.linearize(jax.grad(lambda w: part(leader, w)), follower)
+    solves: list[SolveInfo] = []
+
+    def inverse(vector: Player) -> Player:
+        solution, info = solve(product, vector, **settings)
+        solves.append(info)
+        return solution
+
+    gradient = response_gradient(
+        leader_loss, follower_loss, leader, follower, inverse, precision=precision
+    )
+    return gradient, solves[0]
+
+
+@at_precision
+def response_gradient(
+    leader_loss: PlayerLoss,
+    follower_loss: PlayerLoss,
+    leader: Player,
+    follower: Player,
+    inverse: solvers.Operator,
+    *,
+    precision: Precision = "highest",
+) -> Player:
+    """Returns the total gradient with a given approximation P of the inverse Hessian.
+
+    D_x l = ∇_x l - ∇_x (∇_w f · P ∇_w l)
+
+    at the price of one gradient of each loss and one more of f: no solve. P = I is the direction in
+    which one gradient step of the follower moves; `kfac_inverse` makes a P that knows its layers.
+
+    Args:
+      leader_loss: (leader, follower) -> scalar l.
+      follower_loss: (leader, follower) -> scalar f.
+      leader: x.
+      follower: w.
+      inverse: v -> P v, like the follower.
+      precision: of the matrix products; see `Precision`.
+
+    Raises:
+      ValueError: a loss does not return a scalar.
+
+    Example:
+      def follows(leader, follower):
+          return jnp.sum((follower - leader) ** 2)
+      def leads(leader, follower):
+          return jnp.sum(follower**2)
+      ones = jnp.ones(3)
+      gradient = kernels.response_gradient(leads, follows, ones, ones, lambda v: v / 2)  # 2 x
+
+    Source: Lu et al. 2022, §3.3, with P in the place of the inverse.
+    """
+    _trees.check_scalar("leader_loss", leader_loss, leader, follower)
+    _trees.check_scalar("follower_loss", follower_loss, leader, follower)
+    direct, to_follower = jax.grad(leader_loss, argnums=(0, 1))(leader, follower)
+    response = jax.lax.stop_gradient(inverse(to_follower))
+
+    def slope_along_response(x: Player) -> Array:
+        along: Array = jax.jvp(lambda w: follower_loss(x, w), (follower,), (response,))[1]
+        return along
+
+    return _trees.subtract(direct, jax.grad(slope_along_response)(leader))
 
 
 def through_response(

@@ -16,9 +16,11 @@ Parameters have the same shapes under both, so that trained weights move between
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, TypeAlias, cast, get_args
 
 import flax.linen as nn
@@ -67,6 +69,27 @@ def default_implementation() -> Implementation:
     return "patches" if jax.default_backend() == "cpu" else "xla"
 
 
+_WANTED: contextvars.ContextVar[Implementation | None] = contextvars.ContextVar(
+    "_WANTED", default=None
+)
+
+
+@contextlib.contextmanager
+def convolved_as(implementation: Implementation) -> Iterator[None]:
+    """Has networks that leave the choice convolve by `implementation` while they are traced here.
+
+    For what reads layers out of a network's program, as K-FAC, and knows not all of them.
+
+    Args:
+      implementation: of networks that were made without one.
+    """
+    token = _WANTED.set(implementation)
+    try:
+        yield
+    finally:
+        _WANTED.reset(token)
+
+
 def check_implementation(implementation: str | None) -> Implementation | None:
     """Returns `implementation`.
 
@@ -111,7 +134,7 @@ def images(x: Float[Array, "n h w c"], implementation: Implementation | None) ->
       x: [n, h, w, c].
       implementation: `xla`, `patches`, or None for the backend's default.
     """
-    chosen = implementation or default_implementation()
+    chosen = implementation or _WANTED.get() or default_implementation()
     return Images(x.transpose(3, 1, 2, 0) if chosen == "patches" else x, chosen)
 
 

@@ -17,6 +17,7 @@ from unlearnkit.poisoning.influence import InfluenceAttack
 from unlearnkit.poisoning.kkt import KktAttack
 from unlearnkit.poisoning.label_flip import LabelFlip
 from unlearnkit.poisoning.meta_poison import MetaPoison
+from unlearnkit.poisoning.metagradient import MetagradientAttack, Surrogate
 from unlearnkit.poisoning.min_max import MinMax
 from unlearnkit.poisoning.placing import (
     Placement,
@@ -41,6 +42,7 @@ ATTACKS: Registry[Attack] = Registry(
         "kkt": KktAttack,
         "poison_svm": PoisonSvm,
         "meta_poison": MetaPoison,
+        "metagradient": MetagradientAttack,
         "error_minimizing": ErrorMinimizing,
         "gaussian": GaussianPoison,
         "gradient_matching": GradientMatching,
@@ -82,6 +84,7 @@ __all__ = [
     "KktAttack",
     "LabelFlip",
     "MetaPoison",
+    "MetagradientAttack",
     "MinMax",
     "Placement",
     "PoisonFileError",
@@ -89,6 +92,7 @@ __all__ = [
     "PoisonSvm",
     "PoisonWarning",
     "Region",
+    "Surrogate",
     "TotalGradientAttack",
     "attack_in_lanes",
     "create",

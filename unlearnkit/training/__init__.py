@@ -8,6 +8,7 @@ from unlearnkit.training.checkpoint import (
     save_variables,
 )
 from unlearnkit.training.claim import Claim, TrajectoryError, variables_sha256
+from unlearnkit.training.differentiate import FitGradient, differentiate_fit
 from unlearnkit.training.divergence import DivergedError
 from unlearnkit.training.features import penultimate
 from unlearnkit.training.fit import Batching, descend, fit, fit_many
@@ -42,6 +43,7 @@ __all__ = [
     "Claim",
     "CrossEntropy",
     "DivergedError",
+    "FitGradient",
     "Logged",
     "Objective",
     "Recipe",
@@ -51,6 +53,7 @@ __all__ = [
     "TrajectoryWriter",
     "cross_entropy",
     "descend",
+    "differentiate_fit",
     "epoch_batches",
     "fingerprint",
     "fit",

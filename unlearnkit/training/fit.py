@@ -110,7 +110,7 @@ def fit(
       variables, info = training.fit(key, model, train, recipe)
       print(info.history["accuracy"][-1], info.cost.seconds)
     """
-    _check_data(dataset, model, recipe)
+    check_data(dataset, model, recipe)
     recipe.steps_per_epoch(dataset.size)
     if checkpoint is not None and trajectory is not None:
         raise ValueError("a trajectory is its own checkpoint; give one of the two folders")
@@ -315,7 +315,7 @@ def fit_many(
       trained = training.fit_many(keys, model, train, training.Recipe(epochs=10))
       first = jax.tree.map(lambda leaf: leaf[0], trained.variables)
     """
-    _check_data(dataset, model, recipe)
+    check_data(dataset, model, recipe)
     n_seeds = keys.shape[0]
     if n_seeds == 0:
         raise ValueError("keys must hold at least one key, got none")
@@ -494,7 +494,14 @@ def _share_mesh(devices: Sequence[jax.Device] | None, recipe: Recipe) -> Mesh | 
     return Mesh(np.array(devices), ("share",)) if len(devices) > 1 else None
 
 
-def _check_data(dataset: Dataset, model: Model, recipe: Recipe) -> None:
+def check_data(dataset: Dataset, model: Model, recipe: Recipe) -> None:
+    """Raises ValueError if a network cannot be trained on a dataset by a recipe.
+
+    Args:
+      dataset: [n] examples.
+      model: the network.
+      recipe: how it is to be trained.
+    """
     check_dataset(dataset)
     check_compatible(dataset, model)
     if recipe.augmentation != "none" and dataset.x.ndim != 4:

@@ -106,12 +106,25 @@ def cross_entropy(
       labels: [n] classes.
       smoothing: s, in [0, 1).
     """
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    found: Array = example_losses(logits, labels, smoothing).mean()
+    return found
+
+
+def example_losses(
+    logits: Float[Array, "n c"], labels: Int[Array, " n"], smoothing: float = 0.0
+) -> Float[Array, " n"]:
+    """Returns each example's cross-entropy; see `cross_entropy`.
+
+    Args:
+      logits: [n, c].
+      labels: [n] classes.
+      smoothing: s, in [0, 1).
+    """
+    losses: Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     if smoothing == 0.0:
-        found: Array = losses.mean()
-        return found
+        return losses
     uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
-    return jnp.mean((1 - smoothing) * losses + smoothing * uniform)
+    return (1 - smoothing) * losses + smoothing * uniform
 
 
 def augment(key: Key[Array, ""], batch: Dataset, recipe: Recipe) -> Num[Array, "n ..."]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -11,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Model, Params, Poisoned, Task, Variables
-from unlearnkit.costs import Stopwatch
+from unlearnkit.costs import BACKWARD, FORWARD, Stopwatch
+from unlearnkit.kernels import Precision
 from unlearnkit.poisoning._split import check_share, hold_out
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
@@ -19,6 +21,7 @@ from unlearnkit.poisoning.placing import Placement, PoisonInfo, place, warn
 from unlearnkit.poisoning.total_gradient.game import (
     Game,
     GameData,
+    Inverse,
     Keys,
     Side,
     SolverName,
@@ -82,10 +85,21 @@ class TotalGradientAttack:
       architecture: of the generator, `mlp` or `autoencoder`.
       hidden: widths of the hidden layers of `mlp`.
       pretrain: how the generator learns to reconstruct; 0 epochs for none.
+      reconstruction: the root mean square error, in pixel units, at which pretraining stops; a
+        generator that does not reach it is warned of. None trains all epochs, whatever they reach.
       unroll_steps: k of `ugda`.
+      inverse: how the inverse Hessian is had: `minres`, or `cg` or `cgnr` (as published code has
+        it), solve; `kfac` takes its Kronecker factors; `none` the identity, the way of one step of
+        the defender. Solves alone for the solvers `fr` and `gdn`, and where the defender leads.
+      hessian_share: of a round's examples, by which the Hessian or its factors are taken, in
+        (0, 1].
+      refresh: rounds for which the factors of `kfac` are kept.
+      unit_steps: whether the leader's step has the length of its rate, whatever the length of its
+        gradient, which depends on `inverse` by orders of magnitude.
       damping: added to the diagonal of the Hessian.
       tol: wanted relative residual of a solve.
       max_solve_steps: the most steps of a solve.
+      precision: of the matrix products of the leader's gradient; see `kernels.Precision`.
 
     Example:
       attack = poisoning.TotalGradientAttack(budget=poisoning.Budget(0.03), epochs=50)
@@ -118,10 +132,16 @@ class TotalGradientAttack:
     architecture: Architecture = "mlp"
     hidden: tuple[int, ...] = (784, 784)
     pretrain: Recipe = _PRETRAINING
+    reconstruction: float | None = None
     unroll_steps: int = 20
+    inverse: Inverse = "minres"
+    hessian_share: float = 1.0
+    refresh: int = 10
+    unit_steps: bool = False
     damping: float = 1e-2
     tol: float = 0.1
     max_solve_steps: int = 16
+    precision: Precision = "highest"
 
     trial: ClassVar[AttackTrial] = AttackTrial(
         small={"hidden": (8,), "defender_steps": 2},
@@ -140,14 +160,38 @@ class TotalGradientAttack:
         check_choice("solver", self.solver, SolverName)
         check_choice("leads", self.leads, Side)
         check_choice("architecture", self.architecture, Architecture)
+        check_choice("inverse", self.inverse, Inverse)
+        check_choice("precision", self.precision, Precision)
         check_share(self.held_out)
+        self._check_inverse()
         if self.cold_start and self.leads == "defender":
             raise ValueError("cold_start needs leads='attacker': a leader has no response to redo")
-        check_at_least(self, 1, "epochs", "attacker_steps", "unroll_steps", "max_solve_steps")
+        counts = ("epochs", "attacker_steps", "unroll_steps", "max_solve_steps", "refresh")
+        check_at_least(self, 1, *counts)
         check_at_least(self, 2, "batch_size")
         check_at_least(self, 0 if self.leads == "attacker" else 1, "defender_steps")
         check_above(self, 0, "attacker_rate", "defender_rate", "tol")
         check_at_least(self, 0, "damping")
+        if self.reconstruction is not None:
+            check_above(self, 0, "reconstruction")
+
+    def _check_inverse(self) -> None:
+        solves = self.inverse not in ("none", "kfac")
+        if not 0 < self.hessian_share <= 1:
+            raise ValueError(f"hessian_share must be in (0, 1], got {self.hessian_share}")
+        if not solves and (self.solver != "tgda" or self.leads != "attacker"):
+            raise ValueError(
+                f"inverse={self.inverse!r} needs solver='tgda' and leads='attacker', whose one "
+                f"response it approximates; got solver={self.solver!r}, leads={self.leads!r}: "
+                "choose inverse='minres'"
+            )
+        if self.hessian_share < 1 and (self.solver != "tgda" or self.leads != "attacker"):
+            raise ValueError(
+                "hessian_share < 1 needs solver='tgda' and leads='attacker', got "
+                f"solver={self.solver!r}, leads={self.leads!r}"
+            )
+        if self.inverse == "kfac" and not self.damping > 0:
+            raise ValueError(f"inverse='kfac' needs damping > 0, got {self.damping}")
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
@@ -197,10 +241,22 @@ class TotalGradientAttack:
         split_key, init_key, pretrain_key, game_key = jax.random.split(key, 4)
         setup = self._set_up(split_key, clean, model, variables)
         game = self._game(model, clean.size)
+        if self.inverse == "kfac":  # a network that it does not know is refused before all else
+            fresh = jax.eval_shape(game.generator.network.init, init_key).params
+            jax.eval_shape(game.invert, fresh, variables.params, setup.data)
         theta, pretraining = self._pretrain(init_key, pretrain_key, game, clean, setup.data)
         clean_key, held_out_key, poison_key = jax.random.split(game_key, 3)
         keys = (clean_key, held_out_key, poison_key)
-        return Start(setup, game, theta, keys, pretraining)
+        start = Start(setup, game, theta, keys, pretraining)
+        return start._replace(error=self._look_at(start, clean))
+
+    def _look_at(self, start: Start, clean: Dataset) -> dict[str, Array]:
+        """Returns how far the poisons are from their images before the game, in pixel units."""
+        normalisation = check_continuous(clean, method="TotalGradientAttack")
+        away = start.generate(start.theta, clean) - start.setup.region.base
+        away = away * jnp.asarray(normalisation.std, away.dtype)
+        error, largest = jnp.sqrt(jnp.mean(away**2)), jnp.abs(away).max()
+        return {"reconstruction_error": error, "largest_change": largest}
 
     def finish(
         self,
@@ -228,6 +284,7 @@ class TotalGradientAttack:
             self.bounds,
             {name: jnp.asarray(values) for name, values in history.items()},
             Cost(examples, watch.seconds, watch.compile_seconds),
+            extras=start.error,
         )
         return Poisoned(dataset, is_poison, info)
 
@@ -290,8 +347,30 @@ class TotalGradientAttack:
         fresh = jax.jit(game.generator.network.init)(init_key)
         if self.pretrain.epochs == 0:
             return fresh.params, 0.0
-        objective = Reconstruction(game.generator)
-        trained = descend(key, objective, self.pretrain, clean, fresh, context=data.box)
+        normalisation = check_continuous(clean, method="TotalGradientAttack")
+        objective = Reconstruction(game.generator, normalisation.std)
+        gate = None if self.reconstruction is None else _Gate(self.reconstruction)
+        try:
+            trained = descend(
+                key,
+                objective,
+                self.pretrain,
+                clean,
+                fresh,
+                context=data.box,
+                on_epoch=None if gate is None else gate.measure,
+                on_snapshot=None if gate is None else gate.pass_through,
+            )
+        except _Reconstructs as done:
+            taken = dataclasses.replace(self.pretrain, epochs=done.epochs)
+            return done.params, taken.example_gradients(clean.size)
+        if gate is not None:
+            warn(
+                f"the generator reconstructs its images with a root mean square error of "
+                f"{gate.error:.3g} pixels after {self.pretrain.epochs} epochs, "
+                f"{self.reconstruction:g} was wanted: the game starts from other images than the "
+                "clean ones; pretrain for more epochs, or at another rate"
+            )
         return trained.variables.params, trained.info.cost.example_gradients
 
     def _count(self, history: dict[str, list[float]], setup: _SetUp, game: Game) -> float:
@@ -308,9 +387,14 @@ class TotalGradientAttack:
         response = batch if attacks or self.zero_sum else 3 * batch + v
         if self.solver == "ugda":
             return rounds * (leads * (3 * self.unroll_steps * response + v) + follows * response)
+        if self.inverse in ("none", "kfac"):
+            made = self.hessian_share * batch * (FORWARD + game.model.n_classes * BACKWARD)
+            factors = made / self.refresh if self.inverse == "kfac" else 0.0
+            return rounds * (leads * (3 * response + v) + factors + follows * response)
         solves = 1 if self.solver == "tgda" else 2
         steps = sum(history["solve_steps"]) / self.epochs  # of a round, all solves
-        products = steps + leads * (2 * solves)  # each solve: its residual, and one cross product
+        # Each solve: its residual, and one cross product, which is of all examples.
+        products = (steps + leads * solves) * self.hessian_share + leads * solves
         return rounds * ((2 * products + leads) * response + leads * v + follows * response)
 
 
@@ -332,6 +416,8 @@ class Start(NamedTuple):
       theta: the generator's weights.
       keys: of the order of examples.
       pretraining: example-gradients that the generator took.
+      error: how far its poisons are from their images, in pixel units: `reconstruction_error`, the
+        root mean square, and `largest_change`.
     """
 
     setup: _SetUp
@@ -339,11 +425,40 @@ class Start(NamedTuple):
     theta: Params
     keys: Keys
     pretraining: float
+    error: Mapping[str, Float[Array, ""]] = {}
 
     def generate(self, theta: Params, clean: Dataset) -> Float[Array, "m ..."]:
         """Returns all poisons that the generator makes."""
         labels = clean.y[self.setup.base]
         return _generate(theta, self.setup.region, labels, self.setup.data.box, self.game.generator)
+
+
+class _Reconstructs(Exception):
+    """Ends a pretraining whose generator reconstructs well enough."""
+
+    def __init__(self, epochs: int, params: Params) -> None:
+        super().__init__(epochs)
+        self.epochs, self.params = epochs, params
+
+
+class _Gate:
+    """Watches a pretraining, and ends it at the wanted error.
+
+    Attributes:
+      error: root mean square of the last epoch, in pixel units.
+    """
+
+    def __init__(self, wanted: float) -> None:
+        self._wanted, self.error = wanted, np.inf
+
+    def measure(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Notes the error of an epoch."""
+        self.error = float(np.sqrt(metrics["squared_pixels"]))
+
+    def pass_through(self, epoch: int, variables: Variables) -> None:
+        """Ends the pretraining if the epoch's error was small enough."""
+        if self.error <= self._wanted:
+            raise _Reconstructs(epoch, variables.params)
 
 
 def _generate(

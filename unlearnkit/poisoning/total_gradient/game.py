@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
@@ -16,16 +17,23 @@ from unlearnkit.base import Dataset, Model, Params, State, Variables
 from unlearnkit.kernels import (
     GameInfo,
     GameSolver,
+    KfacInverse,
+    Precision,
     follow_the_ridge,
     gradient_descent_newton,
+    kfac_factors,
+    kfac_inverse,
     tgda,
+    tree_norm,
     ugda,
 )
+from unlearnkit.models.layers import convolved_as
 from unlearnkit.poisoning.bounds import Region
 from unlearnkit.poisoning.total_gradient.generator import Box, Generator
 from unlearnkit.training import cross_entropy, epoch_batches
 
 SolverName: TypeAlias = Literal["tgda", "fr", "gdn", "ugda"]
+Inverse: TypeAlias = Literal["none", "kfac", "minres", "cg", "cgnr"]
 Side: TypeAlias = Literal["attacker", "defender"]
 
 
@@ -44,6 +52,7 @@ class GameData(NamedTuple):
       box: range of the generator.
       state: of the defender's network, frozen.
       start: the defender's trained weights, for a cold start.
+      kept: the inverse by K-FAC that an earlier round has made; None makes one.
     """
 
     clean: Dataset
@@ -53,6 +62,7 @@ class GameData(NamedTuple):
     box: Box
     state: State
     start: Params
+    kept: KfacInverse | None = None
 
 
 class BatchIndices(NamedTuple):
@@ -86,6 +96,11 @@ class Game:
       damping: of the Hessian.
       tol: wanted relative residual.
       max_solve_steps: the most steps of a solve.
+      inverse: of the Hessian: `none`, the identity in its place; `kfac`; or a solver.
+      hessian_share: of a round's examples, by which the Hessian is taken.
+      refresh: rounds for which the factors of K-FAC are kept.
+      unit_steps: whether a step of the leader has the length of its rate.
+      precision: of the matrix products of the leader's gradient.
     """
 
     model: Model
@@ -104,6 +119,11 @@ class Game:
     damping: float
     tol: float
     max_solve_steps: int
+    inverse: Inverse = "minres"
+    hessian_share: float = 1.0
+    refresh: int = 1
+    unit_steps: bool = False
+    precision: Precision = "highest"
 
     def defender_loss(self, theta: Params, w: Params, data: GameData) -> Float[Array, ""]:
         """Returns f, the training loss on clean and poisoned examples in their true proportion.
@@ -179,12 +199,23 @@ class Game:
         self, outer: Callable[..., Array], inner: Callable[..., Array], rate: float
     ) -> GameSolver:
         ascend, stay = optax.sgd(rate), optax.set_to_zero()
+        if self.unit_steps:
+            ascend = optax.chain(optax.stateless(_of_unit_length), ascend)
         settings: dict[str, Any] = {
             "damping": self.damping,
             "tol": self.tol,
             "max_steps": self.max_solve_steps,
+            "precision": self.precision,
         }
+        if self.inverse not in ("none", "kfac"):
+            settings["solver"] = self.inverse
         if self.solver == "tgda":
+            if self.inverse == "none":
+                settings["inverse"] = lambda *_: lambda v: v
+            elif self.inverse == "kfac":
+                settings["inverse"] = lambda theta, w, data: data.kept
+            elif self.hessian_share < 1:
+                settings["hessian_loss"] = lambda x, w, data: inner(x, w, self.part_of(data))
             return tgda(outer, inner, ascend, stay, **settings)
         if self.solver == "fr":
             return follow_the_ridge(outer, inner, ascend, stay, **settings)
@@ -198,7 +229,41 @@ class Game:
             stay,
             unroll_steps=self.unroll_steps,
             unroll_rate=follower_rate,
+            precision=self.precision,
         )
+
+    def part_of(self, data: GameData) -> GameData:
+        """Returns the first examples of a round, which stand in for all of them in the Hessian."""
+        sizes = data.clean.size, data.labels.shape[0]
+        b, p = (max(1, round(self.hessian_share * size)) for size in sizes)
+        return data._replace(
+            clean=data.clean.take(jnp.arange(b)),
+            region=data.region.take(jnp.arange(p)),
+            labels=data.labels[:p],
+        )
+
+    def invert(self, theta: Params, w: Params, data: GameData) -> KfacInverse:
+        """Returns the inverse of f's damped Gauss-Newton matrix by K-FAC.
+
+        Args:
+          theta: θ, the generator's weights.
+          w: the defender's weights.
+          data: the data of this round.
+        """
+        part = self.part_of(data)
+        poisons = self.generate(theta, part)
+        b, p = (part.clean.size if self.clean_weight else 0), poisons.shape[0]
+        x = jnp.concatenate([part.clean.x[:b], poisons])
+        shares = np.repeat([self.clean_weight / max(b, 1), self.poison_weight / p], [b, p])
+
+        def apply(w: Params, x: Array) -> Array:
+            with convolved_as("bilinear" if jax.default_backend() == "cpu" else "xla"):
+                return self.model.apply(Variables(w, data.state), x)
+
+        factors = kfac_factors(
+            apply, w, x, weights=jnp.asarray(shares, x.dtype), precision=self.precision
+        )
+        return kfac_inverse(factors, self.damping)
 
     def _cross_entropy(
         self, w: Params, x: Array, y: Int[Array, " n"], data: GameData
@@ -215,6 +280,8 @@ class Game:
           w: the defender's weights before the round.
           data: the data of this round.
         """
+        if self.inverse == "kfac" and data.kept is None:
+            data = data._replace(kept=self.invert(theta, w, data))
         solver, attacks = self.step_of_leader(), self.leads == "attacker"
         leader, follower = (theta, w) if attacks else (w, theta)
         n_leader, n_follower = self.attacker_steps, self.defender_steps
@@ -297,20 +364,41 @@ def play_epoch(
       sizes: batch sizes of clean, held-out and poisoned examples.
     """
 
-    def body(
-        players: tuple[Params, Params], rows: BatchIndices
-    ) -> tuple[tuple[Params, Params], dict[str, Array]]:
-        batch = data._replace(
+    def deal(rows: BatchIndices) -> GameData:
+        return data._replace(
             clean=data.clean.take(rows.clean),
             held_out=data.held_out.take(rows.held_out),
             region=data.region.take(rows.poison),
             labels=data.labels[rows.poison],
         )
-        theta, w, metrics = game.play_round(*players, batch)
-        return (theta, w), metrics
 
-    (theta, w), history = jax.lax.scan(body, (theta, w), draw_indices(keys, epoch, data, sizes))
+    def body(
+        carry: tuple[Params, Params, KfacInverse | None], part: tuple[Array, BatchIndices]
+    ) -> tuple[tuple[Params, Params, KfacInverse | None], dict[str, Array]]:
+        (theta, w, kept), (number, rows) = carry, part
+        batch = deal(rows)
+        if kept is not None:
+            made = partial(game.invert, theta, w, batch)
+            old = kept
+            kept = jax.lax.cond(number % game.refresh == 0, made, lambda: old)
+        theta, w, metrics = game.play_round(theta, w, batch._replace(kept=kept))
+        return (theta, w, kept), metrics
+
+    indices = draw_indices(keys, epoch, data, sizes)
+    kept = None
+    if game.inverse == "kfac":
+        first = deal(jax.tree.map(lambda rows: rows[0], indices))
+        blank = jax.eval_shape(game.invert, theta, w, first)
+        kept = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank)
+    rounds = jnp.arange(indices.clean.shape[0])
+    (theta, w, _), history = jax.lax.scan(body, (theta, w, kept), (rounds, indices))
     return theta, w, jax.tree.map(lambda values: values.mean(0), history)
+
+
+def _of_unit_length(updates: Params, _: Params | None) -> Params:
+    """Returns updates of norm 1; zeros stay zeros."""
+    size = tree_norm(updates)
+    return jax.tree.map(lambda u: u / jnp.where(size > 0, size, 1), updates)
 
 
 @partial(jax.jit, static_argnames="generator")

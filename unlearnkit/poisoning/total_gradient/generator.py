@@ -135,13 +135,20 @@ class Reconstruction:
     """The mean squared error of generated against given images, for pretraining.
 
     L = mean (L_θ(x, y) - x)²
+
+    Attributes:
+      generator: L_θ.
+      std: pixel units of a unit of the network's input, one or one per channel.
     """
 
     generator: Generator
+    std: tuple[float, ...] = (1.0,)
 
     def __call__(
         self, params: Params, state: State, batch: Dataset, key: Key[Array, ""], context: Box
     ) -> tuple[Float[Array, ""], tuple[State, Mapping[str, Array]]]:
         """Returns the loss of a batch; the box is the context."""
-        loss = jnp.mean((self.generator(params, batch.x, batch.y, context) - batch.x) ** 2)
-        return loss, (state, {"loss": loss})
+        error = self.generator(params, batch.x, batch.y, context) - batch.x
+        loss = jnp.mean(error**2)
+        in_pixels = jnp.mean((error * jnp.asarray(self.std, error.dtype)) ** 2)
+        return loss, (state, {"loss": loss, "squared_pixels": in_pixels})

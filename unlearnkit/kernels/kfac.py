@@ -1,0 +1,284 @@
+"""Kronecker-factored curvature (K-FAC): a Gauss-Newton matrix that is inverted layer by layer.
+
+The Gauss-Newton matrix of a layer y = a W + b is a sum over examples of (a aᵀ) ⊗ (g gᵀ), with
+g the derivatives of the outputs in y times a root of the loss's Hessian. K-FAC takes the product of
+the means, A ⊗ G, in the place of the mean of the products, and leaves out what is between layers.
+Then (A ⊗ G)⁻¹ = A⁻¹ ⊗ G⁻¹: two matrices of the size of a layer's input and of its output.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.extend.core as jex
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from unlearnkit.base import Params
+from unlearnkit.kernels import _chunks
+from unlearnkit.kernels._dense_layers import program_of
+from unlearnkit.kernels._kronecker_layers import Apply, Layout, Watch, find_layers, run_watched
+from unlearnkit.kernels._trees import Precision, at_precision, highest_precision
+from unlearnkit.kernels.curvature import OutputHessian, cross_entropy_hessian
+from unlearnkit.validation.separability import check_rows_alone
+
+
+class KroneckerFactors(NamedTuple):
+    """The factors of a Gauss-Newton matrix; a pytree of arrays, to be kept while weights move.
+
+    Attributes:
+      layout: which leaves of the parameters each is of.
+      inputs: for each layer A [in, in], with a row for the bias where it has one.
+      outputs: for each layer G [out, out].
+      blocks: for each leaf of no layer, its own block [size, size], which is exact.
+    """
+
+    layout: Layout
+    inputs: tuple[Float[Array, "i i"], ...]
+    outputs: tuple[Float[Array, "o o"], ...]
+    blocks: tuple[Float[Array, "s s"], ...]
+
+
+class KfacInverse(NamedTuple):
+    """An approximate inverse of a damped Gauss-Newton matrix, callable.
+
+    Attributes:
+      layout: as of the factors.
+      layers: for each layer what its system is solved by.
+      blocks: for each other leaf the Cholesky factor of its damped block.
+    """
+
+    layout: Layout
+    layers: tuple[_Factored | _Exact, ...]
+    blocks: tuple[Float[Array, "s s"], ...]
+
+    @highest_precision
+    def __call__(self, vector: Params) -> Params:
+        """Returns the inverse times `vector`, like it."""
+        leaves, structure = jax.tree.flatten(vector)
+        found = list(leaves)
+        for (kernel, bias), layer in zip(self.layout.layers, self.layers, strict=True):
+            rows = leaves[kernel].reshape(-1, leaves[kernel].shape[-1])
+            joint = rows if bias is None else jnp.concatenate([rows, leaves[bias][None]])
+            solved = layer.solve(joint)
+            found[kernel] = solved[: len(rows)].reshape(leaves[kernel].shape)
+            if bias is not None:
+                found[bias] = solved[-1]
+        for i, lower in zip(self.layout.others, self.blocks, strict=True):
+            flat = jax.scipy.linalg.cho_solve((lower, True), leaves[i].reshape(-1))
+            found[i] = flat.reshape(leaves[i].shape)
+        return jax.tree.unflatten(structure, found)
+
+
+class _Factored(NamedTuple):
+    """Cholesky factors of A + π √λ I and G + √λ / π I."""
+
+    inputs: Float[Array, "i i"]
+    outputs: Float[Array, "o o"]
+
+    def solve(self, v: Float[Array, "i o"]) -> Float[Array, "i o"]:
+        left = jax.scipy.linalg.cho_solve((self.inputs, True), v)
+        found: Array = jax.scipy.linalg.cho_solve((self.outputs, True), left.T).T
+        return found
+
+
+class _Exact(NamedTuple):
+    """Eigenvectors of A and G, and the eigenvalues of A ⊗ G + λ I."""
+
+    inputs: Float[Array, "i i"]
+    outputs: Float[Array, "o o"]
+    values: Float[Array, "i o"]
+
+    def solve(self, v: Float[Array, "i o"]) -> Float[Array, "i o"]:
+        inside = self.inputs.T @ v @ self.outputs / self.values
+        return self.inputs @ inside @ self.outputs.T
+
+
+@at_precision
+def kfac_factors(
+    apply: Apply,
+    params: Params,
+    x: Array,
+    loss_hessian: OutputHessian = cross_entropy_hessian,
+    *,
+    weights: Float[Array, " n"] | None = None,
+    chunk: int = 64,
+    precision: Precision = "highest",
+) -> KroneckerFactors:
+    """Returns the Kronecker factors of the Gauss-Newton matrix of a mean loss.
+
+    A = Σ_i v_i Σ_t a_it a_itᵀ,   G = Σ_i v_i 1/T Σ_t g_it g_itᵀ,   g_it = (∂outputs_i/∂y_it)ᵀ S_i
+
+    with a_it [in] what the layer's kernel sees of example i at place t of its T outputs (T = 1 of a
+    dense layer on vectors), a one appended for the bias, and S_i S_iᵀ the Hessian of the loss of
+    example i in its outputs: the expectation over the network's own labels, exact, for c backward
+    passes per example. For the cross-entropy this is the Fisher information too.
+
+    Layers are found in the program of `apply`, of whatever library it is made.
+
+    Args:
+      apply: (params, x) -> [n, c], a row of its own input alone.
+      params: where.
+      x: [n, ...] inputs.
+      loss_hessian: of the mean loss in the outputs; see `ggn_vp`.
+      weights: v [n], of sum 1; None for 1/n each.
+      chunk: examples at a time; the result does not depend on it.
+      precision: of the matrix products; see `Precision`.
+
+    Raises:
+      ValueError: an array of parameters with two axes or more belongs to no dense layer or
+        convolution that is used once (it is named); `chunk` < 1; or `apply` mixes its inputs (not
+        asked under a transformation).
+
+    Example:
+      factors = kernels.kfac_factors(apply, params, x)
+      step = kernels.kfac_inverse(factors, damping=0.1)(v)
+
+    Source: Martens and Grosse 2015, §3; Grosse and Martens 2016, §3, for convolutions, whose
+    places are taken to be alike and independent of one another.
+    """
+    check_rows_alone(apply, params, x)
+    layout = find_layers(apply, params, x[0])
+    n = x.shape[0]
+    share = jnp.full(n, 1 / n, jnp.result_type(*jax.tree.leaves(params)))
+    held = share if weights is None else weights
+    if held.shape != (n,):
+        raise ValueError(f"weights must be [n], one for each of {n} examples, got {held.shape}")
+    program = program_of(apply, params, x[0])
+
+    def total(params: Params, x: Array, weights: Array) -> KroneckerFactors:
+        leaves = jax.tree.leaves(params)
+        pieces = jax.vmap(lambda one: _pieces(program, layout, leaves, one, loss_hessian))(x)
+        return KroneckerFactors(
+            layout,
+            tuple(jnp.einsum("n,nti,ntj->ij", weights, a, a) for a in pieces.inputs),
+            tuple(jnp.einsum("n,nkto,nktp->op", weights, g, g) / g.shape[2] for g in pieces.slopes),
+            tuple(jnp.einsum("n,nks,nkr->sr", weights, j, j) for j in pieces.rest),
+        )
+
+    found: KroneckerFactors = _chunks.sum_batches(total, params, (x, held), chunk)
+    return found
+
+
+@highest_precision
+def kfac_inverse(
+    factors: KroneckerFactors, damping: Float[Array, ""] | float, *, exact: bool = False
+) -> KfacInverse:
+    """Returns v -> (A ⊗ G + λ I)⁻¹ v, layer by layer.
+
+    By default the damping is shared out between the factors, which costs two Cholesky
+    factorisations a layer:
+
+    (A + π √λ I)⁻¹ ⊗ (G + √λ / π I)⁻¹,   π² = (tr A / dim A) / (tr G / dim G)
+
+    Args:
+      factors: of `kfac_factors`.
+      damping: λ > 0.
+      exact: damps the product itself, by the eigenvectors of A and G, which take some ten times as
+        long.
+
+    Raises:
+      ValueError: the damping is not above 0.
+
+    Example:
+      inverse = kernels.kfac_inverse(kernels.kfac_factors(apply, params, x), damping=0.1)
+      step = inverse(v)  # like params
+
+    Source: Martens and Grosse 2015, §6.3, for π.
+    """
+    if not isinstance(damping, jax.core.Tracer) and not damping > 0:
+        raise ValueError(
+            f"damping must be > 0, got {damping}: factors of dark pixels and of a softmax, whose "
+            "logits may all be shifted, have no inverse"
+        )
+    make = _damp_exactly if exact else _share_out
+    return KfacInverse(
+        factors.layout,
+        tuple(make(a, g, damping) for a, g in zip(factors.inputs, factors.outputs, strict=True)),
+        tuple(jnp.linalg.cholesky(_shifted(block, damping)) for block in factors.blocks),
+    )
+
+
+def _share_out(a: Array, g: Array, damping: Array | float) -> _Factored:
+    sizes = jnp.trace(a) / len(a), jnp.trace(g) / len(g)
+    alive = (sizes[0] > 0) & (sizes[1] > 0)
+    pi = jnp.where(alive, jnp.sqrt(sizes[0] / jnp.where(alive, sizes[1], 1)), 1)
+    root = jnp.sqrt(damping)
+    return _Factored(
+        jnp.linalg.cholesky(_shifted(a, pi * root)), jnp.linalg.cholesky(_shifted(g, root / pi))
+    )
+
+
+def _damp_exactly(a: Array, g: Array, damping: Array | float) -> _Exact:
+    of_inputs, inputs = jnp.linalg.eigh(a)
+    of_outputs, outputs = jnp.linalg.eigh(g)
+    products = jnp.maximum(of_inputs, 0)[:, None] * jnp.maximum(of_outputs, 0)
+    return _Exact(inputs, outputs, products + damping)
+
+
+def _shifted(matrix: Array, shift: Array | float) -> Array:
+    return matrix + shift * jnp.eye(len(matrix), dtype=matrix.dtype)
+
+
+class _Pieces(NamedTuple):
+    """What one example adds.
+
+    Attributes:
+      inputs: for each layer, a [t, in].
+      slopes: for each layer, g [c, t, out].
+      rest: for each other leaf, the products of its Jacobian with S [c, size].
+    """
+
+    inputs: list[Array]
+    slopes: list[Array]
+    rest: list[Array]
+
+
+def _pieces(
+    program: jex.ClosedJaxpr,
+    layout: Layout,
+    leaves: list[Array],
+    one: Array,
+    loss_hessian: OutputHessian,
+) -> _Pieces:
+    shapes = Watch({})
+    jax.eval_shape(lambda leaves, one: run_watched(program, leaves, one, shapes), leaves, one)
+    kernels = [kernel for kernel, _ in layout.layers]
+
+    def outputs(rest: list[Array], additions: list[Array]) -> tuple[Array, list[Array]]:
+        held = list(leaves)
+        for i, leaf in zip(layout.others, rest, strict=True):
+            held[i] = leaf
+        watch = Watch(dict(zip(kernels, additions, strict=True)))
+        out = run_watched(program, held, one, watch)
+        return out, [watch.seen[i] for i in kernels]
+
+    dtype = jnp.result_type(*leaves)
+    additions = [jnp.zeros(shapes.shapes[i], dtype) for i in kernels]
+    rest = [leaves[i] for i in layout.others]
+    out, pullback, inputs = jax.vjp(outputs, rest, additions, has_aux=True)
+    of_rest, slopes = jax.vmap(pullback)(_root(loss_hessian, out).T)
+    joint = [
+        rows if bias is None else jnp.concatenate([rows, jnp.ones((len(rows), 1), dtype)], axis=1)
+        for rows, (_, bias) in zip(inputs, layout.layers, strict=True)
+    ]
+    c = out.shape[0]
+    return _Pieces(
+        joint,
+        [slope.reshape(c, -1, slope.shape[-1]) for slope in slopes],
+        [leaf.reshape(c, -1) for leaf in of_rest],
+    )
+
+
+def _root(loss_hessian: OutputHessian, out: Float[Array, " c"]) -> Float[Array, "c c"]:
+    """Returns S with S Sᵀ the Hessian of one example's loss in its outputs."""
+    if loss_hessian is cross_entropy_hessian:
+        p = jax.nn.softmax(out)
+        root = jnp.sqrt(p)
+        return jnp.diag(root) - jnp.outer(p, root)
+    units = jnp.eye(out.shape[0], dtype=out.dtype)
+    hessian = jax.vmap(lambda u: loss_hessian(out[None], u[None])[0])(units)
+    values, vectors = jnp.linalg.eigh((hessian + hessian.T) / 2)
+    found: Array = vectors * jnp.sqrt(jnp.maximum(values, 0))
+    return found

@@ -19,7 +19,8 @@ def front(choices: Mapping[str, Any], names: Mapping[str, str]) -> tuple[list[Ta
     """Returns the table of all values that were tried, and what is to be said of them.
 
     Args:
-      choices: `studies.Tuning.as_json`, with the `rule` and the number of `tries`; may be empty.
+      choices: `studies.Tuning.as_json`, with the `rule`, the number of `tries` and perhaps a
+        `note`; may be empty.
       names: of the methods, as the page calls them.
     """
     if not choices:
@@ -30,6 +31,7 @@ def front(choices: Mapping[str, Any], names: Mapping[str, str]) -> tuple[list[Ta
         f"Values were chosen on other examples, by {choices['rule']}, on average over "
         f"{choices['tries']} networks; every method had as many trials."
     ]
+    notes += [choices["note"]] if "note" in choices else []
     for name, method in choices["methods"].items():
         for place, trial in enumerate(method["tried"]):
             values = ", ".join(f"{key} {value:g}" for key, value in trial["values"].items())

@@ -136,10 +136,10 @@ class StackelbergUnlearn(SgdSettings):
     Source: Di et al. 2024, Algorithm 1 and §4.2; defaults of its Table 5, batch size aside.
     Algorithm 1 prints one step of η on either term; its pass is S steps in practice, and the answer
     one step of the same optimiser. Its public code sums the auditors' losses over three splits that
-    hold out 30 % each, and over b parts of the auditing set: its α is .9 b times as large as here,
-    where M is a mean (4.5 times for CIFAR-10 in parts of 1,000). That code runs the pass in
-    evaluation mode from the second epoch on, and the answer in training mode; here it is the other
-    way round. `base="random_label"` is the future work that it names.
+    hold out 30 % each, and over b parts of the auditing set: what is 1 there is .9 b here, where M
+    is a mean (4.5 for CIFAR-10 in parts of 1,000). That code runs the pass in evaluation mode from
+    the second epoch on, and the answer in training mode; here it is the other way round. What
+    `base="random_label"` does is the future work that the paper names.
     """
 
     epochs: int = 30

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Key
 
 from experiments.frame import Data
 from experiments.sg_unlearn.settings import Kind, Setting
-from unlearnkit.auditing import Case, Evaluation, MembershipInference, NotApplicable, Subject
-from unlearnkit.base import Audited, Unlearner
+from unlearnkit import auditing
+from unlearnkit.auditing import Case, CaseAudit, Subject
+from unlearnkit.base import Audit, Audited, Unlearner
 from unlearnkit.studies import ORIGINAL, RETRAIN, Course, Followed, Pair, Record, Study
-from unlearnkit.unlearning import StackelbergUnlearn
 
-ATTACK = MembershipInference("loss", "logistic")
+ATTACK = auditing.MembershipInference("loss", "logistic")
 """The attack of section 6.2: ten folds, balanced, on the cross-entropy losses."""
 WATCHED = ("accuracy_test", "mia_loss_logistic_accuracy", "wasserstein", "ks_statistic")
 ALPHAS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
@@ -31,7 +31,7 @@ class TrainingLoss:
     def judge(self, key: Key[Array, ""], case: Case, subject: Subject) -> Audited:
         """Returns the curve `loss`."""
         if not subject.is_reference:
-            raise NotApplicable("only the losses of Retrain are drawn")
+            raise auditing.NotApplicable("only the losses of Retrain are drawn")
         return Audited({}, {"loss": np.asarray(case.reference.info.history["loss"])})
 
 
@@ -53,7 +53,7 @@ def tables_study(
         recipes=setting.recipe,
         forget=setting.forgetting(kind),
         methods={name: method for name, method in methods.items() if name != "retrain"},
-        audits={"": Evaluation((ATTACK,), optml=None), "training": TrainingLoss()},
+        audits={"": auditing.Evaluation((ATTACK,), optml=None), "training": TrainingLoss()},
         seeds=seeds,
     )
 
@@ -84,7 +84,7 @@ class Ablation(NamedTuple):
     retrain: dict[str, list[float]]
 
 
-def ablation_study(table: Study, game: StackelbergUnlearn, seeds: int) -> Study:
+def ablation_study(table: Study, game: Any, seeds: int) -> Study:
     """Returns SG at each alpha, followed at 0 and 1.
 
     Args:
@@ -98,7 +98,7 @@ def ablation_study(table: Study, game: StackelbergUnlearn, seeds: int) -> Study:
         name: Followed(game, WATCHED) if name in ("0", "1") else game
         for name, game in games.items()
     }
-    audits = {"": Evaluation((ATTACK,), optml=None), COURSE: Course()}
+    audits: dict[str, Audit | CaseAudit] = {"": table.audits[""], COURSE: Course()}
     return dataclasses.replace(table, methods=methods, audits=audits, seeds=seeds)
 
 

@@ -63,10 +63,8 @@ class Setting:
     def of(self, kind: Kind) -> Setting:
         """Returns the setting of a kind of forgetting."""
         own = self.class_wise if kind == "class" else {}
-        changed = {
-            part: {**getattr(self, part), **own.get(part, {})} for part in ("tuned", "grids")
-        }
-        return dataclasses.replace(self, **changed, class_wise={})
+        tuned, grids = ({**getattr(self, p), **own.get(p, {})} for p in ("tuned", "grids"))
+        return dataclasses.replace(self, tuned=tuned, grids=grids, class_wise={})
 
     def judge(self) -> Rule:
         """Returns the rule with this tolerance."""

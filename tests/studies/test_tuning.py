@@ -102,7 +102,7 @@ def test_a_followed_method_is_the_method_and_its_course_ends_where_it_ends(study
     assert rows.keys() == {"original", "retrained", "followed"}
     assert "course" in rows["original"].left_out
     curves = rows["followed"].curves
-    assert {name: np.shape(c) for name, c in curves.items()} == {
+    assert {name: np.shape(c) for name, c in curves.items() if name.startswith("course")} == {
         f"course_{name}": (3,) for name in metrics
     }
 

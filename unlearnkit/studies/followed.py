@@ -11,6 +11,7 @@ from jaxtyping import Array, Key
 from unlearnkit.auditing import Case, MembershipInference, NotApplicable, Subject, evaluate
 from unlearnkit.auditing.evaluate import HEADLINE_ATTACK
 from unlearnkit.base import Audited, Model, OnEpoch, Task, Unlearned, Variables
+from unlearnkit.host.arrays import put
 from unlearnkit.studies.snapshots import PrefixStable
 
 
@@ -53,7 +54,7 @@ class Followed:
                 values.append(found[name])
 
         done = self.method(key, model, variables, task, on_epoch=on_epoch, on_snapshot=watch)
-        noted = {f"course_{name}": np.asarray(values) for name, values in course.items()}
+        noted = {f"course_{name}": put(np.asarray(values)) for name, values in course.items()}
         return done._replace(info=done.info._replace(history={**done.info.history, **noted}))
 
 

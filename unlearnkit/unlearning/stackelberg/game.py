@@ -143,7 +143,7 @@ def play_answer(
     momentum = 0.0 if numbers.momentum is None else numbers.momentum
     reach = rate / (1 - momentum)
     passed = optax.tree.norm(optax.tree.sub(variables.params, start))
-    metrics["answer_share"] = reach * optax.tree.norm(slope) / passed
+    metrics = {**metrics, "answer_share": reach * optax.tree.norm(slope) / passed}
     if game.answer == "step":
         return state._replace(variables=_step(variables, reach, slope)), metrics
     optimizer = optimizer_of_form(form, numbers, lambda _: rate)

@@ -130,7 +130,7 @@ def _whole_rows(problem: Problem) -> list[Row]:
     methods: dict[str, Unlearner] = {
         "retrain": Retrain(RECIPE),
         "fine_tune": FineTune(epochs=1, batch_size=100, learning_rate=0.01),
-        "stackelberg": StackelbergUnlearn(epochs=1, batch_size=100, learning_rate=0.01),
+        "stackelberg": StackelbergUnlearn(epochs=1, batch_size=100, learning_rate=0.01, alpha=54.0),
     }
     results: dict[str, Unlearned] = {}
 

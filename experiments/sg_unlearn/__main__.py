@@ -1,9 +1,7 @@
 """SG-Unlearn against every method of Di et al. 2024: its Tables 1, 2, 4, 6 and Figures 1 to 5.
 
-Command:   python -m experiments.sg_unlearn --scale cpu --data-dir DIR
+Command:   python -m experiments.sg_unlearn --scale cpu --data-dir DIR --store DIR
            python -m experiments.sg_unlearn --scale cpu --part page     (the page from results)
-Time:      smoke: about two minutes, of compilation. cpu: MNIST's class-wise tables take 8 minutes
-           on one core; CIFAR-10's, on the speed-run network, are slower. paper: an accelerator.
 Expected:  SG lowers MIA accuracy, KS and Wasserstein distance toward Retrain against FT, at some
            cost of test accuracy; the page says of each claim whether it holds.
 """
@@ -20,13 +18,21 @@ import numpy as np
 
 from experiments import frame, pages
 from experiments.frame import Data, PaperCommand
+from experiments.fronts import front
 from experiments.pages import Section, Table, column, details, read_columns
 from experiments.sg_unlearn import claims, figures
+from experiments.sg_unlearn.claims import SG
 from experiments.sg_unlearn.paper import METRICS, MISPRINTED, NAMES, PaperTable
-from experiments.sg_unlearn.runs import Ablation, Choice, Kind, ablate, choose, compare_methods
-from experiments.sg_unlearn.settings import Setting, settings
+from experiments.sg_unlearn.runs import (
+    Ablation,
+    ablation_of,
+    ablation_study,
+    table_of,
+    tables_study,
+)
+from experiments.sg_unlearn.settings import Kind, Setting, settings
 from unlearnkit.reporting import html_table, loss_histograms, rows, to_markdown
-from unlearnkit.studies import OnStage, Record
+from unlearnkit.studies import OnStage, Record, run, tune
 
 Part = Literal["all", "random", "class", "ablation", "page"]
 HELD_BACK = 4
@@ -69,100 +75,90 @@ class SgUnlearn(PaperCommand):
         return frame.with_seeds(settings(self.scale), self.seeds, "seeds", "traces")
 
     def load(self, setting: Setting) -> Examples:
-        """Returns the examples; a quarter of the test set is held back if there is a choice."""
+        """Returns the examples; a quarter of the test set is held back if there is a choice.
+
+        Where the tables take all training examples, the choice takes them too, in other splits.
+        """
         model, train, test = frame.load_data(
             setting.dataset, setting.model, self.data_dir, normalisation="standard",
             **setting.options,
         )  # fmt: skip
         n = setting.train or train.size
-        others = train.take(frame.draw_order(train)[n : 2 * n])
+        order = frame.draw_order(train)
+        others = train.take(order[n : 2 * n] if n < train.size else order)
         choosing = Data(model, others, test.take(np.arange(0, test.size, HELD_BACK)))
         if setting.grids:
             test = test.take(np.flatnonzero(np.arange(test.size) % HELD_BACK > 0))
         return Examples(Data(model, frame.subset(train, n), test), choosing)
 
     def run_setting(self, name: str, setting: Setting, data: Examples, on_stage: OnStage) -> None:
-        for index, part in enumerate((*KINDS, "ablation")):
+        for part in (*KINDS, "ablation"):
             if self.part in ("all", part):
-                key = jax.random.fold_in(jax.random.key(self.seed), index)
-                self._run_part(f"{name}-{part}", part, key, setting, data, on_stage)
+                self._run_part(f"{name}-{part}", part, setting, data, on_stage)
 
     def _run_part(
-        self, name: str, part: str, key: Any, setting: Setting, data: Examples, on_stage: OnStage
+        self, name: str, part: str, setting: Setting, data: Examples, on_stage: OnStage
     ) -> None:
-        started, choices, records = time.perf_counter(), dict[str, list[Choice]](), None
+        """Runs a part; with a store the ablation takes up networks and choice of random's."""
+        started, choices, records = time.perf_counter(), {}, None
         kind: Kind = "class" if part == "class" else "random"
+        key = jax.random.fold_in(jax.random.key(self.seed), [*KINDS].index(kind))
+        setting = setting.of(kind)
+        methods = setting.methods()
+        order = sorted(setting.grids, key=lambda name: name != SG)
+        if grids := {n: setting.grids[n] for n in order if n == SG or part != "ablation"}:
+            tuning = tune(
+                tables_study(setting, kind, data.choosing, methods, setting.tries),
+                jax.random.fold_in(key, CHOOSING), grids, rule=setting.judge(), store=self.store,
+                on_stage=on_stage,
+            )  # fmt: skip
+            best = {**methods, **{name: tuned.method for name, tuned in tuning.methods.items()}}
+            methods = {name: method for name, method in best.items() if method is not None}
+            choices = {"rule": repr(setting.judge()), "tries": setting.tries, **tuning.as_json()}
+        study = tables_study(setting, kind, data.tables, methods, setting.seeds)
         if part == "ablation":
-            grids = {name: grid for name, grid in setting.grids.items() if name == "stackelberg"}
-            setting = dataclasses.replace(setting, grids=grids)
-        if setting.grids:
-            own_key = jax.random.fold_in(key, CHOOSING)
-            setting, choices = choose(own_key, setting, kind, data.choosing, on_stage)
-        run = self._describe(setting, part, choices)
+            if SG not in methods:
+                raise ValueError(f"SG: {tuning.methods[SG].unmet}")
+            study = ablation_study(study, methods[SG], setting.traces)
+        result = self.describe(
+            {"part": part, **{field: getattr(setting, field) for field in DESCRIBED},
+             "seeds": study.seeds},
+            recipe=dataclasses.asdict(setting.recipe), choices=choices,
+            methods={name: repr(method) for name, method in methods.items()},
+        )  # fmt: skip
+        found = list(run(study, key, store=self.store, on_stage=on_stage, strict=True))
         if part == "ablation":
-            run["ablation"] = ablate(key, setting, data.tables, on_stage)._asdict()
+            result["ablation"] = ablation_of(found)._asdict()
         else:
-            records, run["retrain_losses"] = compare_methods(
-                key, setting, kind, data.tables, on_stage, self.store
-            )
-            finished = [record for record in records if record.diverged is None]
+            records, result["retrain_losses"] = table_of(found)
+            finished = [record for record in records if record.finished]
             pages.draw(self.path(name), "losses", loss_histograms(finished))
-        frame.save_result(self.path(name), run, records, started=started)
-
-    def _describe(
-        self, setting: Setting, part: str, choices: Mapping[str, list[Choice]]
-    ) -> dict[str, Any]:
-        told = {name: getattr(setting, name) for name in DESCRIBED}
-        seeds = setting.traces if part == "ablation" else setting.seeds
-        return self.describe(
-            {"part": part, **told, "seeds": seeds},
-            recipe=dataclasses.asdict(setting.recipe),
-            choices={
-                name: {
-                    "hyperparameter": setting.grids[name][0],
-                    "tried": [choice._asdict() for choice in tried],
-                }
-                for name, tried in choices.items()
-            },
-            methods={name: repr(method) for name, method in setting.methods().items()},
-        )
+        frame.save_result(self.path(name), result, records, started=started)
 
     def names(self) -> list[str]:
         return [f"{name}-{part}" for name in self.settings() for part in (*KINDS, "ablation")]
 
     def section(self, name: str, run: dict[str, Any], records: list[Record]) -> Section:
         dataset, _, kind = name.rpartition("-")
-        more = _choices(run)
+        tried, notes = front(run["choices"], NAMES)
         if kind == "ablation":
             ablation = Ablation(**run["ablation"])
             drawn = {"epochs": figures.ablation_figure(ablation)}
             drawn["alpha"] = figures.sweep_figure(ablation)
             judged = claims.ablation_claims(ablation)
-            return Section(f"{dataset}: the auditor", claims=judged, pictures=drawn, more=more)
+            title = f"{dataset}: the auditor"
+            return Section(title, tried, judged, notes, drawn)
         head = ["Method", *(column.title for column in COLUMNS)]
         table = Table(to_markdown(records, COLUMNS), html_table(head, rows(records, COLUMNS)))
         losses = figures.retrain_figure(run["retrain_losses"])
         return Section(
             f"{dataset}: {KINDS[kind]}",
-            [table],
+            [table, *tried],
             JUDGES[kind](records),
+            notes,
             pictures={"losses": None, "retrain": losses},
-            more=[*map(_paper, claims.tables_of(kind)), *more],
+            more=[*map(_paper, claims.tables_of(kind))],
         )
-
-
-def _choices(run: Mapping[str, Any]) -> list[str]:
-    body = []
-    for name, choice in run["choices"].items():
-        tried = [
-            f"{trial['value']:g}: {trial['accuracy'] - trial['mia_accuracy']:.4f}"
-            + (f" ({trial['diverged']} diverged)" if trial["diverged"] else "")
-            for trial in choice["tried"]
-        ]
-        body.append([NAMES[name], choice["hyperparameter"], "; ".join(tried)])
-    head = ["Method", "hyperparameter", "value: validation accuracy less MIA accuracy"]
-    caption = "Values that were tried on other examples; the largest mean difference was taken"
-    return [details(caption, head, body)] if body else []
 
 
 def _paper(table: PaperTable) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from experiments import claims as shared
-from experiments.claims import Claim, Runs, Statement, Verdict, holds, judge_all
+from experiments.claims import Claim, Judge, Runs, Statement, Verdict, holds, judge_all
+from experiments.families import Family
 from experiments.sg_unlearn.paper import NAMES, TABLES, PaperTable
 from experiments.sg_unlearn.runs import Ablation
 from unlearnkit.studies import ORIGINAL, Record
@@ -37,8 +37,8 @@ def tables_of(kind: str) -> list[PaperTable]:
 
 def random_claims(records: Sequence[Record]) -> list[Claim]:
     """Returns the claims on random forgetting (section 6.3.1)."""
-    runs = _judged(records)
-    means = _means(runs)
+    runs = Runs([record for record in records if record.method != ORIGINAL])
+    means, family = _means(runs), Family("sg_unlearn", "against", "toward", "best", "time")
     others = [name for name in runs.methods() if name not in (SG, RETRAIN)]
 
     def against(claim: Statement) -> Iterator[Claim]:
@@ -46,7 +46,8 @@ def random_claims(records: Sequence[Record]) -> list[Claim]:
             return " against ".join(f"{of[name][claim.metric]:.4f}" for name in (SG, FT))
 
         paper = _quote("random", lambda table: pair(table.mean))
-        yield claim.judge(runs.gaps(claim.metric, SG, FT), paper=paper, means=pair(means))
+        gaps = runs.gaps(claim.metric, SG, FT)
+        yield family.judge(claim, gaps, paper=paper, means=pair(means))
 
     def toward(claim: Statement) -> Iterator[Claim]:
         def distances(of: Means) -> list[float]:
@@ -57,7 +58,7 @@ def random_claims(records: Sequence[Record]) -> list[Claim]:
             return sg - ft
 
         paper = _quote("random", lambda t: " against ".join(f"{d:.4f}" for d in distances(t.mean)))
-        yield claim.judge(runs.paired(nearer, SG, FT, RETRAIN), paper=paper)
+        yield family.judge(claim, runs.paired(nearer, SG, FT, RETRAIN), paper=paper)
 
     def best(claim: Statement) -> Iterator[Claim]:
         def value(metrics: Mapping[str, float]) -> float:
@@ -74,9 +75,9 @@ def random_claims(records: Sequence[Record]) -> list[Claim]:
         rival = best_of(means)
         gaps = runs.paired(lambda r: value(r[SG].metrics) - value(r[rival].metrics), SG, rival)
         own, theirs = (f"{value(means[name]):.4f}" for name in (SG, rival))
-        yield claim.judge(
-            gaps, paper=_quote("random", quote), own=own, best=NAMES[rival], others=len(others),
-            theirs=theirs,
+        yield family.judge(
+            claim, gaps, paper=_quote("random", quote), own=own, best=NAMES[rival],
+            others=len(others), theirs=theirs,
         )  # fmt: skip
 
     def closest(claim: Statement) -> Iterator[Claim]:
@@ -86,16 +87,20 @@ def random_claims(records: Sequence[Record]) -> list[Claim]:
         yield claim.decide(most, f"{count} {of} columns", paper=paper)
 
     figures = {"against": against, "toward": toward, "best": best, "closest": closest}
-    return judge_all("sg_unlearn", {**figures, "time": _cheaper(runs, "random")})
+    return _all(runs, {**figures, "time": _cheaper(runs, "random", family)})
 
 
 def class_claims(records: Sequence[Record]) -> list[Claim]:
     """Returns the claims on class-wise forgetting (section 6.3.2)."""
-    runs = _judged(records)
+    runs = Runs([record for record in records if record.method != ORIGINAL])
+    family = Family("sg_unlearn", "beyond", "time")
 
     def beyond(claim: Statement) -> Iterator[Claim]:
         paper = _quote("class", lambda table: f"{table.mean[SG][claim.metric]:.4f}")
-        yield claim.judge(runs.values(SG, claim.metric), paper=paper)
+        kept = f"; retain accuracy {runs.mean(SG, 'accuracy_retain'):.4f}"
+        yield family.judge(
+            claim, runs.values(SG, claim.metric), paper=paper, ours=claim.ours + kept
+        )
 
     def leader(claim: Statement) -> Iterator[Claim]:
         counts = _closest_counts(_means(runs))
@@ -103,8 +108,8 @@ def class_claims(records: Sequence[Record]) -> list[Claim]:
         paper = _quote("class", lambda table: _leader(_closest_counts(table.mean)))
         yield claim.decide(none, f"most: {_leader(counts)} columns", paper=paper)
 
-    figures = {"beyond": beyond, "leader": leader, "time": _cheaper(runs, "class")}
-    return judge_all("sg_unlearn", figures)
+    figures = {"beyond": beyond, "leader": leader}
+    return _all(runs, {**figures, "time": _cheaper(runs, "class", family)})
 
 
 def ablation_claims(ablation: Ablation) -> list[Claim]:
@@ -114,37 +119,45 @@ def ablation_claims(ablation: Ablation) -> list[Claim]:
         metric: np.subtract(with_auditor[metric], without[metric])[:, -1] for metric in with_auditor
     }
     ends["utility"] = ends["accuracy_test"] - ends[MIA]
+    family = Family("sg_unlearn", "auditor", "course", "robust")
 
     def auditor(claim: Statement) -> Iterator[Claim]:
-        yield claim.judge(ends[claim.metric])
+        yield family.judge(claim, ends[claim.metric])
 
     def course(claim: Statement) -> Iterator[Claim]:
         trace = np.asarray(with_auditor[claim.metric])
-        yield claim.judge(trace[:, -1] - trace[:, 0])
+        yield family.judge(claim, trace[:, -1] - trace[:, 0])
 
     def robust(claim: Statement) -> Iterator[Claim]:
         alphas = sorted(ablation.sweep, key=float)
         first, last = (np.asarray(ablation.sweep[alphas[i]][claim.metric]) for i in (0, -1))
-        mean, reach = shared.interval(last - first)
+        mean, reach = family.interval(last - first)
         verdict: Verdict = "undecided"
         if abs(mean) + reach < claim.threshold:
             verdict = "holds"
         elif abs(mean) - reach > claim.threshold:
             verdict = "does not hold"
-        yield claim.decide(verdict, f"{mean:+.4f} ± {reach:.4f}", first=alphas[0], last=alphas[-1])
+        ours = family.words(last - first, verdict)
+        yield claim.decide(verdict, ours, first=alphas[0], last=alphas[-1])
 
     return judge_all("sg_unlearn", {"auditor": auditor, "course": course, "robust": robust})
 
 
-def _judged(records: Sequence[Record]) -> Runs:
-    return Runs([record for record in records if record.method != ORIGINAL])
+def _all(runs: Runs, figures: Mapping[str, Judge]) -> list[Claim]:
+    """Returns the judged claims; none can be where a method that they are about has no result."""
+    lost = ", ".join(NAMES[name] for name in (SG, FT, RETRAIN) if name not in runs.methods())
+    if lost:
+        figures = dict.fromkeys(
+            figures, lambda claim: [claim.decide("undecided", f"no result of {lost}")]
+        )
+    return judge_all("sg_unlearn", figures)
 
 
 def _means(runs: Runs) -> Means:
     return {m: {metric: runs.mean(m, metric) for metric in LABELS} for m in runs.methods()}
 
 
-def _cheaper(runs: Runs, kind: str) -> Callable[[Statement], Iterator[Claim]]:
+def _cheaper(runs: Runs, kind: str, family: Family) -> Judge:
     """Returns what judges the time of SG as a share of Retrain's."""
 
     def shares(unit: str) -> list[float]:
@@ -154,11 +167,9 @@ def _cheaper(runs: Runs, kind: str) -> Callable[[Statement], Iterator[Claim]]:
 
     def cheaper(claim: Statement) -> Iterator[Claim]:
         times, work = shares("seconds"), np.mean(shares("example_gradients"))
-        less = np.subtract(times, claim.threshold)
-        verdict, _ = shared.judge_difference(less, sign=claim.sign)
         ours = f"{np.mean(times):.1%} of its time, {work:.1%} of its example-gradients"
         paper = _quote(kind, lambda t: f"{t.mean[SG]['minutes'] / t.mean[RETRAIN]['minutes']:.1%}")
-        yield claim.decide(verdict, ours, paper=paper)
+        yield family.judge(claim, times, paper=paper, ours=ours)
 
     return cheaper
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from experiments.frame import Scale, read_scale
 from experiments.sg_unlearn.paper import NAMES
 from unlearnkit.base import Unlearner
+from unlearnkit.data import ClassForget, ForgetRequest, RandomForget
+from unlearnkit.studies import RULES, RetrainLike, Rule
+from unlearnkit.studies.rules import RuleName
 from unlearnkit.training import Recipe
-from unlearnkit.unlearning import UNLEARNERS, StackelbergUnlearn, create
+from unlearnkit.unlearning import UNLEARNERS, create
 
-ALPHAS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
-"""Of Figure 2, in units of the alpha of the tables."""
-
-Grids: TypeAlias = dict[str, tuple[str, tuple[float, ...]]]
+Kind = Literal["random", "class"]
+Grids: TypeAlias = dict[str, dict[str, tuple[Any, ...]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +31,12 @@ class Setting:
       forget: share of random forgetting.
       train: training examples, None for all.
       tuned: hyperparameters of the methods that differ from their defaults.
-      grids: by method, the hyperparameter and the values that are tried before the tables are made,
-        see `runs.choose`; a method without a grid keeps what `tuned` says.
+      grids: by method, hyperparameters and the values that are tried before the tables are made,
+        one after another: the first of each, then the second. As many for every method; one
+        without a grid keeps what `tuned` says.
+      class_wise: `tuned` and `grids` of methods that are set otherwise to forget a class.
+      rule: by which values are chosen, see `studies.RULES`.
+      tolerance: of `retrain_like`.
       tries: networks that each value of a grid is tried on.
       label: the class of class-wise forgetting.
       seeds: repetitions of the tables.
@@ -46,47 +51,48 @@ class Setting:
     train: int | None
     tuned: dict[str, dict[str, Any]]
     grids: Grids
-    tries: int = 3
+    class_wise: dict[str, Any] = dataclasses.field(default_factory=dict)
+    rule: RuleName = "retrain_like"
+    tolerance: float = 0.02
+    tries: int = 2
     label: int = 0
-    seeds: int = 3
-    traces: int = 3
+    seeds: int = 5
+    traces: int = 5
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def chosen(self, values: Mapping[str, float]) -> Setting:
-        """Returns the setting with each method's value of its grid."""
-        tuned = {
-            name: {**self.tuned.get(name, {}), self.grids[name][0]: value}
-            for name, value in values.items()
-        }
-        return dataclasses.replace(self, tuned={**self.tuned, **tuned})
+    def of(self, kind: Kind) -> Setting:
+        """Returns the setting of a kind of forgetting."""
+        own = self.class_wise if kind == "class" else {}
+        tuned, grids = ({**getattr(self, p), **own.get(p, {})} for p in ("tuned", "grids"))
+        return dataclasses.replace(self, tuned=tuned, grids=grids, class_wise={})
 
-    def stackelberg(self, alpha: float) -> StackelbergUnlearn:
-        """Returns SG at `alpha` in units of the setting's."""
-        options = {
-            "batch_size": self.recipe.batch_size, "alpha": 1.0, "train_like": self._train_like(),
-            **self.tuned["stackelberg"],
-        }  # fmt: skip
-        return StackelbergUnlearn(**{**options, "alpha": alpha * options["alpha"]})
+    def judge(self) -> Rule:
+        """Returns the rule with this tolerance."""
+        return RULES[self.rule] if self.rule != "retrain_like" else RetrainLike(self.tolerance)
+
+    def forgetting(self, kind: Kind) -> ForgetRequest:
+        """Returns what is to be forgotten.
+
+        A forgotten class is taken from the held-out data too, as in the paper, whose accuracy of
+        Retrain on the forget set is 0 while that on the test set is not lower for it.
+        """
+        if kind == "random":
+            return RandomForget(fraction=self.forget)
+        return ClassForget(self.label, in_test=False)
 
     def methods(self) -> dict[str, Unlearner]:
         """Returns the methods of the paper that the library has, Retrain first."""
         return {name: self._method(name) for name in NAMES if name in UNLEARNERS}
 
-    def _train_like(self) -> Recipe:
-        """Returns the recipe that the methods take after: theirs is one constant rate each."""
-        return dataclasses.replace(self.recipe, schedule="constant", milestones=())
-
     def _method(self, name: str) -> Unlearner:
-        options = dict(self.tuned.get(name, {}))
         if name == "retrain":
             return create(name, recipe=self.recipe)
-        if name == "stackelberg":
-            return self.stackelberg(1.0)
+        shared: dict[str, Any] = {}
         fields = {field.name for field in dataclasses.fields(UNLEARNERS[name])}  # type: ignore[arg-type]
-        if "batch_size" in fields:
-            options.setdefault("batch_size", self.recipe.batch_size)
-            options.setdefault("train_like", self._train_like())
-        return create(name, **options)
+        if "batch_size" in fields:  # they take after the training, but at one constant rate each
+            like = dataclasses.replace(self.recipe, schedule="constant", milestones=())
+            shared = {"batch_size": self.recipe.batch_size, "train_like": like}
+        return create(name, **{**shared, **self.tuned.get(name, {})})
 
 
 def settings(scale: Scale) -> dict[str, Setting]:

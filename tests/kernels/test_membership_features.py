@@ -6,9 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
-from unlearnkit.kernels import FEATURES, cross_entropy_losses, margins, membership_features
+from unlearnkit.kernels import (
+    FEATURES,
+    MEMBER_SIGNS,
+    cross_entropy_losses,
+    margins,
+    membership_features,
+)
 
-SCALARS = [name for name in FEATURES if name not in ("probabilities", "logits")]
+SCALARS = [name for name in FEATURES if name in MEMBER_SIGNS]
 
 
 def oracle(name, z, y):
@@ -42,6 +48,14 @@ def test_probabilities_are_the_softmax():
     y = jnp.zeros(5, jnp.int32)
     found = membership_features("probabilities", jnp.asarray(z, jnp.float32), y)
     np.testing.assert_allclose(found, softmax(z, axis=1), rtol=1e-5)
+
+
+def test_logits_and_loss_stand_side_by_side():
+    z = jax.random.normal(jax.random.key(0), (5, 4))
+    y = jnp.arange(5) % 4
+    found = membership_features("logits_loss", z, y)
+    np.testing.assert_array_equal(found[:, :4], z)
+    np.testing.assert_array_equal(found[:, 4], cross_entropy_losses(z, y))
 
 
 @pytest.mark.parametrize("name", list(FEATURES))

@@ -12,8 +12,9 @@ from jaxtyping import Array, Float, Int
 from unlearnkit.validation import check_known
 
 FeatureName = Literal[
-    "loss", "confidence", "entropy", "modified_entropy", "margin", "probabilities", "logits"
-]
+    "loss", "confidence", "entropy", "modified_entropy", "margin", "probabilities", "logits",
+    "logits_loss",
+]  # fmt: skip
 
 _Feature = Callable[[Float[Array, "n c"], Int[Array, " n"]], Float[Array, "n d"]]
 
@@ -21,7 +22,9 @@ _Feature = Callable[[Float[Array, "n c"], Int[Array, " n"]], Float[Array, "n d"]
 def membership_features(
     name: FeatureName, logits: Float[Array, "n c"], labels: Int[Array, " n"]
 ) -> Float[Array, "n d"]:
-    """Returns one row of features per example, d = 1 for all but the last two, where d = c.
+    """Returns one row of features per example, d = 1 for all but the last three.
+
+    These have a column for each of the c classes, the last one a column more.
 
     They are differentiable in the logits, for an unlearner that answers its auditor.
 
@@ -33,6 +36,7 @@ def membership_features(
       margin            log p_y / (1 - p_y) = z_y - logsumexp_{c≠y} z_c
       probabilities     p
       logits            z
+      logits_loss       z, then -log p_y
 
     Args:
       name: which feature.
@@ -46,7 +50,7 @@ def membership_features(
       seen = kernels.membership_features("probabilities", apply(params, x), y)  # [n, d]
 
     Source: Song & Mittal 2021 (entropy, modified entropy), Carlini et al. 2022 (margin), Di et al.
-    2024, §3 and §4.1 (loss, probabilities, logits).
+    2024, §3 and §4.1 (loss, probabilities, logits), and its public code (logits_loss).
     """
     check_known("feature", name, FEATURES)
     return FEATURES[name](logits, labels)
@@ -108,6 +112,7 @@ FEATURES: dict[str, _Feature] = {
     "margin": lambda z, y: margins(z, y)[:, None],
     "probabilities": lambda z, y: jax.nn.softmax(z),
     "logits": lambda z, y: z,
+    "logits_loss": lambda z, y: jnp.column_stack([z, cross_entropy_losses(z, y)]),
 }
 
 MEMBER_SIGNS: dict[str, float] = {

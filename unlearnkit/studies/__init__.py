@@ -34,6 +34,10 @@ from unlearnkit.studies.executors import (
     Processes,
     parse_executor,
 )
+from unlearnkit.studies.followed import (
+    Course,
+    Followed,
+)
 from unlearnkit.studies.paired import Runs
 from unlearnkit.studies.parts import (
     count_records,
@@ -41,6 +45,16 @@ from unlearnkit.studies.parts import (
 )
 from unlearnkit.studies.poisoned import (
     poisoned_task,
+)
+from unlearnkit.studies.rules import (
+    RULES,
+    AccuracyLessMia,
+    Measured,
+    RetrainLike,
+    Rule,
+    ToleranceError,
+    choose,
+    measured_of,
 )
 from unlearnkit.studies.running import (
     Unfinished,
@@ -75,24 +89,37 @@ from unlearnkit.studies.study import (
     Pair,
     Study,
 )
+from unlearnkit.studies.tuning import (
+    Tried,
+    Tuned,
+    Tuning,
+    tune,
+)
 
 __all__ = [
     "BUDGETS",
     "NO_DEFENCE",
     "ORIGINAL",
     "RETRAIN",
+    "RULES",
+    "AccuracyLessMia",
     "Cell",
+    "Course",
     "Dask",
     "Declared",
     "Difference",
     "Environment",
     "ExecutorError",
+    "Followed",
+    "Measured",
     "OnPoisoned",
     "OnStage",
     "Pair",
     "Price",
     "Processes",
     "Record",
+    "RetrainLike",
+    "Rule",
     "Runs",
     "Selection",
     "Stage",
@@ -102,12 +129,17 @@ __all__ = [
     "StoreWarning",
     "Study",
     "StudyFileError",
+    "ToleranceError",
     "Trial",
+    "Tried",
+    "Tuned",
+    "Tuning",
     "Unfinished",
     "benjamini_hochberg",
     "cell_from_json",
     "cell_to_json",
     "check",
+    "choose",
     "choosing_task",
     "compare",
     "content_hash",
@@ -115,6 +147,7 @@ __all__ = [
     "grid",
     "has_epochs",
     "holm",
+    "measured_of",
     "parse_executor",
     "parse_shard",
     "parse_study",
@@ -126,5 +159,6 @@ __all__ = [
     "significance",
     "stage_key",
     "sweep",
+    "tune",
     "with_epochs",
 ]

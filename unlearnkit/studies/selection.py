@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jaxtyping import Array, Key
 
-from unlearnkit.auditing import MembershipInference, accuracy
+from unlearnkit.auditing import MembershipInference, accuracy, loss_divergence
 from unlearnkit.auditing.evaluate import HEADLINE_ATTACK
-from unlearnkit.base import Model, Task, Unlearner, Variables
-from unlearnkit.training import DivergedError
+from unlearnkit.base import Model, Task, Unlearned, Unlearner, Variables
+from unlearnkit.kernels import cross_entropy_losses
+from unlearnkit.studies.budget import with_epochs
+from unlearnkit.studies.rules import LOST, Measured, Rule, RuleName, choose, rule_of
+from unlearnkit.studies.snapshots import is_prefix_stable, unlearn_for
+from unlearnkit.training import DivergedError, predict
 from unlearnkit.validation import check_task, check_variables
 
 
@@ -25,24 +31,42 @@ class Trial(NamedTuple):
       accuracy: on the choosing half of the validation set; 0 where it diverged.
       mia_accuracy: of the attack that tells the forget set from that half; 1 where it diverged.
       diverged: why there is no result, or None.
+      accuracy_retain: on the retain set; 0 where it diverged.
+      ks_statistic: between the losses of the forget set and of that half; 1 where it diverged.
     """
 
     method: Unlearner
     accuracy: float
     mia_accuracy: float
     diverged: str | None = None
+    accuracy_retain: float = math.nan
+    ks_statistic: float = math.nan
 
     @property
     def score(self) -> float:
-        """`accuracy` - `mia_accuracy`, the larger the better."""
+        """`accuracy` - `mia_accuracy`, the larger the better: the rule of Di et al. 2024."""
         return self.accuracy - self.mia_accuracy
+
+    @property
+    def measured(self) -> Measured:
+        """What a rule looks at."""
+        return Measured(self.accuracy, self.mia_accuracy, self.accuracy_retain, self.ks_statistic)
 
 
 class Selection(NamedTuple):
-    """The best of several settings, and all of them in the order given."""
+    """The best of several settings, and all of them in the order given.
+
+    Attributes:
+      method: the best by the rule.
+      trials: all of them: the front of what accuracy and forgetting can be had together.
+      original: the network that was not changed, on the same examples.
+      reference: one that was retrained for choosing, if it was given.
+    """
 
     method: Unlearner
     trials: tuple[Trial, ...]
+    original: Measured
+    reference: Measured | None = None
 
 
 def grid(method: Unlearner, **choices: Iterable[Any]) -> list[Unlearner]:
@@ -98,12 +122,16 @@ def sweep(
     methods: Sequence[Unlearner],
     *,
     attack: MembershipInference = HEADLINE_ATTACK,
+    rule: RuleName | Rule = "accuracy_less_mia",
+    reference: Variables | None = None,
 ) -> Selection:
-    """Returns the setting with the largest validation accuracy less MIA accuracy.
+    """Returns the best setting by a rule: by default the paper's, accuracy less MIA accuracy.
 
-    argmax over settings of Acc(validation) - MIA accuracy(forget, validation), on `choosing_task`.
-    Every setting runs with the same key, so that the order does not matter; of equally good ones
-    the first is taken. A setting that diverges is passed over.
+    argmax over settings of Acc(validation) - MIA accuracy(forget, validation), on `choosing_task`;
+    `rule="retrain_like"` asks that the accuracies stay first, see `RetrainLike`. Every setting runs
+    with the same key, so that the order does not matter; of equally good ones the first is taken. A
+    setting that diverges is passed over. Settings that differ in their epochs alone are one run,
+    where a shorter run is the beginning of a longer one, with the same results.
 
     Args:
       key: decides everything; the chosen method is then to run with a key of its own.
@@ -113,9 +141,13 @@ def sweep(
       methods: settings, as `grid` makes them, of one method or of several.
       attack: the membership attack; explicit folds must not exceed the forget set or half of the
         validation set.
+      rule: a name in `RULES`, or a rule with settings of its own.
+      reference: weights that were retrained without the forget set for choosing; what is reported
+        later must not be of them. None where there are none.
 
     Raises:
-      ValueError: no settings, or a task or variables that do not fit.
+      ValueError: no settings, an unknown rule, or a task or variables that do not fit.
+      ToleranceError: no setting keeps what the rule asks for.
       DivergedError: every setting diverged.
 
     Example:
@@ -123,13 +155,17 @@ def sweep(
       chosen = studies.sweep(key, model, variables, studies.choosing_task(key, task), choices)
 
     Source: Di et al. 2024, §6.1: "we create a new auditing set" and "select the hyper-parameters
-    that maximize the difference between the validation accuracy and the MIA accuracy" on it.
+    that maximize the difference between the validation accuracy and the MIA accuracy" on it; epochs
+    among {5, 10, ..., 30} in its public code.
     """
     if not methods:
         raise ValueError("methods must hold at least one setting, got none")
+    rule_of(rule)
     question = choosing_task(jax.random.fold_in(key, 0), task)
     check_task(question, model)
-    check_variables(variables, model)
+    for weights in (variables, reference):
+        if weights is not None:
+            check_variables(weights, model)
     size = min(question.forget.size, question.test.size)
     if attack.folds is not None and size < attack.folds:
         raise ValueError(
@@ -137,24 +173,78 @@ def sweep(
             f"validation examples, got {task.forget.size} and {task.validation.size}; "
             f"choose an attack with folds <= {size}"
         )
-    trials = tuple(_try(key, model, variables, question, method, attack) for method in methods)
+    unlearned = _unlearn(jax.random.fold_in(key, 1), model, variables, question, methods)
+    judge_key = jax.random.fold_in(key, 2)
+
+    def judge(weights: Variables) -> Measured:
+        return _measure(jax.random.clone(judge_key), model, weights, question, attack)
+
+    found = {
+        place: Trial(methods[place], *LOST[:2], str(one), *LOST[2:])
+        if isinstance(one, DivergedError)
+        else _trial(methods[place], judge(one.variables))
+        for place, one in unlearned
+    }
+    trials = tuple(found[place] for place in range(len(methods)))
     finished = [trial for trial in trials if trial.diverged is None]
     if not finished:
         raise DivergedError(f"all {len(trials)} settings diverged; the first: {trials[0].diverged}")
-    return Selection(max(finished, key=lambda trial: trial.score).method, trials)
+    original = judge(variables)
+    retrained = None if reference is None else judge(reference)
+    measured = [trial.measured for trial in finished]
+    best = choose(rule, measured, original=original, reference=retrained)
+    return Selection(finished[best].method, trials, original, retrained)
 
 
-def _try(
+def _unlearn(
     key: Key[Array, ""],
     model: Model,
     variables: Variables,
     question: Task,
-    method: Unlearner,
+    methods: Sequence[Unlearner],
+) -> Iterator[tuple[int, Unlearned | DivergedError]]:
+    """Yields what each method made of the question, with its place; one run for all its epochs."""
+    alike: list[tuple[Unlearner, list[int]]] = []
+    for place, method in enumerate(methods):
+        shortened = with_epochs(method, 1) if is_prefix_stable(method) else method
+        group = next((places for first, places in alike if first == shortened), None)
+        if group is None:
+            alike.append((shortened, [place]))
+        else:
+            group.append(place)
+    for _, places in alike:
+        method, own = methods[places[0]], jax.random.clone(key)
+        epochs = [getattr(methods[place], "epochs", 0) for place in places]
+        if len(places) > 1 and min(epochs) > 0 and is_prefix_stable(method):
+            runs = dict(unlearn_for(own, model, variables, question, method, epochs))
+            yield from ((place, runs[n]) for place, n in zip(places, epochs, strict=True))
+            continue
+        for place in places:
+            try:
+                yield place, methods[place](jax.random.clone(key), model, variables, question)
+            except DivergedError as error:
+                yield place, error
+
+
+def _trial(method: Unlearner, measured: Measured) -> Trial:
+    accuracy, mia, retain, ks = measured
+    return Trial(method, accuracy, mia, None, retain, ks)
+
+
+def _measure(
+    key: Key[Array, ""],
+    model: Model,
+    variables: Variables,
+    question: Task,
     attack: MembershipInference,
-) -> Trial:
-    try:
-        unlearned = method(jax.random.fold_in(key, 1), model, variables, question).variables
-    except DivergedError as error:
-        return Trial(method, 0.0, 1.0, str(error))
-    found = attack(jax.random.fold_in(key, 2), model, unlearned, question).metrics["accuracy"]
-    return Trial(method, accuracy(model, unlearned, question.test), found)
+) -> Measured:
+    losses = [
+        np.asarray(cross_entropy_losses(predict(model, variables, part.x), part.y))
+        for part in (question.forget, question.test)
+    ]
+    return Measured(
+        accuracy(model, variables, question.test),
+        attack(key, model, variables, question).metrics["accuracy"],
+        accuracy(model, variables, question.retain),
+        loss_divergence(*losses)["ks_statistic"],
+    )

@@ -30,6 +30,7 @@ from unlearnkit.unlearning.stackelberg import (
     MlpAuditor,
     QuantileAuditor,
     StackelbergUnlearn,
+    WeakAnswerWarning,
 )
 
 UNLEARNERS: Registry[Unlearner] = Registry(
@@ -101,5 +102,6 @@ __all__ = [
     "SelectiveSynapticDampening",
     "SolveWarning",
     "StackelbergUnlearn",
+    "WeakAnswerWarning",
     "create",
 ]

@@ -28,7 +28,7 @@ from unlearnkit.host.reserve import reserve
 from unlearnkit.training import CrossEntropy, Objective, Recipe, rate_table, take_steps
 from unlearnkit.training.divergence import refuse_divergence, refuse_infinite_weights
 from unlearnkit.training.recipe import split_recipe
-from unlearnkit.training.step import start_state
+from unlearnkit.training.step import TrainState, start_state
 from unlearnkit.unlearning._sgd import Fitted, SgdSettings, with_running_statistics
 
 AfterEpoch = Callable[[Variables], Mapping[str, float]]
@@ -77,21 +77,38 @@ class TwoSetSettings(SgdSettings):
         Raises:
           ValueError: an explicit batch size larger than its set.
         """
-        retain, adapted = self.fitted(variables, task.retain)
-        most, wanted = task.forget.size, self.forget_batch_size
-        if wanted is not None and wanted > most:
-            raise ValueError(
-                f"forget_batch_size={wanted} is larger than the data ({most} forget examples); "
-                f"choose forget_batch_size <= {most}, or None"
-            )
-        if wanted is None:
-            wanted = min(retain.batch_size, most)
-            adapted |= {"forget_batch_size": wanted} if wanted < retain.batch_size else {}
-        forget = dataclasses.replace(
-            retain, batch_size=wanted, frozen_state=self.recipe().frozen_state
+        return fit_pair(self, variables, task, self.forget_batch_size)
+
+
+def fit_pair(
+    settings: SgdSettings, variables: Variables, task: Task, wanted: int | None
+) -> FittedPair:
+    """Returns how the passes of some settings over the retain and over the forget set run.
+
+    Args:
+      settings: of both passes.
+      variables: of the network; a state means that it has batch statistics.
+      task: the question.
+      wanted: forget examples a step; None takes as many as of the retain set, or all.
+
+    Raises:
+      ValueError: an explicit batch size larger than its set.
+    """
+    retain, adapted = settings.fitted(variables, task.retain)
+    most = task.forget.size
+    if wanted is not None and wanted > most:
+        raise ValueError(
+            f"forget_batch_size={wanted} is larger than the data ({most} forget examples); "
+            f"choose forget_batch_size <= {most}, or None"
         )
-        forget, adapted = with_running_statistics(forget, variables, adapted, "forget_statistics")
-        return FittedPair(retain, forget, adapted)
+    if wanted is None:
+        wanted = min(retain.batch_size, most)
+        adapted |= {"forget_batch_size": wanted} if wanted < retain.batch_size else {}
+    forget = dataclasses.replace(
+        retain, batch_size=wanted, frozen_state=settings.recipe().frozen_state
+    )
+    forget, adapted = with_running_statistics(forget, variables, adapted, "forget_statistics")
+    return FittedPair(retain, forget, adapted)
 
 
 class Pass(NamedTuple):
@@ -117,6 +134,42 @@ class Pass(NamedTuple):
 
 Plan = Callable[[int], Sequence[Pass]]
 """Returns the passes of an epoch, which counts from 0."""
+
+
+def take_passes(
+    state: TrainState,
+    passes: Sequence[Pass],
+    rates: Float[np.ndarray, " steps"],
+    done: int,
+    recipe: Recipe,
+) -> tuple[TrainState, dict[str, float], int]:
+    """Returns the state after the passes of an epoch, what they report, and the steps done.
+
+    Args:
+      state: before them; donated.
+      passes: of the epoch.
+      rates: the learning rate of each step of the run.
+      done: steps of the run that were taken before.
+      recipe: the optimiser.
+    """
+    measured: dict[str, float] = {}
+    for part in passes:
+        state, metrics = take_steps(
+            state,
+            part.dataset,
+            part.rows,
+            rates[done : done + len(part.rows)],
+            part.key,
+            part.context,
+            objective=part.objective,
+            recipe=recipe,
+        )
+        done += len(part.rows)
+        names = {name: name for name in metrics} if part.report is None else part.report
+        measured |= {
+            names[name]: float(np.mean(metrics[name])) for name in metrics if name in names
+        }
+    return state, measured, done
 
 
 def steps_of_whole_pass(size: int, batch_size: int) -> int:
@@ -202,23 +255,7 @@ def descend_passes(
     seconds, compile_seconds, done = 0.0, 0.0, 0
     for epoch in range(recipe.epochs):
         with Stopwatch() as watch:
-            measured: dict[str, float] = {}
-            for part in plan(epoch):
-                state, metrics = take_steps(
-                    state,
-                    part.dataset,
-                    part.rows,
-                    rates[done : done + len(part.rows)],
-                    part.key,
-                    part.context,
-                    objective=part.objective,
-                    recipe=recipe,
-                )
-                done += len(part.rows)
-                names = {name: name for name in metrics} if part.report is None else part.report
-                measured |= {
-                    names[name]: float(np.mean(metrics[name])) for name in metrics if name in names
-                }
+            state, measured, done = take_passes(state, plan(epoch), rates, done, recipe)
             if after_epoch is not None:
                 measured |= after_epoch(state.variables)
         seconds, compile_seconds = seconds + watch.seconds, compile_seconds + watch.compile_seconds

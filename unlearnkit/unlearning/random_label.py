@@ -18,6 +18,7 @@ from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._passes import (
     FittedPair,
     Pass,
+    Plan,
     TwoSetSettings,
     descend_passes,
     gradients_on_forget,
@@ -119,11 +120,42 @@ def relabel(
       on_epoch: called after each epoch.
       on_snapshot: called with the network after each epoch.
     """
+    plan, steps = relabelling_passes(key, fitted, model, objectives, task, context=context)
+    return descend_passes(
+        plan,
+        fitted.retain,
+        variables,
+        steps_per_epoch=steps,
+        example_gradients=relabelling_gradients(fitted, task),
+        adapted=fitted.adapted,
+        on_epoch=on_epoch,
+        on_snapshot=on_snapshot,
+    )
+
+
+def relabelling_passes(
+    key: Key[Array, ""],
+    fitted: FittedPair,
+    model: Model,
+    objectives: tuple[Objective, Objective],
+    task: Task,
+    *,
+    context: Any = None,
+) -> tuple[Plan, int]:
+    """Returns the passes of each epoch of `relabel`, and the steps of an epoch.
+
+    Args:
+      key: the run's key.
+      fitted: how both passes run.
+      model: the network.
+      objectives: of the pass over the forget set, and of that over the retain set.
+      task: the question.
+      context: passed on to the objectives.
+    """
     recipe, forget_batch = fitted.retain, fitted.forget.batch_size
     on_forget, on_retain = objectives
     retain, forget = reserve(task.retain), reserve(task.forget)
     forget_steps = steps_of_whole_pass(task.forget.size, forget_batch)
-    retain_steps = recipe.steps_per_epoch(task.retain.size)
 
     def plan(epoch: int) -> list[Pass]:
         keys = host_key(key).fold_in(epoch).split(4)
@@ -138,13 +170,4 @@ def relabel(
             Pass(on_retain, retain, back, typed, context),
         ]
 
-    return descend_passes(
-        plan,
-        recipe,
-        variables,
-        steps_per_epoch=forget_steps + retain_steps,
-        example_gradients=relabelling_gradients(fitted, task),
-        adapted=fitted.adapted,
-        on_epoch=on_epoch,
-        on_snapshot=on_snapshot,
-    )
+    return plan, forget_steps + recipe.steps_per_epoch(task.retain.size)

@@ -9,6 +9,7 @@ from unlearnkit.unlearning.stackelberg.auditors import (
 from unlearnkit.unlearning.stackelberg.method import (
     AuditorWarning,
     StackelbergUnlearn,
+    WeakAnswerWarning,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "MlpAuditor",
     "QuantileAuditor",
     "StackelbergUnlearn",
+    "WeakAnswerWarning",
 ]

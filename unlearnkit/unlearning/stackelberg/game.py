@@ -1,10 +1,10 @@
-"""One epoch of the game between an unlearner and its auditor, as pure functions of arrays."""
+"""The answer of an unlearner to its auditor, as pure functions of arrays."""
 
 from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,19 +20,14 @@ from unlearnkit.kernels import (
     map_batches,
     membership_features,
 )
-from unlearnkit.training import (
-    Objective,
-    Recipe,
-    TrainState,
-    epoch_batches,
-    learning_rate_schedule,
-    run_epoch,
-)
+from unlearnkit.training import Objective, Recipe, TrainState
+from unlearnkit.training.recipe import RecipeNumbers, optimizer_of_form
 from unlearnkit.training.step import Metrics
 from unlearnkit.unlearning.stackelberg.auditing_set import Pool, draw
 from unlearnkit.unlearning.stackelberg.auditors import Auditor, Fit
 
 GradientPath = Literal["total", "implicit", "direct"]
+AnswerName = Literal["step", "optimizer"]
 
 
 class Audit(NamedTuple):
@@ -50,17 +45,6 @@ class Audit(NamedTuple):
     fit: Fit
 
 
-class Keys(NamedTuple):
-    """The keys of a game: of the batches' order, of the steps, and of the auditing sets.
-
-    The first two are those of `FineTune` with the same key.
-    """
-
-    order: Key[Array, ""]
-    step: Key[Array, ""]
-    audit: Key[Array, ""]
-
-
 @dataclasses.dataclass(frozen=True)
 class Game:
     """What of a game is fixed before it is compiled.
@@ -75,6 +59,7 @@ class Game:
       n_strata: separate auditors, one per class of the forget set; 1 for one of all.
       moves: whether the network answers, or is only watched.
       clip_norm: the largest global norm of the answer's gradient, in units of α + β, or None.
+      answer: how the network answers, see `play_answer`.
     """
 
     auditor: Auditor
@@ -86,6 +71,7 @@ class Game:
     n_strata: int
     moves: bool
     clip_norm: float | None = None
+    answer: AnswerName = "step"
 
     @property
     def n_chunks(self) -> int:
@@ -104,8 +90,10 @@ class Game:
 class SparseObjective:
     """An objective plus γ‖w‖₁."""
 
+    NUMBERS: ClassVar[tuple[str, ...]] = ("l1",)
+
     objective: Objective
-    l1: float
+    l1: float | Float[Array, ""]
 
     def __call__(
         self, params: Params, state: State, batch: Dataset, key: Key[Array, ""], context: Any = None
@@ -115,44 +103,53 @@ class SparseObjective:
         return loss + self.l1 * optax.tree.norm(params, ord=1), rest
 
 
-@partial(
-    jax.jit, static_argnames=("model", "objective", "recipe", "game"), donate_argnames=("state",)
-)
-def play_epoch(
+@partial(jax.jit, static_argnames=("model", "game", "form"), donate_argnames=("state",))
+def play_answer(
+    key: Key[Array, ""],
     state: TrainState,
-    retain: Dataset,
+    start: Params,
     pool: Pool,
-    keys: Keys,
     weights: tuple[Float[Array, ""], Float[Array, ""]],
+    rate: Float[Array, ""],
+    numbers: RecipeNumbers,
     *,
     model: Model,
-    objective: Objective,
-    recipe: Recipe,
     game: Game,
+    form: Recipe,
 ) -> tuple[TrainState, Metrics]:
-    """Returns the state after one compiled epoch, and its metrics; `state` is donated.
+    """Returns the state after the answer to the auditor that ends an epoch, and its metrics.
+
+    With `answer="step"` the weights move by -η / (1 - μ) times the gradient of α M - β CE(D_f),
+    which is as far as an optimiser with momentum μ carries one gradient in all. With "optimizer"
+    that gradient is one more step of the pass's optimiser, its weight decay and the momentum of the
+    pass included, and what it leaves in the momentum carries on in the next pass.
 
     Args:
-      state: where the run stands; donated.
-      retain: the examples to descend on.
-      pool: whom auditing sets are drawn from.
-      keys: of the game.
+      key: of the auditing set and the auditors.
+      state: after the passes of the epoch; donated.
+      start: the weights before these passes.
+      pool: whom the auditing set is drawn from.
       weights: α and β.
+      rate: η of the last step of the passes.
+      numbers: of the optimiser.
       model: the network.
-      objective: of the retain set.
-      recipe: how to descend.
       game: what of it is fixed.
+      form: of the recipe, see `training.recipe.split_recipe`.
     """
-    steps = retain.size // recipe.batch_size
-    epoch = state.step // steps
-    batches = epoch_batches(keys.order, epoch, retain.size, recipe.batch_size)
-    state, metrics = run_epoch(objective, recipe, state, retain, batches, keys.step)
-    audit_key = jax.random.fold_in(keys.audit, epoch)
-    rate = steps * learning_rate_schedule(recipe, steps)(state.step - 1)
-    variables, audited = answer_auditor(
-        audit_key, model, state.variables, pool, weights, rate, game=game
-    )
-    return state._replace(variables=variables), {**metrics, **audited}
+    variables = state.variables
+    slope, metrics = answer_gradient(key, model, variables, pool, weights, game=game)
+    if slope is None:
+        return state, {**metrics, "answer_share": jnp.float32(0)}
+    momentum = 0.0 if numbers.momentum is None else numbers.momentum
+    reach = rate / (1 - momentum)
+    passed = optax.tree.norm(optax.tree.sub(variables.params, start))
+    metrics = {**metrics, "answer_share": reach * optax.tree.norm(slope) / passed}
+    if game.answer == "step":
+        return state._replace(variables=_step(variables, reach, slope)), metrics
+    optimizer = optimizer_of_form(form, numbers, lambda _: rate)
+    updates, opt_state = optimizer.update(slope, state.opt_state, variables.params)
+    moved = variables._replace(params=optax.apply_updates(variables.params, updates))
+    return state._replace(variables=moved, opt_state=opt_state), metrics
 
 
 def answer_auditor(
@@ -161,7 +158,7 @@ def answer_auditor(
     variables: Variables,
     pool: Pool,
     weights: tuple[Float[Array, ""], Float[Array, ""]],
-    rate: Float[Array, ""] | float,
+    length: Float[Array, ""] | float,
     *,
     game: Game,
 ) -> tuple[Variables, Metrics]:
@@ -173,22 +170,51 @@ def answer_auditor(
       variables: its weights.
       pool: whom the auditing set is drawn from.
       weights: α and β.
-      rate: the length of the step.
+      length: of the step, in units of the gradient.
       game: the rest.
+    """
+    slope, metrics = answer_gradient(key, model, variables, pool, weights, game=game)
+    return (variables if slope is None else _step(variables, length, slope)), metrics
+
+
+def answer_gradient(
+    key: Key[Array, ""],
+    model: Model,
+    variables: Variables,
+    pool: Pool,
+    weights: tuple[Float[Array, ""], Float[Array, ""]],
+    *,
+    game: Game,
+) -> tuple[Params | None, Metrics]:
+    """Returns the gradient of α M - β CE(D_f), clipped, and how the auditor fared.
+
+    It is None where the network does not answer.
+
+    Args:
+      key: draws the auditing set, its folds and the auditors' initialisations.
+      model: the network.
+      variables: its weights.
+      pool: whom the auditing set is drawn from.
+      weights: α and β.
+      game: what of it is fixed.
     """
 
     def cost(params: Params) -> tuple[Array, Metrics]:
         return auditor_cost(key, model, variables._replace(params=params), pool, weights, game=game)
 
     if not game.moves:
-        return variables, {**cost(variables.params)[1], "answer_norm": jnp.float32(0)}
+        return None, {**cost(variables.params)[1], "answer_norm": jnp.float32(0)}
     slope, metrics = jax.grad(cost, has_aux=True)(variables.params)
     metrics["answer_norm"] = optax.tree.norm(slope)
     if game.clip_norm is not None:
         longest = game.clip_norm * (weights[0] + weights[1])
         slope = optax.tree.scale(jnp.minimum(1, longest / metrics["answer_norm"]), slope)
-    params = jax.tree.map(lambda w, g: (w - rate * g).astype(w.dtype), variables.params, slope)
-    return variables._replace(params=params), metrics
+    return slope, metrics
+
+
+def _step(variables: Variables, length: Array | float, slope: Params) -> Variables:
+    params = jax.tree.map(lambda w, g: (w - length * g).astype(w.dtype), variables.params, slope)
+    return variables._replace(params=params)
 
 
 def auditor_cost(

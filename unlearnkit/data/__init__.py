@@ -12,7 +12,7 @@ from unlearnkit.data.forget import (
 )
 from unlearnkit.data.loading import NAMES, NORMALISATIONS, SYMMETRIC, describe, load
 from unlearnkit.data.source import Description
-from unlearnkit.data.splits import Split, choose_split, make_task
+from unlearnkit.data.splits import Split, choose_classes, choose_split, make_task
 
 __all__ = [
     "NAMES",
@@ -27,6 +27,7 @@ __all__ = [
     "RandomForget",
     "Split",
     "WithinClassForget",
+    "choose_classes",
     "choose_split",
     "describe",
     "load",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -55,6 +56,24 @@ class Split(NamedTuple):
             (train if self.validation_from == "train" else test).take(self.validation),
             test.take(self.test),
         )
+
+
+def choose_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
+    """Returns the examples of some classes, which are numbered anew in the order given.
+
+    Raises:
+      ValueError: fewer than two classes, a class twice, or one without examples.
+    """
+    y = np.asarray(dataset.y)
+    missing = [label for label in classes if not np.any(y == label)]
+    if len(classes) < 2 or len(set(classes)) < len(classes) or missing:
+        raise ValueError(
+            f"classes must be two or more different ones of the dataset, got {tuple(classes)}; it "
+            f"has {np.unique(y).tolist()}"
+        )
+    rows = np.flatnonzero(np.isin(y, classes))
+    numbers = np.argmax(y[rows, None] == np.asarray(classes), axis=1)
+    return dataset.take(rows)._replace(y=jnp.asarray(numbers, jnp.int32))
 
 
 def choose_split(

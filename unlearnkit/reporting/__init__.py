@@ -9,6 +9,7 @@ from unlearnkit.reporting.figures import (
     to_svg,
     verification_errors,
 )
+from unlearnkit.reporting.identified import by_identified, identified_shares
 from unlearnkit.reporting.page import (
     compose_page,
     figure_section,
@@ -46,10 +47,12 @@ __all__ = [
     "RunFolder",
     "RunFolderError",
     "StageProgress",
+    "by_identified",
     "compose_page",
     "figure_section",
     "gap_against_cost",
     "html_table",
+    "identified_shares",
     "loss_histograms",
     "markdown_cell",
     "present",

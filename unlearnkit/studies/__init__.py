@@ -21,6 +21,7 @@ from unlearnkit.studies.checks import (
 )
 from unlearnkit.studies.compare import (
     BUDGETS,
+    CONTROL,
     compare,
     poison_and_unlearn,
 )
@@ -39,8 +40,10 @@ from unlearnkit.studies.parts import (
     parse_shard,
 )
 from unlearnkit.studies.poisoned import (
+    partial_task,
     poisoned_task,
 )
+from unlearnkit.studies.rates import RateSearch, search_rates
 from unlearnkit.studies.running import (
     Unfinished,
 )
@@ -77,6 +80,7 @@ from unlearnkit.studies.study import (
 
 __all__ = [
     "BUDGETS",
+    "CONTROL",
     "NO_DEFENCE",
     "ORIGINAL",
     "RETRAIN",
@@ -91,6 +95,7 @@ __all__ = [
     "Pair",
     "Price",
     "Processes",
+    "RateSearch",
     "Record",
     "Selection",
     "Stage",
@@ -116,11 +121,13 @@ __all__ = [
     "parse_executor",
     "parse_shard",
     "parse_study",
+    "partial_task",
     "poison_and_unlearn",
     "poisoned_task",
     "price",
     "read_study",
     "run",
+    "search_rates",
     "significance",
     "stage_key",
     "sweep",

@@ -37,6 +37,9 @@ class Record(NamedTuple):
       dataset: its name in the study.
       network: likewise.
       recipe: likewise.
+      identified: the share of the poisons that the method was told of; the others it was to retain.
+      no_effect: why the attack counts as without effect on the network that trained on its poisons,
+        from which no verdict on unlearning follows; None where it had one, or there is no attack.
     """
 
     method: str
@@ -56,6 +59,8 @@ class Record(NamedTuple):
     dataset: str = ""
     network: str = ""
     recipe: str = ""
+    identified: float = 1.0
+    no_effect: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -135,7 +140,15 @@ def row_name(record: Record, *, hidden: Collection[str] = ()) -> str:
         said.append(f"behind {record.defence}")
     where = ", ".join(part for part in said if part)
     budget = "" if record.budget is None else f", {100 * record.budget:g} % of Retrain"
-    return f"{where}: {record.method}{budget}" if where else f"{record.method}{budget}"
+    method = f"{method_name(record)}{budget}"
+    return f"{where}: {method}" if where else method
+
+
+def method_name(record: Record) -> str:
+    """Returns the name of a record's method, with the share of the poisons that it was told of."""
+    if record.identified == 1:
+        return record.method
+    return f"{record.method}, {100 * record.identified:g} % identified"
 
 
 def shared_coordinates(records: Iterable[Record]) -> frozenset[str]:

@@ -2,12 +2,13 @@
 
 Command:   python -m experiments.poison_unlearning --scale cpu --data-dir DIR
            python -m experiments.poison_unlearning --scale cpu --part page   (the page from results)
-Time:      smoke: of compilation (digits). cpu, on one core: CIFAR-10 (2,500 images, a small CNN) 32
-           minutes, MNIST (6,000 images, an MLP) 10. paper: an accelerator.
+Time:      smoke: of compilation (digits). cpu, on one core: MNIST (6,000 images,
+           an MLP) 10 minutes, three classes of CIFAR-10 (600 images, a small CNN) 10 for each kind,
+           CIFAR-10 (5,000 images, the speed-run network) an hour. paper: an accelerator.
 Expected:  all kinds of poisons show in the network that trained on them and not after Retrain, and
-           no method removes all of them for a tenth of its cost: surely so on MNIST, where there
-           are more poisons. Poisons shift a regression further than as many clean samples do, and
-           clean gradients do not lead back. The page says of each claim whether it holds.
+           no method removes all of them for a tenth of its cost. Poisons shift a regression further
+           than as many clean samples do, and clean gradients do not lead back. The page says of
+           each claim whether it holds, and of each attack whether it had an effect at all.
 """
 
 from __future__ import annotations
@@ -23,16 +24,19 @@ import numpy as np
 
 from experiments import frame, pages
 from experiments.frame import Data, PaperCommand, Result
-from experiments.pages import Section, read_columns, records_table
+from experiments.pages import Section, plain_table, read_columns, records_table
 from experiments.poison_unlearning import claims, figures
-from experiments.poison_unlearning.figures import Shown
 from experiments.poison_unlearning.least_squares import study_updates
 from experiments.poison_unlearning.settings import POISONS, Poison, Setting, choose_settings
 from experiments.poison_unlearning.shift import study_shift
-from unlearnkit.base import Poisoned
+from unlearnkit import models
+from unlearnkit.auditing import PoisonSize
+from unlearnkit.base import Attack, Dataset, Poisoned
+from unlearnkit.data import keep_classes
 from unlearnkit.poisoning import PoisonWarning
 from unlearnkit.records import Record, row_name
-from unlearnkit.studies import OnStage, poison_and_unlearn
+from unlearnkit.reporting import by_identified, identified_shares
+from unlearnkit.studies import ORIGINAL, OnStage, RateSearch, poison_and_unlearn, search_rates
 from unlearnkit.training import fit
 
 Part = Literal["all", "gaussian", "targeted", "indiscriminate", "shift", "updates", "page"]
@@ -68,9 +72,17 @@ class PoisonUnlearning(PaperCommand):
         return self.part in ("page", "updates")  # which needs no data
 
     def load(self, setting: Setting) -> Data:
-        return frame.load_data(
-            setting.dataset, setting.model, self.data_dir, normalisation="standard"
-        )
+        data = frame.load_data(
+            setting.dataset, setting.model, self.data_dir, normalisation="standard",
+            **setting.options,
+        )  # fmt: skip
+        if setting.classes:
+            shape, parts = data.model.input_shape, (data.train, data.test)
+            model = models.create(
+                setting.model, input_shape=shape, n_classes=len(setting.classes), **setting.options
+            )
+            data = Data(model, *(keep_classes(part, setting.classes) for part in parts))
+        return data._replace(test=frame.subset(data.test, setting.test))
 
     def run_all(self, on_stage: OnStage) -> None:
         super().run_all(on_stage)
@@ -82,7 +94,7 @@ class PoisonUnlearning(PaperCommand):
             self._run_part(SYNTHETIC, setting, "updates", None, own_stage)
 
     def run_setting(self, name: str, setting: Setting, data: Data, on_stage: OnStage) -> None:
-        for part in (*POISONS, "shift"):
+        for part in (*POISONS, *(("shift",) if setting.feature_poisons else ())):
             if self.part in ("all", part):
                 own_stage = frame.prefix_stage(part, on_stage)
                 self._run_part(name, setting, part, data, own_stage)
@@ -107,9 +119,14 @@ class PoisonUnlearning(PaperCommand):
             else:
                 poison = next(kind for kind in POISONS if kind == part)
                 run["attacks"] = {name: repr(a) for name, a in setting.attacks(poison).items()}
-                run["methods"] = {name: repr(method) for name, method in setting.methods().items()}
-                records, shown = _grid(key, setting, poison, data, on_stage, self.store)
-                pages.draw(path, "poisons", figures.poisons_figure({part: shown}))
+                run["chance"] = 1 / data.model.n_classes
+                found = _grid(key, setting, poison, data, on_stage, self.store)
+                records, shown, searched = found
+                run["methods"] = {name: repr(m) for name, m in searched.methods.items()}
+                run["searched"] = frame.rounded(
+                    {n: {f"{f:g}": v for f, v in s.items()} for n, s in searched.scores.items()}
+                )
+                pages.draw(path, "poisons", figures.poisons_figure(part, shown))
         frame.save_result(path, run, records, started=started, curves=True)
 
     def names(self) -> list[str]:
@@ -120,7 +137,7 @@ class PoisonUnlearning(PaperCommand):
         dataset, _, part = name.rpartition("-")
         title, notes = f"{dataset}: {PARTS[part]}", run["notes"]
         if part in POISONS:
-            return _grid_section(part, title, notes, records)
+            return _grid_section(part, title, notes, records, run.get("chance", 0.1))
         figure = run["figure"]
         if part == "shift":
             drawn = {"shifts": figures.shifts(figure)}
@@ -145,31 +162,57 @@ def _grid(
     data: Data,
     on_stage: OnStage,
     store: Path | None,
-) -> tuple[list[Record], Shown]:
-    """Returns the records of one kind of poisons, and some of the first attack's."""
+) -> tuple[list[Record], Mapping[str, np.ndarray], RateSearch]:
+    """Returns the records of one kind of poisons, some of the first attack's, and the methods."""
     attacks, train = setting.attacks(poison), frame.subset(data.train, setting.train)
-    first, shown = next(iter(attacks)), list[Shown]()
+    first, shown, most = next(iter(attacks)), list[Mapping[str, np.ndarray]](), max(setting.budgets)
+    choosing, test = _quarter(data.test)
+    start_key, search_key = (jax.random.fold_in(key, 1 + i) for i in range(2))
+    recipe, searched = setting.recipe_of(poison), RateSearch(setting.methods(poison), {})
+    given: dict[str, Any] = {"recipe": recipe, "on_stage": on_stage, "store": store}
+    if recipe is not setting.recipe:
+        on_stage("training the network that all others continue", 0, 1)
+        given["start"] = fit(start_key, data.model, train, setting.recipe).variables
+    if setting.factors:
+        effect, sign = claims.EFFECTS[poison]
+        searched = search_rates(
+            search_key, data.model, train, choosing, attack=attacks[first], budget=most,
+            methods=searched.methods, factors=setting.factors,
+            effect=effect if sign > 0 else None, **given,
+        )  # fmt: skip
 
     def keep(name: str, seed: int, poisoned: Poisoned) -> None:
         if (name, seed) == (first, 0):
             shown.append(figures.show(poisoned, train))
 
-    records = [
-        record._replace(curves=_kept(record))
-        for record in poison_and_unlearn(
-            key, data.model, train, data.test, attacks=attacks, recipe=setting.recipe,
-            methods=setting.methods(), budgets=setting.budgets, seeds=setting.seeds,
-            on_stage=on_stage, on_poisoned=keep, store=store,
-        )
-    ]  # fmt: skip
+    def ask(attacks: Mapping[str, Attack], seeds: int, **more: Any) -> list[Record]:
+        found = poison_and_unlearn(
+            key, data.model, train, test, attacks=attacks, methods=searched.methods, paired=True,
+            audits={"size": PoisonSize()}, seeds=seeds, on_poisoned=keep, **given, **more,
+        )  # fmt: skip
+        return [record._replace(curves=_kept(record)) for record in found]
+
+    seeds, controls = setting.seeds_of(poison), poison == "indiscriminate"
+    records = ask(attacks, seeds, budgets=setting.budgets, controls=controls)
+    if partial := tuple(share for share in setting.identified if share < 1):
+        few = min(seeds, setting.partial_seeds)
+        found = ask({first: attacks[first]}, few, budgets=(most,), identified=partial)
+        records += [record for record in found if record.identified < 1]
     if not shown:
         raise ValueError(f"{poison} poisons of the first seed: {records[0].diverged}")
-    return records, shown[0]
+    return records, shown[0], searched
+
+
+def _quarter(dataset: Dataset) -> tuple[Dataset, Dataset]:
+    """Returns a fixed random quarter of a dataset, and the rest."""
+    order = frame.draw_order(dataset)
+    cut = len(order) // 4
+    return dataset.take(np.sort(order[:cut])), dataset.take(np.sort(order[cut:]))
 
 
 def _kept(record: Record) -> dict[str, list[float]]:
     """Returns the curve of a record that is drawn, with the digits that are seen."""
-    if record.budget is not None or KEPT not in record.curves:
+    if record.budget is not None or record.identified < 1 or KEPT not in record.curves:
         return {}
     return {KEPT: np.round(record.curves[KEPT], 4).tolist()}
 
@@ -191,15 +234,17 @@ def _shift(key: Any, setting: Setting, data: Data, on_stage: OnStage) -> list[di
 def as_rows(records: Sequence[Record]) -> list[Record]:
     """Returns the records of a table, whose rows say that questions are shares of poisons.
 
-    What no budget allowed has no row: see `over_budget`.
+    What no budget allowed has no row: see `over_budget`; nor have shares that are identified.
     """
-    return [_of_poisons(record) for record in records if record.over_budget is None]
+    return [_of_poisons(r) for r in records if r.over_budget is None and r.identified == 1]
 
 
-def over_budget(records: Sequence[Record]) -> list[str]:
-    """Returns what a budget did not allow, in words."""
-    beyond = [record for record in records if record.over_budget is not None]
-    return list(dict.fromkeys(f"{row_name(_of_poisons(r))}: {r.over_budget}" for r in beyond))
+def told(records: Sequence[Record]) -> list[str]:
+    """Returns what a budget did not allow, and attacks that had no effect, in words."""
+    beyond = [f"{row_name(_of_poisons(r))}: {r.over_budget}" for r in records if r.over_budget]
+    idle = [r for r in records if r.no_effect and r.method == ORIGINAL]
+    beyond += [f"{r.question} poisons, seed {r.seed}, had no effect: {r.no_effect}" for r in idle]
+    return list(dict.fromkeys(beyond))
 
 
 def _of_poisons(record: Record) -> Record:
@@ -207,7 +252,7 @@ def _of_poisons(record: Record) -> Record:
 
 
 def _grid_section(
-    kind: str, title: str, notes: Sequence[str], records: Sequence[Record]
+    kind: str, title: str, notes: Sequence[str], records: Sequence[Record], chance: float
 ) -> Section:
     pictures: dict[str, str | None] = {
         "poisons": None,
@@ -217,9 +262,18 @@ def _grid_section(
     if kind == "gaussian":
         pictures["statistics"] = figures.statistics(records)
         pictures["sizes"] = figures.sizes(records)
-    table = records_table(as_rows(records), read_columns(f"poisons_{kind}", "poisons_shared"))
-    notes = [*notes, *over_budget(records)]
-    return Section(title, [table], claims.grid_claims(kind, records), notes, pictures)
+    measured = any("size_largest" in record.metrics for record in records)
+    columns = read_columns(f"poisons_{kind}", *["poisons_size"] * measured, "poisons_shared")
+    tables = [records_table(as_rows(records), columns)]
+    if shares := identified_shares(records):
+        metric, most = claims.EFFECTS[kind][0], claims.largest_budget(records)
+        curves = by_identified(records, metric, question=records[0].question, budget=most)
+        pictures["identified"] = figures.identified(kind, shares, curves)
+        head = [f"{claims.WORDS[kind]}, identified:", *(f"{100 * share:g} %" for share in shares)]
+        body = [[name, *(f"{mean:.3f}" for mean in means)] for name, means in curves.items()]
+        tables.append(plain_table(head, body))
+    judged = claims.grid_claims(kind, records, chance)
+    return Section(title, tables, judged, [*notes, *told(records)], pictures)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ from scipy import stats
 from experiments import claims as shared
 from experiments.claims import Claim, Runs, Statement, Verdict, holds, judge_all
 from unlearnkit.auditing import clopper_pearson
-from unlearnkit.studies import ORIGINAL, RETRAIN, Record
+from unlearnkit.studies import CONTROL, ORIGINAL, RETRAIN, Record
 
 PAPER = "poison_unlearning"
 FPR = 0.01
+IDLE = "the attack had no effect on its own victim"
 EFFECTS: dict[str, tuple[str, int]] = {
     "gaussian": ("gaussian_tpr_two_sided", 1),
     "targeted": ("targets_adversarial_probability", 1),
@@ -42,20 +43,35 @@ def at(method: str, budget: float | None) -> str:
     return method if budget is None else f"{method} at {budget:g}"
 
 
-def runs_of(records: Sequence[Record], attack: str) -> Runs:
+def runs_of(records: Sequence[Record], attack: str, chance: float | None = None) -> Runs:
     """Returns the records of one attack, whose methods are rows; without failures.
 
-    A seed without a poisoned and a retrained network has nothing to compare.
+    A seed without a poisoned and a retrained network has nothing to compare. With `chance`, the
+    accuracy of a method that diverged is that of guessing, as in Table 2 of the paper.
     """
-    own = [r for r in records if r.question == attack and r.finished]
+    asked = [r for r in records if r.question == attack and r.identified == 1]
+    if chance is not None:
+        guess = {"accuracy_test": chance}
+        asked = [
+            r._replace(metrics=guess, diverged=None) if r.diverged and r.budget else r
+            for r in asked
+        ]
+    own = [r for r in asked if r.finished]
     before, after = ({r.seed for r in own if r.method == name} for name in (ORIGINAL, RETRAIN))
     complete = [r for r in own if r.seed in before & after]
     return Runs([r._replace(method=at(r.method, r.budget)) for r in complete])
 
 
+def attacks_of(records: Sequence[Record]) -> list[str]:
+    """Returns the attacks that are to be forgotten, in order; controls are not."""
+    names = dict.fromkeys(record.question for record in records)
+    return [name for name in names if not name.endswith(CONTROL)]
+
+
 def pooled(records: Sequence[Record], attack: str, method: str) -> np.ndarray:
     """Returns the statistic of all poisons of all seeds under one network."""
-    own = [r for r in records if (r.question, r.method) == (attack, method) and r.finished]
+    wanted = (attack, method, 1.0)
+    own = [r for r in records if (r.question, r.method, r.identified) == wanted and r.finished]
     return np.concatenate([np.asarray(r.curves["gaussian_statistic"]) for r in own])
 
 
@@ -70,24 +86,37 @@ def largest_budget(records: Sequence[Record]) -> float:
     return max(r.budget for r in records if r.budget is not None)
 
 
-def grid_claims(kind: str, records: Sequence[Record]) -> list[Claim]:
-    """Returns the claims on one kind of poisons, at the largest budget and all their shares."""
-    attacks = dict.fromkeys(record.question for record in records)
-    return [claim for attack in attacks for claim in _attack_claims(kind, attack, records)]
+def grid_claims(kind: str, records: Sequence[Record], chance: float = 0.1) -> list[Claim]:
+    """Returns the claims on one kind of poisons, at the largest budget and all their shares.
+
+    Methods are judged on seeds where the poisons had an effect; one that diverged guesses.
+    """
+    attacks = attacks_of(records)
+    return [claim for attack in attacks for claim in _attack_claims(kind, attack, records, chance)]
 
 
-def _attack_claims(kind: str, attack: str, records: Sequence[Record]) -> list[Claim]:
-    runs, most = runs_of(records, attack), largest_budget(records)
+def _attack_claims(
+    kind: str, attack: str, records: Sequence[Record], chance: float = 0.1
+) -> list[Claim]:
+    guess, most = chance if kind == "indiscriminate" else None, largest_budget(records)
+    runs = runs_of(records, attack, guess)
+    bitten = runs_of([r for r in records if r.no_effect is None], attack, guess)
+    idle = IDLE if not bitten.methods() and runs.methods() else None
     named: dict[str, Any] = {"attack": attack, "share": 100 * most}
     methods = methods_of(records)
+
+    def judge(claim: Statement, values: Sequence[float], of_attack: bool, **names: str) -> Claim:
+        if idle and not of_attack:
+            return claim.decide("undecided", idle, **{**named, "table_2": "", **names})
+        return claim.judge(values, **named, **names)
 
     def effect(claim: Statement) -> Iterator[Claim]:
         """Whether rows show more of the poisons than the retrained network."""
         for method in claim.rows or methods:
             row = method if claim.rows else at(method, most)
             quoted = TABLE_2.get(method, shared.NO_NUMBER)
-            values = runs.gaps(claim.metric, row, RETRAIN)
-            yield claim.judge(values, method=method, table_2=quoted, **named)
+            values = (runs if claim.rows else bitten).gaps(claim.metric, row, RETRAIN)
+            yield judge(claim, values, bool(claim.rows), method=method, table_2=quoted)
 
     def rate(claim: Statement) -> Iterator[Claim]:
         """The share of all seeds' poisons that a retrained network gives away, its interval."""
@@ -110,13 +139,21 @@ def _attack_claims(kind: str, attack: str, records: Sequence[Record]) -> list[Cl
                 one, other = (abs(r[name].metrics[claim.metric]) for name in (row, RETRAIN))
                 return one - other
 
-            yield claim.judge(runs.paired(further, row, RETRAIN), method=who, **named)
+            own = runs if row == ORIGINAL else bitten
+            yield judge(claim, own.paired(further, row, RETRAIN), row == ORIGINAL, method=who)
 
     def gap(claim: Statement) -> Iterator[Claim]:
         rows = (name if name == ORIGINAL else at(name, most) for name in claim.rows)
-        yield claim.judge(runs.gaps(claim.metric, *rows), **named)
+        yield judge(claim, bitten.gaps(claim.metric, *rows), False)
 
-    figures = {"effect": effect, "rate": rate, "score": score, "gap": gap}
+    def control(claim: Statement) -> Iterator[Claim]:
+        """What the poisons do beyond random ones of their norms."""
+        other = runs_of(records, f"{attack}{CONTROL}").by_seed(ORIGINAL, claim.metric)
+        mine = runs.by_seed(ORIGINAL, claim.metric)
+        if other:
+            yield judge(claim, [mine[s] - other[s] for s in mine if s in other], True)
+
+    figures = {"effect": effect, "rate": rate, "score": score, "gap": gap, "control": control}
     return judge_all(PAPER, {f"{kind} {name}": made for name, made in figures.items()})
 
 
@@ -144,7 +181,7 @@ def _verdicts(kind: str, records: Sequence[Record]) -> dict[str, Verdict]:
     Gaussian ones are left where their TPR or their GUS shows it.
     """
     found: dict[str, list[Verdict]] = {"left": [], "gus_left": []}
-    for claim in _attack_claims(kind, records[-1].question, records):
+    for claim in _attack_claims(kind, attacks_of(records)[-1], records):
         found.setdefault(claim.id.partition(f"{kind}_")[2], []).append(claim.verdict)
     scores = found["gus_left"][1:] or found["left"]
     pairs = zip(found["left"], scores, strict=True)

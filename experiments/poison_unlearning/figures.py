@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -76,8 +76,19 @@ def budgets(kind: str, records: Sequence[Record]) -> Figure:
 
 
 @chart
+def identified(kind: str, shares: Sequence[float], curves: Mapping[str, list[float]]) -> Figure:
+    figure, (axes,) = charts.panels(5.6, 3.2)
+    for index, (name, means) in enumerate(curves.items()):
+        style = "k--" if name == RETRAIN else f"C{index}o-"
+        axes.plot(shares, means, style, ms=3, label=NAMES.get(name, "Retrain"))
+    axes.set(xlabel="share of the poisons that is identified", title=WORDS[kind])
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+@chart
 def sizes(records: Sequence[Record]) -> Figure:
-    attacks = list(dict.fromkeys(r.question for r in records))
+    attacks = claims.attacks_of(records)
     most = largest_budget(records)
     rows = {"no unlearning": ORIGINAL}
     rows |= {label: at(name, most) for name, label in NAMES.items() if name != "retrain"}
@@ -154,34 +165,18 @@ def updates(courses: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     return figure
 
 
-class Shown(NamedTuple):
-    """Some poisons of one attack, in pixel units.
+def show(poisoned: Poisoned, clean: Dataset) -> dict[str, np.ndarray]:
+    """Returns the first poisons of an attack in pixels of [0, 1], which they may leave, by title.
 
-    Attributes:
-      base: [k, h, w, c] the images that they were made of, in [0, 1].
-      poison: [k, h, w, c], which may leave [0, 1] where the attack has no bounds.
-      delta: their differences.
+    What they were made of, they, and their differences, magnified around grey; each [k, h, w, c].
     """
-
-    base: np.ndarray
-    poison: np.ndarray
-    delta: np.ndarray
-
-
-def show(poisoned: Poisoned, clean: Dataset) -> Shown:
-    """Returns the first poisons of an attack."""
     normalisation = check_continuous(clean, method="a picture")
-    scale = jnp.asarray(normalisation.std)
-    delta = np.asarray(perturbation(poisoned, clean)[:SHOWN] * scale)
+    delta = np.asarray(perturbation(poisoned, clean)[:SHOWN] * jnp.asarray(normalisation.std))
     base = np.asarray(normalisation.invert(clean.x[poisoned.info.base[:SHOWN]]))
-    return Shown(base, base + delta, delta)
+    return {"base": base, "poison": base + delta, f"{MAGNIFIED} δ": 0.5 + MAGNIFIED * delta}
 
 
 @chart
-def poisons_figure(attacks: Mapping[str, Shown]) -> Figure:
-    images = {}
-    for name, shown in attacks.items():
-        columns = (shown.base, shown.poison, 0.5 + MAGNIFIED * shown.delta)
-        for column, title in zip(columns, ("base", "poison", f"{MAGNIFIED} δ"), strict=True):
-            images[f"{name}\n{title}"] = charts.mosaic(column, columns=1)
+def poisons_figure(name: str, shown: Mapping[str, np.ndarray]) -> Figure:
+    images = {f"{name}\n{title}": charts.mosaic(x, columns=1) for title, x in shown.items()}
     return charts.gallery(images, columns=len(images), width=1.1, height=0.85 * SHOWN + 0.6)[0]

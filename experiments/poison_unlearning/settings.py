@@ -8,8 +8,15 @@ from typing import Any, Literal
 
 from experiments.frame import Scale, read_scale
 from experiments.poison_unlearning.least_squares import LeastSquares
-from unlearnkit import poisoning, unlearning
+from unlearnkit import unlearning
 from unlearnkit.base import Attack, Unlearner
+from unlearnkit.poisoning import (
+    Bounds,
+    Budget,
+    GaussianPoison,
+    GradientCanceling,
+    GradientMatching,
+)
 from unlearnkit.studies import BUDGETS
 from unlearnkit.training import Recipe
 
@@ -23,21 +30,22 @@ class Setting:
 
     Attributes:
       dataset: a name that `unlearnkit.data.load` knows.
-      model: the network's name.
-      recipe: of every training.
-      train: training examples; None for all.
+      model, options: the network's name, and its options.
+      recipe: of every training from a fresh initialisation.
+      continued: how networks of targeted and indiscriminate poisons are trained, which then begin
+        from one that trained on clean examples; None trains fresh ones.
+      classes: those of the dataset that are used; all where empty.
+      train, test: examples; None for all. A quarter of those of the test set choose learning rates.
       gaussian, targeted, indiscriminate: ε, shares of the training set that are poisoned.
       budgets: shares of unlearning.Retrain's example-gradients.
+      identified: shares of the poisons that methods are told of, on `partial_seeds` seeds.
       rate_factor: of the learning rates of the methods. A subset has as many times fewer steps.
+      factors: of these rates, of which the best is chosen for each method; none takes them.
       scrub_rate: the learning rate of SCRUB, which Pawelczyk et al. 2024 do not say.
-      matching_restarts, matching_steps, matching_radius: of gradient matching; it augments as the
-        recipe does.
-      canceling_steps, canceling_rate: of gradient canceling.
-      canceling_radius: how far its bad weights are from the trained ones.
-      canceling_bound: the largest change of a pixel; None as in Pawelczyk et al. 2024, where it
-        has no limit.
-      canceling_parameters: whose gradient is cancelled; all where empty.
-      seeds: repetitions.
+      matching: gradient matching; it augments as the recipe does. Its poisons have no box, as Γ of
+        A.1.1.
+      canceling: gradient canceling, whose pixels have no limit by default, as in A.1.3.
+      seeds, targeted_seeds: repetitions, and those of targeted poisons where they are more.
       features: training examples of the logistic regression of Figure 4; None for all.
       feature_poisons: how many of them are poisoned, or taken away at random.
       least_squares: the synthetic regression of Figure 5.
@@ -46,69 +54,81 @@ class Setting:
     dataset: str
     model: str
     recipe: Recipe
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    continued: Recipe | None = None
+    classes: tuple[int, ...] = ()
     train: int | None = None
+    test: int | None = None
     gaussian: tuple[float, ...] = (0.015, 0.02, 0.025)
     targeted: tuple[float, ...] = (0.015,)
     indiscriminate: tuple[float, ...] = (0.015, 0.02, 0.025)
     budgets: tuple[float, ...] = BUDGETS
+    identified: tuple[float, ...] = ()
+    partial_seeds: int = 3
     rate_factor: float = 1.0
+    factors: tuple[float, ...] = ()
     scrub_rate: float = 5e-4
-    matching_restarts: int = 8
-    matching_steps: int = 250
-    matching_radius: float = 16 / 255
-    canceling_steps: int = 1000
-    canceling_rate: float = 0.1
-    canceling_radius: float = 1.0
-    canceling_bound: float | None = None
-    canceling_parameters: tuple[str, ...] = ()
+    matching: GradientMatching = GradientMatching(bounds=Bounds(box=None, radius=16 / 255))  # noqa: RUF009
+    canceling: GradientCanceling = GradientCanceling(learning_rate=None)  # noqa: RUF009
     seeds: int = 8
+    targeted_seeds: int = 0
     features: int | None = None
     feature_poisons: int = 384
     least_squares: LeastSquares = LeastSquares()  # noqa: RUF009 (frozen)
 
+    @property
+    def matching_restarts(self) -> int:
+        """Restarts of gradient matching."""
+        return self.matching.restarts
+
+    @property
+    def matching_steps(self) -> int:
+        """Steps of gradient matching."""
+        return self.matching.steps
+
     def attacks(self, poison: Poison) -> dict[str, Attack]:
         """Returns the attacks of one kind, named by their share of the training set."""
+        recipe = self.recipe_of(poison)
+        augmentation, shift = recipe.augmentation, recipe.shift
+        kinds: dict[Poison, GaussianPoison | GradientMatching | GradientCanceling] = {
+            "gaussian": GaussianPoison(),
+            "targeted": dataclasses.replace(
+                self.matching,
+                shift=0 if augmentation == "none" else shift,
+                flip=augmentation == "shift_flip",
+                recipe=self.recipe if self.matching.ensemble > 1 else None,
+            ),
+            "indiscriminate": self.canceling,
+        }
         return {
-            f"{100 * e:g} %": self._attack(poison, poisoning.Budget(e))
+            f"{100 * e:g} %": dataclasses.replace(kinds[poison], budget=Budget(e))
             for e in getattr(self, poison)
         }
 
-    def _attack(self, poison: Poison, budget: poisoning.Budget) -> Attack:
-        if poison == "gaussian":
-            return poisoning.GaussianPoison(budget=budget)
-        if poison == "targeted":
-            augmentation = self.recipe.augmentation
-            return poisoning.GradientMatching(
-                budget=budget,
-                bounds=poisoning.Bounds(box=None, radius=self.matching_radius),  # as Γ of A.1.1
-                restarts=self.matching_restarts,
-                steps=self.matching_steps,
-                shift=0 if augmentation == "none" else self.recipe.shift,
-                flip=augmentation == "shift_flip",
-            )
-        return poisoning.GradientCanceling(
-            budget=budget, bounds=poisoning.Bounds(box=None, radius=self.canceling_bound),
-            corruption=poisoning.GradPC(radius=self.canceling_radius),
-            parameters=self.canceling_parameters, steps=self.canceling_steps,
-            learning_rate=self.canceling_rate,
-        )  # fmt: skip
+    def seeds_of(self, poison: Poison) -> int:
+        """Returns how often one kind of poisons is repeated."""
+        return max(self.seeds, self.targeted_seeds if poison == "targeted" else 0)
 
-    def methods(self) -> dict[str, Unlearner]:
+    def recipe_of(self, poison: Poison) -> Recipe:
+        """Returns how the networks of one kind of poisons are trained."""
+        return self.recipe if poison == "gaussian" else self.continued or self.recipe
+
+    def methods(self, poison: Poison = "gaussian") -> dict[str, Unlearner]:
         """Returns the methods as set in Pawelczyk et al. 2024, A.2, and training anew for as long.
 
-        Epochs are those that a budget allows. Of the learning rates that Pawelczyk et al. 2024 try
-        one is taken.
+        Epochs are those that a budget allows.
         """
-        batch, factor = self.recipe.batch_size, self.rate_factor
+        recipe, factor = self.recipe_of(poison), self.rate_factor
+        batch = recipe.batch_size
         few = min(batch, 16)
         # Pawelczyk et al. 2024 give one constant rate a method; all else is as the network was
         # trained.
-        like = dataclasses.replace(self.recipe, schedule="constant")
+        like = dataclasses.replace(recipe, schedule="constant")
         usual: dict[str, Any] = {
             "batch_size": batch, "learning_rate": 1e-3 * factor, "train_like": like
         }  # fmt: skip
         return {
-            "retrain": unlearning.Retrain(self.recipe),
+            "retrain": unlearning.Retrain(recipe),
             "fine_tune": unlearning.FineTune(**usual),
             "noisy_descent": unlearning.NoisyDescent(**usual, noise_std=1e-3),
             "gradient_ascent": unlearning.GradientAscent(

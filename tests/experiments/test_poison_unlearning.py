@@ -8,7 +8,7 @@ import pytest
 
 from experiments.frame import load_result, main
 from experiments.poison_unlearning import claims
-from experiments.poison_unlearning.__main__ import PoisonUnlearning, as_rows, over_budget
+from experiments.poison_unlearning.__main__ import PoisonUnlearning, as_rows, told
 from experiments.poison_unlearning.figures import show
 from experiments.poison_unlearning.least_squares import (
     LeastSquares,
@@ -42,7 +42,8 @@ def results(tmp_path_factory):
 
 def test_writes_numbers_tables_pictures_and_the_page(results):
     stems = {f"digits-{kind}-smoke" for kind in POISONS}
-    drawn = {f"{stem}-{name}.svg" for stem in stems for name in ("poisons", "methods", "budgets")}
+    pictures = ("poisons", "methods", "budgets", "identified")
+    drawn = {f"{stem}-{name}.svg" for stem in stems for name in pictures}
     drawn |= {f"digits-gaussian-smoke-{name}.svg" for name in ("statistics", "sizes")}
     drawn |= {"digits-shift-smoke-shifts.svg", "synthetic-updates-smoke-updates.svg"}
     stems |= {"digits-shift-smoke", "synthetic-updates-smoke"}
@@ -64,12 +65,25 @@ def test_every_method_stands_within_the_budget(results):
         assert {r.seed for r in records} == {0, 1}
         assert {r.method for r in records} == {ORIGINAL, RETRAIN, *run["methods"]}
         for record in records:
-            kept = {"gaussian_statistic"} if kind == "gaussian" and record.budget is None else set()
+            whole = record.budget is None and record.identified == 1
+            kept = {"gaussian_statistic"} if kind == "gaussian" and whole else set()
             assert record.curves.keys() == kept
             assert record.diverged is None
             if record.budget is not None:
                 assert 0 < record.metrics["compute"] <= record.budget == 0.2
         assert json.loads(json.dumps(run))["provenance"]["versions"]
+
+
+def test_partial_forget_sets_controls_and_sizes_are_in_the_tables(results):
+    for kind in POISONS:
+        _, records = load_result(results / f"digits-{kind}-smoke.json")
+        partial = [r for r in records if r.identified == 0.8]
+        assert {r.method for r in partial} == {r.method for r in records} - {ORIGINAL}
+        text = (results / f"digits-{kind}-smoke.md").read_text()
+        assert "identified: | 80 % | 100 % |" in text
+        assert "Largest pixel" in text
+    assert "5 % control poisons: original" in text
+    assert "further than random ones of the same norms" in text
 
 
 def test_the_page_is_made_again_from_its_numbers(results):
@@ -84,7 +98,10 @@ def test_missing_data_and_missing_results_are_told(tmp_path, capsys):
     assert main(asked) == 2
     assert "error:" in capsys.readouterr().out
     assert main(dataclasses.replace(asked, dataset="digits")) == 2
-    assert "dataset must be one of cifar10, mnist at scale cpu" in capsys.readouterr().out
+    assert (
+        "dataset must be one of cifar10, cifar10_three, mnist at scale cpu"
+        in capsys.readouterr().out
+    )
     assert main(PoisonUnlearning(scale="cpu", part="page", results=tmp_path)) == 2
     assert "no result of scale cpu" in capsys.readouterr().out
 
@@ -189,10 +206,10 @@ def test_pictures_are_in_pixels():
     poisoned = GaussianPoison(budget=Budget(0.4))(KEY, model, model.init(KEY), task)
     shown = show(poisoned, task.train)
     rows = np.asarray(poisoned.info.base[:4])
-    np.testing.assert_allclose(shown.base, norm.invert(task.train.x)[rows], atol=1e-6)
+    np.testing.assert_allclose(shown["base"], norm.invert(task.train.x)[rows], atol=1e-6)
     noise = 0.25 * np.asarray(poisoned.info.extras["noise"][:4])
-    np.testing.assert_allclose(shown.delta, noise, atol=1e-6)
-    np.testing.assert_allclose(shown.poison, shown.base + shown.delta)
+    np.testing.assert_allclose(shown["poison"], shown["base"] + noise, atol=1e-6)
+    np.testing.assert_allclose(shown["10 δ"], 0.5 + 10 * noise, atol=1e-5)
 
 
 def made_up(kind, left, seeds=4):
@@ -236,10 +253,56 @@ def test_what_a_budget_does_not_allow_has_no_row_but_is_told():
     lost = dear._replace(budget=0.1, diverged="nan", over_budget=None)
     rows = as_rows([dear, lost, *made_up("gaussian", 0.4)])
     assert [row.diverged for row in rows[:2]] == ["nan", None]
-    assert over_budget([dear, dear._replace(seed=1), lost]) == [
-        "1.5 % poisons: scrub, 2 % of Retrain: 4 % of it"
+    idle = dear._replace(method=ORIGINAL, over_budget=None, no_effect="GUS 0", seed=3)
+    assert told([dear, dear._replace(seed=1), lost, idle]) == [
+        "1.5 % poisons: scrub, 2 % of Retrain: 4 % of it",
+        "1.5 % poisons, seed 3, had no effect: GUS 0",
     ]
     assert len(claims.grid_claims("gaussian", [*made_up("gaussian", 0.4), dear, lost])) > 0
+
+
+def test_an_attack_without_effect_decides_nothing_of_unlearning():
+    idle = [r._replace(no_effect="none") for r in made_up("targeted", 0.4)]
+    judged = {claim.id.partition(".")[2]: claim for claim in claims.grid_claims("targeted", idle)}
+    left = judged["targeted_left"]
+    assert (left.verdict, left.ours) == ("undecided", claims.IDLE)
+    assert judged["targeted_shows"].verdict == "holds"
+    # Seeds with an effect decide alone.
+    some = [r._replace(no_effect="none") if r.seed > 1 else r for r in made_up("targeted", 0.4)]
+    (claim,) = [c for c in claims.grid_claims("targeted", some) if "fine_tune" in c.text]
+    assert (
+        claim.ours
+        == claims.grid_claims("targeted", list(made_up("targeted", 0.4, seeds=2)))[1].ours
+    )
+
+
+def test_a_method_that_explodes_guesses():
+    """As in Table 2: it is left with the accuracy of chance, and counts as such."""
+    lost = [
+        r if r.budget is None else r._replace(metrics={}, diverged="nan")
+        for r in made_up("indiscriminate", 0.4)
+    ]
+    judged = [c for c in claims.grid_claims("indiscriminate", lost, 0.25) if "_left" in c.id]
+    (claim,) = judged
+    assert claim.verdict == "holds"
+    assert "-0.6" in claim.ours  # 0.25 less 0.9
+
+
+def test_poisons_are_compared_with_random_ones_of_their_norms():
+    mine = list(made_up("indiscriminate", 0.4))
+    random = [
+        r._replace(question="1.5 % control", metrics={"accuracy_test": 0.9})
+        for r in mine if r.budget is None
+    ]  # fmt: skip
+
+    def verdict(records):
+        judged = claims.grid_claims("indiscriminate", records)
+        return [c.verdict for c in judged if c.id.endswith("beyond_control")]
+
+    assert verdict(mine) == []
+    assert verdict([*mine, *random]) == ["holds"]
+    worse = [r._replace(metrics={"accuracy_test": 0.1}) for r in random]
+    assert verdict([*mine, *worse]) == ["does not hold"]
 
 
 def test_one_kind_that_is_left_is_enough_for_no_silver_bullet():

@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from unlearnkit.base import Variables
 from unlearnkit.poisoning import Bounds, Budget, GradientCanceling, GradPC, PoisonWarning
-from unlearnkit.poisoning._canceling import Balance, Canceling, choose, step
+from unlearnkit.poisoning._canceling import Balance, Canceling, choose, step, threshold
 from unlearnkit.poisoning._gradients import mean_gradient
 from unlearnkit.training import cross_entropy
 
@@ -136,7 +136,7 @@ def test_the_derivative_is_that_of_central_differences(problems, x64, parameters
     gradient = mean_gradient(model, variables, clean.x, clean.y, chunk=60)
     region = Bounds(box=None).region(clean.x[:6], clean.normalisation)
     balance = Balance(variables, gradient, jnp.asarray(0.1), region, (clean.y[:6] + 1) % 3)
-    rules = Canceling(model, 1.0, 10, parameters, 60)
+    rules = Canceling(model, "sgd", 1.0, 10, parameters, 60)
 
     @jax.jit
     def dense(x):
@@ -160,8 +160,12 @@ def test_the_derivative_is_that_of_central_differences(problems, x64, parameters
     np.testing.assert_allclose(
         jnp.vdot(slope, way), (ends[0] - ends[1]) / (2 * h), rtol=1e-6, atol=1e-12
     )
-    moved, _ = step(x, balance, jnp.int32(5), rules=rules)
+    moved, _, _ = step(x, rules.direction.init(x), balance, jnp.int32(5), rules=rules)
     np.testing.assert_allclose(moved, x - 0.5 * 6 * slope, atol=1e-12)  # half-way: half the rate
+    adam = dataclasses.replace(rules, optimizer="adam")
+    moved, _, _ = step(x, adam.direction.init(x), balance, jnp.int32(5), rules=adam)
+    size = jnp.abs(6 * slope)
+    np.testing.assert_allclose(moved, x - 0.5 * jnp.sign(slope) * size / (size + 1e-8), atol=1e-9)
 
 
 def test_names_choose_leaves_and_what_is_under_them():
@@ -179,6 +183,81 @@ def test_in_place_the_others_are_what_is_cancelled(linear):
     low = GradPC(radius=1e-3)(linear.model, linear.variables, linear.clean)
     want = np.linalg.norm(flat(total_gradient(linear, low.params, rest)))
     np.testing.assert_allclose(poisoned.info.extras["gradient_norm"][0], want, rtol=1e-3)
+
+
+QUIET = pytest.mark.filterwarnings("ignore::unlearnkit.poisoning.PoisonWarning")
+
+
+@QUIET
+def test_adam_cancels_where_plain_descent_is_slow(linear):
+    """By steps in the units of the inputs, whatever the size of the slopes."""
+    norms = {}
+    for name, rate in (("adam", 0.1), ("sgd", 0.1)):
+        attack = dataclasses.replace(ATTACK, steps=60, optimizer=name, learning_rate=rate)
+        norms[name] = np.asarray(attack(KEY, *linear).info.extras["gradient_norm"])
+    assert norms["adam"][2] < 0.5 * norms["sgd"][2]
+
+
+@QUIET
+def test_the_public_step_is_in_units_of_summed_gradients(linear):
+    """10 on the square of n g_c + m g_p moves as 20 n / r on half that of g_c + r g_p."""
+    attack = dataclasses.replace(ATTACK, steps=1, budget=Budget(0.5), learning_rate=None)
+    said = dataclasses.replace(attack, learning_rate=20 * 60 / 0.5)
+    one, other = (a(KEY, *linear).dataset.x for a in (attack, said))
+    np.testing.assert_array_equal(one, other)
+
+
+class TestReach:
+    def test_the_threshold_is_what_the_best_poison_can_do(self, linear):
+        """<w, ∇_w CE> of any example is no less than -w((c - 1) / e), which one logit attains."""
+        low = GradPC(radius=0.5)(linear.model, linear.variables, linear.clean)
+        gradient = mean_gradient(linear.model, low, linear.clean.x, linear.clean.y, chunk=60)
+        t = np.linspace(0, 6, 100_001)
+        least = np.max(t * 2 / (np.exp(t) + 2))  # of three classes: logits (t, 0, 0)
+        inner = flat(low.params) @ flat(gradient)
+        np.testing.assert_allclose(
+            threshold(linear.model, low, gradient), max(0, inner / least), rtol=1e-5
+        )
+
+    @QUIET
+    def test_fewer_poisons_leave_what_it_says_and_more_cancel_it(self, attacked):
+        """Whatever r poisons do, <W, g_c + r g_p> >= (τ - r) w((c - 1) / e)."""
+        problem, poisoned = attacked
+        assert poisoned.info.extras["threshold"] <= 0.3
+        far = GradPC(radius=3.0, step_size=0.5)
+        one = dataclasses.replace(ATTACK, budget=Budget(count=1), corruption=far, steps=100)
+        extras = one(KEY, *problem).info.extras
+        missing = float(extras["threshold"]) - 1 / 60
+        assert missing > 0
+        size = np.sqrt(sum(float(jnp.sum(extras[f"target/classifier/{n}"] ** 2))
+                           for n in ("kernel", "bias")))  # fmt: skip
+        least = 0.4630  # w(2 / e)
+        assert extras["gradient_norm"][2] >= 0.999 * missing * least / size
+
+    def test_the_furthest_weights_that_are_reached_are_taken(self, linear):
+        attack = dataclasses.replace(ATTACK, radii=(0.05, 0.3, 0.6, 3.0), steps=2)
+        about = linear.model, linear.variables, linear.clean
+        low = {radius: GradPC(radius=radius)(*about) for radius in attack.radii}
+        extras = attack(KEY, *linear).info.extras
+        reached = np.asarray(extras["radii_threshold"]) <= 0.3
+        assert 0 < reached.sum() < 4
+        best = max(r for r, ok in zip(attack.radii, reached, strict=True) if ok)
+        named = {k.removeprefix("target/"): v for k, v in extras.items() if "target/" in k}
+        np.testing.assert_array_equal(
+            named["classifier/kernel"], low[best].params["classifier"]["kernel"]
+        )
+        accuracy = np.asarray(extras["radii_accuracy"])
+        assert accuracy[0] > accuracy[-1]  # further weights are worse
+        assert extras["target_accuracy"] == accuracy[list(attack.radii).index(best)]
+
+    @QUIET
+    def test_where_none_is_reached_it_is_said(self, linear):
+        attack = dataclasses.replace(
+            ATTACK, radii=(3.0, 5.0), budget=Budget(count=1), steps=1,
+            corruption=GradPC(step_size=0.5),
+        )  # fmt: skip
+        with pytest.warns(PoisonWarning, match=r"no radius of \(3.0, 5.0\) is reached"):
+            attack(KEY, *linear)
 
 
 def test_bounds_hold(linear):
@@ -199,7 +278,12 @@ def test_weights_out_of_reach_are_said(linear):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"steps": 0}, "steps must be >= 1"), ({"learning_rate": 0.0}, "learning_rate must be > 0")],
+    [
+        ({"steps": 0}, "steps must be >= 1"),
+        ({"learning_rate": 0.0}, "learning_rate must be > 0"),
+        ({"optimizer": "adam", "learning_rate": None}, "learning_rate must be given for adam"),
+        ({"radii": (0.1, 0.0)}, "radius must be finite and > 0"),
+    ],
 )
 def test_refuses_bad_hyperparameters(changes, message):
     with pytest.raises(ValueError, match=message):

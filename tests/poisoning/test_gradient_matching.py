@@ -9,10 +9,18 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from unlearnkit.base import Dataset, Variables
-from unlearnkit.poisoning import Bounds, Budget, GradientMatching, PoisonWarning, perturbation
+from unlearnkit.poisoning import (
+    Bounds,
+    Budget,
+    GradientMatching,
+    PoisonWarning,
+    gradient_matching,
+    perturbation,
+)
 from unlearnkit.poisoning._gradients import mean_gradient
-from unlearnkit.poisoning._matching import Match, step_all
-from unlearnkit.training import cross_entropy
+from unlearnkit.poisoning._matching import Match, judge_all, step_all
+from unlearnkit.poisoning._surrogates import Surrogates
+from unlearnkit.training import Recipe, cross_entropy
 
 KEY = jax.random.key(0)
 ATTACK = GradientMatching(
@@ -21,9 +29,15 @@ ATTACK = GradientMatching(
 
 
 def aim(problem, wanted=0):
-    """The validation rows of the other classes; the class is that of enough examples."""
+    """A validation row of another class, which the network gets right."""
     y = np.asarray(problem.task.validation.y)
-    return tuple(int(row) for row in np.flatnonzero(y != wanted)[:1]), wanted
+    right = predicted(problem) == y
+    return tuple(int(row) for row in np.flatnonzero(right & (y != wanted))[:1]), wanted
+
+
+def predicted(problem):
+    logits = problem.model.apply(problem.variables, problem.task.validation.x)
+    return np.asarray(logits).argmax(-1)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +118,7 @@ def test_a_step_is_signed_adam_and_a_projection(problems):
     judge = jax.jit(rules.loss_and_slope)
     memory, signs = rules.optimizer.init(x), []
     for _ in range(2):
-        moved, memory, losses = step_all(x, memory, match, keys, rules=rules)
+        moved, memory, losses = step_all(x, memory, [match], keys, rules=rules)
         told = [judge(one, match, KEY) for one in x]
         np.testing.assert_allclose(losses, [loss for loss, _ in told], rtol=1e-4, atol=1e-6)
         signs.append(jnp.stack([jnp.sign(slope) for _, slope in told]))
@@ -152,14 +166,17 @@ def test_the_derivative_goes_through_the_augmentation(problems, x64):
 def test_targets_and_class_are_drawn_where_not_given(problems):
     problem = problems["any"]
     attack = dataclasses.replace(ATTACK, steps=1, restarts=1)
-    found = [attack._aim(jax.random.key(k), problem.task.validation, 3) for k in range(12)]
+    _, variables, task = problem
+    about = problem.model, variables, task.validation
+    found = [attack._aim(jax.random.key(k), *about) for k in range(12)]
     assert len({wanted for _, wanted in found}) == 3
     for targets, wanted in found:
-        assert int(problem.task.validation.y[targets[0]]) != wanted
+        assert int(task.validation.y[targets[0]]) != wanted
+        assert int(task.validation.y[targets[0]]) == predicted(problem)[targets[0]]
     targets, wanted = aim(problem)
     for k in range(6):
         given = dataclasses.replace(attack, targets=targets)
-        _, drawn = given._aim(jax.random.key(k), problem.task.validation, 3)
+        _, drawn = given._aim(jax.random.key(k), *about)
         assert drawn != int(problem.task.validation.y[targets[0]])
 
 
@@ -175,6 +192,9 @@ def test_a_gradient_that_points_away_is_said():
         ({"restarts": 0}, "restarts must be >= 1"),
         ({"learning_rate": 0.0}, "learning_rate must be > 0"),
         ({"shift": -1}, "shift must be >= 0"),
+        ({"ensemble": 0}, "ensemble must be >= 1"),
+        ({"ensemble": 3}, "ensemble=3 needs recipe, by which the attack trains 2"),
+        ({"retrain_every": 5}, "retrain_every=5 needs ensemble >= 2"),
     ],
 )
 def test_refuses_bad_hyperparameters(changes, message):
@@ -197,6 +217,92 @@ def test_refuses_targets_that_cannot_be(problems):
     ):
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(ATTACK, **changes)(KEY, *problem)
+
+
+def test_targets_that_need_no_poison_are_refused(problems):
+    """Also where they are drawn: a network that is always wrong leaves none."""
+    problem = problems["any"]
+    y = np.asarray(problem.task.validation.y)
+    wrong = problem.task._replace(validation=problem.task.validation._replace(y=(y + 1) % 3))
+    row = int(np.flatnonzero((predicted(problem) != (y + 1) % 3) & ((y + 1) % 3 != 0))[0])
+    given = dataclasses.replace(ATTACK, targets=(row,), adversarial_class=0)
+    with pytest.raises(ValueError, match=rf"takes row {row} of class . for class . \(1 such\)"):
+        given(KEY, problem.model, problem.variables, wrong)
+    never = wrong._replace(validation=wrong.validation._replace(y=(predicted(problem) + 1) % 3))
+    with pytest.raises(ValueError, match="no target is left; train it better"):
+        dataclasses.replace(ATTACK, adversarial_class=0)(
+            KEY, problem.model, problem.variables, never
+        )
+
+
+RECIPE = Recipe(epochs=6, batch_size=20, learning_rate=0.3)
+
+
+class TestEnsemble:
+    def test_a_step_descends_the_mean_over_the_surrogates(self, problems):
+        problem = problems["any"]
+        first = make_match(problem)
+        other = jax.tree.map(lambda leaf: 0.5 * leaf[::-1], problem.variables)
+        matches = [first, first._replace(variables=other)]
+        rules = dataclasses.replace(ATTACK, learning_rate=0.01, steps=8)._rules(problem.model)
+        x, keys = first.region.base[None], jax.random.split(KEY, 1)
+        moved, _, losses = step_all(x, rules.optimizer.init(x), matches, keys, rules=rules)
+        told = [jax.jit(rules.loss_and_slope)(x[0], match, KEY) for match in matches]
+        mean = (told[0][1] + told[1][1]) / 2
+        np.testing.assert_allclose(losses[0], (told[0][0] + told[1][0]) / 2, rtol=1e-4)
+        step = first.region.project(x[0] - 0.01 * jnp.sign(mean))
+        np.testing.assert_allclose(moved[0], step, atol=1e-5)
+        each = [judge_all(x, [match], rules=rules) for match in matches]
+        np.testing.assert_allclose(judge_all(x, matches, rules=rules), sum(each) / 2, rtol=1e-5)
+
+    def test_ages_are_staggered_and_the_old_begin_anew(self, problems):
+        problem = problems["any"]
+        them = Surrogates(KEY, problem.model, RECIPE, 3, problem.clean)
+        assert [member.age for member in them._members] == [2, 4]
+        young = jax.tree.map(np.array, them.variables[0])
+        for _ in range(3):
+            them.go_on(problem.clean)
+        assert [(m.age, m.generation) for m in them._members] == [(5, 0), (1, 1)]
+        moved = jax.tree.leaves(jax.tree.map(lambda a, b: np.abs(a - b).max(), young,
+                                             them.variables[0]))  # fmt: skip
+        assert max(moved) > 0
+        assert them.example_gradients == (2 + 4 + 6) * problem.clean.size
+
+    def test_surrogates_learn(self, problems):
+        problem = problems["any"]
+        recipe = dataclasses.replace(RECIPE, epochs=30, schedule="linear")
+        (network,) = Surrogates(KEY, problem.model, recipe, 2, problem.clean).variables
+        fresh = problem.model.init(jax.random.key(1))
+        losses = [
+            cross_entropy(problem.model.apply(v, problem.clean.x), problem.clean.y)
+            for v in (network, fresh)
+        ]
+        assert losses[0] < 0.5 * losses[1]
+
+    def test_poisons_align_on_every_surrogate(self, problems):
+        problem = problems["any"]
+        targets, wanted = aim(problem)
+        attack = dataclasses.replace(
+            ATTACK, targets=targets, adversarial_class=wanted, ensemble=3, recipe=RECIPE,
+            retrain_every=15, restarts=1,
+        )  # fmt: skip
+        poisoned, again = (attack(KEY, *problem) for _ in range(2))
+        np.testing.assert_array_equal(poisoned.dataset.x, again.dataset.x)
+        loss = np.asarray(poisoned.info.history["loss"])
+        assert loss[14] < 0.8 * loss[0]
+        assert loss[15] > loss[14]  # the networks are others now
+        assert poisoned.info.cost.example_gradients == (
+            3 * (1 + 8 * (3 * 40 + 1)) + (2 + 4 + 2 * 2) * 60
+        )
+
+    def test_more_than_fit_in_memory_are_refused(self, problems, monkeypatch):
+        from unlearnkit.poisoning import _surrogates
+
+        monkeypatch.setattr(_surrogates, "available_bytes", lambda: 10_000)
+        monkeypatch.setattr(gradient_matching, "Surrogates", pytest.fail)
+        attack = dataclasses.replace(ATTACK, ensemble=400, recipe=RECIPE)
+        with pytest.raises(ValueError, match="ensemble=400 needs about .* GB are free; take fewer"):
+            attack(KEY, *problems["any"])
 
 
 def test_refuses_to_shift_what_is_no_image(problems):

@@ -3,6 +3,7 @@
 from typing import Any
 
 from unlearnkit.auditing.accuracy_drop import AccuracyDrop
+from unlearnkit.auditing.attack_effect import lacks_effect
 from unlearnkit.auditing.case import (
     Case,
     CaseAudit,
@@ -208,6 +209,7 @@ __all__ = [
     "information_tradeoff",
     "judge",
     "klom",
+    "lacks_effect",
     "lira_scores",
     "loss_divergence",
     "margins",

@@ -28,6 +28,8 @@ class PoisonSize:
       poisons: their number
       change: mean over the poisons of max |x_i - x_base(i)|, in pixels of [0, 1]; of attacks that
         make poisons of clean examples
+      norm: mean of ‖x_i - x_base(i)‖₂ likewise, and largest: the largest |pixel| of any poison,
+        where 1 is white; it may be beyond where the attack has no box
       residual: ‖b - A x‖ / ‖b‖ of the attack's last linear solve; of attacks that solve
 
     Example:
@@ -59,7 +61,10 @@ class PoisonSize:
             pixels = check_continuous(clean, method="PoisonSize").invert
             x, before = poisoned.dataset.x[np.flatnonzero(poisoned.is_poison)], clean.x[base]
             away = np.abs(np.asarray(pixels(x)) - np.asarray(pixels(before)))
-            metrics["change"] = float(away.reshape(len(base), -1).max(1).mean())
+            away = away.reshape(len(base), -1)
+            metrics["change"] = float(away.max(1).mean())
+            metrics["norm"] = float(np.linalg.norm(away, axis=1).mean())
+            metrics["largest"] = float(np.abs(np.asarray(pixels(x))).max())
         return Audited(metrics)
 
 

@@ -39,6 +39,7 @@ class Preset:
       others: settings of methods that run when they are asked for.
       forget: what is forgotten.
       audit: settings of the evaluation, where they are not its own defaults.
+      options: settings of the network.
     """
 
     model: str
@@ -47,6 +48,7 @@ class Preset:
     others: Mapping[str, Settings] = dataclasses.field(default_factory=dict)
     forget: str = "random:0.1"
     audit: Settings = dataclasses.field(default_factory=dict)
+    options: Settings = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +145,7 @@ class Quickstart:
                 "seed": self.seed,
                 "primary": PRIMARY,
                 "data": {self.name: data},
-                "networks": {self.model or preset.model: {}},
+                "networks": {self.model: {}} if self.model else {preset.model: preset.options},
                 "recipes": {"recipe": preset.recipe},
                 "forget": {self._forget(): self._forget()},
                 "methods": {name: known.get(name, {}) for name in names},
@@ -211,11 +213,24 @@ def choose_preset(config: Quickstart) -> Preset:
         }
         methods = _methods(paper, fine_tune=0.05, noise_std=1e-3, ascent=1e-3)
         return Preset("resnet18", paper, methods)
+    if config.dataset == "cifar10" and config.model in (None, "speedrun"):
+        fast = {"epochs": 1 if smoke else 16, "batch_size": 100, **_FAST}
+        methods = _methods(fast, fine_tune=0.2, noise_std=1e-3, ascent=0.01)
+        return Preset("speedrun", fast, methods, options={"widths": [32, 64]})
     recipe = {"epochs": 1 if smoke else 20, "batch_size": 100, "learning_rate": 0.02}
     methods = _methods(recipe, fine_tune=0.05, noise_std=0.01, ascent=1e-3)
     return Preset("cnn_cifar", recipe, methods)
 
 
+_FAST: Settings = {
+    "learning_rate": 0.5,
+    "nesterov": True,
+    "schedule": "linear",
+    "label_smoothing": 0.1,
+    "augmentation": "shift_flip",
+    "shift": 2,
+}
+"""How the speed-run network is trained by SGD; its logits are divided by 9, so rates are large."""
 _ONE_ATTACK: Settings = {"attacks": [{"feature": "loss", "attacker": "logistic"}]}
 _DIGITS: Mapping[str, Settings] = {
     "retrain": {},

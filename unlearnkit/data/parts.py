@@ -37,15 +37,25 @@ def subset(dataset: Dataset, count: int | None) -> Dataset:
 
 
 def keep_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
-    """Returns the examples of some classes, which are counted anew from 0.
+    """Returns the examples of some classes, which are numbered anew in the order given.
 
     Args:
       dataset: [n] examples.
-      classes: ascending.
+      classes: two or more.
+
+    Raises:
+      ValueError: fewer than two classes, a class twice, or one without examples.
 
     Example:
       ones_and_sevens = data.keep_classes(train, (1, 7))
     """
     y = np.asarray(dataset.y)
-    kept = dataset.take(np.flatnonzero(np.isin(y, classes)))
-    return kept._replace(y=jnp.asarray(np.searchsorted(classes, np.asarray(kept.y)), jnp.int32))
+    missing = [label for label in classes if not np.any(y == label)]
+    if len(classes) < 2 or len(set(classes)) < len(classes) or missing:
+        raise ValueError(
+            f"classes must be two or more different ones of the dataset, got {tuple(classes)}; it "
+            f"has {np.unique(y).tolist()}"
+        )
+    rows = np.flatnonzero(np.isin(y, classes))
+    numbers = np.argmax(y[rows, None] == np.asarray(classes), axis=1)
+    return dataset.take(rows)._replace(y=jnp.asarray(numbers, jnp.int32))

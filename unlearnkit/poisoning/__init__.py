@@ -26,6 +26,7 @@ from unlearnkit.poisoning.placing import (
     perturbation,
 )
 from unlearnkit.poisoning.poison_svm import PoisonSvm
+from unlearnkit.poisoning.same_norm import SameNormControl, same_norm
 from unlearnkit.poisoning.saved import PoisonFileError, load_poisoned, save_poisoned
 from unlearnkit.poisoning.total_gradient import TotalGradientAttack, attack_in_lanes
 from unlearnkit.registry import Registry
@@ -92,11 +93,13 @@ __all__ = [
     "PoisonSvm",
     "PoisonWarning",
     "Region",
+    "SameNormControl",
     "Surrogate",
     "TotalGradientAttack",
     "attack_in_lanes",
     "create",
     "load_poisoned",
     "perturbation",
+    "same_norm",
     "save_poisoned",
 ]

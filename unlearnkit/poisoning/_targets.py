@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from unlearnkit.base import Dataset
+from unlearnkit.base import Dataset, Model, Variables
 from unlearnkit.host.random import host_key
 from unlearnkit.rows import check_rows
+from unlearnkit.training import predict
 
 
 def check_targets(
@@ -31,6 +32,39 @@ def check_targets(
             f"targets must not be of the adversarial class {wanted} already, row "
             f"{already[0]} is ({len(already)} such); leave them out"
         )
+
+
+def check_right(
+    rows: Int[np.ndarray, " t"], model: Model, variables: Variables, validation: Dataset
+) -> None:
+    """Raises ValueError if the clean network gets a target wrong without any poison.
+
+    Args:
+      rows: of the targets.
+      model: the network.
+      variables: trained on clean examples.
+      validation: holds the targets.
+
+    Raises:
+      ValueError: a target that is misclassified.
+    """
+    chosen = validation.take(rows)
+    predicted, y = predicted_classes(model, variables, chosen), np.asarray(chosen.y)
+    if len(wrong := np.flatnonzero(predicted != y)):
+        first = wrong[0]
+        raise ValueError(
+            f"targets must be what the clean network gets right, it takes row {rows[first]} of "
+            f"class {y[first]} for class {predicted[first]} ({len(wrong)} such): no poison is "
+            "needed there; leave them out"
+        )
+
+
+def predicted_classes(
+    model: Model, variables: Variables, dataset: Dataset
+) -> Int[np.ndarray, " n"]:
+    """Returns the class that a network takes each example for."""
+    found: np.ndarray = np.asarray(predict(model, variables, dataset.x)).argmax(-1)
+    return found
 
 
 def rows_of_class(key: Key[Array, ""], clean: Dataset, label: int, m: int) -> Int[Array, " m"]:

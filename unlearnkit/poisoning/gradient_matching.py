@@ -14,12 +14,18 @@ from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.costs import Stopwatch
 from unlearnkit.poisoning._gradients import mean_gradient
 from unlearnkit.poisoning._matching import Match, Matching, judge_all, signed_adam, step_all
-from unlearnkit.poisoning._targets import check_targets, rows_of_class
+from unlearnkit.poisoning._surrogates import Surrogates, check_room
+from unlearnkit.poisoning._targets import (
+    check_right,
+    check_targets,
+    predicted_classes,
+    rows_of_class,
+)
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place, warn
 from unlearnkit.rows import check_rows
-from unlearnkit.training import DivergedError
+from unlearnkit.training import DivergedError, Recipe
 from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import (
     check_above,
@@ -42,29 +48,40 @@ class GradientMatching:
     a projection; its rate falls tenfold after 3/8, 5/8 and 7/8 of the steps. Of all restarts, which
     are made together, the one of the lowest loss without augmentation is kept.
 
+    Poisons for one network say little to another initialisation. With an ensemble the loss is the
+    mean over k networks: w, and k - 1 that the attack trains, of k - 1 ages.
+
     Attributes:
       budget: how many poisons.
       bounds: within which they lie; a radius is needed.
       placement: `perturb`, each poison in the place of its clean example; or `add`.
-      targets: rows of `task.validation` to be taken for the adversarial class; none draws one.
+      targets: rows of `task.validation` to be taken for the adversarial class, which w gets right;
+        none draws one.
       adversarial_class: a; None draws one that is no target's.
       restarts: how many, from normal noise of the standard deviation of the radius.
       steps: of each restart.
       learning_rate: of Adam, in the units of the network.
       shift: the largest random shift of an image, in pixels; 0 for none.
+      subpixel: whether shifts are by any distance, between pixels bilinearly, or by whole pixels.
       flip: whether images are mirrored at random.
+      ensemble: k, how many surrogates.
+      recipe: how those besides w are trained, from fresh initialisations to 1/k, 2/k, … of its
+        epochs; needed for more than one.
+      retrain_every: steps after which these train for an epoch on the training set with the best
+        restart's poisons, one that had all its epochs from a fresh initialisation; 0 for never.
       chunk: poisons at a time, of every restart; bounds the memory, changes nothing else.
 
     Example:
       attack = poisoning.GradientMatching(budget=poisoning.Budget(0.015), restarts=2)
       poisoned = attack(key, model, variables, task)
 
-    Cost: `3 * restarts * steps` example-gradients for each poison.
+    Cost: `3 * ensemble * restarts * steps` example-gradients for each poison, and the trainings of
+    surrogates.
 
     Source: Geiping et al. 2021; Pawelczyk et al. 2024, A.1.1 and Algorithm 1 (ε 16/255, 750 of
-    50,000 examples; 8 restarts of 250 steps at 0.1 by the public code). Shifts are by whole pixels,
-    where that code interpolates between them, and all poisons are matched at once, where it takes
-    batches.
+    50,000 examples; 8 restarts of 250 steps at 0.1 by the public code, which has ensembles of
+    staggered ages that are re-trained on the way). All poisons are matched at once, where that code
+    takes batches, and w stays as it is, where it is re-trained too.
     """
 
     budget: Budget = Budget(0.015)  # noqa: RUF009 (frozen, and so safe to share)
@@ -76,7 +93,11 @@ class GradientMatching:
     steps: int = 250
     learning_rate: float = 0.1
     shift: int = 4
+    subpixel: bool = True
     flip: bool = True
+    ensemble: int = 1
+    recipe: Recipe | None = None
+    retrain_every: int = 0
     chunk: int = 250
 
     trial: ClassVar[AttackTrial] = AttackTrial(
@@ -94,19 +115,30 @@ class GradientMatching:
         check_choice("placement", self.placement, Placement)
         if self.bounds.radius is None:
             raise ValueError("bounds need a radius, got None: restarts begin all over the ball")
-        check_at_least(self, 1, "restarts", "steps", "chunk")
+        check_at_least(self, 1, "restarts", "steps", "ensemble", "chunk")
         check_above(self, 0, "learning_rate")
-        check_at_least(self, 0, "shift")
+        check_at_least(self, 0, "shift", "retrain_every")
+        if self.ensemble > 1 and self.recipe is None:
+            raise ValueError(
+                f"ensemble={self.ensemble} needs recipe, by which the attack trains "
+                f"{self.ensemble - 1} of its surrogates"
+            )
+        if self.retrain_every and self.ensemble == 1:
+            raise ValueError(
+                f"retrain_every={self.retrain_every} needs ensemble >= 2: the network that is "
+                "attacked stays as it is"
+            )
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
     ) -> Poisoned:
-        """Returns the training set with the best restart's poisons; `variables` are the surrogate.
+        """Returns the training set with the best restart's poisons; `variables` are surrogate w.
 
         Raises:
-          ValueError: a task or variables that do not fit the model, targets that are not there or
-            of the adversarial class already, too few examples of that class, images to be shifted
-            or mirrored that are none, or bounds that exclude a training image.
+          ValueError: a task or variables that do not fit the model, targets that are not there, of
+            the adversarial class already or wrong without poisons, too few examples of that class,
+            images to be shifted or mirrored that are none, bounds that exclude a training image, or
+            more surrogates than fit in memory.
           DivergedError: a loss is not finite.
         """
         check_task(task, model)
@@ -115,26 +147,42 @@ class GradientMatching:
         self._check_images(model)
         clean = task.train
         m = self.budget.of(clean.size)
-        target_key, row_key, start_key, step_key = jax.random.split(key, 4)
-        targets, wanted = self._aim(target_key, task.validation, model.n_classes)
+        if self.recipe is not None and self.ensemble > 1:
+            self.recipe.steps_per_epoch(clean.size)
+            check_room(self.ensemble, variables)
+        target_key, row_key, start_key, step_key, network_key = jax.random.split(key, 5)
+        targets, wanted = self._aim(target_key, model, variables, task.validation)
         base = rows_of_class(row_key, clean, wanted, m)
         region = self.bounds.region(clean.x[base], normalisation)
         rules = self._rules(model)
         with Stopwatch() as watch:
             black = normalisation.apply(jnp.zeros(1)).astype(clean.x.dtype)
             images = task.validation.x[targets]
-            match = self._match(model, variables, images, wanted, region, black)
-            x = self._start(start_key, region)
-            memory, history = rules.optimizer.init(x), []
+            others = self._surrogates(network_key, model, clean)
+
+            def match_all() -> list[Match]:
+                networks = [variables, *([] if others is None else others.variables)]
+                return [
+                    self._match(model, network, images, wanted, region, black)
+                    for network in networks
+                ]
+
+            matches, x = match_all(), self._start(start_key, region)
+            memory, history = rules.optimizer.init(x), list[Array]()
             for step in range(self.steps):
+                if others is not None and self._retrains(step):
+                    best = int(np.argmin(np.asarray(history[-1])))
+                    others.go_on(place(clean, x[best], clean.y[base], base, self.placement)[0])
+                    matches = match_all()
                 keys = jax.random.split(jax.random.fold_in(step_key, step), self.restarts)
-                x, memory, losses = step_all(x, memory, match, keys, rules=rules)
+                x, memory, losses = step_all(x, memory, matches, keys, rules=rules)
                 history.append(losses)
-            final = np.asarray(judge_all(x, match, rules=rules))
+            final = np.asarray(judge_all(x, matches, rules=rules))
         self._judge(final)
         best = int(np.argmin(final))
         dataset, is_poison = place(clean, x[best], clean.y[base], base, self.placement)
-        examples = len(targets) + self.restarts * m * (3 * self.steps + 1)
+        examples = self.ensemble * (len(targets) + self.restarts * m * (3 * self.steps + 1))
+        trained = 0.0 if others is None else others.example_gradients
         extras = {
             "targets": jnp.asarray(targets, jnp.int32),
             "adversarial_class": jnp.int32(wanted),
@@ -144,7 +192,7 @@ class GradientMatching:
             base,
             self.bounds,
             {"loss": jnp.stack(history)[:, best]},
-            Cost(float(examples), watch.seconds, watch.compile_seconds),
+            Cost(examples + trained, watch.seconds, watch.compile_seconds),
             extras=extras,
         )
         return Poisoned(dataset, is_poison, info)
@@ -156,12 +204,21 @@ class GradientMatching:
                 f"got inputs {list(model.input_shape)}; choose shift=0, flip=False"
             )
 
+    def _retrains(self, step: int) -> bool:
+        return self.retrain_every > 0 and step > 0 and step % self.retrain_every == 0
+
+    def _surrogates(self, key: Key[Array, ""], model: Model, clean: Dataset) -> Surrogates | None:
+        """Returns the networks besides the one that is attacked, trained on clean examples."""
+        if self.ensemble == 1 or self.recipe is None:
+            return None
+        return Surrogates(key, model, self.recipe, self.ensemble, clean)
+
     def _aim(
-        self, key: Key[Array, ""], validation: Dataset, n_classes: int
+        self, key: Key[Array, ""], model: Model, variables: Variables, validation: Dataset
     ) -> tuple[np.ndarray, int]:
         """Returns the targets and the adversarial class, drawn where they are not given."""
         class_key, target_key = jax.random.split(key)
-        y = np.asarray(validation.y)
+        y, n_classes = np.asarray(validation.y), model.n_classes
         given = check_rows(self.targets, len(y), name="targets", of="task.validation")
         wanted = self.adversarial_class
         if wanted is None:
@@ -171,10 +228,15 @@ class GradientMatching:
             wanted = int(jax.random.choice(class_key, jnp.asarray(free)))
         check_targets(self.targets, wanted, validation, n_classes)
         if len(given):
+            check_right(given, model, variables, validation)
             return given, wanted
-        others = np.flatnonzero(y != wanted)
+        right = predicted_classes(model, variables, validation) == y
+        others = np.flatnonzero(right & (y != wanted))
         if not len(others):
-            raise ValueError(f"the validation set holds class {wanted} only: no target is left")
+            raise ValueError(
+                f"the clean network gets no validation example right that is not of class {wanted} "
+                "already: no target is left; train it better, or choose another class"
+            )
         return np.asarray(jax.random.choice(target_key, jnp.asarray(others), (1,))), wanted
 
     def _match(
@@ -203,7 +265,7 @@ class GradientMatching:
 
     def _rules(self, model: Model) -> Matching:
         optimizer = signed_adam(self.learning_rate, self.steps)
-        return Matching(model, optimizer, self.shift, self.flip, self.chunk)
+        return Matching(model, optimizer, self.shift, self.subpixel, self.flip, self.chunk)
 
     def _judge(self, losses: Float[np.ndarray, " restarts"]) -> None:
         if not np.all(np.isfinite(losses)):

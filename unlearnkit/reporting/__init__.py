@@ -8,6 +8,7 @@ from unlearnkit.reporting.figures import (
     roc_curves,
     verification_errors,
 )
+from unlearnkit.reporting.identified import by_identified, identified_shares
 from unlearnkit.reporting.page import (
     compose_page,
     figure_section,
@@ -45,12 +46,14 @@ __all__ = [
     "RunFolder",
     "RunFolderError",
     "StageProgress",
+    "by_identified",
     "chart",
     "compose_page",
     "figure_section",
     "gallery",
     "gap_against_cost",
     "html_table",
+    "identified_shares",
     "loss_histograms",
     "markdown_cell",
     "mosaic",

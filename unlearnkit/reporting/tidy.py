@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Each = Literal["metric", "cell"]
 
 COORDINATES = (
-    "dataset", "network", "recipe", "question", "defence", "method", "budget", "seed"
+    "dataset", "network", "recipe", "question", "defence", "method", "budget", "identified", "seed"
 )  # fmt: skip
 """What tells one record from another."""
 

@@ -21,6 +21,7 @@ from unlearnkit.studies.checks import (
 )
 from unlearnkit.studies.compare import (
     BUDGETS,
+    CONTROL,
     compare,
     poison_and_unlearn,
 )
@@ -44,8 +45,10 @@ from unlearnkit.studies.parts import (
     parse_shard,
 )
 from unlearnkit.studies.poisoned import (
+    partial_task,
     poisoned_task,
 )
+from unlearnkit.studies.rates import RateSearch, search_rates
 from unlearnkit.studies.rules import (
     RULES,
     AccuracyLessMia,
@@ -98,6 +101,7 @@ from unlearnkit.studies.tuning import (
 
 __all__ = [
     "BUDGETS",
+    "CONTROL",
     "NO_DEFENCE",
     "ORIGINAL",
     "RETRAIN",
@@ -117,6 +121,7 @@ __all__ = [
     "Pair",
     "Price",
     "Processes",
+    "RateSearch",
     "Record",
     "RetrainLike",
     "Rule",
@@ -151,11 +156,13 @@ __all__ = [
     "parse_executor",
     "parse_shard",
     "parse_study",
+    "partial_task",
     "poison_and_unlearn",
     "poisoned_task",
     "price",
     "read_study",
     "run",
+    "search_rates",
     "significance",
     "stage_key",
     "sweep",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,23 +15,29 @@ from unlearnkit.auditing import (
     CaseAudit,
     InMemory,
     NotApplicable,
+    PoisonEffects,
     Subject,
     extras_of,
     judge,
+    lacks_effect,
 )
 from unlearnkit.base import Audit, Audited, Task, Unlearned, Unlearner
-from unlearnkit.host.random import AnyKey
+from unlearnkit.host.random import AnyKey, host_key
 from unlearnkit.records import NO_DEFENCE, Record
 from unlearnkit.studies.announcing import announce
 from unlearnkit.studies.budget import Price, has_epochs, price, with_epochs
-from unlearnkit.studies.parts import networks_of
+from unlearnkit.studies.parts import networks_of, shares_of
+from unlearnkit.studies.poisoned import partial_task
 from unlearnkit.studies.running import Failure, Running
 from unlearnkit.studies.snapshots import PrefixStable, is_prefix_stable, unlearn_for
 from unlearnkit.studies.stage_cache import start_input
 from unlearnkit.studies.study import RETRAIN
 from unlearnkit.training import DivergedError, train_from, train_like
+from unlearnkit.unlearning import Retrain
 
 T = TypeVar("T")
+_IDENTIFIED, _RETRAINED = 1 << 29, 1 << 30
+"""Fold into keys what chooses the identified poisons, and what retrains without them."""
 _NOTHING_LEFT = Failure(failed="the defence left no poison that could be forgotten")
 
 
@@ -47,12 +54,20 @@ def answer(
       key: of the methods; each folds its place into it.
     """
     question = _Question(running, where, case, task, key)
+    shares = shares_of(running.study, where["question"])
     networks = networks_of(where.get("defence", NO_DEFENCE))
     first: list[Callable[[], list[Record]]] = [
         partial(question.judge_network, name) for name in networks if running.wants(where, name)
     ]
+    if RETRAIN in networks and running.wants(where, RETRAIN):
+        first += [partial(question.retrain_partly, share) for share in shares if share < 1]
+
+    def run_method(name: str, method: Unlearner, key: AnyKey) -> list[Record]:
+        told = (question.told_of(share) for share in shares)
+        return [record for one in told for record in one.run_method(name, method, key)]
+
     methods = [
-        partial(question.run_method, name, train_like(method, case.recipe), key.fold_in(index))
+        partial(run_method, name, train_like(method, case.recipe), key.fold_in(index))
         for index, (name, method) in enumerate(running.study.methods.items())
         if running.wants(where, name)
     ]
@@ -79,7 +94,9 @@ class _Question:
         key: AnyKey,
     ) -> None:
         cache, poisoned = running.cache, case.poisoned
-        self._running, self._where, self._task = running, where, task
+        self._running, self._where, self._key = running, where, key
+        self._task: Task | Failure = _NOTHING_LEFT if task is None else task
+        self._effects = InMemory()
         self._digest = cache.digest([case.model, case.original, task])
         self._case_digest = cache.digest(
             [
@@ -105,21 +122,40 @@ class _Question:
 
         self._case = dataclasses.replace(case, share=share)
 
+    def told_of(self, share: float) -> _Question:
+        """Returns the same question where only a share of the poisons is known."""
+        if share == 1:
+            return self
+        told = copy.copy(self)
+        told._where = {**self._where, "identified": share}
+        whole, key = self._task, host_key(self._case.key).fold_in(_IDENTIFIED)
+        if isinstance(whole, Task):
+            told._task = self._running.attempt(lambda: partial_task(key.typed(), whole, share))
+        if isinstance(told._task, Task):
+            told._digest = self._running.cache.digest(
+                [self._case.model, self._case.original, told._task]
+            )
+        return told
+
+    def retrain_partly(self, share: float) -> list[Record]:
+        """Returns the record of a network that was retrained without the identified poisons."""
+        told, method = self.told_of(share), Retrain(self._case.recipe)
+        if isinstance(told._task, Failure):
+            return [told._task.record(told._where, RETRAIN)]
+        result = told._unlearn(RETRAIN, method, self._key.fold_in(_RETRAINED), None)
+        return [told._record(RETRAIN, method, None, result)]
+
     def judge_network(self, name: str) -> list[Record]:
         """Returns the record of the untouched network, or of the reference."""
-        reference = self._case.reference
-        if name == RETRAIN:
-            subject = Subject(reference.variables, reference.info.cost, is_reference=True)
-        else:
-            subject = Subject(self._case.original)
+        subject = self._reference() if name == RETRAIN else Subject(self._case.original)
         return [self._judge(name, subject, None)]
 
     def run_method(self, name: str, method: Unlearner, key: AnyKey) -> list[Record]:
         """Returns the records of a method: one, or one a budget."""
         budgets = self._running.study.budgets
-        if self._task is None:
+        if isinstance(self._task, Failure):
             allowed: Sequence[float | None] = budgets or [None]
-            return [_NOTHING_LEFT.record(self._where, name, budget) for budget in allowed]
+            return [self._task.record(self._where, name, budget) for budget in allowed]
         if not budgets:
             return [self._record(name, method, None, self._unlearn(name, method, key, None))]
         price_key, run_key = key.split()
@@ -154,7 +190,7 @@ class _Question:
 
     def _price(self, name: str, method: Unlearner, key: AnyKey) -> Price:
         case, task = self._case, self._task
-        assert task is not None
+        assert isinstance(task, Task)
         return self._running.cache.obtain(
             "price",
             method,
@@ -168,7 +204,7 @@ class _Question:
     ) -> Unlearned | Failure:
         """Returns what a method made of the question, or why it made nothing."""
         running, case, task = self._running, self._case, self._task
-        assert task is not None
+        assert isinstance(task, Task)
         said = self._said(name, epochs)
 
         def compute() -> Unlearned:
@@ -191,7 +227,7 @@ class _Question:
     ) -> dict[int, Unlearned | Failure]:
         """Returns what a method made of the question after each of these numbers of epochs."""
         running, case, task = self._running, self._case, self._task
-        assert task is not None
+        assert isinstance(task, Task)
         said = [self._said(name, each) for each in epochs]
 
         def compute(
@@ -262,8 +298,27 @@ class _Question:
             budget=budget,
             left_out=left_out,
             reused=tuple(self._running.cache.reused),
+            no_effect=self._no_effect(),
             **self._where,
         )
+
+    def _no_effect(self) -> str | None:
+        """Returns why the attack counts as without effect on its own victim, or None."""
+        if self._case.poisoned is None:
+            return None
+        victim = self._running.attempt(
+            lambda: self._audit(PoisonEffects(), Subject(self._case.original), "effect of poisons")
+        )
+        reference = self._running.attempt(
+            lambda: self._audit(PoisonEffects(), self._reference(), "effect of no poisons")
+        )
+        if not (isinstance(victim, Audited) and isinstance(reference, Audited)):
+            return None
+        return lacks_effect(victim.metrics, reference.metrics)
+
+    def _reference(self) -> Subject:
+        reference = self._case.reference
+        return Subject(reference.variables, reference.info.cost, is_reference=True)
 
     def _audit(
         self, audit: Audit | CaseAudit, subject: Subject, said: str
@@ -275,10 +330,17 @@ class _Question:
                 "gradients": subject.cost.example_gradients,
                 "is_reference": subject.is_reference,
             }
-        try:
+
+        def ask() -> Audited:
             return self._running.cache.obtain(
                 "audit", audit, inputs, lambda: judge(audit, self._case, subject), say=said
             )
+
+        try:
+            if audit == PoisonEffects() and subject.unlearner is None:
+                # Every record of the question asks for these two.
+                return self._effects("effects", {"is_reference": subject.is_reference}, ask)
+            return ask()
         except NotApplicable as error:
             return error
 

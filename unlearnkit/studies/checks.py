@@ -23,6 +23,7 @@ from unlearnkit.base import (
 )
 from unlearnkit.costs import available_bytes
 from unlearnkit.host.random import host_key
+from unlearnkit.poisoning import Budget
 from unlearnkit.studies.budget import CountsItself
 from unlearnkit.studies.poisoned import ask
 from unlearnkit.studies.study import Pair, Study
@@ -66,6 +67,7 @@ def check(study: Study, key: Key[Array, ""]) -> None:
         if pair.validation is not None:
             _check_validation(pair.validation, pair.train, f"validation{at}")
     _check_memory(study)
+    _check_identified(study)
     for pair in study.named.data.values():
         tasks = _tasks(study, key, pair)
         for recipe in study.named.recipes.values():
@@ -77,6 +79,22 @@ def check(study: Study, key: Key[Array, ""]) -> None:
             for recipe in study.named.recipes.values():
                 for name, method in study.methods.items():
                     _check_method(name, train_like(method, recipe), model, tasks)
+
+
+def _check_identified(study: Study) -> None:
+    """Refuses shares of the poisons that hold none."""
+    least = min(study.identified)
+    for name, attack in study.named.attacks.items():
+        budget = getattr(attack, "budget", None)
+        if not isinstance(budget, Budget):
+            continue
+        for pair in study.named.data.values():
+            poisons = budget.of(pair.train.size)
+            if round(least * poisons) < 1:
+                raise ValueError(
+                    f"identified={least:g} of the {poisons} poisons of {name or 'the attack'} is "
+                    "none: there would be nothing to forget; choose a larger share"
+                )
 
 
 def _check_start(name: str, defence: RobustTrainer) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from jaxtyping import Array, Key
 
 from unlearnkit.auditing import DEFAULT_ATTACKS, CaseAudit, Evaluation, MembershipInference
-from unlearnkit.base import Attack, Audit, Dataset, Model, Unlearner
+from unlearnkit.base import Attack, Audit, Dataset, Model, Unlearner, Variables
 from unlearnkit.data import ForgetRequest
+from unlearnkit.poisoning import SameNormControl
 from unlearnkit.records import Record
 from unlearnkit.studies.announcing import OnPoisoned, OnStage
 from unlearnkit.studies.engine import run
@@ -17,6 +20,8 @@ from unlearnkit.studies.store import Store
 from unlearnkit.studies.study import RETRAIN, Pair, Study
 from unlearnkit.training import Batching, Recipe
 
+CONTROL = " control"
+"""Ends the name of an attack by random poisons, see `poison_and_unlearn`."""
 BUDGETS = (0.02, 0.04, 0.06, 0.08, 0.1)
 """Shares of Retrain's example-gradients: Pawelczyk et al. 2024, Table 2, 2 … 10 of 100 epochs."""
 
@@ -107,6 +112,10 @@ def poison_and_unlearn(
     methods: Mapping[str, Unlearner],
     budgets: Sequence[float] = BUDGETS,
     audits: Mapping[str, Audit | CaseAudit] | None = None,
+    identified: Sequence[float] = (1.0,),
+    start: Variables | None = None,
+    paired: bool = False,
+    controls: bool = False,
     seeds: int = 1,
     on_stage: OnStage | None = None,
     on_poisoned: OnPoisoned | None = None,
@@ -127,6 +136,12 @@ def poison_and_unlearn(
       methods: unlearners by the name of their rows.
       budgets: shares of Retrain's example-gradients, in (0, 1].
       audits: more of them than `PoisonEffects`.
+      identified: shares of the poisons that methods are told of, see `Study`.
+      start: weights from which every training begins, see `Study`.
+      paired: whether all trainings of a seed share one key, see `Study`.
+      controls: whether each attack's `SameNormControl` is run as well, under its name and
+        `CONTROL`, beside the clean network and without methods; it shares the attack's keys where
+        `paired`.
       seeds: repetitions, each with its own split, poisons and networks.
       on_stage: see `run`.
       on_poisoned: see `run`.
@@ -161,6 +176,18 @@ def poison_and_unlearn(
         methods=methods,
         budgets=budgets,
         audits=audits or {},
+        identified=identified,
+        start=start,
+        paired=paired,
         seeds=seeds,
     )
-    return run(study, key, on_stage=on_stage, on_poisoned=on_poisoned, store=store, strict=True)
+    studies = [study]
+    if controls:
+        random = {f"{name}{CONTROL}": SameNormControl(a) for name, a in attacks.items()}
+        alone = dataclasses.replace(study, methods={}, identified=(1.0,), reference="clean")
+        studies.append(dataclasses.replace(alone, attacks=random))
+    runs = [
+        run(each, key, on_stage=on_stage, on_poisoned=on_poisoned, store=store, strict=True)
+        for each in studies
+    ]
+    return itertools.chain(*runs)

@@ -31,12 +31,14 @@ _KINDS: Mapping[str, Registry[Any]] = {
 _PARTS: Mapping[type, Registry[Forger]] = {Forger: forging.FORGERS}
 """What a setting may hold that is made by a registered name."""
 _TABLES = ("data", "networks", "recipes", "forget", *_KINDS)
-_NUMBERS = ("seeds", "seed", "budgets", "primary", "correction", "paired", "reference")
 _READING = tuple(field.name for field in dataclasses.fields(data.Reading))
 _DATA = (
     *("name", "data_dir", "download", "normalisation", "tokens", "train_rows", "test_rows"),
     *_READING,
 )
+_NUMBERS = (
+    "seeds", "seed", "budgets", "identified", "primary", "correction", "paired", "reference"
+)  # fmt: skip
 
 
 T = TypeVar("T")
@@ -73,6 +75,7 @@ def read_study(path: str | os.PathLike[str]) -> Declared:
         seeds = 3
         seed = 0
         budgets = [0.05, 0.1]            # shares of Retrain; leave out to run methods as given
+        identified = [0.5, 1.0]          # shares of the poisons that methods are told of
         primary = "average_gap"          # the metric of the verdicts
         correction = "holm"
         paired = true                    # one key trains all networks of a seed
@@ -88,6 +91,9 @@ def read_study(path: str | os.PathLike[str]) -> Declared:
         tenth = "random:0.1"
         [attacks.gaussian]
         noise_std = 0.5
+        [attacks.control]                # control: noise of the norms of the attack's poisons
+        use = "gradient_canceling"
+        control = true
         [defences.sever]
         [methods.retrain]
         [methods.tuned]
@@ -166,6 +172,7 @@ def parse_study(text: str, *, name: str = "the text") -> Declared:
         },
         **{kind: _entries(kind, said.get(kind, {})) for kind in _KINDS},
         "budgets": tuple(said.get("budgets", ())),
+        "identified": tuple(said.get("identified", (1.0,))),
         "seeds": said.get("seeds", 1),
         "paired": said.get("paired", False),
         "reference": said.get("reference", "retrained"),
@@ -175,12 +182,13 @@ def parse_study(text: str, *, name: str = "the text") -> Declared:
 
 
 def _check_numbers(said: Mapping[str, Any]) -> None:
-    seeds, budgets, primary = said.get("seeds", 1), said.get("budgets", []), said.get("primary", "")
+    seeds, primary = said.get("seeds", 1), said.get("primary", "")
     if type(seeds) is not int:
         raise StudyFileError(f"seeds must be a whole number, got {seeds!r}")
-    numbers = isinstance(budgets, list) and all(type(b) in (int, float) for b in budgets)
-    if not numbers:
-        raise StudyFileError(f"budgets must be a list of numbers, got {budgets!r}")
+    for name in ("budgets", "identified"):
+        given = said.get(name, [])
+        if not isinstance(given, list) or not all(type(n) in (int, float) for n in given):
+            raise StudyFileError(f"{name} must be a list of numbers, got {given!r}")
     if type(said.get("paired", False)) is not bool:
         raise StudyFileError(f"paired must be true or false, got {said['paired']!r}")
     if not isinstance(primary, str):
@@ -246,14 +254,18 @@ def _entries(kind: str, table: Mapping[str, Any]) -> dict[str, Any]:
         where = f"{kind}.{name}"
         settings = _settings(where, entry)
         used, grid = settings.pop("use", name), settings.pop("grid", {})
+        control = settings.pop("control", False) if kind == "attacks" else False
+        if type(control) is not bool:
+            raise StudyFileError(f"{where}.control must be true or false, got {control!r}")
         found = _told(where, partial(_KINDS[kind].find, used))
         if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
             raise StudyFileError(f"{where}.grid must give lists of settings, got {grid!r}")
         for chosen in itertools.product(*grid.values()):
             varied = dict(zip(grid, chosen, strict=True))
             label = ", ".join(f"{n}={v}" for n, v in varied.items())
-            made[f"{name} ({label})" if label else name] = make_part(
-                where, found, {**settings, **varied}
+            one = make_part(where, found, {**settings, **varied})
+            made[f"{name} ({label})" if label else name] = (
+                poisoning.SameNormControl(one) if control else one
             )
     return made
 

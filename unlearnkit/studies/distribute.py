@@ -19,7 +19,7 @@ from jaxtyping import Array, Key
 
 from unlearnkit.records import NO_DEFENCE, Record
 from unlearnkit.studies.executors import Dask, ExecutorError, Processes
-from unlearnkit.studies.parts import Part, Where, parts
+from unlearnkit.studies.parts import Part, Where, parts, shares_of
 from unlearnkit.studies.pools import Pool, opened
 from unlearnkit.studies.running import Failure, Running
 from unlearnkit.studies.store import Environment, Store
@@ -236,7 +236,14 @@ class _Driver:
         if cell.row in (ORIGINAL, RETRAIN):
             return Done([failure.record(where)], blocked=True)
         budgets: Sequence[float | None] = self._running.study.budgets or [None]
-        return Done([failure.record(where, cell.row, budget) for budget in budgets])
+        shares = shares_of(self._running.study, cell.question)
+        return Done(
+            [
+                failure.record({**where, "identified": share}, cell.row, budget)
+                for share in shares
+                for budget in budgets
+            ]
+        )
 
     def _take(self, number: int, done: Done) -> None:
         if done.error is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from unlearnkit.records import NO_DEFENCE
@@ -69,7 +69,10 @@ class Wanted:
 
 
 def cells(study: Study) -> list[Where]:
-    """Returns the cells of a study, in the order of its records; one cell is all its budgets."""
+    """Returns the cells of a study, in the order of its records.
+
+    One cell is all its budgets and all shares of the poisons that are identified.
+    """
     return list(_cells(study))
 
 
@@ -84,8 +87,25 @@ def count_records(study: Study, shard: tuple[int, int] | None = None) -> int:
       ValueError: no such shard.
     """
     chosen = cells(study) if shard is None else shard_of(cells(study), shard)
-    budgets = max(1, len(study.budgets))
-    return sum(1 if cell.row in (ORIGINAL, RETRAIN) else budgets for cell in chosen)
+    budgets, partial = max(1, len(study.budgets)), len(set(study.identified) - {1.0})
+
+    def count(cell: Where) -> int:
+        attacked = cell.question in study.named.attacks
+        if cell.row in (ORIGINAL, RETRAIN):
+            return 1 + (partial if attacked and cell.row == RETRAIN else 0)
+        return budgets * len(shares_of(study, cell.question))
+
+    return sum(map(count, chosen))
+
+
+def shares_of(study: Study, question: str | None) -> Sequence[float]:
+    """Returns the shares of the poisons that methods are told of; all, where there are none.
+
+    Args:
+      study: what meets what.
+      question: its name.
+    """
+    return study.identified if question in study.named.attacks else (1.0,)
 
 
 def _cells(study: Study) -> Iterator[Where]:

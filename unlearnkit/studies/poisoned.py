@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Array, Key
 
-from unlearnkit.base import Dataset, Poisoned, Task
+from unlearnkit.base import Dataset, Poisoned, Task, concatenate
 from unlearnkit.data import ClassForget, ForgetRequest, IndexForget, Split, choose_split
+from unlearnkit.host.random import host_key
 from unlearnkit.studies.study import Pair
 
 
@@ -44,6 +45,38 @@ def clean_task(key: Key[Array, ""], pair: Pair) -> Task:
       pair: the dataset.
     """
     return ask(key, pair, IndexForget((pair.train.size - 1,)))[1]
+
+
+def partial_task(key: Key[Array, ""], task: Task, share: float) -> Task:
+    """Returns the task of forgetting a random share of the poisons (corrective unlearning).
+
+    Those that nobody identified are to be retained, with the clean examples before them. Of one key
+    a smaller share is a part of a larger one.
+
+    Args:
+      key: chooses.
+      task: of forgetting all m poisons, as by `poisoned_task`.
+      share: in (0, 1]; ⌊share m⌉ poisons are identified.
+
+    Raises:
+      ValueError: a share outside its range, or so small that it holds no poison.
+
+    Source: Goel et al. 2024, corrective machine unlearning.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be in (0, 1], a part of the poisons, got {share}")
+    m = task.forget.size
+    count = round(share * m)
+    if count < 1:
+        raise ValueError(
+            f"share={share:g} of {m} poisons is none: there would be nothing to forget; choose a "
+            f"share of at least {1 / m:g}"
+        )
+    if count == m:
+        return task
+    order = host_key(key).permutation(m)
+    found, missed = (task.forget.take(np.sort(part)) for part in (order[:count], order[count:]))
+    return task._replace(retain=concatenate(task.retain, missed), forget=found)
 
 
 def poisoned_task(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from unlearnkit.io.files import as_json, numbers_from_json
-from unlearnkit.records import NO_DEFENCE, Cell, Difference, Record, Verdict
+from unlearnkit.records import NO_DEFENCE, Cell, Difference, Record, Verdict, method_name
 from unlearnkit.studies.study import ORIGINAL, RETRAIN
 from unlearnkit.validation import check_choice
 
@@ -35,9 +35,10 @@ def significance(
 
         d_s = distance(method, s) - distance(original, s),   t = mean(d) √n / std(d)
 
-    with n - 1 degrees of freedom. p-values are corrected over all cells that were tested: by Holm,
-    which bounds the probability of a single wrong verdict, or by Benjamini and Hochberg, which
-    bounds the expected share of wrong ones.
+    with n - 1 degrees of freedom. Seeds on which an attack had no effect on its own victim
+    (`Record.no_effect`) are left out. p-values are corrected over all cells that were tested: by
+    Holm, which bounds the probability of a single wrong verdict, or by Benjamini and Hochberg,
+    which bounds the expected share of wrong ones.
 
     Args:
       records: of a study, all seeds of it.
@@ -70,8 +71,8 @@ def significance(
         # Behind a defence the reference is the one of no defence.
         references = _by_seed(places.get((*place[:4], NO_DEFENCE), []), RETRAIN, primary)
         untouched = _distances(_by_seed(mine, ORIGINAL, primary), references)
-        names = dict.fromkeys((r.method, r.budget) for r in mine if r.method not in NOT_QUESTIONED)
-        for method, budget in names:
+        asked = [r for r in mine if r.method not in NOT_QUESTIONED]
+        for method, budget in dict.fromkeys((method_name(r), r.budget) for r in asked):
             found = _by_seed(mine, method, primary, budget)
             where = (*place, method, budget)
             away = _distances(found, references)
@@ -79,15 +80,14 @@ def significance(
             paired = np.array([away[s] - untouched[s] for s in shared])
             same = sorted(found.keys() & references.keys())
             to_retrain = np.array([found[s] - references[s] for s in same])
-            raw.append((where, away, paired, to_retrain))
+            idle = [r.seed for r in asked if r.no_effect is not None]
+            raw.append((where, away, paired, to_retrain, len(set(idle))))
     adjust = _CORRECTIONS[correction]
-    firsts = adjust(np.array([_p_value(paired) for _, _, paired, _ in raw]))
-    seconds = adjust(np.array([_p_value(to_retrain) for *_, to_retrain in raw]))
+    firsts = adjust(np.array([_p_value(paired) for _, _, paired, _, _ in raw]))
+    seconds = adjust(np.array([_p_value(to_retrain) for *_, to_retrain, _ in raw]))
     return [
-        _cell(where, away, paired, to_retrain, adjusted, level)
-        for (where, away, paired, to_retrain), adjusted in zip(
-            raw, zip(firsts, seconds, strict=True), strict=True
-        )
+        _cell(*figures, adjusted, level)
+        for figures, adjusted in zip(raw, zip(firsts, seconds, strict=True), strict=True)
     ]
 
 
@@ -148,7 +148,9 @@ def _by_seed(
     found = {
         r.seed: float(r.metrics[metric])
         for r in records
-        if (r.method, r.budget) == (method, budget) and metric in r.metrics
+        if (method_name(r), r.budget) == (method, budget)
+        and metric in r.metrics
+        and r.no_effect is None
     }
     return {seed: value for seed, value in found.items() if np.isfinite(value)}
 
@@ -186,6 +188,7 @@ def _cell(
     away: dict[int, float],
     paired: np.ndarray,
     to_retrain: np.ndarray,
+    idle: int,
     adjusted: tuple[float, float],
     level: float,
 ) -> Cell:
@@ -203,6 +206,8 @@ def _cell(
     }[verdict]
     if verdict in ("nearer", "farther"):
         words += f" by {abs(to_original.mean):.3g} (p = {to_original.adjusted:.2g}, corrected)"
+    if idle:
+        words += f"; left out: {idle} on which the attack had no effect on its own victim"
     distance = float(np.mean(list(away.values()))) if away else float("nan")
     difference = _difference(to_retrain, adjusted[1], level)
     return Cell(where, len(away), distance, to_original, difference, verdict, words)

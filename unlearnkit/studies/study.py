@@ -86,6 +86,10 @@ class Study:
       budgets: shares of Retrain's example-gradients, in (0, 1]; none runs methods as given. A
         method whose shorter run is the beginning of a longer one (`prefix_stable`) runs once for
         all of them, and its records say so (`one_run`).
+      identified: of attacks: shares in (0, 1] of the poisons that methods are told of. What is not
+        identified they are to retain. The original and the reference, which was retrained without
+        any poison, stay the same; a share below 1 has a row of its own that was retrained without
+        what is identified.
       audits: more of them by name; their metrics are named `<audit>_<metric>`. What is asked
         anyway has the name "", `Evaluation` of a forget request and `PoisonEffects` of an attack;
         give an audit that name to put it in their place.
@@ -122,6 +126,7 @@ class Study:
     defences: Mapping[str, Defence | RobustTrainer] = dataclasses.field(default_factory=dict)
     methods: Mapping[str, Unlearner] = dataclasses.field(default_factory=dict)
     budgets: Sequence[float] = ()
+    identified: Sequence[float] = (1.0,)
     audits: Mapping[str, Audit | CaseAudit] = dataclasses.field(default_factory=dict)
     seeds: int = 1
     start: Mapping[str, Variables] | Variables | None = None
@@ -157,6 +162,15 @@ class Study:
             raise ValueError(
                 f"budgets must be shares of Retrain in (0, 1], got {tuple(self.budgets)}"
             )
+        if not self.identified or not all(0 < share <= 1 for share in self.identified):
+            raise ValueError(
+                f"identified must be shares of the poisons in (0, 1], got {tuple(self.identified)}:"
+                " of nothing there is nothing to forget"
+            )
+        if len(set(self.identified)) < len(self.identified):
+            raise ValueError(f"identified has a share twice, got {tuple(self.identified)}")
+        if tuple(self.identified) != (1.0,) and not self.attacks:
+            raise ValueError("identified needs attacks; a forget request has no poisons to find")
         if self.seeds < 1:
             raise ValueError(f"seeds must be >= 1, got {self.seeds}")
         check_choice("reference", self.reference, ReferenceName)

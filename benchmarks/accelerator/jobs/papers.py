@@ -189,9 +189,8 @@ def poison_settings(context: Context) -> poison_setting.Setting:
         indiscriminate=(share,),
         budgets=(context.pick(0.1, 1.0),),
         rate_factor=whole.recipe.epochs / recipe.epochs,
-        matching_restarts=1,
-        matching_steps=context.pick(250, 1),
-        canceling_steps=context.pick(250, 1),
+        matching=dataclasses.replace(whole.matching, restarts=1, steps=context.pick(250, 1)),
+        canceling=dataclasses.replace(whole.canceling, steps=context.pick(250, 1)),
         seeds=context.pick(2, 1),
     )
 

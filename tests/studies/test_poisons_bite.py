@@ -1,0 +1,81 @@
+"""Poisons on real images have their effect on networks that continue the clean one; noise has not.
+
+Of digits: a network is trained on clean ones, and its victims continue it. Retrain continues it
+without the poisons, and the control with random ones of the same norms.
+"""
+
+import jax
+import numpy as np
+import pytest
+
+from unlearnkit import models
+from unlearnkit.data import keep_classes, load
+from unlearnkit.poisoning import (
+    Bounds,
+    Budget,
+    GradientCanceling,
+    GradientMatching,
+    GradPC,
+)
+from unlearnkit.studies import CONTROL, ORIGINAL, RETRAIN, poison_and_unlearn
+from unlearnkit.training import Recipe, fit
+
+KEY = jax.random.key(0)
+RECIPE = Recipe(epochs=15, batch_size=20, learning_rate=0.1)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    train, test = (
+        keep_classes(load("digits", split=split, normalisation="standard"), (1, 3, 8))
+        for split in ("train", "test")
+    )
+    train = train.take(range(150))
+    model = models.create("mlp", input_shape=(8, 8, 1), n_classes=3, hidden=(16,))
+    return model, train, test, fit(KEY, model, train, RECIPE).variables
+
+
+def ask(problem, attack, seeds):
+    """Returns a metric's values by the question and the row."""
+    model, train, test, start = problem
+    found = poison_and_unlearn(
+        KEY, model, train, test, attacks={"poisons": attack}, recipe=RECIPE, methods={},
+        start=start, paired=True, controls=True, seeds=seeds,
+    )  # fmt: skip
+    values = {}
+    for record in found:
+        for name, value in record.metrics.items():
+            values.setdefault((record.question, record.method, name), []).append(value)
+    return values
+
+
+def test_targets_are_taken_for_the_class_of_their_poisons(problem):
+    attack = GradientMatching(
+        Budget(0.15), Bounds(box=None, radius=0.3), restarts=1, steps=60, shift=0, flip=False
+    )
+    found = ask(problem, attack, seeds=5)
+    success = {
+        row: np.mean(found[question, row, "targets_targeted_success"])
+        for question, row in (("poisons", ORIGINAL), ("poisons", RETRAIN))
+    }
+    assert success[ORIGINAL] >= 0.8
+    assert success[RETRAIN] <= 0.2
+    assert np.mean(found[f"poisons{CONTROL}", ORIGINAL, "targets_targeted_success"]) <= 0.2
+
+
+@pytest.mark.filterwarnings("ignore::unlearnkit.poisoning.PoisonWarning")
+def test_cancelled_gradients_lower_the_accuracy_and_noise_of_their_norm_does_not(problem):
+    attack = GradientCanceling(
+        Budget(0.2), Bounds(box=None), corruption=GradPC(radius=2.0, step_size=0.4),
+        optimizer="adam", steps=100, learning_rate=0.3,
+    )  # fmt: skip
+    found = ask(problem, attack, seeds=6)
+    harmed, control, clean = (
+        np.array(found[question, row, "accuracy_test"])
+        for question, row in (
+            ("poisons", ORIGINAL), (f"poisons{CONTROL}", ORIGINAL), ("poisons", RETRAIN)
+        )
+    )  # fmt: skip
+    assert np.mean(control - harmed) > 0.05
+    assert np.mean(control > harmed) > 0.6
+    assert np.mean(clean - harmed) > 0.05

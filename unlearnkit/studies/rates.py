@@ -1,0 +1,106 @@
+"""The learning rates of methods that are to forget poisons, chosen on data that judge nothing."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from jaxtyping import Array, Key
+
+from unlearnkit.base import Attack, Dataset, Model, Unlearner, Variables
+from unlearnkit.studies.announcing import OnStage
+from unlearnkit.studies.compare import poison_and_unlearn
+from unlearnkit.studies.selection import grid
+from unlearnkit.studies.store import Store
+from unlearnkit.training import Recipe
+
+
+class RateSearch(NamedTuple):
+    """Methods with the learning rate that was chosen for each, and what decided.
+
+    Attributes:
+      methods: by name; one without a learning rate is as it was.
+      scores: by name, of each factor; -inf where there is no result.
+    """
+
+    methods: Mapping[str, Unlearner]
+    scores: Mapping[str, Mapping[float, float]]
+
+
+def search_rates(
+    key: Key[Array, ""],
+    model: Model,
+    train: Dataset,
+    choosing: Dataset,
+    *,
+    attack: Attack,
+    recipe: Recipe,
+    methods: Mapping[str, Unlearner],
+    factors: Sequence[float],
+    budget: float,
+    effect: str | None = None,
+    start: Variables | None = None,
+    on_stage: OnStage | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
+) -> RateSearch:
+    """Returns each method with the best of several learning rates.
+
+    argmax over factors of Acc(choosing) - effect,   the rate being factor times the method's own
+
+    on poisons and networks of a key of its own, as many tries for every method. Of equally good
+    ones the first is taken.
+
+    Args:
+      key: of the choice; what is reported later needs another.
+      model: the network.
+      train: clean training examples.
+      choosing: held-out examples that judge nothing else.
+      attack: whose poisons are to be forgotten.
+      recipe: how networks are trained.
+      methods: by name.
+      factors: of learning rates.
+      budget: the share of Retrain's example-gradients that each may take.
+      effect: a metric of `PoisonEffects` that tells how much is left of the poisons, 0 … 1; None
+        for poisons that are to lower the accuracy.
+      start: weights from which every training begins.
+      on_stage: see `run`.
+      store: see `run`.
+
+    Raises:
+      ValueError: no factors, or one that is not positive; see `run`.
+      DivergedError: the clean network diverged.
+
+    Source: Pawelczyk et al. 2024, Table 2: "a linear search for the learning rate".
+    """
+    if not factors or not all(0 < factor < math.inf for factor in factors):
+        raise ValueError(f"factors must be positive, and at least one, got {tuple(factors)}")
+    tried: dict[str, tuple[str, float, Unlearner]] = {
+        f"{name} x {factor:g}": (name, factor, _scaled(method, factor))
+        for name, method in methods.items()
+        for factor in (factors if hasattr(method, "learning_rate") else ())
+    }
+    records = poison_and_unlearn(
+        key, model, train, choosing,
+        attacks={"choosing": attack}, recipe=recipe, budgets=(budget,), start=start, paired=True,
+        methods={label: method for label, (_, _, method) in tried.items()},
+        on_stage=on_stage, store=store,
+    )  # fmt: skip
+    scores: dict[str, dict[float, float]] = {}
+    best, chosen = dict[str, float](), dict(methods)
+    for record in records:
+        if record.method not in tried:
+            continue
+        name, factor, method = tried[record.method]
+        left = 0.0 if effect is None else record.metrics.get(effect, 0.0)
+        score = record.metrics.get("accuracy_test", -math.inf) - left
+        scores.setdefault(name, {})[factor] = score
+        if name not in best or score > best[name]:
+            best[name], chosen[name] = score, method
+    return RateSearch(chosen, scores)
+
+
+def _scaled(method: Unlearner, factor: float) -> Unlearner:
+    rate: float = getattr(method, "learning_rate")  # noqa: B009
+    return grid(method, learning_rate=[factor * rate])[0]

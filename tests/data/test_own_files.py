@@ -151,6 +151,7 @@ def test_features_of_any_range_are_standardised(npz):
     train, test = both(path, normalisation="standard")
     np.testing.assert_allclose(train.x.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(np.asarray(train.x).std(0), [1, 1, 0, 1], atol=1e-5)
+    assert test.normalisation == train.normalisation
     np.testing.assert_allclose(test.normalisation.invert(test.x), x[:3] + 100, rtol=1e-5)
 
 

@@ -30,8 +30,8 @@ from unlearnkit.studies.store import Store
 from unlearnkit.studies.study import ORIGINAL, RETRAIN, Study
 from unlearnkit.validation import check_known
 
-Values = Mapping[str, Any]
-Columns = Mapping[str, Sequence[Any]]
+Values = Mapping[str, object]
+Columns = Mapping[str, Sequence[object]]
 
 
 class Tried(NamedTuple):
@@ -77,7 +77,7 @@ class Tuning(NamedTuple):
     reference: Measured
     methods: dict[str, Tuned]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Returns all measures and what was taken, as JSON values."""
         return {
             "original": self.original._asdict(),
@@ -178,7 +178,7 @@ def average(records: Sequence[Record]) -> Measured:
     return Measured(*(float(mean) for mean in np.mean(rows, axis=0)))
 
 
-def _rows(columns: Columns) -> list[dict[str, Any]]:
+def _rows(columns: Columns) -> list[dict[str, object]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

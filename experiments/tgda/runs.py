@@ -130,15 +130,20 @@ def _rows(
         told = undefended.metrics
         clean["accuracy"] = told["accuracy_clean"]
         clean |= _renamed(told, "transfer_accuracy_clean_", "accuracy_{}")
-        metrics = {"accuracy": told["accuracy_test"], "drop": told["accuracy_drop"]}
+        metrics = {"accuracy": told["accuracy_test"], "drop": _drop(told)}
         metrics |= _renamed(told, "poisons_", "{}") | _renamed(told, "transfer_drop_", "drop_on_{}")
         for record in (record for record in defended if record.finished):
-            metrics[f"drop_after_{record.defence}"] = record.metrics["accuracy_drop"]
+            metrics[f"drop_after_{record.defence}"] = _drop(record.metrics)
             for score in ("precision", "recall"):
                 new = f"{score}_of_{record.defence}"
                 metrics |= _renamed(record.metrics, f"filter_{score}", new)
         rows.append(Record(name, seed, metrics, costs[name, seed]))
     return [Record(CLEAN, seed, clean, Cost(0.0, 0.0)), *rows]
+
+
+def _drop(metrics: Mapping[str, float]) -> float:
+    """Returns the difference of the accuracies, which is 0 and not nearly so where they agree."""
+    return metrics["accuracy_clean"] - metrics["accuracy_test"]
 
 
 def _renamed(metrics: Mapping[str, float], prefix: str, name: str) -> dict[str, float]:

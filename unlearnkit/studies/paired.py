@@ -38,12 +38,23 @@ class Runs:
         return float(np.mean(self.values(method, metric)))
 
     def paired(self, value: Callable[[Mapping[str, Record]], float], *methods: str) -> list[float]:
-        """Returns `value` of the methods' records, seed by seed."""
+        """Returns `value` of the methods' records, seed by seed.
+
+        Args:
+          value: takes the records of one seed by the names of their methods.
+          *methods: that must all have a result of a seed for it to count.
+        """
         seeds = sorted({seed for _, seed in self._records})
         groups = [{m: self._records.get((m, seed)) for m in methods} for seed in seeds]
         complete = ({m: r for m, r in group.items() if r is not None} for group in groups)
         return [value(group) for group in complete if len(group) == len(methods)]
 
     def gaps(self, metric: str, one: str, other: str) -> list[float]:
-        """Returns a metric of one method less that of another, seed by seed."""
+        """Returns a metric of one method less that of another, seed by seed.
+
+        Args:
+          metric: of both.
+          one: method.
+          other: method, whose values are subtracted.
+        """
         return self.paired(lambda r: r[one].metrics[metric] - r[other].metrics[metric], one, other)

@@ -273,16 +273,17 @@ def inverse_rows(task: Task, source: str) -> list[Row]:
             **settings,
         )
 
-        def play(epochs: int, attack: TotalGradientAttack = attack) -> tuple[Poisoned, float]:
+        def play(attack: TotalGradientAttack, epochs: int) -> tuple[Poisoned, float]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", PoisonWarning)
                 found = dataclasses.replace(attack, epochs=epochs)(KEY, model, variables, poisoned)
             return found, found.info.cost.seconds
 
-        play(1)  # compiles
-        one, two = play(1)[1], play(3)[1]
-        each = max((two - one) / 2, 1e-3)
-        found, taken = play(max(1, round(GAME_SECONDS / each)))
+        untrained = dataclasses.replace(attack, pretrain=Recipe(epochs=0))
+        play(untrained, 1)  # compiles
+        short, long = (play(untrained, epochs)[1] for epochs in (1, 3))
+        each = max((long - short) / 2, 1e-3)
+        found, taken = play(attack, max(1, round(GAME_SECONDS / each)))
         lost = 100 * (clean - accuracies(found.dataset))
         error = lost.std(ddof=1) / np.sqrt(VICTIMS)
         rows.append(

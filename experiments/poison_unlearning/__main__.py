@@ -2,9 +2,9 @@
 
 Command:   python -m experiments.poison_unlearning --scale cpu --data-dir DIR
            python -m experiments.poison_unlearning --scale cpu --part page   (the page from results)
-Time:      smoke: of compilation (digits). cpu, on one core: MNIST (6,000 images,
-           an MLP) 10 minutes, three classes of CIFAR-10 (600 images, a small CNN) 10 for each kind,
-           CIFAR-10 (5,000 images, the speed-run network) an hour. paper: an accelerator.
+Time:      smoke: of compilation (digits). cpu, on one core: MNIST (6,000 images, an MLP) 10
+           minutes; three classes of CIFAR-10 (600 images, a small CNN) 10 for each kind; CIFAR-10
+           (5,000 images, the speed-run network) 100 seconds a training. paper: an accelerator.
 Expected:  all kinds of poisons show in the network that trained on them and not after Retrain, and
            no method removes all of them for a tenth of its cost. Poisons shift a regression further
            than as many clean samples do, and clean gradients do not lead back. The page says of

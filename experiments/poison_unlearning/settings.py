@@ -121,6 +121,9 @@ class Setting:
         recipe, factor = self.recipe_of(poison), self.rate_factor
         batch = recipe.batch_size
         few = min(batch, 16)
+        if self.identified and self.train is not None:  # no batch is larger than what is identified
+            least = min(self.identified) * min(getattr(self, poison)) * self.train
+            few = min(few, round(least))
         # Pawelczyk et al. 2024 give one constant rate a method; all else is as the network was
         # trained.
         like = dataclasses.replace(recipe, schedule="constant")

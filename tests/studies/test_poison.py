@@ -94,8 +94,7 @@ def records(model):
         "flip": FLIP,
         "gaussian": GaussianPoison(budget=Budget(0.2), noise_std=0.3),
         "matching": GradientMatching(
-            budget=Budget(0.05), steps=10, restarts=2, shift=0, flip=False, targets=(0, 1),
-            adversarial_class=None,
+            budget=Budget(0.05), steps=10, restarts=2, shift=0, flip=False
         ),
     }  # fmt: skip
     methods = {

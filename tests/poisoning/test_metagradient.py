@@ -11,7 +11,7 @@ from unlearnkit import models
 from unlearnkit.base import Dataset, Task
 from unlearnkit.poisoning import Bounds, Budget, MetagradientAttack, Surrogate, perturbation
 from unlearnkit.poisoning.metagradient import Turns
-from unlearnkit.training import Recipe, cross_entropy, differentiate, fit
+from unlearnkit.training import Recipe, differentiate
 
 KEY = jax.random.key(4)
 ATTACK = MetagradientAttack(
@@ -50,20 +50,6 @@ def test_a_step_goes_up_the_loss_of_networks_that_train_on_it(linear):
     inside = np.abs(moved) > 0
     np.testing.assert_allclose(np.abs(moved)[inside], 1e-3, atol=1e-6)
     assert np.all(np.sign(large) * np.sign(small) >= 0)
-
-
-def test_what_trains_on_the_poisons_loses_more(linear):
-    attack = dataclasses.replace(ATTACK, budget=Budget(0.3), placement="perturb", steps=20)
-    poisoned = attack(KEY, *linear)
-    keys = jax.random.split(jax.random.key(9), 4)
-    recipe = Recipe(epochs=10, batch_size=20, learning_rate=0.3)
-
-    def loss(data):
-        test = linear.task.test
-        networks = [fit(key, linear.model, data, recipe).variables for key in keys]
-        return np.mean([cross_entropy(linear.model.apply(n, test.x), test.y) for n in networks])
-
-    assert loss(poisoned.dataset) > 1.05 * loss(linear.clean)
 
 
 def test_free_labels_are_the_least_likely_and_clean_ones_stay(linear):

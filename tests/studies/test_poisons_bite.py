@@ -64,10 +64,11 @@ def test_targets_are_taken_for_the_class_of_their_poisons(problem):
 
 
 @pytest.mark.filterwarnings("ignore::unlearnkit.poisoning.PoisonWarning")
+@pytest.mark.filterwarnings("ignore::unlearnkit.validation.InputWarning")
 def test_cancelled_gradients_lower_the_accuracy_and_noise_of_their_norm_does_not(problem):
     attack = GradientCanceling(
-        Budget(0.2), Bounds(box=None), corruption=GradPC(radius=2.0, step_size=0.4),
-        optimizer="adam", steps=100, learning_rate=0.3,
+        Budget(0.5), Bounds(box=None), corruption=GradPC(radius=2.0, step_size=0.4),
+        optimizer="adam", steps=300, learning_rate=0.3,
     )  # fmt: skip
     found = ask(problem, attack, seeds=6)
     harmed, control, clean = (

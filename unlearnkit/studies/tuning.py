@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Key
@@ -26,12 +26,13 @@ from unlearnkit.studies.rules import (
     measured_of,
     rule_of,
 )
+from unlearnkit.studies.selection import grid
 from unlearnkit.studies.store import Store
 from unlearnkit.studies.study import ORIGINAL, RETRAIN, Study
 from unlearnkit.validation import check_known
 
-Values = Mapping[str, Any]
-Columns = Mapping[str, Sequence[Any]]
+Values = Mapping[str, object]
+Columns = Mapping[str, Sequence[object]]
 
 
 class Tried(NamedTuple):
@@ -77,7 +78,7 @@ class Tuning(NamedTuple):
     reference: Measured
     methods: dict[str, Tuned]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Returns all measures and what was taken, as JSON values."""
         return {
             "original": self.original._asdict(),
@@ -144,7 +145,7 @@ def tune(
     trials = {name: _rows(columns) for name, columns in grids.items()}
     label = "{}, trial {}".format
     candidates: dict[str, Unlearner] = {
-        label(name, number): _with(study.methods[name], values)
+        label(name, number): grid(study.methods[name], **{n: [v] for n, v in values.items()})[0]
         for name, rows in trials.items()
         for number, values in enumerate(rows, 1)
     }
@@ -178,10 +179,5 @@ def average(records: Sequence[Record]) -> Measured:
     return Measured(*(float(mean) for mean in np.mean(rows, axis=0)))
 
 
-def _rows(columns: Columns) -> list[dict[str, Any]]:
+def _rows(columns: Columns) -> list[dict[str, object]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _with(method: Any, values: Values) -> Unlearner:
-    changed: Unlearner = dataclasses.replace(method, **values)
-    return changed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Key
@@ -26,6 +26,7 @@ from unlearnkit.studies.rules import (
     measured_of,
     rule_of,
 )
+from unlearnkit.studies.selection import grid
 from unlearnkit.studies.store import Store
 from unlearnkit.studies.study import ORIGINAL, RETRAIN, Study
 from unlearnkit.validation import check_known
@@ -144,7 +145,7 @@ def tune(
     trials = {name: _rows(columns) for name, columns in grids.items()}
     label = "{}, trial {}".format
     candidates: dict[str, Unlearner] = {
-        label(name, number): _with(study.methods[name], values)
+        label(name, number): grid(study.methods[name], **{n: [v] for n, v in values.items()})[0]
         for name, rows in trials.items()
         for number, values in enumerate(rows, 1)
     }
@@ -180,8 +181,3 @@ def average(records: Sequence[Record]) -> Measured:
 
 def _rows(columns: Columns) -> list[dict[str, object]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _with(method: Any, values: Values) -> Unlearner:
-    changed: Unlearner = dataclasses.replace(method, **values)
-    return changed

@@ -140,7 +140,7 @@ def relabelling_passes(
     objectives: tuple[Objective, Objective],
     task: Task,
     *,
-    context: Any = None,
+    context: object = None,
 ) -> tuple[Plan, int]:
     """Returns the passes of each epoch of `relabel`, and the steps of an epoch.
 

@@ -56,6 +56,8 @@ class Reading:
         return ", ".join(f"{name}={value!r}" for name, value in said_of(self).items())
 
 
+TABLES = (".csv", ".tsv", ".parquet")
+"""Endings of files that hold tables."""
 AS_FOUND = Reading()
 """Nothing is said: a file is read in the one way in which it can be, or refused."""
 

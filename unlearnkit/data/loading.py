@@ -14,9 +14,8 @@ import numpy as np
 from unlearnkit.base import Dataset, Normalisation, Tokens
 from unlearnkit.data import prepared
 from unlearnkit.data.arrays import Arrays
-from unlearnkit.data.bundled import find_breast_cancer, find_mnist_5000
+from unlearnkit.data.bundled import find_breast_cancer, find_digits, find_mnist_5000
 from unlearnkit.data.cache import read_cached
-from unlearnkit.data.digits import find_digits
 from unlearnkit.data.folders import Folders
 from unlearnkit.data.idx import Idx, find_idx
 from unlearnkit.data.lists import read_list

@@ -18,10 +18,9 @@ def shift_images(
       by: the largest offset, in pixels.
       fill: the value that is shifted in, as the network sees a black pixel.
     """
-    n, height, width, channels = x.shape
+    n, height, width, _ = x.shape
     rows, columns = jax.random.randint(key, (2, n), 0, 2 * by + 1)
-    padded = jnp.broadcast_to(fill, (n, height + 2 * by, width + 2 * by, channels)).astype(x.dtype)
-    padded = padded.at[:, by : by + height, by : by + width].set(x)
+    padded = _pad(x, by, fill)
     row_index = rows[:, None] + jnp.arange(height)
     column_index = columns[:, None] + jnp.arange(width)
     moved = jnp.take_along_axis(padded, row_index[:, :, None, None], axis=1)
@@ -39,13 +38,12 @@ def glide_images(
       by: the largest offset, in pixels.
       fill: the value that is shifted in, as the network sees a black pixel.
     """
-    n, height, width, channels = x.shape
+    n, height, width, _ = x.shape
     offset = jax.random.uniform(key, (2, n), maxval=2 * by)
     whole = jnp.minimum(jnp.floor(offset), 2 * by - 1)
     rows, columns = whole.astype(jnp.int32)
     down, right = (offset - whole).astype(x.dtype)[:, :, None, None, None]
-    padded = jnp.broadcast_to(fill, (n, height + 2 * by, width + 2 * by, channels)).astype(x.dtype)
-    padded = padded.at[:, by : by + height, by : by + width].set(x)
+    padded = _pad(x, by, fill)
     row_index = rows[:, None] + jnp.arange(height + 1)
     moved = jnp.take_along_axis(padded, row_index[:, :, None, None], axis=1)
     moved = (1 - down) * moved[:, :-1] + down * moved[:, 1:]
@@ -53,6 +51,13 @@ def glide_images(
     moved = jnp.take_along_axis(moved, column_index[:, None, :, None], axis=2)
     found: Array = (1 - right) * moved[:, :, :-1] + right * moved[:, :, 1:]
     return found
+
+
+def _pad(x: Float[Array, "n h w c"], by: int, fill: Float[Array, "#c"]) -> Array:
+    """Returns images in a frame that is `by` pixels wide."""
+    n, height, width, channels = x.shape
+    padded = jnp.broadcast_to(fill, (n, height + 2 * by, width + 2 * by, channels)).astype(x.dtype)
+    return padded.at[:, by : by + height, by : by + width].set(x)
 
 
 def flip_images(key: Key[Array, ""], x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:

@@ -1,7 +1,8 @@
 """Claims of papers, judged from our figures with their standard errors, never typed.
 
 A difference counts where its 95 % interval over the seeds (Student's t, paired by seed) leaves out
-zero: the claim then "holds" or "does not hold". Else it is "undecided" at this scale.
+zero: the claim then "holds" or "does not hold". Else it is "undecided" at this scale. The intervals
+of a `Family` of claims hold together.
 
 What is claimed stands in claims.toml, which says what its fields mean; the code of a paper says
 only how a figure is computed from records.
@@ -20,8 +21,11 @@ from scipy import stats
 
 from experiments.paper import read_toml
 from unlearnkit.studies import Runs as Runs
+from unlearnkit.studies.declared import make_part
 
 Verdict = Literal["holds", "does not hold", "undecided"]
+Values = Sequence[float] | np.ndarray
+"""Of a figure, one per seed."""
 NO_NUMBER = "a figure without numbers"
 FILE = Path(__file__).with_name("claims.toml")
 
@@ -76,17 +80,14 @@ class Statement:
     paper: str = NO_NUMBER
 
     def judge(
-        self,
-        values: Sequence[float] | np.ndarray,
-        *,
-        ours: str | None = None,
-        paper: str | None = None,
-        **names: Any,
-    ) -> Claim:
+        self, values: Values, among: int = 1, /, *, ours: str | None = None,
+        paper: str | None = None, **names: Any,
+    ) -> Claim:  # fmt: skip
         """Returns the claim that values, less the threshold, have its sign.
 
         Args:
           values: one per seed; without any, nothing is judged.
+          among: of how many claims the intervals hold together.
           ours: in the place of the statement's.
           paper: likewise.
           names: what stands in the place of names in braces.
@@ -94,9 +95,10 @@ class Statement:
         if not len(values):
             return self.decide("undecided", "no result", paper=paper, **names)
         less = np.asarray(values, float) - self.threshold
-        verdict, figures = judge_difference(less, sign=self.sign)
-        words = self.ours if ours is None else ours
-        return self.decide(verdict, words.format(figures, **names), paper=paper, **names)
+        mean, reach = interval(less, among)
+        verdict = holds(mean * self.sign > 0) if abs(mean) > reach else "undecided"
+        said = (self.ours if ours is None else ours).format(in_words(less, verdict, among), **names)
+        return self.decide(verdict, said, paper=paper, **names)
 
     def order(self, ours: float, paper: float, **names: Any) -> Claim:
         """Returns the claim that a figure is of the paper's order: within a factor (threshold)."""
@@ -128,11 +130,8 @@ Judge = Callable[[Statement], Iterable[Claim]]
 @functools.cache
 def statements(paper: str) -> dict[str, Statement]:
     """Returns what a paper claims, by name, in the order of claims.toml."""
-    said = read_toml(__file__, FILE.name)[paper]
-    return {
-        name: Statement(f"{paper}.{name}", **{**fields, "rows": tuple(fields.get("rows", ()))})
-        for name, fields in said.items()
-    }
+    said = read_toml(__file__, FILE.name)[paper].items()
+    return {n: make_part(n, Statement, {"id": f"{paper}.{n}", **of}) for n, of in said}
 
 
 def judge_all(paper: str, figures: Mapping[str, Judge]) -> list[Claim]:
@@ -152,20 +151,28 @@ def in_order(paper: str, claims: Iterable[Claim]) -> list[Claim]:
     return sorted(claims, key=lambda claim: places.index(claim.id))
 
 
-def judge_values(
-    paper: str, figures: Mapping[str, Callable[[Statement], Sequence[float]]]
-) -> list[Claim]:
-    """Returns the claims of a paper that need no more than values, one per seed.
+class Family:
+    """The claims of one result whose 95 % intervals hold together, by Bonferroni's correction.
 
     Args:
       paper: the folder of its results.
-      figures: computes the values of a statement, by the name of its figure.
+      figures: that are judged by an interval; each claim of theirs counts once.
     """
 
-    def judging(values: Callable[[Statement], Sequence[float]]) -> Judge:
-        return lambda claim: [claim.judge(values(claim))]
+    def __init__(self, paper: str, *figures: str):
+        self.size = sum(claim.figure in figures for claim in statements(paper).values())
 
-    return judge_all(paper, {name: judging(values) for name, values in figures.items()})
+    def judge(self, claim: Statement, values: Values, **said: Any) -> Claim:
+        """Returns the judged claim; see `Statement.judge`."""
+        return claim.judge(values, self.size, **said)
+
+    def interval(self, values: Values) -> tuple[float, float]:
+        """Returns the mean and the half-width of its corrected interval."""
+        return interval(values, self.size)
+
+    def words(self, values: Values, verdict: Verdict) -> str:
+        """Returns the mean with its interval, and what keeps it from being decided."""
+        return in_words(values, verdict, self.size)
 
 
 def holds(condition: bool) -> Verdict:
@@ -173,24 +180,23 @@ def holds(condition: bool) -> Verdict:
     return "holds" if condition else "does not hold"
 
 
-def judge_difference(values: Sequence[float] | np.ndarray, *, sign: int) -> tuple[Verdict, str]:
-    """Returns whether differences have this sign, and the figures that say so.
-
-    Args:
-      values: one difference per seed.
-      sign: +1 or -1, as claimed.
-    """
-    mean, reach = interval(values)
+def in_words(values: Values, verdict: Verdict, among: int = 1) -> str:
+    """Returns the mean with its interval; of a family, also what keeps it from being decided."""
+    mean, reach = interval(values, among)
     if np.isnan(reach):
-        return "undecided", f"{mean:+.4f} (one seed)"
-    verdict = holds(mean * sign > 0) if abs(mean) > reach else "undecided"
-    return verdict, f"{mean:+.4f} ± {reach:.4f}"
+        return f"{mean:+.4f} (one seed)"
+    limited = among > 1 and verdict == "undecided"
+    limit = f", limited by the spread over {len(values)} seeds" if limited else ""
+    return f"{mean:+.4f} ± {reach:.4f}{limit}"
 
 
-def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Returns the mean and the half-width of its 95 % interval; NaN for one value."""
+def interval(values: Values, among: int = 1) -> tuple[float, float]:
+    """Returns the mean and the half-width of its 95 % interval, `among` as many; NaN for one value.
+
+    By Bonferroni's correction all of them hold together.
+    """
     array = np.asarray(values, float)
     if len(array) < 2:
         return float(array.mean()), float("nan")
     error = array.std(ddof=1) / np.sqrt(len(array))
-    return float(array.mean()), float(stats.t.ppf(0.975, len(array) - 1) * error)
+    return float(array.mean()), float(stats.t.ppf(1 - 0.025 / among, len(array) - 1) * error)

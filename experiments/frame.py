@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 import time
@@ -11,12 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
 
-import jax
-import numpy as np
-
 from experiments import pages
 from unlearnkit import models
-from unlearnkit.base import Dataset, Model
+from unlearnkit.base import Dataset, Model, Normalisation, Tokens
 from unlearnkit.data import describe, keep_classes, load
 from unlearnkit.data import draw_order as draw_order
 from unlearnkit.data import subset as subset
@@ -40,6 +38,8 @@ USER_ERRORS = (
     ValueError, TypeError, ImportError, OSError, RunFolderError, DivergedError, TrajectoryError
 )  # fmt: skip
 """What is reported without a traceback: bad options, missing data, runs that diverge."""
+rounded = functools.partial(as_json, digits=5)
+"""Returns JSON values with more digits than are shown."""
 
 
 class Overview(NamedTuple):
@@ -195,11 +195,7 @@ def run_command(options: type[PaperCommand]) -> NoReturn:
 
 def prefix_stage(subject: str, on_stage: OnStage) -> OnStage:
     """Returns `on_stage` for stages of one subject, which it names before each."""
-
-    def prefixed(stage: str, done: int, total: int) -> None:
-        on_stage(f"{subject}: {stage}", done, total)
-
-    return prefixed
+    return lambda stage, done, total: on_stage(f"{subject}: {stage}", done, total)
 
 
 def read_scale(path: Path, scale: Scale, make: Callable[..., T]) -> dict[str, T]:
@@ -214,7 +210,7 @@ def read_scale(path: Path, scale: Scale, make: Callable[..., T]) -> dict[str, T]
     Raises:
       StudyFileError: an unknown field, or a value that the class refuses.
     """
-    tables: dict[str, Any] = _frozen(tomllib.loads(path.read_text(encoding="utf-8"))[scale])
+    tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))[scale]
 
     def joined(name: str) -> dict[str, Any]:
         own = dict(tables[name])
@@ -223,13 +219,6 @@ def read_scale(path: Path, scale: Scale, make: Callable[..., T]) -> dict[str, T]
         return {**base, **own, **{field: {**base[field], **own[field]} for field in both}}
 
     return {name: make_part(f"{scale}.{name}", make, joined(name)) for name in tables}
-
-
-def _frozen(value: Any) -> Any:
-    """Returns what a file says with tuples in the place of lists, as settings hold them."""
-    if isinstance(value, dict):
-        return {name: _frozen(one) for name, one in value.items()}
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def with_seeds(settings: Mapping[str, D], seeds: int | None, *names: str) -> dict[str, D]:
@@ -264,7 +253,7 @@ def load_data(
     network: str,
     data_dir: Path | None,
     *,
-    normalisation: str = "unit",
+    normalisation: str | Normalisation | Tokens = "unit",
     classes: Sequence[int] | None = None,
     **options: Any,
 ) -> Data:
@@ -298,19 +287,6 @@ def replace_subtree(tree: Any, path: Sequence[str], leaf: Any) -> Any:
     if not path:
         return leaf
     return {**tree, path[0]: replace_subtree(tree[path[0]], path[1:], leaf)}
-
-
-def rounded(value: Any) -> Any:
-    """Returns JSON values with five digits, more than is shown; infinite ones as text."""
-    if isinstance(value, jax.Array | np.ndarray):
-        value = np.asarray(value, np.float64).tolist()
-    if isinstance(value, Mapping):
-        return {name: rounded(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(one) for one in value]
-    if isinstance(value, float):
-        return float(f"{value:.5g}") if np.isfinite(value) else str(value)
-    return value
 
 
 def save_result(

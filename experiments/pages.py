@@ -12,17 +12,9 @@ import numpy as np
 
 from experiments.claims import Claim
 from experiments.paper import read_toml
+from unlearnkit import reporting
 from unlearnkit.io.files import write_text
-from unlearnkit.reporting import (
-    Column,
-    compose_page,
-    figure_section,
-    html_table,
-    markdown_cell,
-    settings_section,
-    table_section,
-    to_markdown,
-)
+from unlearnkit.reporting import Column, html_table
 from unlearnkit.studies import Record
 
 if TYPE_CHECKING:
@@ -45,7 +37,7 @@ def plain_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> Table:
 
 def records_table(records: Sequence[Record], columns: Sequence[Column]) -> Table:
     """Returns the table of records, a row per method."""
-    return Table(to_markdown(records, columns), table_section(records, columns))
+    return Table(reporting.to_markdown(records, columns), reporting.table_section(records, columns))
 
 
 def formatted_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -84,18 +76,41 @@ def column(metric: str, scale: float = 1.0, **told: Any) -> Column:
     return Column(value=value, **told)
 
 
-def claims_markdown(claims: Sequence[Claim]) -> str:
-    """Returns the claims with their verdicts as a Markdown table."""
+def claims_table(claims: Sequence[Claim]) -> Table:
+    """Returns the table of claims with their verdicts."""
     head = ["Claim", "Where", "Ours", "Paper", "Verdict"]
-    body = [(c.text, c.where, c.ours, c.paper, f"**{c.verdict}**") for c in claims]
-    return plain_table(head, [[markdown_cell(cell) for cell in cells] for cells in body]).markdown
+    body = [[c.text, c.where, c.ours, c.paper, c.verdict] for c in claims]
+    marked = [[*map(reporting.markdown_cell, cells), f"**{verdict}**"] for *cells, verdict in body]
+    return Table(plain_table(head, marked).markdown, html_table(head, body, prose=True))
 
 
-def claims_table(claims: Sequence[Claim]) -> str:
-    """Returns the claims with their verdicts as an HTML table."""
-    head = ["Claim of the paper", "Verdict", "Ours", "The paper's", "Where"]
-    body = [[c.text, c.verdict, c.ours, c.paper, c.where] for c in claims]
-    return html_table(head, body, prose=True)
+def front(choices: Mapping[str, Any], names: Mapping[str, str]) -> tuple[list[Table], list[str]]:
+    """Returns the table of all hyperparameters that were tried, and what is to be said of them.
+
+    Args:
+      choices: `studies.Tuning.as_json`, with the `rule`, the number of `tries` and perhaps a
+        `note`; may be empty.
+      names: of the methods, as the page calls them.
+    """
+    if not choices:
+        return [], []
+    networks = {"the original": choices["original"], "Retrain": choices["reference"]}
+    rows = [{"name": name, "values": "", "taken": "", **of} for name, of in networks.items()]
+    notes = [
+        f"Values were chosen on other examples, by {choices['rule']}, on average over "
+        f"{choices['tries']} networks; every method had as many trials.",
+        *([choices["note"]] if "note" in choices else []),
+    ]
+    for name, method in choices["methods"].items():
+        for place, trial in enumerate(method["tried"]):
+            values = ", ".join(f"{key} {value:g}" for key, value in trial["values"].items())
+            lost = f" ({trial['diverged']} diverged)" if trial["diverged"] else ""
+            taken = "taken" if place == method["taken"] else ""
+            told = {"name": names[name], "values": values + lost, "taken": taken}
+            rows.append({**trial, **told})
+        if method["taken"] is None:
+            notes.append(f"{names[name]} is in no table: the rule refuses all of its values.")
+    return [formatted_table("tuning", rows)], notes
 
 
 def details(caption: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -126,20 +141,20 @@ class Section:
     def markdown(self) -> str:
         """Returns tables, claims and notes."""
         tables, notes = [table.markdown for table in self.tables], [f"{n}\n" for n in self.notes]
-        return "\n".join([*tables, claims_markdown(self.claims), *notes])
+        return "\n".join([*tables, claims_table(self.claims).markdown, *notes])
 
     def html(self, result: Path, captions: Mapping[str, str]) -> list[str]:
         """Returns all of it; what was drawn is written beside the result."""
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
         parts = [f"<h2>{html.escape(self.title)}</h2>", *(table.html for table in self.tables)]
-        parts += [claims_table(self.claims), f"<ul>{notes}</ul>" if notes else "", *self.more]
+        parts += [claims_table(self.claims).html, f"<ul>{notes}</ul>" if notes else "", *self.more]
         for name, svg in self.pictures.items():
             draw(result, name, svg)
             path = picture_path(result, name)
             if svg != "" and path.is_file():
                 caption = captions[name.partition("-")[0]]
                 drawn = path.read_text(encoding="utf-8")
-                parts.append(figure_section(f"{self.title}: {name}", drawn, caption))
+                parts.append(reporting.figure_section(f"{self.title}: {name}", drawn, caption))
         return parts
 
 
@@ -182,7 +197,7 @@ def write_page(
         write_text(path.with_suffix(".md"), section.markdown())
         body += section.html(path, said["captions"])
     page = command.folder / f"{command.scale}.html"
-    body += [*more, settings_section(runs)]
+    body += [*more, reporting.settings_section(runs)]
     title = f"{said['title']}, scale {command.scale}"
-    write_text(page, compose_page(body, title=title, lead=said["lead"]))
+    write_text(page, reporting.compose_page(body, title=title, lead=said["lead"]))
     return page

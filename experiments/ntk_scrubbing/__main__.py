@@ -57,13 +57,13 @@ class NtkScrubbing(PaperCommand):
         started, figures = time.perf_counter(), list[Any]()
         methods = {name: repr(method) for name, method in setting.methods().items()}
         run = self.describe(dataclasses.asdict(setting), methods=methods)
-        run["pretrained_on"] = data.pretrain_name
+        run["pretrained_on"] = data.name
         pretrain_key, draw_key, key = jax.random.split(jax.random.key(self.seed), 3)
-        on_stage(f"pretraining on {data.pretrain_name}", 0, 1)
-        model, start = settings.pretrained(pretrain_key, setting, data)
+        on_stage(f"pretraining on {data.name}", 0, 1)
+        start = settings.pretrain(pretrain_key, setting, data)
         keys = [jax.random.fold_in(draw_key, seed) for seed in range(setting.seeds)]
-        draws = [settings.draw_examples(own, setting, data) for own in keys]
-        study = make_study(setting, model, start, draws)
+        draws = [settings.draw_examples(own, setting, data.own) for own in keys]
+        study = make_study(setting, data.own.model, start, draws)
         found = studies.run(study, key, store=self.store, on_stage=on_stage, strict=True)
         records = list(by_seed(found, figures))
         run["figures"] = frame.rounded(figures)

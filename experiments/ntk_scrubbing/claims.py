@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from experiments.claims import Claim, Runs, Statement, judge_values
+from experiments.claims import Claim, Judge, Runs, Statement, judge_all
 from experiments.ntk_scrubbing.measure import OTHER
 from unlearnkit.studies import Record
 
@@ -49,13 +49,11 @@ def judge(records: Sequence[Record], figures: Sequence[Mapping[str, Any]]) -> li
     def rise(_: Statement) -> list[float]:
         return [t["ntk"]["test_error"][-1] - t["ntk"]["test_error"][0] for t in tradeoffs]
 
-    return judge_values(
-        "ntk_scrubbing",
-        {
-            "nearer": nearer,
-            "gap": lambda claim: runs.gaps(claim.metric, *claim.rows),
-            "bound": bound,
-            "leak": leak,
-            "rise": rise,
-        },
-    )
+    def gap(claim: Statement) -> list[float]:
+        return runs.gaps(claim.metric, *claim.rows)
+
+    def judging(values: Callable[[Statement], list[float]]) -> Judge:
+        return lambda claim: [claim.judge(values(claim))]
+
+    judged = {"nearer": nearer, "gap": gap, "bound": bound, "leak": leak, "rise": rise}
+    return judge_all("ntk_scrubbing", {name: judging(of) for name, of in judged.items()})

@@ -70,19 +70,16 @@ def readouts(records: Sequence[Record], columns: Sequence[Column]) -> Figure:
 @chart
 def information(seeds: Sequence[dict[str, Any]]) -> Figure:
     canvas, (white, black, leaks) = charts.panels(11.4, 3.2, 3)
-    for name, colour in (("fisher", GREY), ("ntk", RED)):
-        curves = {
-            key: np.mean([seed["tradeoff"][name][key] for seed in seeds], axis=0)
-            for key in ("white_box", "black_box", "test_error")
-        }
-        error = 100 * curves["test_error"]
-        for axes, key in ((white, "white_box"), (black, "black_box")):
-            axes.plot(curves[key], error, "o-", ms=3, color=colour, label=name)
-    for axes, what in ((white, "in the weights"), (black, "a query")):
-        axes.set(xscale="log", xlabel=f"information {what} (nats, at most)")
+    for axes, bound, what, title in (
+        (white, "white_box", "in the weights", "white box"),
+        (black, "black_box", "a query", "black box, queries of the forget set"),
+    ):
+        for name, colour in (("fisher", GREY), ("ntk", RED)):
+            curves = (seed["tradeoff"][name] for seed in seeds)
+            x, error = np.mean([(curve[bound], curve["test_error"]) for curve in curves], axis=0)
+            axes.plot(x, 100 * error, "o-", ms=3, color=colour, label=name)
+        axes.set(title=title, xscale="log", xlabel=f"information {what} (nats, at most)")
         axes.set_ylabel("test error, %")
-    white.set_title("white box")
-    black.set_title("black box, queries of the forget set")
     white.legend()
     pooled = {name: np.concatenate([seed["leakage"][name] for seed in seeds]) for name in SETS}
     everything = np.concatenate(list(pooled.values()))

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
 from experiments.ntk_scrubbing.settings import Setting
 from unlearnkit import auditing
 from unlearnkit.auditing import Case, GaussianWeights, NotApplicable, Subject
-from unlearnkit.base import Audited, Model, Params, Task, Variables
+from unlearnkit.base import Audited, Model, Task, Variables
 from unlearnkit.data import IndexForget
 from unlearnkit.studies import RETRAIN, Pair, Record, Study
 from unlearnkit.training import predict, weight_path
@@ -154,12 +154,8 @@ def _paths(key: Key[Array, ""], case: Case, clouds: dict[str, GaussianWeights]) 
     }  # fmt: skip
     plane = auditing.principal_paths(paths)
     figure: dict[str, Any] = {**plane.coordinates, "explained": plane.explained}
-    for name, (mean, variance) in clouds.items():
-        draws = [gaussian_around(k, mean.params, variance) for k in jax.random.split(key, CLOUD)]
-        figure[f"{name}_noise"] = plane.project(_stack(draws))
-        figure[f"{name}_mean"] = plane.project(_stack([mean.params]))[0]
+    for name, ((mean, _), variance) in clouds.items():
+        draw = functools.partial(gaussian_around, mean=mean, variance=variance)
+        figure[f"{name}_noise"] = plane.project(jax.lax.map(draw, jax.random.split(key, CLOUD)))
+        figure[f"{name}_mean"] = plane.project(jax.tree.map(lambda w: w[None], mean))[0]
     return figure
-
-
-def _stack(trees: list[Params]) -> Params:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

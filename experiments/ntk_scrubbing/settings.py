@@ -7,16 +7,14 @@ import dataclasses
 import functools
 import operator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from experiments.frame import replace_subtree
-from unlearnkit import models
-from unlearnkit.base import Dataset, Model, Unlearner, Variables
-from unlearnkit.data import keep_classes, load
+from experiments.frame import Data, load_data, replace_subtree
+from unlearnkit.base import Dataset, Unlearner, Variables
 from unlearnkit.studies import Pair
 from unlearnkit.training import Recipe, fit
 from unlearnkit.unlearning import FineTune, FisherForgetting, GradientAscent, NtkScrub
@@ -62,32 +60,29 @@ class Setting:
 
         That is linearised before fine-tuning and lengthened by the trapezium (`ntk_trapezium`).
         """
-        tune = self.tune
+        tune, few = self.tune, min(self.tune.batch_size, self.forget)
         scrub = NtkScrub(weight_decay=tune.weight_decay, noise=0.0, chunk=125)
+        noisy = dataclasses.replace(scrub, noise=self.ntk_noise)
         return {
             "fine_tune": FineTune(
                 epochs=10, batch_size=tune.batch_size, learning_rate=tune.learning_rate
             ),
-            "gradient_ascent": GradientAscent(
-                epochs=5, batch_size=min(tune.batch_size, self.forget), learning_rate=1e-3
-            ),
+            "gradient_ascent": GradientAscent(epochs=5, batch_size=few, learning_rate=1e-3),
             "fisher": FisherForgetting(self.fisher),
             "ntk": scrub,
-            "ntk_fisher": dataclasses.replace(scrub, noise=self.ntk_noise),
+            "ntk_fisher": noisy,
             "ntk_trapezium": dataclasses.replace(
-                scrub, linearise_at="pretrained", scale="trapezium", noise=self.ntk_noise
+                noisy, linearise_at="pretrained", scale="trapezium"
             ),
         }
 
 
-@dataclasses.dataclass(frozen=True)
-class Pools:
-    """The images of the experiment: those that pretrain, and the pool that tasks are drawn from."""
+class Pools(NamedTuple):
+    """What pretrains, by its name, and what tasks are drawn from; each with a network for it."""
 
-    pretrain: Dataset
-    pretrain_name: str
-    train: Dataset
-    test: Dataset
+    name: str
+    pretrain: Data
+    own: Data
 
 
 def load_pools(setting: Setting, data_dir: Path | None) -> Pools:
@@ -96,51 +91,44 @@ def load_pools(setting: Setting, data_dir: Path | None) -> Pools:
     Raises:
       FileNotFoundError: the dataset is not prepared.
     """
-    where: Any = {"data_dir": data_dir}
-    train = load(setting.dataset, split="train", normalisation="standard", **where)
-    norm = train.normalisation
-    test = load(setting.dataset, split="test", normalisation=norm, **where)
-    pretrain, name = keep_classes(train, range(CLASSES, 10)), f"classes {CLASSES} … of "
-    name += setting.dataset
+    load = functools.partial(load_data, network=setting.model, data_dir=data_dir)
+    own, others = (
+        load(setting.dataset, normalisation="standard", classes=classes)
+        for classes in (range(CLASSES), range(CLASSES, 10))
+    )
     if setting.dataset == "cifar10":
         with contextlib.suppress(FileNotFoundError):
-            pretrain = load("cifar100", split="train", normalisation=norm, **where)
-            name = "cifar100"
-    pool, unseen = (keep_classes(part, range(CLASSES)) for part in (train, test))
-    return Pools(pretrain, name, pool, unseen)
+            cifar100 = load("cifar100", normalisation=own.train.normalisation)
+            return Pools("cifar100", cifar100, own)
+    return Pools(f"classes {CLASSES} … of {setting.dataset}", others, own)
 
 
-def pretrained(key: Key[Array, ""], setting: Setting, pools: Pools) -> tuple[Model, Variables]:
-    """Returns the network, and pretrained weights with a fresh last layer for its own classes."""
-    shape = pools.train.x.shape[1:]
-    model, teacher = (
-        models.create(setting.model, input_shape=shape, n_classes=classes)
-        for classes in (CLASSES, int(pools.pretrain.y.max()) + 1)
-    )
+def pretrain(key: Key[Array, ""], setting: Setting, pools: Pools) -> Variables:
+    """Returns pretrained weights, with a fresh last layer for the classes that tasks have."""
     fit_key, head_key = jax.random.split(key)
-    params, state = fit(fit_key, teacher, pools.pretrain, setting.pretrain).variables
+    teacher, model = pools.pretrain, pools.own.model
+    params, state = fit(fit_key, teacher.model, teacher.train, setting.pretrain).variables
     fresh = jax.jit(model.init)(head_key)
     for path in model.layers[-1]:
         last = functools.reduce(operator.getitem, path, fresh.params)
         params = replace_subtree(params, path, last)
-    return model, Variables(params, state)
+    return Variables(params, state)
 
 
-def draw_examples(key: Key[Array, ""], setting: Setting, pools: Pools) -> Pair:
+def draw_examples(key: Key[Array, ""], setting: Setting, pool: Data) -> Pair:
     """Returns small sets of as many examples of each class; class 0, which is forgotten, first."""
     train_key, test_key = jax.random.split(key)
-    drawn = _draw(train_key, pools.train, setting.train + setting.validation)
+    drawn = _draw(train_key, pool.train, setting.train + setting.validation)
     kept, validation = (rows.reshape(-1) for rows in np.split(drawn, [setting.train], axis=1))
-    test = _draw(test_key, pools.test, setting.test).reshape(-1)
-    return Pair(pools.train.take(kept), pools.test.take(test), pools.train.take(validation))
+    test = _draw(test_key, pool.test, setting.test).reshape(-1)
+    return Pair(pool.train.take(kept), pool.test.take(test), pool.train.take(validation))
 
 
 def _draw(key: Key[Array, ""], pool: Dataset, count: int) -> np.ndarray:
     """Returns the indices of `count` random examples of each class, [classes, count]."""
     order = np.asarray(jax.random.permutation(key, pool.size))
     y = np.asarray(pool.y)[order]
-    members = [order[y == label] for label in range(CLASSES)]
-    least = min(len(rows) for rows in members)
-    if least < count:
+    members = [order[y == label][:count] for label in range(CLASSES)]
+    if (least := min(map(len, members))) < count:
         raise ValueError(f"{count} examples of every class are needed, but one has {least}")
-    return np.stack([rows[:count] for rows in members])
+    return np.stack(members)

@@ -18,8 +18,7 @@ import numpy as np
 
 from experiments import frame, pages
 from experiments.frame import Data, PaperCommand
-from experiments.fronts import front
-from experiments.pages import Section, Table, column, details, read_columns
+from experiments.pages import Section, Table, column, details, front, read_columns
 from experiments.sg_unlearn import claims, figures
 from experiments.sg_unlearn.claims import SG
 from experiments.sg_unlearn.paper import METRICS, MISPRINTED, NAMES, PaperTable

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from experiments.claims import Claim, Judge, Runs, Statement, Verdict, holds, judge_all
-from experiments.families import Family
+from experiments.claims import Claim, Family, Judge, Runs, Statement, Verdict, holds, judge_all
 from experiments.sg_unlearn.paper import NAMES, TABLES, PaperTable
 from experiments.sg_unlearn.runs import Ablation
 from unlearnkit.studies import ORIGINAL, Record

@@ -7,10 +7,12 @@ import shutil
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from experiments import claims, frame, pages
-from experiments.claims import FILE, Statement, judge_all, judge_values, statements
+from experiments.claims import FILE, Family, Statement, judge_all, statements
 from unlearnkit.reporting import charts
 
 ROOT = Path(__file__).parents[2]
@@ -56,10 +58,10 @@ def page(request, made, tmp_path, monkeypatch):
     paper = request.param
     if paper not in made:
         judged = set()
-        write = pages.claims_markdown
+        write = pages.claims_table
         monkeypatch.setattr(charts, "to_svg", lambda figure: "<svg></svg>")
         monkeypatch.setattr(
-            pages, "claims_markdown", lambda c: judged.update(one.id for one in c) or write(c)
+            pages, "claims_table", lambda c: judged.update(one.id for one in c) or write(c)
         )
         shutil.copytree(ROOT / "results" / paper, tmp_path / paper)
         module = importlib.import_module(f"experiments.{paper}.__main__")
@@ -133,6 +135,24 @@ def test_a_statement_is_judged_by_its_sign_beyond_its_threshold():
     assert (nothing.ours, nothing.verdict, nothing.paper) == ("no result", "undecided", "other")
 
 
+def test_the_intervals_of_a_family_are_wider_so_that_all_of_them_hold_together():
+    family, values = Family("sg_unlearn", "against", "toward"), [0.1, 0.2, 0.6]
+    assert family.size == 8
+    mean, reach = family.interval(values)
+    alone = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    together = stats.t.interval(1 - 0.05 / 8, 2, np.mean(values), stats.sem(values))
+    np.testing.assert_allclose([mean - reach, mean + reach], together)
+    np.testing.assert_allclose(claims.interval(values)[1], np.ptp(alone) / 2)
+    one = Statement("a.b", "It is above 0", "here", "f", sign=1)
+    sure = [0.9, 1.0, 0.9]
+    assert family.judge(one, sure).verdict == one.judge(sure).verdict == "holds"
+    assert one.judge([0.1, 0.2, 0.3]).verdict == "undecided" != one.judge([0.2, 0.3, 0.3]).verdict
+    found = family.judge(one, [0.2, 0.3, 0.3], ours="{} in {unit}", unit="points")
+    assert found.verdict == "undecided"
+    assert found.ours.endswith("limited by the spread over 3 seeds in points")
+    assert family.judge(one, [0.5]).ours == "+0.5000 (one seed)"
+
+
 def test_a_figure_of_an_order_lies_within_a_factor_of_the_paper_s():
     one = Statement("a.b", "It is about 1e-8", "here", "f", threshold=10)
     found = {ours: one.order(ours, 1e-8).verdict for ours in (0.0, 2e-9, 9e-8, 2e-7, 5e-10)}
@@ -142,7 +162,7 @@ def test_a_figure_of_an_order_lies_within_a_factor_of_the_paper_s():
 
 def test_figures_that_are_not_given_are_not_judged():
     assert judge_all("tgda", {}) == []
-    found = judge_values("ntk_scrubbing", {"rise": lambda claim: [1.0, 1.1]})
+    found = judge_all("ntk_scrubbing", {"rise": lambda claim: [claim.judge([1.0, 1.1])]})
     assert [claim.id for claim in found] == ["ntk_scrubbing.information_costs_error"]
     assert claims.statements("tgda")["over_min_max"].rows == ("tgda_long", "min_max")
 

@@ -54,21 +54,24 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def as_json(value: Any) -> Any:
+def as_json(value: Any, *, digits: int | None = None) -> Any:
     """Returns `value` with numbers that JSON lacks replaced by what it has.
 
-    NaN is null, an infinity its name (`inf`, `-inf`), a number of NumPy one of Python;
-    `numbers_from_json` reads them back.
+    NaN is null, an infinity its name (`inf`, `-inf`), a number or an array of NumPy or JAX one of
+    Python; `numbers_from_json` reads them back. Numbers keep as many significant `digits`, all of
+    them for None.
     """
     if isinstance(value, Mapping):
-        return {str(name): as_json(part) for name, part in value.items()}
+        return {str(name): as_json(part, digits=digits) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [as_json(part) for part in value]
-    if isinstance(value, np.generic):
-        return as_json(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
+        return [as_json(part, digits=digits) for part in value]
+    if hasattr(value, "tolist"):
+        return as_json(value.tolist(), digits=digits)
+    if not isinstance(value, float):
+        return value
+    if not math.isfinite(value):
         return None if math.isnan(value) else str(value)
-    return value
+    return value if digits is None else float(f"{value:.{digits}g}")
 
 
 def numbers_from_json(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -306,7 +306,7 @@ def _value(where: str, value: Any, hint: Any) -> Any:
     if isinstance(value, dict):
         classes = [c for c in _classes(hint) if dataclasses.is_dataclass(c) or _is_record(c)]
         if not classes:
-            return value
+            return {name: _value(f"{where}.{name}", one, None) for name, one in value.items()}
         return make_part(where, classes[0], value)
     if value == "none" and type(None) in typing.get_args(hint):
         return None

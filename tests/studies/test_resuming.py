@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import sys
 
 import killed_training
 import other_process
@@ -9,8 +10,12 @@ import pytest
 import tiny_study
 from tiny_study import KEY, study, table
 
+from unlearnkit.auditing import Klom
 from unlearnkit.data import RandomForget
+from unlearnkit.defences import MaxUp
+from unlearnkit.poisoning import Budget, LabelFlip
 from unlearnkit.studies import StoreWarning, run, stage_cache
+from unlearnkit.unlearning import Scrub
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +90,55 @@ def test_lanes_go_on_together(tmp_path):
     records = list(run(study(), KEY, store=tmp_path, on_stage=epochs, **options))
     assert epochs.seen["training the originals (2 seeds)"] == [3, 4]
     assert table(records) == table(run(study(), KEY, **options))
+    assert unfinished(tmp_path) == []
+
+
+class Interruptions:
+    """Counts the calls that train, and interrupts before the next where `allowed` are over."""
+
+    def __init__(self, monkeypatch):
+        self.allowed, self.made = None, 0
+        for name in ("unlearnkit.training.fit", "unlearnkit.unlearning._passes"):
+            module = sys.modules[name]
+            monkeypatch.setattr(module, "take_steps", self.counted(module.take_steps))
+
+    def counted(self, take_steps):
+        def counting(*args, **options):
+            if self.allowed == 0:
+                raise KeyboardInterrupt
+            self.made += 1
+            self.allowed = None if self.allowed is None else self.allowed - 1
+            return take_steps(*args, **options)
+
+        return counting
+
+
+INSIDE = {
+    "attacks": {"flip": LabelFlip(budget=Budget(0.2), placement="perturb")},
+    "defences": {"max_up": MaxUp(copies=2, augmentation="noise")},
+    "methods": {"scrub": Scrub(epochs=3, batch_size=20, max_epochs=1)},
+    "audits": {"klom": Klom(count=2)},
+    "forget": {},
+    "seeds": 1,
+}
+"""Trainings in a defence, in a method, and of ensembles, together and one after another."""
+
+
+def test_methods_defences_and_ensembles_go_on_inside_their_trainings(tmp_path, monkeypatch):
+    interruptions = Interruptions(monkeypatch)
+    whole = table(run(study(**INSIDE), KEY))
+    needed, interruptions.made = interruptions.made, 0
+    for runs in range(1, needed):
+        interruptions.allowed = 7
+        try:
+            records = list(run(study(**INSIDE), KEY, store=tmp_path))
+            break
+        except KeyboardInterrupt:
+            assert interruptions.made == 7 * runs
+    assert runs > 5
+    assert table(records) == whole
+    # An interruption loses less than an epoch: of two networks, the step of the first.
+    assert interruptions.made - needed < runs
     assert unfinished(tmp_path) == []
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from unlearnkit import models
 from unlearnkit.base import Dataset
-from unlearnkit.training import CheckpointError, Recipe, fit, fit_many
+from unlearnkit.training import CheckpointError, Recipe, fit, fit_many, keep_trainings, resuming
 from unlearnkit.training.checkpoint import same_bits
 from unlearnkit.training.resuming import pack_history, unpack_history
 
@@ -99,3 +99,56 @@ def test_histories_are_packed_in_their_types():
     again = unpack_history(pack_history(history), 2)
     assert again["loss"][0].dtype == np.float32
     np.testing.assert_array_equal(again["loss"], history["loss"])
+
+
+def test_a_series_of_trainings_goes_on_in_the_one_that_was_interrupted(tmp_path):
+    """One network, several, and one that is watched epoch by epoch, which begins again."""
+
+    def series(on_epoch=None, on_last=None):
+        first = one(on_epoch=on_epoch)
+        second = many(on_epoch=on_epoch)
+        return first, second, one(on_epoch=on_last, on_snapshot=lambda epoch, now: None)
+
+    whole = series()
+    heard = Interrupt(4)
+    with pytest.raises(KeyboardInterrupt), keep_trainings(tmp_path, seconds=1e-9):
+        series(heard)
+    names = [path.name for path in sorted(tmp_path.iterdir())]
+    assert (heard.seen, names) == ([1, 2, 3, 4], ["training-001"])  # the first ended
+    heard = Interrupt()
+    with pytest.raises(KeyboardInterrupt), keep_trainings(tmp_path, seconds=1e-9):
+        series(heard, Interrupt(2))
+    assert heard.seen == 2 * [1, 2, 3, 4]  # all epochs of all networks, none of them computed
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    again, last = Interrupt(), Interrupt()
+    with keep_trainings(tmp_path, seconds=1e-9):
+        found = series(again, last)
+    assert (again.seen, last.seen) == (2 * [1, 2, 3, 4], [1, 2, 3, 4])
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    for trained, expected in zip(found, whole, strict=True):
+        assert same_bits(trained.variables, expected.variables)
+        assert same_bits(trained.info.history, expected.info.history)
+
+
+def test_what_ended_before_is_written_with_the_first_checkpoint_that_is_due(tmp_path, monkeypatch):
+    now, whole = [0.0], one().variables
+    monkeypatch.setattr(resuming.time, "monotonic", lambda: now[0])
+
+    def late(epoch, metrics):
+        now[0] += 10.0 if epoch == 3 else 0.0
+        if epoch == 4:
+            raise KeyboardInterrupt
+
+    def pair():
+        with keep_trainings(tmp_path, seconds=10):
+            one()
+            assert list(tmp_path.iterdir()) == []
+            many(on_epoch=late)
+
+    with pytest.raises(KeyboardInterrupt):
+        pair()
+    assert len(list(tmp_path.glob("training-00[12]/checkpoint.json"))) == 2
+    with keep_trainings(tmp_path, seconds=10):
+        assert same_bits(one().variables, whole)
+    with pytest.raises(CheckpointError, match="another run"), keep_trainings(tmp_path):
+        fit(KEYS[1], MODEL, DATA, RECIPE)

@@ -22,7 +22,7 @@ from unlearnkit.studies.store import (
 )
 from unlearnkit.studies.store.keys import ArrayDigests
 from unlearnkit.studies.store.stages import as_read
-from unlearnkit.training import CheckpointError, DivergedError
+from unlearnkit.training import CheckpointError, DivergedError, keep_trainings
 
 T = TypeVar("T")
 CHECKPOINT_SECONDS = 30.0
@@ -90,7 +90,7 @@ class StageCache:
     def obtain(
         self, kind: str, settings: Any, inputs: Any, compute: Callable[[], T], *, say: str
     ) -> T:
-        """Returns the result of one stage.
+        """Returns the result of one stage; the trainings in it go on where they were killed.
 
         Args:
           kind: what the stage does.
@@ -104,7 +104,12 @@ class StageCache:
           Busy: see `patient`.
           OutOfTime: the stage is not there, and the time is over.
         """
-        return self.obtain_resumable(kind, settings, inputs, lambda _: compute(), say=say)
+
+        def resumed(folder: Path | None) -> T:
+            with keep_trainings(folder, seconds=CHECKPOINT_SECONDS):
+                return compute()
+
+        return self.obtain_resumable(kind, settings, inputs, resumed, say=say)
 
     def obtain_resumable(
         self,
@@ -115,7 +120,7 @@ class StageCache:
         *,
         say: str,
     ) -> T:
-        """Returns the result of one stage that goes on where it was killed; see `obtain`.
+        """Returns the result of one stage that keeps what it has done itself; see `obtain`.
 
         Args:
           kind: what the stage does.
@@ -172,7 +177,8 @@ class StageCache:
         if missing:
             self._check_time(say[missing[0]])
             wanted = [keys[i] for i in missing]
-            with self._store.claim(*wanted, wait=self.patient, until=self._until) as mine:
+            claim = self._store.claim(*wanted, wait=self.patient, until=self._until)
+            with keep_trainings(None), claim as mine:  # within a stage another keeps its own
                 if not mine:
                     self._check_time(say[missing[0]])
                     raise Busy(say[missing[0]])

@@ -23,6 +23,7 @@ from unlearnkit.training.recipe import (
     rate_table,
     speedrun_recipe,
 )
+from unlearnkit.training.resuming import keep_trainings
 from unlearnkit.training.step import (
     CrossEntropy,
     Objective,
@@ -60,6 +61,7 @@ __all__ = [
     "fit_many",
     "inherited",
     "init_train_state",
+    "keep_trainings",
     "learning_rate_schedule",
     "load_variables",
     "make_optimizer",

@@ -220,10 +220,13 @@ def descend(
         return {**identify(key, objective, recipe, dataset, variables, context), "shares": shares}
 
     kept = Checkpoints(checkpoint, identity, every=checkpoint_every, seconds=checkpoint_seconds)
+    if checkpoint is None and on_snapshot is None:
+        kept = Checkpoints.of_series(identity)
     progress = kept.load(fresh, recipe, steps)
     if progress is None:
         progress = Progress(fresh, 0, {}, (0.0, 0.0), recipe.epochs)
     state, done, history, seconds, _ = progress
+    kept.tell_earlier(on_epoch, done, history)
     with Stopwatch() as watch:
         held = reserve(dataset)
         rates = rate_table(recipe, steps, recipe.epochs * steps)
@@ -339,6 +342,8 @@ def fit_many(
         }  # fmt: skip
 
     kept = Checkpoints(folder, identity, seconds=checkpoint_seconds)
+    if folder is None:
+        kept = Checkpoints.of_series(identity)
     with Stopwatch() as watch, ThreadPoolExecutor(len(places)) as pool:
         held = reserve(dataset)
         make = partial(_Runs, keys, model, held, recipe, rows, batching, variables)
@@ -351,6 +356,7 @@ def fit_many(
             history = unpack_history(found.history, n_seeds)
             for run, reached in zip(runs, found.state, strict=True):
                 run.resume(reached)
+            kept.tell_earlier(on_epoch, done, history)
         while done < recipe.epochs:
             now = range(done, min(done + epochs_per_call, recipe.epochs))
             parts = list(pool.map(partial(_Runs.go_on, epochs=now), runs))

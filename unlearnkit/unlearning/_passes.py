@@ -26,8 +26,11 @@ from unlearnkit.host.order import whole_rows
 from unlearnkit.host.random import host_key
 from unlearnkit.host.reserve import reserve
 from unlearnkit.training import CrossEntropy, Objective, Recipe, rate_table, take_steps
+from unlearnkit.training.checkpoint import Progress
 from unlearnkit.training.divergence import refuse_divergence, refuse_infinite_weights
+from unlearnkit.training.identity import identify
 from unlearnkit.training.recipe import split_recipe
+from unlearnkit.training.resuming import Checkpoints, Identity
 from unlearnkit.training.step import TrainState, start_state
 from unlearnkit.unlearning._sgd import Fitted, SgdSettings, with_running_statistics
 
@@ -232,8 +235,11 @@ def descend_passes(
 ) -> Unlearned:
     """Returns the network after `recipe.epochs` epochs of passes; `variables` stay untouched.
 
+    In a block of `training.keep_trainings` it goes on where it was killed, unless something else
+    is made of its networks after each epoch.
+
     Args:
-      plan: what is done in an epoch.
+      plan: what is done in an epoch; the same each time that it is asked for.
       recipe: the optimiser of all passes, and the number of epochs.
       variables: where to start.
       steps_per_epoch: the steps of all passes of an epoch, which turn the recipe's schedule into
@@ -251,9 +257,24 @@ def descend_passes(
     state = start_state(variables, recipe=split_recipe(recipe)[0])
     if rates is None:
         rates = rate_table(recipe, steps_per_epoch, recipe.epochs * steps_per_epoch)
-    history: dict[str, list[float]] = {}
-    seconds, compile_seconds, done = 0.0, 0.0, 0
-    for epoch in range(recipe.epochs):
+
+    def identity() -> Identity:
+        told = [
+            identify(part.key, part.objective, recipe, part.dataset, variables, part.context)
+            for part in plan(0)
+        ]
+        return {**told[0], "passes": told}
+
+    kept = Checkpoints(None, identity)
+    if on_snapshot is None and after_epoch is None:
+        kept = Checkpoints.of_series(identity)
+    begun = kept.load(state, recipe, steps_per_epoch)
+    if begun is None:
+        begun = Progress(state, 0, {}, (0.0, 0.0), recipe.epochs)
+    state, first, history, (seconds, compile_seconds), _ = begun
+    kept.tell_earlier(on_epoch, first, history)
+    done = int(state.step)
+    for epoch in range(first, recipe.epochs):
         with Stopwatch() as watch:
             state, measured, done = take_passes(state, plan(epoch), rates, done, recipe)
             if after_epoch is not None:
@@ -262,6 +283,8 @@ def descend_passes(
         refuse_divergence(measured["loss"], epoch, recipe)
         for name, value in measured.items():
             history.setdefault(name, []).append(value)
+        spent = seconds, compile_seconds
+        kept.save(Progress(state, epoch + 1, history, spent, recipe.epochs))
         if on_epoch is not None:
             on_epoch(epoch + 1, measured)
         if on_snapshot is not None:

@@ -60,8 +60,13 @@ def functions(tree, inside=()):
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and public(node.name):
             yield from functions(node, (*inside, node))
-        elif isinstance(node, ast.FunctionDef) and public(node.name):
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and public(node.name):
             yield inside, node
+        else:  # what is defined under a condition
+            for branch in ("body", "orelse", "handlers", "finalbody"):
+                nested = getattr(node, branch, [])
+                if nested and not isinstance(node, ast.FunctionDef | ast.ClassDef):
+                    yield from functions(ast.Module(nested, []), inside)
 
 
 def arguments(function):
@@ -102,6 +107,21 @@ def entries(doc):
 def test_contracts_are_found():
     assert ("__call__", ("key", "model", "variables", "task")) in CONTRACTS
     assert ("__call__", ("params", "state", "batch", "key", "context")) in CONTRACTS
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f(a, b, c): ...",
+        "async def f(a, b, *c): ...",
+        "class C:\n  def f(self, a, b, *, c): ...",
+        "if True:\n  pass\nelse:\n  def f(a, b, c): ...",
+        "try:\n  import x\nexcept ImportError:\n  def f(a, b, c): ...",
+    ],
+)
+def test_public_functions_are_found_wherever_they_are_defined(code):
+    ((_, function),) = functions(ast.parse(code))
+    assert arguments(function) == ("a", "b", "c")
 
 
 def test_arguments_are_documented_where_there_are_three_or_more():

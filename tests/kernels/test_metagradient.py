@@ -77,18 +77,18 @@ def test_is_the_finite_difference_of_the_outcome(x64):
         np.testing.assert_allclose(along, (ends[0] - ends[1]) / 2e-5, rtol=1e-7)
 
 
-def test_what_is_dealt_for_many_steps_is_what_each_step_picks(x64):
+def test_what_is_selected_for_many_steps_is_what_each_step_picks(x64):
     start, meta, rows = problem()
 
-    def deal(meta, rows):
+    def select(meta, rows):
         return rows | {"x": meta["x"][rows["i"]], "share": meta["share"][rows["i"]]}
 
-    def dealt(state, meta, row):
+    def selected(state, meta, row):
         every = jnp.arange(row["i"].size)
         return step(state, meta | {"x": row["x"], "share": row["share"]}, row | {"i": every})
 
     want = kernels.metagradient(step, outcome, start, meta, rows)
-    got = kernels.metagradient(dealt, outcome, start, meta, rows, deal=deal)
+    got = kernels.metagradient(selected, outcome, start, meta, rows, select=select)
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
 

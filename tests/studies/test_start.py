@@ -61,7 +61,7 @@ class Asks:
 
     def __call__(self, key, model, variables, task, *, initial=None, on_epoch=None) -> Unlearned:
         self.told.append(initial)
-        return Unlearned(variables, UnlearnInfo({"noted": np.ones(1)}, Cost(1.0, 0.0)))
+        return Unlearned(variables, UnlearnInfo({"seen": np.ones(1)}, Cost(1.0, 0.0)))
 
 
 def keep_all(key, model, variables, dataset):
@@ -88,7 +88,7 @@ def test_every_training_begins_from_the_start(start):
         assert all(same(one, start) for one in weights)
         assert case.clean is None or same(case.clean, start)
         assert subject.unlearner is None or not isinstance(subject.unlearner, Asks) or (
-            subject.history["noted"] == 1
+            subject.history["seen"] == 1
         )  # fmt: skip
     assert len(told) == 4
     assert all(same(one, start) for one in told)

@@ -42,7 +42,7 @@ class Subject(NamedTuple):
       unlearner: the method that made them, as it was run; None where nothing was done, or where it
         is the reference.
       is_reference: whether it is the case's reference itself.
-      history: what the method noted of its run, by name.
+      history: what the method measured in its run, by name.
     """
 
     variables: Variables

@@ -48,7 +48,7 @@ def gaussian_kl(
 
 
 def cholesky(sigma: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "k k"]:
-    """Returns the lower L with L Lᵀ = sigma; refuses what is singular up to rounding.
+    """Returns the lower L with L Lᵀ = sigma, which is not singular up to rounding.
 
     Raises:
       ValueError: not positive definite.

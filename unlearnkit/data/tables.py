@@ -143,14 +143,14 @@ class Tables:
                 return said
             place = int(said) if str(said).lstrip("-").isdigit() else len(columns)
             if not -len(columns) <= place < len(columns):
-                raise ValueError(f"{self.path} has no column {said!r}; it has {_some(columns)}")
+                raise ValueError(f"{self.path} has no column {said!r}; it has {_listed(columns)}")
             return columns[place]
         usual = [name for name in columns if str(name).lower() in _LABELS]
         if len(usual) == 1:
             return usual[0]
         raise ValueError(
             f"{self.path} has {'several columns' if usual else 'no column'} with a usual name of "
-            f"labels; it has {_some(columns)}; say which one holds the classes, as label="
+            f"labels; it has {_listed(columns)}; say which one holds the classes, as label="
             f"{columns[-1]!r} or, by its position, label=-1"
         )
 
@@ -171,7 +171,7 @@ class Tables:
         if dropped:
             raise ValueError(
                 f"{self.path} has no column {dropped[0]!r} to leave out; it has "
-                f"{_some(list(frame.columns))}"
+                f"{_listed(list(frame.columns))}"
             )
         others = frame.drop(columns=[self._label(frame), *self.reading.drop])
         images = next((name for name in others.columns if str(name).lower() in _IMAGES), None)
@@ -180,7 +180,7 @@ class Tables:
         texts = [name for name in others.columns if others[name].dtype.kind not in "biuf"]
         if texts:
             raise ValueError(
-                f"columns of {self.path} must be numbers, but {_some(texts)} "
+                f"columns of {self.path} must be numbers, but {_listed(texts)} "
                 f"{'is not' if len(texts) == 1 else 'are not'}; leave them out, as "
                 f"drop={tuple(map(str, texts))}, or encode them"
             )
@@ -258,7 +258,7 @@ def _gap(gaps: Frame) -> int:
     return int(gaps.index[gaps.to_numpy().argmax()])
 
 
-def _some(names: Sequence[object]) -> str:
+def _listed(names: Sequence[object]) -> str:
     shown = ", ".join(map(str, names[:8]))
     return shown if len(names) <= 8 else f"{shown}, … ({len(names)} columns)"
 

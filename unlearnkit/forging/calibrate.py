@@ -127,7 +127,7 @@ def calibrate(
 
 
 def _refuse_chaos(log: Trajectory, benign: Sequence[Band], margin: float) -> None:
-    """Refuses limits that `verify` would not grant, since other weights would fit in."""
+    """Raises ValueError if `verify` would not grant these limits: other weights would fit in."""
     for band in benign:
         shares = margin * np.array(band.largest_share)
         if np.any(shares > 1):

@@ -114,7 +114,7 @@ def zeros_like(a: Any) -> Any:
 
 
 def check_like(name: str, tree: Any, reference_name: str, reference: Any) -> None:
-    """Refuses a `tree` whose structure or shapes are not those of `reference`."""
+    """Raises ValueError if `tree` has not the structure and shapes of `reference`."""
     structure: Any = jax.tree.structure(tree)
     expected: Any = jax.tree.structure(reference)
     if structure != expected:
@@ -130,14 +130,14 @@ def check_like(name: str, tree: Any, reference_name: str, reference: Any) -> Non
 
 
 def check_scalar(name: str, function: Callable[..., Any], *args: Any) -> None:
-    """Refuses a `function` whose value at `args` is not one real scalar."""
+    """Raises ValueError if the value of `function` at `args` is not one real scalar."""
     shape = getattr(jax.eval_shape(function, *args), "shape", None)
     if shape != ():
         raise ValueError(f"{name} must return one scalar, got shape {shape}; take its mean")
 
 
 def check_positive(**values: int) -> None:
-    """Refuses a count below 1."""
+    """Raises ValueError if a count is below 1."""
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"{name} must be >= 1, got {value}")

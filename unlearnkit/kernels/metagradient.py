@@ -27,7 +27,7 @@ Meta: TypeAlias = Params
 Inputs: TypeAlias = Params
 """A pytree of arrays [steps, ...], one row for each step."""
 Step: TypeAlias = Callable[[Carry, Meta, Inputs], Carry]
-Deal: TypeAlias = Callable[[Meta, Inputs], Inputs]
+Select: TypeAlias = Callable[[Meta, Inputs], Inputs]
 
 
 class Metagradient(NamedTuple):
@@ -51,12 +51,12 @@ def metagradient(
     meta: Meta,
     inputs: Inputs,
     *,
-    deal: Deal | None = None,
+    select: Select | None = None,
     checkpoints: int | None = None,
 ) -> Metagradient:
     """Returns the outcome of a training run, and its gradient through every step of it.
 
-    dL(s_T, z)/dz,   s_{t+1} = step(s_t, z, u_t),   u = deal(z, inputs)
+    dL(s_T, z)/dz,   s_{t+1} = step(s_t, z, u_t),   u = select(z, inputs)
 
     exact but for rounding, for any z: rows of the data, their weights, a learning rate. With the
     default √T checkpoints it takes each step three times forward and once backward.
@@ -67,7 +67,7 @@ def metagradient(
       start: s_0.
       meta: z.
       inputs: a pytree of arrays [T, ...], as the rows of each batch and its learning rate.
-      deal: (z, inputs [k, ...]) -> what k successive steps are given in their place. What picks
+      select: (z, inputs [k, ...]) -> what k successive steps are given in their place. What picks
         entries of z for single steps belongs here and not into `step`: it is then differentiated
         once for all k, not once a step for all of z. None gives the inputs as they are.
       checkpoints: the most states that are kept at a time; None for about 2 √T. Fewer cost more
@@ -98,7 +98,7 @@ def metagradient(
     def run(meta: Meta) -> tuple[Array, Carry]:
         padded = jax.tree.map(lambda leaf: _with_room(leaf, room), inputs)
         taken = None if room == steps else jnp.arange(room) < steps
-        end = _run(step, deal or _as_they_are, turns, start, meta, (padded, taken))
+        end = _run(step, select or _as_they_are, turns, start, meta, (padded, taken))
         return outcome(end, meta), end
 
     (value, end), gradient = jax.value_and_grad(run, has_aux=True)(meta)
@@ -150,7 +150,7 @@ def _shortest(steps: int, loops: int) -> tuple[int, ...]:
 
 def _run(
     step: Step,
-    deal: Deal,
+    select: Select,
     turns: tuple[int, ...],
     state: Carry,
     meta: Meta,
@@ -160,12 +160,12 @@ def _run(
     here, *deeper = turns
     if deeper:
         parts = jax.tree.map(lambda leaf: leaf.reshape(here, -1, *leaf.shape[1:]), rows)
-        inner = partial(_run, step, deal, tuple(deeper))
+        inner = partial(_run, step, select, tuple(deeper))
 
         def turn(state: Carry, part: tuple[Inputs, Array | None]) -> tuple[Carry, None]:
             return inner(state, meta, part), None
     else:
-        parts = (deal(meta, rows[0]), rows[1])
+        parts = (select(meta, rows[0]), rows[1])
 
         def turn(state: Carry, part: tuple[Inputs, Array | None]) -> tuple[Carry, None]:
             row, taken = part

@@ -183,7 +183,7 @@ def precision(b: Vector) -> tuple[Any, Any]:
 
 
 def check(b: Vector, tol: Any, max_steps: int) -> None:
-    """Refuses what no solver can solve.
+    """Raises ValueError if no solver can solve it.
 
     Args:
       b: the right-hand side, a pytree of floating-point arrays.
@@ -201,7 +201,7 @@ def check(b: Vector, tol: Any, max_steps: int) -> None:
 
 
 def check_number(name: str, value: Any) -> None:
-    """Refuses a negative number, where it is known before tracing."""
+    """Raises ValueError if a number is negative, where it is known before tracing."""
     if isinstance(value, jax.core.Tracer):
         return
     if not value >= 0:

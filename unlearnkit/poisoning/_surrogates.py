@@ -22,7 +22,7 @@ _COPIES = 4
 
 
 def check_room(count: int, variables: Variables) -> None:
-    """Refuses more surrogates than there is memory for.
+    """Raises ValueError if there is no memory for so many surrogates.
 
     Args:
       count: how many.

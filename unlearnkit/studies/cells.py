@@ -63,7 +63,7 @@ def answer(
         first += [partial(question.retrain_partly, share) for share in shares if share < 1]
 
     def run_method(name: str, method: Unlearner, key: AnyKey) -> list[Record]:
-        told = (question.told_of(share) for share in shares)
+        told = (question.with_share(share) for share in shares)
         return [record for one in told for record in one.run_method(name, method, key)]
 
     methods = [
@@ -122,7 +122,7 @@ class _Question:
 
         self._case = dataclasses.replace(case, share=share)
 
-    def told_of(self, share: float) -> _Question:
+    def with_share(self, share: float) -> _Question:
         """Returns the same question where only a share of the poisons is known."""
         if share == 1:
             return self
@@ -139,7 +139,7 @@ class _Question:
 
     def retrain_partly(self, share: float) -> list[Record]:
         """Returns the record of a network that was retrained without the identified poisons."""
-        told, method = self.told_of(share), Retrain(self._case.recipe)
+        told, method = self.with_share(share), Retrain(self._case.recipe)
         if isinstance(told._task, Failure):
             return [told._task.record(told._where, RETRAIN)]
         result = told._unlearn(RETRAIN, method, self._key.fold_in(_RETRAINED), None)

@@ -82,7 +82,7 @@ def check(study: Study, key: Key[Array, ""]) -> None:
 
 
 def _check_identified(study: Study) -> None:
-    """Refuses shares of the poisons that hold none."""
+    """Raises ValueError if a share of the poisons holds none."""
     least = min(study.identified)
     for name, attack in study.named.attacks.items():
         budget = getattr(attack, "budget", None)
@@ -141,7 +141,7 @@ def _returns(name: str, found: str) -> str:
 
 
 def _check_method(name: str, method: Unlearner, model: Model, tasks: list[Task]) -> None:
-    """Refuses what a method says that it cannot do, or does wrong on a few examples."""
+    """Raises an error if a method says that it cannot do it, or does it wrong on few examples."""
     if tasks and isinstance(method, CountsItself):
         shapes = _shapes(model)
         for task in tasks:
@@ -170,7 +170,7 @@ def _try(name: str, method: Unlearner, model: Model, task: Task) -> None:
 
 
 def _check_memory(study: Study) -> None:
-    """Refuses a study that would not fit, before the system ends it."""
+    """Raises an error if a study would not fit into memory, before the system ends it."""
     there = available_bytes()
     if there is None:
         return

@@ -43,7 +43,7 @@ class Followed:
         *,
         on_epoch: OnEpoch | None = None,
     ) -> Unlearned:
-        """Returns what the method does with this key, and notes its course."""
+        """Returns what the method does with this key, and keeps its course."""
         course: dict[str, list[float]] = {name: [] for name in self.metrics}
         judge_key = jax.random.split(jax.random.clone(key))[1]
 
@@ -54,13 +54,13 @@ class Followed:
                 values.append(found[name])
 
         done = self.method(key, model, variables, task, on_epoch=on_epoch, on_snapshot=watch)
-        noted = {f"course_{name}": put(np.asarray(values)) for name, values in course.items()}
-        return done._replace(info=done.info._replace(history={**done.info.history, **noted}))
+        curves = {f"course_{name}": put(np.asarray(values)) for name, values in course.items()}
+        return done._replace(info=done.info._replace(history={**done.info.history, **curves}))
 
 
 @dataclasses.dataclass(frozen=True)
 class Course:
-    """What `Followed` noted after each epoch, as curves of a study."""
+    """What `Followed` measured after each epoch, as curves of a study."""
 
     def judge(self, key: Key[Array, ""], case: Case, subject: Subject) -> Audited:
         """Returns a curve [epochs] for each metric.

@@ -175,7 +175,7 @@ def parts(study: Study, chosen: Collection[Where]) -> list[Part]:
 
 
 def check_shard(shard: tuple[int, int]) -> None:
-    """Refuses a shard that there is not.
+    """Raises ValueError if there is no such shard.
 
     Args:
       shard: which, counted from 1, of how many.

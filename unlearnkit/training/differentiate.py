@@ -259,15 +259,15 @@ def _differentiate(
     if asked.weights:
         meta["weights"] = jnp.ones(dataset.size)
 
-    def deal(meta: dict[str, Array], plan: tuple[Schedule, Slots | None]) -> dict[str, Array]:
+    def select(meta: dict[str, Array], plan: tuple[Schedule, Slots | None]) -> dict[str, Array]:
         now, slots = plan
-        dealt = {"rows": jnp.asarray(now.rows), "rate": jnp.asarray(now.rates)}
+        selected = {"rows": jnp.asarray(now.rows), "rate": jnp.asarray(now.rates)}
         if slots is not None:
-            dealt["position"] = jnp.asarray(slots.position)
-            dealt["inputs"] = meta["inputs"][slots.which]
+            selected["position"] = jnp.asarray(slots.position)
+            selected["inputs"] = meta["inputs"][slots.which]
         if asked.weights:
-            dealt["weights"] = meta["weights"][now.rows]
-        return dealt
+            selected["weights"] = meta["weights"][now.rows]
+        return selected
 
     def step(state: TrainState, meta: dict[str, Array], now: dict[str, Array]) -> TrainState:
         rate = now["rate"]
@@ -290,7 +290,7 @@ def _differentiate(
         init_train_state(recipe, 1, variables),
         meta,
         (schedule, slots),
-        deal=deal,
+        select=select,
         checkpoints=checkpoints,
     )
     return found.value, found.gradient, found.end.variables

@@ -52,7 +52,7 @@ def _recipe(context: Context, **options: Any) -> Recipe:
     )  # fmt: skip
 
 
-def _some(dataset: Dataset, n: int) -> Dataset:
+def _first(dataset: Dataset, n: int) -> Dataset:
     return dataset.take(jnp.arange(min(n, dataset.size)))
 
 
@@ -63,7 +63,7 @@ def oracles(context: Context) -> Iterator[Row]:
     """Each kernel in float32 on the card against itself in float64 on the CPU."""
     context.check_memory()
     model = _network(context)
-    data = _some(context.data("cifar10").train, context.pick(64, 4))
+    data = _first(context.data("cifar10").train, context.pick(64, 4))
     params = jax.jit(model.init)(jax.random.key(0)).params
     host = jax.device_get((params, data.x, data.y))
     cpu, card = jax.devices("cpu")[0], jax.devices()[0]
@@ -187,7 +187,7 @@ def _distance(found: Any, exact: Any) -> float:
 def same_bits(context: Context) -> Iterator[Row]:
     """The same training twice, and an epoch in which nothing passes between card and host."""
     model = _network(context)
-    train = _some(context.data("cifar10").train, context.pick(10_000, 64))
+    train = _first(context.data("cifar10").train, context.pick(10_000, 64))
     for dtype in ("float32", "bfloat16"):
         recipe = _recipe(context, augmentation="shift_flip", compute_dtype=dtype)
         once, again = (
@@ -230,7 +230,7 @@ def _transfers_row(context: Context, model: Model, train: Dataset, recipe: Recip
 def lanes(context: Context) -> Iterator[Row]:
     """Seeds trained at once against the same seeds in turn."""
     model, seeds = _network(context), context.pick(4, 2)
-    train = _some(context.data("cifar10").train, context.pick(2000, 48))
+    train = _first(context.data("cifar10").train, context.pick(2000, 48))
     recipe = _recipe(context)
     keys = jax.random.split(jax.random.key(0), seeds)
     with jax.default_matmul_precision("highest"):
@@ -293,7 +293,7 @@ def bfloat16(context: Context) -> Iterator[Row]:
 def logs(context: Context) -> Iterator[Row]:
     """A log made on the card is verified on the CPU within the calibrated tolerance, and back."""
     model = _network(context)
-    train = _some(context.data("cifar10").train, context.pick(1500, 64))
+    train = _first(context.data("cifar10").train, context.pick(1500, 64))
     cpu, card = jax.devices("cpu")[0], jax.devices()[0]
     for owner, verifier, precision in (
         (card, cpu, "highest"),

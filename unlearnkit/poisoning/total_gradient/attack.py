@@ -482,7 +482,7 @@ def _shallow(attack: TotalGradientAttack) -> dict[str, Any]:
 
 
 def refuse_divergence(history: dict[str, list[float]], epoch: int) -> None:
-    """Refuses an epoch after which a loss is no longer finite."""
+    """Raises DivergedError if a loss is no longer finite after an epoch."""
     wrong = [name for name, values in history.items() if not np.isfinite(values[-1])]
     if wrong:
         raise DivergedError(

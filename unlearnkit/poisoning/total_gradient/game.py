@@ -331,7 +331,7 @@ def draw_indices(
     Args:
       keys: for the order of clean, held-out and poisoned examples.
       epoch: its number, from 0.
-      data: whose data are dealt.
+      data: whose examples are used.
       sizes: batch sizes of the three.
     """
     held = (data.clean.size, data.held_out.size, data.labels.shape[0])
@@ -364,7 +364,7 @@ def play_epoch(
       sizes: batch sizes of clean, held-out and poisoned examples.
     """
 
-    def deal(rows: BatchIndices) -> GameData:
+    def batch_of(rows: BatchIndices) -> GameData:
         return data._replace(
             clean=data.clean.take(rows.clean),
             held_out=data.held_out.take(rows.held_out),
@@ -376,7 +376,7 @@ def play_epoch(
         carry: tuple[Params, Params, KfacInverse | None], part: tuple[Array, BatchIndices]
     ) -> tuple[tuple[Params, Params, KfacInverse | None], dict[str, Array]]:
         (theta, w, kept), (number, rows) = carry, part
-        batch = deal(rows)
+        batch = batch_of(rows)
         if kept is not None:
             made = partial(game.invert, theta, w, batch)
             old = kept
@@ -387,7 +387,7 @@ def play_epoch(
     indices = draw_indices(keys, epoch, data, sizes)
     kept = None
     if game.inverse == "kfac":
-        first = deal(jax.tree.map(lambda rows: rows[0], indices))
+        first = batch_of(jax.tree.map(lambda rows: rows[0], indices))
         blank = jax.eval_shape(game.invert, theta, w, first)
         kept = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank)
     rounds = jnp.arange(indices.clean.shape[0])

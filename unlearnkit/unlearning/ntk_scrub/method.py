@@ -145,7 +145,7 @@ class NtkScrub(NtkSettings):
         )
 
     def _point(self, variables: Variables, initial: Variables | None) -> Variables:
-        """Returns where to linearise; refuses what needs the weights before fine-tuning."""
+        """Returns where to linearise, which may need the weights before fine-tuning."""
         if initial is not None:
             return initial if self.linearise_at == "pretrained" else variables
         for needed, what in (

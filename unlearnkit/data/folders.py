@@ -20,11 +20,10 @@ from unlearnkit.data.source import (
     choose_splits,
     fingerprint_files,
     measure,
+    report,
 )
 from unlearnkit.reading import AS_FOUND, Reading
 from unlearnkit.validation import InputWarning
-
-_REPORT_EVERY = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +83,7 @@ class Folders:
                     f"{path} and {shape} in {first}; bring them to one {remedy} by {option}"
                 )
             x[i] = image
-            if progress is not None and ((i + 1) % _REPORT_EVERY == 0 or i + 1 == len(x)):
-                progress(i + 1, len(x))
+            report(progress, i + 1, len(x))
         return measure(x, np.asarray([label for _, label in examples]), white=255)
 
     def names(self, split: str) -> list[str]:

@@ -23,6 +23,7 @@ from unlearnkit.data.source import (
     Progress,
     fingerprint_files,
     measure,
+    report,
 )
 from unlearnkit.validation import check_labels
 
@@ -94,8 +95,7 @@ class Prepared:
                         f"says {description.input_shape}; prepare the dataset again"
                     )
                 x[i], y[i] = image, record["label"]
-            if progress is not None:
-                progress(stop, n)
+            report(progress, stop, n, every=1)
         check_labels(y, name=f"{self.name} {split}", n_classes=description.n_classes)
         return measure(x, y, white=255)
 

@@ -83,6 +83,19 @@ class Source(Protocol):
     def read(self, split: str, progress: Progress | None) -> Pixels: ...
 
 
+def report(progress: Progress | None, done: int, total: int, *, every: int = 500) -> None:
+    """Tells how many examples are decoded: after each `every` of them, and at the end.
+
+    Args:
+      progress: is told; None for nobody.
+      done: examples.
+      total: likewise.
+      every: examples.
+    """
+    if progress is not None and (done % every == 0 or done == total):
+        progress(done, total)
+
+
 def measure(x: np.ndarray, y: np.ndarray, *, white: float) -> Pixels:
     """Returns the split with the mean and standard deviation of each channel.
 

@@ -25,6 +25,7 @@ from unlearnkit.data.source import (
     choose_splits,
     fingerprint_files,
     measure,
+    report,
 )
 from unlearnkit.reading import AS_FOUND, TABLES, Reading
 from unlearnkit.validation import check_finite
@@ -211,8 +212,7 @@ class Tables:
                     f"{where} and {images[0].shape} in row 0; bring them to one by "
                     f"resize={images[0].shape[0]} (--resize) or mode='rgb' (--mode)"
                 )
-            if progress is not None and (row + 1) % 500 == 0:
-                progress(row + 1, len(column))
+            report(progress, row + 1, len(column))
         return as_pixels(np.stack(images), y, Reading(white=255), name=str(self.path))
 
 

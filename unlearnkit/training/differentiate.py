@@ -33,9 +33,8 @@ from unlearnkit.training.step import (
     CrossEntropy,
     Metrics,
     TrainState,
-    augment,
     example_losses,
-    forward_train,
+    forward_augmented,
     init_train_state,
     take_step,
 )
@@ -98,11 +97,8 @@ class WeightedCrossEntropy:
         context: Float[Array, " n"],
     ) -> tuple[Float[Array, ""], tuple[State, Metrics]]:
         """Returns the loss, and the new state with the `loss` of the batch."""
-        augment_key, dropout_key = jax.random.split(key)
-        x = augment(augment_key, batch, self.recipe)
-        logits, new_state = forward_train(
-            self.model, self.recipe, Variables(params, state), x, dropout_key
-        )
+        variables = Variables(params, state)
+        logits, new_state = forward_augmented(self.model, self.recipe, variables, batch, key)
         losses = example_losses(logits, batch.y, self.recipe.label_smoothing)
         loss = jnp.mean(context * losses)
         return loss, (new_state, {"loss": loss})

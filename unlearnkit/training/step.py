@@ -86,14 +86,28 @@ class CrossEntropy:
         context: Any = None,
     ) -> tuple[Float[Array, ""], tuple[State, Metrics]]:
         """Returns the loss, and the new state with `loss` and `accuracy` of the batch."""
-        augment_key, dropout_key = jax.random.split(key)
-        x = augment(augment_key, batch, self.recipe)
-        logits, new_state = forward_train(
-            self.model, self.recipe, Variables(params, state), x, dropout_key
-        )
+        variables = Variables(params, state)
+        logits, new_state = forward_augmented(self.model, self.recipe, variables, batch, key)
         loss = cross_entropy(logits, batch.y, self.recipe.label_smoothing)
         accuracy = jnp.mean(jnp.argmax(logits, -1) == batch.y)
         return self.sign * loss, (new_state, {"loss": loss, "accuracy": accuracy})
+
+
+def forward_augmented(
+    model: Model, recipe: Recipe, variables: Variables, batch: Dataset, key: Key[Array, ""]
+) -> tuple[Float[Array, "n c"], State]:
+    """Returns the logits of an augmented batch in training mode, and the new state.
+
+    Args:
+      model: the network.
+      recipe: says how examples are augmented, and in what dtype is computed.
+      variables: of the network.
+      batch: [n] examples.
+      key: of augmentation and dropout.
+    """
+    augment_key, dropout_key = jax.random.split(key)
+    x = augment(augment_key, batch, recipe)
+    return forward_train(model, recipe, variables, x, dropout_key)
 
 
 def cross_entropy(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
@@ -25,7 +24,7 @@ from unlearnkit.host.order import cycled_rows, epoch_rows
 from unlearnkit.host.random import host_key
 from unlearnkit.host.reserve import reserve
 from unlearnkit.training import Recipe, cross_entropy
-from unlearnkit.training.step import Metrics, augment, forward_train
+from unlearnkit.training.step import Metrics, forward_augmented
 from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._passes import Pass, TwoSetSettings, descend_passes
 from unlearnkit.validation import check_task, check_variables
@@ -148,11 +147,8 @@ class _Difference:
         key: Key[Array, ""],
         context: None = None,
     ) -> tuple[Float[Array, ""], tuple[State, Metrics]]:
-        augment_key, dropout_key = jax.random.split(key)
-        x = augment(augment_key, batch, self.recipe)
-        logits, new_state = forward_train(
-            self.model, self.recipe, Variables(params, state), x, dropout_key
-        )
+        variables = Variables(params, state)
+        logits, new_state = forward_augmented(self.model, self.recipe, variables, batch, key)
         n, smoothing = self.n_retain, self.recipe.label_smoothing
         retain = cross_entropy(logits[:n], batch.y[:n], smoothing)
         forget = cross_entropy(logits[n:], batch.y[n:], smoothing)

@@ -48,7 +48,6 @@ from unlearnkit.studies.poisoned import (
     partial_task,
     poisoned_task,
 )
-from unlearnkit.studies.rates import RateSearch, search_rates
 from unlearnkit.studies.rules import (
     RULES,
     AccuracyLessMia,
@@ -93,9 +92,11 @@ from unlearnkit.studies.study import (
     Study,
 )
 from unlearnkit.studies.tuning import (
+    RateSearch,
     Tried,
     Tuned,
     Tuning,
+    search_rates,
     tune,
 )
 

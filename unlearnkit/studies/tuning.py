@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +13,10 @@ from jaxtyping import Array, Key
 
 from unlearnkit.auditing import Evaluation
 from unlearnkit.auditing.evaluate import HEADLINE_ATTACK
-from unlearnkit.base import Unlearner
+from unlearnkit.base import Attack, Dataset, Model, Unlearner, Variables
 from unlearnkit.records import Record
 from unlearnkit.studies.announcing import OnStage
+from unlearnkit.studies.compare import poison_and_unlearn
 from unlearnkit.studies.engine import run
 from unlearnkit.studies.rules import (
     LOST,
@@ -29,6 +31,7 @@ from unlearnkit.studies.rules import (
 from unlearnkit.studies.selection import grid
 from unlearnkit.studies.store import Store
 from unlearnkit.studies.study import ORIGINAL, RETRAIN, Study
+from unlearnkit.training import Recipe
 from unlearnkit.validation import check_known
 
 Values = Mapping[str, object]
@@ -96,6 +99,44 @@ class Tuning(NamedTuple):
         }
 
 
+class _Candidates:
+    """Every trial of every method, as the methods of one study."""
+
+    def __init__(
+        self,
+        methods: Mapping[str, Unlearner],
+        trials: Mapping[str, Sequence[Values]],
+        label: Callable[[str, int], str],
+    ) -> None:
+        """Makes them.
+
+        Args:
+          methods: by name.
+          trials: by name, the values of each trial.
+          label: of a method's trial, which the rows of the study and their keys are called by.
+        """
+        self._labels = {
+            name: [label(name, place) for place in range(len(rows))]
+            for name, rows in trials.items()
+        }
+        self.methods: dict[str, Unlearner] = {
+            self._labels[name][place]: grid(methods[name], **{n: [v] for n, v in values.items()})[0]
+            for name, rows in trials.items()
+            for place, values in enumerate(rows)
+        }
+
+    def of(self, name: str) -> list[Unlearner]:
+        """Returns the trials of a method."""
+        return [self.methods[label] for label in self._labels[name]]
+
+    def sorted(self, records: Iterable[Record]) -> dict[str, list[list[Record]]]:
+        """Returns the records of each method's trials, one per seed, in the order of the trials."""
+        found: dict[str, list[Record]] = {}
+        for record in records:
+            found.setdefault(record.method, []).append(record)
+        return {n: [found.get(one, []) for one in labels] for n, labels in self._labels.items()}
+
+
 def tune(
     study: Study,
     key: Key[Array, ""],
@@ -143,34 +184,115 @@ def tune(
             "budgets; tune each of them by itself"
         )
     trials = {name: _rows(columns) for name, columns in grids.items()}
-    label = "{}, trial {}".format
-    candidates: dict[str, Unlearner] = {
-        label(name, number): grid(study.methods[name], **{n: [v] for n, v in values.items()})[0]
-        for name, rows in trials.items()
-        for number, values in enumerate(rows, 1)
-    }
+    candidates = _Candidates(study.methods, trials, lambda name, i: f"{name}, trial {i + 1}")
     asked = dataclasses.replace(
-        study, methods=candidates, audits={"": Evaluation((HEADLINE_ATTACK,), optml=None)}
+        study, methods=candidates.methods, audits={"": Evaluation((HEADLINE_ATTACK,), optml=None)}
     )
-    found: dict[str, list[Record]] = {}
-    for record in run(asked, key, store=store, on_stage=on_stage, strict=True):
-        found.setdefault(record.method, []).append(record)
-    original, reference = average(found[ORIGINAL]), average(found[RETRAIN])
+    records = list(run(asked, key, store=store, on_stage=on_stage, strict=True))
+    original, reference = (
+        average([record for record in records if record.method == network])
+        for network in (ORIGINAL, RETRAIN)
+    )
     methods = {}
-    for name, rows in trials.items():
-        labels = [label(name, number) for number in range(1, len(rows) + 1)]
+    for name, found in candidates.sorted(records).items():
         tried = tuple(
-            Tried(values, average(found[label]), sum(not r.finished for r in found[label]))
-            for values, label in zip(rows, labels, strict=True)
+            Tried(values, average(of_trial), sum(not r.finished for r in of_trial))
+            for values, of_trial in zip(trials[name], found, strict=True)
         )
         measured, taken, unmet = [one.measured for one in tried], None, None
         try:
             taken = choose(rule, measured, original=original, reference=reference)
         except ToleranceError as error:
             unmet = str(error)
-        best = None if taken is None else candidates[labels[taken]]
+        best = None if taken is None else candidates.of(name)[taken]
         methods[name] = Tuned(best, taken, tried, unmet)
     return Tuning(original, reference, methods)
+
+
+class RateSearch(NamedTuple):
+    """Methods with the learning rate that was chosen for each, and what decided.
+
+    Attributes:
+      methods: by name; one without a learning rate is as it was.
+      scores: by name, of each factor; -inf where there is no result.
+    """
+
+    methods: Mapping[str, Unlearner]
+    scores: Mapping[str, Mapping[float, float]]
+
+
+def search_rates(
+    key: Key[Array, ""],
+    model: Model,
+    train: Dataset,
+    choosing: Dataset,
+    *,
+    attack: Attack,
+    recipe: Recipe,
+    methods: Mapping[str, Unlearner],
+    factors: Sequence[float],
+    budget: float,
+    effect: str | None = None,
+    start: Variables | None = None,
+    on_stage: OnStage | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
+) -> RateSearch:
+    """Returns each method with the best of several learning rates.
+
+    argmax over factors of Acc(choosing) - effect,   the rate being factor times the method's own
+
+    on poisons and networks of a key of its own, as many tries for every method. Of equally good
+    ones the first is taken.
+
+    Args:
+      key: of the choice; what is reported later needs another.
+      model: the network.
+      train: clean training examples.
+      choosing: held-out examples that judge nothing else.
+      attack: whose poisons are to be forgotten.
+      recipe: how networks are trained.
+      methods: by name.
+      factors: of learning rates.
+      budget: the share of Retrain's example-gradients that each may take.
+      effect: a metric of `PoisonEffects` that tells how much is left of the poisons, 0 … 1; None
+        for poisons that are to lower the accuracy.
+      start: weights from which every training begins.
+      on_stage: see `run`.
+      store: see `run`.
+
+    Raises:
+      ValueError: no factors, or one that is not positive; see `run`.
+      DivergedError: the clean network diverged.
+
+    Source: Pawelczyk et al. 2024, Table 2: "a linear search for the learning rate".
+    """
+    if not factors or not all(0 < factor < math.inf for factor in factors):
+        raise ValueError(f"factors must be positive, and at least one, got {tuple(factors)}")
+    trials = {
+        name: [{"learning_rate": factor * method.learning_rate} for factor in factors]
+        for name, method in methods.items()
+        if hasattr(method, "learning_rate")
+    }
+    candidates = _Candidates(methods, trials, lambda name, i: f"{name} x {factors[i]:g}")
+    records = poison_and_unlearn(
+        key, model, train, choosing,
+        attacks={"choosing": attack}, recipe=recipe, budgets=(budget,), start=start, paired=True,
+        methods=candidates.methods, on_stage=on_stage, store=store,
+    )  # fmt: skip
+    scores, chosen = dict[str, dict[float, float]](), dict(methods)
+    for name, found in candidates.sorted(records).items():
+        if not all(found):  # the attack diverged
+            continue
+        values = [_accuracy_less(effect, record) for (record,) in found]
+        scores[name] = dict(zip(factors, values, strict=True))
+        chosen[name] = candidates.of(name)[int(np.argmax(values))]
+    return RateSearch(chosen, scores)
+
+
+def _accuracy_less(effect: str | None, record: Record) -> float:
+    """Returns the accuracy of a network, less what it still shows of the poisons."""
+    left = 0.0 if effect is None else record.metrics.get(effect, 0.0)
+    return record.metrics.get("accuracy_test", -math.inf) - left
 
 
 def average(records: Sequence[Record]) -> Measured:

@@ -214,7 +214,7 @@ class RateSearch(NamedTuple):
 
     Attributes:
       methods: by name; one without a learning rate is as it was.
-      scores: by name, of each factor; -inf where there is no result.
+      scores: by name, of each factor, the mean over the seeds; -inf where one has no result.
     """
 
     methods: Mapping[str, Unlearner]
@@ -232,6 +232,7 @@ def search_rates(
     methods: Mapping[str, Unlearner],
     factors: Sequence[float],
     budget: float,
+    seeds: int = 1,
     effect: str | None = None,
     start: Variables | None = None,
     on_stage: OnStage | None = None,
@@ -241,8 +242,9 @@ def search_rates(
 
     argmax over factors of Acc(choosing) - effect,   the rate being factor times the method's own
 
-    on poisons and networks of a key of its own, as many tries for every method. Of equally good
-    ones the first is taken.
+    on poisons and networks of a key of its own, on average over the seeds, as many tries for every
+    method. A rate that diverges on one of them is not taken: it would on every so-many-th network
+    of what is reported. Of equally good ones the first is taken.
 
     Args:
       key: of the choice; what is reported later needs another.
@@ -254,6 +256,7 @@ def search_rates(
       methods: by name.
       factors: of learning rates.
       budget: the share of Retrain's example-gradients that each may take.
+      seeds: networks that each rate is tried on.
       effect: a metric of `PoisonEffects` that tells how much is left of the poisons, 0 … 1; None
         for poisons that are to lower the accuracy.
       start: weights from which every training begins.
@@ -277,13 +280,16 @@ def search_rates(
     records = poison_and_unlearn(
         key, model, train, choosing,
         attacks={"choosing": attack}, recipe=recipe, budgets=(budget,), start=start, paired=True,
-        methods=candidates.methods, on_stage=on_stage, store=store,
+        methods=candidates.methods, seeds=seeds, on_stage=on_stage, store=store,
     )  # fmt: skip
     scores, chosen = dict[str, dict[float, float]](), dict(methods)
     for name, found in candidates.sorted(records).items():
         if not all(found):  # the attack diverged
             continue
-        values = [_accuracy_less(effect, record) for (record,) in found]
+        values = [
+            sum(_accuracy_less(effect, record) for record in of_trial) / len(of_trial)
+            for of_trial in found
+        ]
         scores[name] = dict(zip(factors, values, strict=True))
         chosen[name] = candidates.of(name)[int(np.argmax(values))]
     return RateSearch(chosen, scores)

@@ -10,6 +10,7 @@ head; where claims are judged, and how, is read from the pages in results/.
 from __future__ import annotations
 
 import dataclasses
+import html
 import re
 import sys
 import tomllib
@@ -29,6 +30,7 @@ FOLDER = Path(__file__).parent / "from_paper_to_code"
 MADE = ("Figure", "Table")
 """What stands in the table of figures and tables."""
 _NUMBERED = re.compile(r"(?P<kind>[A-Za-z.]+) (?P<number>\d+)(?: \(\w\))?")
+_BREAKS = re.compile(r"(?:::|[/_]|\.(?!py\b|json\b))(?=\w)")
 _JUDGED = re.compile(r"\| (?P<text>.*?) \| .* \| \*\*(?P<verdict>[a-z ]+)\*\* \|")
 
 
@@ -97,7 +99,8 @@ def read_map(path: Path = FOLDER / "map.toml") -> dict[str, Mapped]:
 
 
 def _row(fields: Mapping[str, Any]) -> Row:
-    return Row(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    found: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return Row(**found)
 
 
 def make_block(name: str, paper: Mapped, block: str) -> str:
@@ -134,7 +137,7 @@ def _figures(rows: Iterable[Row]) -> str:
 def _claims(name: str, rows: Iterable[Row]) -> str:
     known, judged, rows = statements(name), judged_on(name), list(rows)
     body = [
-        [f"`{claim}`", markdown_cell(known[claim].text), markdown_cell(known[claim].where),
+        [_code([claim]), markdown_cell(known[claim].text), markdown_cell(known[claim].where),
          _verdicts(judged[claim])]
         for row in rows for claim in row.claims
     ]  # fmt: skip
@@ -188,7 +191,9 @@ def _words(row: Row) -> str:
 
 
 def _code(names: Iterable[str]) -> str:
-    return "<br>".join(f"`{name}`" for name in names) or "none"
+    """Returns names as lines of a cell, which a narrow column may break after any part of them."""
+    parts = (_BREAKS.sub(r"\g<0><wbr>", html.escape(name, quote=False)) for name in names)
+    return "<br>".join(f"<code>{name}</code>" for name in parts) or "none"
 
 
 def _table(head: list[str], body: list[list[str]]) -> str:

@@ -137,7 +137,7 @@ def _figures(rows: Iterable[Row]) -> str:
 def _claims(name: str, rows: Iterable[Row]) -> str:
     known, judged, rows = statements(name), judged_on(name), list(rows)
     body = [
-        [_code([claim]), markdown_cell(known[claim].text), markdown_cell(known[claim].where),
+        [_code([claim]), *map(_open_names, (known[claim].text, known[claim].where)),
          _verdicts(judged[claim])]
         for row in rows for claim in row.claims
     ]  # fmt: skip
@@ -179,6 +179,10 @@ def _verdicts(pages: Mapping[str, Counter[str]]) -> str:
         words = [f"{v} {n}" if several else v for v, n in sorted(verdicts.items())]
         told.append(f"{page}: {', '.join(words)}")
     return "<br>".join(told) or "nowhere"
+
+
+def _open_names(text: str) -> str:
+    return markdown_cell(re.sub(r"\{(\w+)[^}]*\}", r"⟨\1⟩", text))
 
 
 def _name(row: Row) -> str:

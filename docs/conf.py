@@ -30,7 +30,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns, smartquotes = ["_build"], False
 html_theme, html_title = "furo", f"unlearnkit {release}"
 html_theme_options = {"source_directory": "docs/"}
 

@@ -115,7 +115,7 @@ def evaluate(
       audited = auditing.evaluate(key, model, variables, task, reference=retrained)
       print(audited.metrics["mia_loss_logistic_accuracy"], audited.metrics["average_gap"])
 
-    Source: Di et al. 2024, §6.2; Golatkar et al. 2020b, §6 (activation distance); average gap of
+    Source: Di et al. 2024, §6.2; Golatkar et al. 2020b, §5.5 (activation distance); average gap of
     Jia et al. 2023.
     """
     check_task(task, model)
@@ -257,7 +257,7 @@ def prediction_agreement(one: Float[Array, "n c"], other: Float[Array, "n c"]) -
 def activation_distance(one: Float[Array, "n c"], other: Float[Array, "n c"]) -> float:
     """Returns mean_i ‖softmax(one_i) - softmax(other_i)‖₁, in [0, 2].
 
-    Source: Golatkar et al. 2020b, §6 (mean L1 distance of the final activations).
+    Source: Golatkar et al. 2020b, §5.5 (mean L1 distance of the final activations).
     """
     difference = jax.nn.softmax(one) - jax.nn.softmax(other)
     return float(jnp.mean(jnp.sum(jnp.abs(difference), axis=-1)))

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import tyro
 
+from docs.blocks import ROOT, fill, write_or_check
 from experiments.frame import load_result
-from unlearnkit.io.files import write_text
 from unlearnkit.reporting import to_markdown, verdicts_to_markdown
 from unlearnkit.studies import cell_from_json
-
-ROOT = Path(__file__).parents[1]
-_BLOCK = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,15 +32,8 @@ class Readme:
 
 def main(config: Readme) -> int:
     """Writes or checks; returns the exit code."""
-    written = config.path.read_text(encoding="utf-8")
-    wanted = regenerate(written)
-    if wanted == written:
-        return 0
-    if config.check:
-        print(f"{config.path.name} differs from the results; run python -m docs.readme")
-        return 1
-    write_text(config.path, wanted)
-    return 0
+    command = "python -m docs.readme"
+    return write_or_check(config.path, _named, check=config.check, command=command)
 
 
 def regenerate(text: str) -> str:
@@ -54,10 +43,11 @@ def regenerate(text: str) -> str:
       FileNotFoundError: a block names a result that is not there.
       ValueError: a block names a file of a kind that no block is made from.
     """
-    return _BLOCK.sub(lambda match: f"{match[1]}{_block(ROOT / match[2])}{match[3]}", text)
+    return fill(text, _named)
 
 
-def _block(path: Path) -> str:
+def _named(name: str) -> str:
+    path = ROOT / name
     for pattern, make in _MAKERS.items():
         if path.match(pattern):
             return make(path)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from unlearnkit.base import Dataset, Model, Normalisation, Task, Tokens, Unlearned, Variables
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Dataset", "Model", "Normalisation", "Task", "Tokens", "Unlearned", "Variables"]
 
 

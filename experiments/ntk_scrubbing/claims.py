@@ -13,7 +13,7 @@ from unlearnkit.studies import Record
 
 
 def judge(records: Sequence[Record], figures: Sequence[Mapping[str, Any]]) -> list[Claim]:
-    """Returns the claims of section 6.
+    """Returns the claims of section 5.5.
 
     Bounds span decades, and are compared by their logarithms to base 10.
 

@@ -70,23 +70,25 @@ def evaluate(
     """Returns every audit of one model as one record.
 
     Metrics:
-      accuracy_{retain,forget,test}; accuracy_gap = |Acc_f - Acc_te|; the exact 95 % interval
-        accuracy_forget_{low,high}, which says how little a few forgotten examples can tell
-      where the retain set lacks classes of the test set, as in class-wise forgetting with
-        `ClassForget(in_test=True)`, accuracy_test_kept and accuracy_test_forgotten: on the test
-        examples of the other classes, and of these
+      accuracy_{retain,forget,test}: shares of right answers
+      accuracy_gap: |Acc_f - Acc_te|
+      accuracy_forget_{low,high}: the exact 95 % interval of Acc_f, which says how little a few
+        forgotten examples can tell
+      accuracy_test_{kept,forgotten}: on the test examples of the classes of the retain set, and of
+        the others, where it lacks some, as in class-wise forgetting by `ClassForget(in_test=True)`
       mia_{feature}_{attacker}_{metric}: see `MembershipInference`
       ks_statistic, ks_pvalue, wasserstein: between the losses of the forget and the test set
       optml_{ua,ra,ta,mia_efficacy}: see `OptmlScores`
-      with a reference:
-        agreement_{set}: share of equal predictions, of retain, forget and test
-        activation_distance_{set}: mean_i ‖softmax f(x_i) - softmax f_ref(x_i)‖₁, in [0, 2]
-        wasserstein_reference: between the losses of the forget set, here and there
-        average_gap: mean |difference to the reference| over the three accuracies and the accuracy
-          of the loss attack, the headline distance to Retrain. It is ours: its attack tells the
-          forget set from the test set, and is cross-validated
-        optml_gap: that of the OPTML group's tables, to be put beside published ones: over UA, RA,
-          TA and MIA-efficacy. Its attack tells retain from test, and then judges the forget set
+
+    Metrics with a reference:
+      agreement_{set}: share of equal predictions, of retain, forget and test
+      activation_distance_{set}: mean_i ‖softmax f(x_i) - softmax f_ref(x_i)‖₁, in [0, 2]
+      wasserstein_reference: between the losses of the forget set, here and there
+      average_gap: mean |difference to the reference| over the three accuracies and the accuracy of
+        the loss attack, the headline distance to Retrain. It is ours: its attack tells the forget
+        set from the test set, and is cross-validated
+      optml_gap: that of the OPTML group's tables, to be put beside published ones: over UA, RA, TA
+        and MIA-efficacy. Its attack tells retain from test, and then judges the forget set
 
     Curves: `loss_forget`, `loss_test`, and `fpr` and `tpr` of each attack under its name.
 
@@ -113,7 +115,7 @@ def evaluate(
       audited = auditing.evaluate(key, model, variables, task, reference=retrained)
       print(audited.metrics["mia_loss_logistic_accuracy"], audited.metrics["average_gap"])
 
-    Source: Di et al. 2024, §6.2; Golatkar et al. 2020b, §6 (activation distance); average gap of
+    Source: Di et al. 2024, §6.2; Golatkar et al. 2020b, §5.5 (activation distance); average gap of
     Jia et al. 2023.
     """
     check_task(task, model)
@@ -255,7 +257,7 @@ def prediction_agreement(one: Float[Array, "n c"], other: Float[Array, "n c"]) -
 def activation_distance(one: Float[Array, "n c"], other: Float[Array, "n c"]) -> float:
     """Returns mean_i ‖softmax(one_i) - softmax(other_i)‖₁, in [0, 2].
 
-    Source: Golatkar et al. 2020b, §6 (mean L1 distance of the final activations).
+    Source: Golatkar et al. 2020b, §5.5 (mean L1 distance of the final activations).
     """
     difference = jax.nn.softmax(one) - jax.nn.softmax(other)
     return float(jnp.mean(jnp.sum(jnp.abs(difference), axis=-1)))

@@ -59,14 +59,13 @@ def audit_outputs(
 
     The metrics are those of `evaluate`, from the same code. Without the outputs on the retain set
     those that need them are missing: `accuracy_retain`, the OPTML scores and the gaps. With
-    `before`, the outputs of the network that was to forget, there are as well
+    `reference`, `reference_mia_loss_logistic_auc` is how well the attack does on it.
 
+    Metrics with before:
       before_{metric}: its own accuracies and those of the attacks on it
       change_loss_{set}, `_low`, `_high`: the mean change of the loss, in nats, with its 95 %
         interval over the examples, which are the same before and after
       activation_distance_before_{set}: between the networks before and after, in [0, 2]
-
-    With `reference`, `reference_mia_loss_logistic_auc` is how well the attack does on it.
 
     Args:
       key: of the attacks' subsamples and folds.

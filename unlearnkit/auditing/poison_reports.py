@@ -28,8 +28,9 @@ class PoisonSize:
       poisons: their number
       change: mean over the poisons of max |x_i - x_base(i)|, in pixels of [0, 1]; of attacks that
         make poisons of clean examples
-      norm: mean of ‖x_i - x_base(i)‖₂ likewise, and largest: the largest |pixel| of any poison,
-        where 1 is white; it may be beyond where the attack has no box
+      norm: mean of ‖x_i - x_base(i)‖₂ likewise
+      largest: the largest |pixel| of any poison, where 1 is white; it may be beyond where the
+        attack has no box
       residual: ‖b - A x‖ / ‖b‖ of the attack's last linear solve; of attacks that solve
 
     Example:

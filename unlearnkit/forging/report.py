@@ -18,13 +18,14 @@ from unlearnkit.io.text import escaped
 class Verdict(enum.StrEnum):
     """What a verification says of a log; the command line has an exit code for each.
 
-    VALID: the log reaches the end of its run; every replayed segment, the start and the batches are
-      what its key, recipe and data make of them.
-    INVALID: one of these is not.
-    INCOMPLETE: nothing is wrong as far as the log goes, but it ends before its run does.
-    UNPROVEN: nothing is wrong, but what was checked does not prove that the run trained these
-      weights from a fresh initialisation; the gaps say why.
-    UNREADABLE: the log cannot be verified; `verify` raises then.
+    Attributes:
+      VALID: the log reaches the end of its run; every replayed segment, the start and the batches
+        are what its key, recipe and data make of them.
+      INVALID: one of these is not.
+      INCOMPLETE: nothing is wrong as far as the log goes, but it ends before its run does.
+      UNPROVEN: nothing is wrong, but what was checked does not prove that the run trained these
+        weights from a fresh initialisation; the gaps say why.
+      UNREADABLE: the log cannot be verified; `verify` raises then.
     """
 
     VALID = "VALID"

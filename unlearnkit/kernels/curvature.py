@@ -291,8 +291,9 @@ def fisher_diagonal(
     Example:
       diagonal = kernels.fisher_diagonal(apply, params, x, chunk=64)  # like params
 
-    Source: Golatkar et al. 2020b, §4.3 (Fisher forgetting); Kunstner et al. 2019 for why the labels
-    are the model's own. `empirical_fisher_diagonal` takes the given labels instead.
+    Source: Golatkar et al. 2020b, §5.3 and equation (11), noise by the Fisher information; Kunstner
+    et al. 2019 for why the labels are the model's own. `empirical_fisher_diagonal` takes the given
+    labels instead.
     """
     c = jax.eval_shape(apply, params, x).shape[-1]
     kept = c if classes is None else classes

@@ -106,7 +106,7 @@ def total_gradient(
       ones, settings = jnp.ones(3), {"damping": 0.0, "tol": 1e-6, "max_steps": 10}
       gradient, info = kernels.total_gradient(leads, follows, ones, ones, **settings)  # 2 x
 
-    Source: Lu et al. 2022, §3.3. MINRES replaces the CG on (H + damping I)² of the paper's
+    Source: Lu et al. 2022, §3.2. MINRES replaces the CG on (H + damping I)² of the paper's
     reference code: one product a step, not two, and the condition number is not squared.
     """
     solve = get_solver(solver)
@@ -168,7 +168,7 @@ def response_gradient(
       ones = jnp.ones(3)
       gradient = kernels.response_gradient(leads, follows, ones, ones, lambda v: v / 2)  # 2 x
 
-    Source: Lu et al. 2022, §3.3, with P in the place of the inverse.
+    Source: Lu et al. 2022, §3.2, with P in the place of the inverse.
     """
     _trees.check_scalar("leader_loss", leader_loss, leader, follower)
     _trees.check_scalar("follower_loss", follower_loss, leader, follower)

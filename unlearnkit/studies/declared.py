@@ -70,7 +70,7 @@ def read_study(path: str | os.PathLike[str]) -> Declared:
     Each table names its entries. An entry is made by the registered class of its own name, or of
     the one that `use` gives; all else in it are the class's settings, tables within it settings of
     their own, and "none" is None. `grid` gives lists of settings: the entry becomes one for each
-    combination, named after it.
+    combination, named after it::
 
         seeds = 3
         seed = 0

@@ -364,7 +364,7 @@ class DecayTowardStartState(NamedTuple):
 def decay_toward_start(weight_decay: float | Float[Array, ""]) -> optax.GradientTransformation:
     """Returns a transformation that adds λ (w - w₀), the gradient of (λ/2)‖w - w₀‖².
 
-    Source: Golatkar et al. 2020b, §6: the ridge of the NTK comes from decay toward the
+    Source: Golatkar et al. 2020b, §5.2: the ridge of the NTK comes from decay toward the
     initialisation.
     """
 

@@ -49,9 +49,10 @@ class FisherForgetting:
 
     Cost: a pass over the retain set with a gradient for each class.
 
-    Source: Golatkar et al. 2020a, run as in Golatkar et al. 2020b, §5.3 (α = 1e-6; 1e-9 after NTK
-    scrubbing). The class branch is that of the public code: mean 0, variance 1e-4 before the last
-    layer's factor of 10. It asks for it by the request; here the labels of the retain set decide.
+    Source: Golatkar et al. 2020a, run as in Golatkar et al. 2020b, §5.3, with the α of its public
+    code: 1e-6, and 1e-9 after NTK scrubbing. Of that code is the class branch too: mean 0, variance
+    1e-4 before the last layer's factor of 10. It asks for it by the request; here the labels of the
+    retain set decide.
     """
 
     alpha: float = 1e-6

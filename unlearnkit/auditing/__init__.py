@@ -32,12 +32,14 @@ from unlearnkit.auditing.evaluate import (
     prediction_agreement,
 )
 from unlearnkit.auditing.evaluation import Evaluation
+from unlearnkit.auditing.evidence import Need, least_p_value, least_visible_auc, needs
 from unlearnkit.auditing.forged_forgetting import ForgedForgetting
 from unlearnkit.auditing.forgetting_quality import (
     challenge_score,
     example_epsilons,
     forgetting_quality,
 )
+from unlearnkit.auditing.from_original import FromOriginal
 from unlearnkit.auditing.gaussian_kl import gaussian_kl
 from unlearnkit.auditing.gaussian_unlearning import (
     GaussianPoisons,
@@ -154,6 +156,7 @@ __all__ = [
     "FilterScore",
     "ForgedForgetting",
     "ForgettingQuality",
+    "FromOriginal",
     "GaussianPoisons",
     "GaussianUnlearningScore",
     "GaussianWeights",
@@ -163,6 +166,7 @@ __all__ = [
     "Lira",
     "MembershipInference",
     "ModelShift",
+    "Need",
     "NotApplicable",
     "OptmlScores",
     "Outputs",
@@ -210,12 +214,15 @@ __all__ = [
     "judge",
     "klom",
     "lacks_effect",
+    "least_p_value",
+    "least_visible_auc",
     "lira_scores",
     "loss_divergence",
     "margins",
     "mean_and_error",
     "membership_features",
     "model_shift",
+    "needs",
     "optml_gap",
     "p_values",
     "poison_targets",

@@ -7,7 +7,9 @@ from unlearnkit.records import (
     Record,
 )
 from unlearnkit.studies.announcing import (
+    OnNetwork,
     OnPoisoned,
+    OnRecord,
     OnStage,
 )
 from unlearnkit.studies.budget import (
@@ -35,6 +37,7 @@ from unlearnkit.studies.executors import (
     Processes,
     parse_executor,
 )
+from unlearnkit.studies.fitting import train
 from unlearnkit.studies.followed import (
     Course,
     Followed,
@@ -49,6 +52,12 @@ from unlearnkit.studies.poisoned import (
     poisoned_task,
 )
 from unlearnkit.studies.rates import RateSearch, search_rates
+from unlearnkit.studies.recommending import (
+    Candidate,
+    Recommendation,
+    declared_set,
+    recommend,
+)
 from unlearnkit.studies.rules import (
     RULES,
     AccuracyLessMia,
@@ -107,6 +116,7 @@ __all__ = [
     "RETRAIN",
     "RULES",
     "AccuracyLessMia",
+    "Candidate",
     "Cell",
     "Course",
     "Dask",
@@ -116,12 +126,15 @@ __all__ = [
     "ExecutorError",
     "Followed",
     "Measured",
+    "OnNetwork",
     "OnPoisoned",
+    "OnRecord",
     "OnStage",
     "Pair",
     "Price",
     "Processes",
     "RateSearch",
+    "Recommendation",
     "Record",
     "RetrainLike",
     "Rule",
@@ -149,6 +162,7 @@ __all__ = [
     "compare",
     "content_hash",
     "count_records",
+    "declared_set",
     "grid",
     "has_epochs",
     "holm",
@@ -161,11 +175,13 @@ __all__ = [
     "poisoned_task",
     "price",
     "read_study",
+    "recommend",
     "run",
     "search_rates",
     "significance",
     "stage_key",
     "sweep",
+    "train",
     "tune",
     "with_epochs",
 ]

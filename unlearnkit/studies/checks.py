@@ -71,7 +71,7 @@ def check(study: Study, key: Key[Array, ""]) -> None:
     for pair in study.named.data.values():
         tasks = _tasks(study, key, pair)
         for recipe in study.named.recipes.values():
-            for task in tasks:
+            for task in tasks if _trains(study) else ():
                 recipe.steps_per_epoch(task.retain.size)
             if study.attacks:
                 recipe.steps_per_epoch(pair.train.size)
@@ -79,6 +79,13 @@ def check(study: Study, key: Key[Array, ""]) -> None:
             for recipe in study.named.recipes.values():
                 for name, method in study.methods.items():
                     _check_method(name, train_like(method, recipe), model, tasks)
+
+
+def _trains(study: Study) -> bool:
+    """Whether a forget request of a study trains a network, or counts what that would cost."""
+    named = study.named
+    given = named.original.keys() >= named.networks.keys()
+    return not given or study.reference != "none" or bool(study.budgets)
 
 
 def _check_identified(study: Study) -> None:

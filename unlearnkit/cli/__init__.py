@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -24,6 +25,8 @@ from unlearnkit.cli.interruption import Interruption
 from unlearnkit.cli.listing import List, Show
 from unlearnkit.cli.quickstart import Quickstart
 from unlearnkit.cli.study import Report, Resume, Run, Status
+from unlearnkit.cli.train import Train
+from unlearnkit.cli.unlearn import Recommend, Unlearn
 from unlearnkit.cli.verification import EXIT_CODES, Calibrate, Verify
 from unlearnkit.io.text import escaped
 
@@ -52,6 +55,9 @@ _COMMANDS: Mapping[str, Callable[..., Callable[[Interruption], int]]] = {
     "report": Report,
     "list": List,
     "show": Show,
+    "train": Train,
+    "unlearn": Unlearn,
+    "recommend": Recommend,
     "audit": AuditLogits,
     "verify": Verify,
     "calibrate": Calibrate,
@@ -77,6 +83,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None, interruption: Interruption) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     # A script for completion, which is printed too, is not to be folded.
+    interruption.command = shlex.join(["unlearnkit", *given])
     helps = not {"-h", "--help"}.isdisjoint(given)
     with folded_output() if helps else contextlib.nullcontext():
         command = tyro.extras.subcommand_cli_from_dict(

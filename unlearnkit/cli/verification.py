@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import inspect
 import json
 import os
 import secrets
@@ -247,20 +245,10 @@ def _check_rows(rows: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 
 def _make_model(text: str, log: Path) -> Model:
-    """Returns what the function package.module:factory makes."""
-    from unlearnkit.base import Model
+    """Returns what the function package.module:factory makes, of the network that a log names."""
+    from unlearnkit.cli.answering import call_factory
     from unlearnkit.training import read_trajectory
 
-    module, _, name = text.partition(":")
-    if not module or not name:
-        raise ValueError(f"model must be package.module:factory, got {text!r}")
-    factory = getattr(importlib.import_module(module), name, None)
-    if not callable(factory):
-        raise ValueError(f"{module} has no function {name}")
     network = read_trajectory(log).claim.network
     known = {"input_shape": network.input_shape, "n_classes": network.n_classes}
-    taken = inspect.signature(factory).parameters
-    made = factory(**{option: value for option, value in known.items() if option in taken})
-    if not isinstance(made, Model):
-        raise TypeError(f"{text} must return a Model, got {type(made).__name__}")
-    return made
+    return call_factory(text, known)

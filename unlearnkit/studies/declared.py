@@ -146,7 +146,7 @@ def parse_study(text: str, *, name: str = "the text") -> Declared:
     for table in ("data", "networks", "recipes"):
         if not said.get(table):
             raise StudyFileError(f"the file has no [{table}.NAME]; a study needs one")
-    pairs = {label: _pair(label, entry) for label, entry in said["data"].items()}
+    pairs = {label: read_pair(label, entry) for label, entry in said["data"].items()}
     shape = _shape(pairs)
     correction = said.get("correction", "holm")
     _told("correction", lambda: check_choice("correction", correction, Correction))
@@ -193,7 +193,16 @@ def _check_numbers(said: Mapping[str, Any]) -> None:
         raise StudyFileError(f"primary must be the name of a metric, got {primary!r}")
 
 
-def _pair(name: str, entry: Any) -> Pair:
+def read_pair(name: str, entry: Any) -> Pair:
+    """Returns the sets of a `[data.NAME]` table.
+
+    Args:
+      name: of the table, and of the dataset where `name` in it says no other.
+      entry: the table.
+
+    Raises:
+      StudyFileError: see `read_study`.
+    """
     where = f"data.{name}"
     settings = _settings(where, entry)
     _check_names(where, settings, _DATA)

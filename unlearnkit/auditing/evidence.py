@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from scipy import special
+import numpy as np
+from jaxtyping import Float
+from scipy import special, stats
 
 from unlearnkit.auditing.intervals import CONFIDENCE
 
@@ -21,7 +23,7 @@ class Need(NamedTuple):
     """A statement of an audit, and what it takes.
 
     Attributes:
-      statement: in words.
+      statement: in words, after `that`.
       unseen: unseen examples that it needs beside the forgotten ones; None where no number will do.
       met: whether there are as many.
     """
@@ -48,6 +50,30 @@ def least_p_value(members: int, others: int) -> float:
         return min(1.0, 2 / math.comb(members + others, few))
     orders = special.gammaln([members + others + 1, members + 1, others + 1])
     return min(1.0, 2 * math.exp(-(orders[0] - orders[1] - orders[2])))
+
+
+def rank_p_value(members: Float[np.ndarray, " m"], others: Float[np.ndarray, " k"]) -> float:
+    """Returns the two-sided p-value that forgotten and unseen examples have like losses.
+
+    It is that of the rank sum; of one example, whose rank among k others is uniform,
+
+        min(1, 2 (1 + min(#{others <= x}, #{others >= x})) / (k + 1)).
+
+    Args:
+      members: [m] losses of the forgotten examples.
+      others: [k] losses of the unseen ones.
+
+    Raises:
+      ValueError: none of one kind.
+
+    Source: Mann & Whitney 1947.
+    """
+    _check(len(members), len(others) - 1)
+    if len(members) > 1:
+        return float(stats.mannwhitneyu(members, others).pvalue)
+    x = float(members[0])
+    rank = 1 + min(int(np.sum(others <= x)), int(np.sum(others >= x)))
+    return min(1.0, 2 * rank / (len(others) + 1))
 
 
 def least_visible_auc(members: int, others: int) -> float:
@@ -81,17 +107,17 @@ def needs(members: int, others: int) -> list[Need]:
           print(statement, unseen, met)
     """
     _check(members, others)
-    rows = "row is" if members == 1 else "rows are"
+    they = "it is" if members == 1 else "they are"
     found = []
     for level in (1 - CONFIDENCE, 0.01):
-        said = f"the forgotten {rows} told apart, at the {100 * level:g} % level"
+        said = f"{they} told apart, at the {100 * level:g} % level"
         found.append((said, _least(lambda k: least_p_value(members, k), level)))
     if members > 1:
         for rate in (0.01, 0.001):
-            said = f"a share of the forgotten rows is found at a false positive rate of {rate:g}"
+            said = f"a share is found at a false positive rate of {rate:g}"
             found.append((said, math.ceil(1 / rate)))
     for auc in (0.9, 0.75, 0.6):
-        said = f"an attack's AUC of {auc:g} or more would be seen, in four audits of five"
+        said = f"an attack's AUC is {auc:g} or more, in 4 audits of 5"
         found.append((said, _least(lambda k: least_visible_auc(members, k), auc)))
     return [Need(said, count, count is not None and others >= count) for said, count in found]
 

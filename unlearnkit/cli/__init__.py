@@ -19,10 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import tyro
 
-from unlearnkit.cli.auditing import AuditLogits
+from unlearnkit.cli.auditing import Audit
 from unlearnkit.cli.folding import folded_output
 from unlearnkit.cli.interruption import Interruption
 from unlearnkit.cli.listing import List, Show
+from unlearnkit.cli.poisons import Forge, Poison, Purge
 from unlearnkit.cli.quickstart import Quickstart
 from unlearnkit.cli.study import Report, Resume, Run, Status
 from unlearnkit.cli.train import Train
@@ -32,7 +33,7 @@ from unlearnkit.io.text import escaped
 
 __all__ = [
     "EXIT_CODES",
-    "AuditLogits",
+    "Audit",
     "Calibrate",
     "List",
     "Quickstart",
@@ -58,7 +59,10 @@ _COMMANDS: Mapping[str, Callable[..., Callable[[Interruption], int]]] = {
     "train": Train,
     "unlearn": Unlearn,
     "recommend": Recommend,
-    "audit": AuditLogits,
+    "audit": Audit,
+    "poison": Poison,
+    "forge": Forge,
+    "purge": Purge,
     "verify": Verify,
     "calibrate": Calibrate,
 }

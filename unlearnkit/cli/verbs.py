@@ -109,7 +109,8 @@ def train(options: Train, interruption: Interruption) -> int:
     print(f"cost       {_cost(done.info.cost)}")
     print(f"weights    {out / WEIGHTS}")
     if options.log is not None:
-        print(f"log        {options.log}; unlearnkit verify {shlex.quote(str(options.log))}")
+        verify = shlex.join(["unlearnkit", "verify", str(options.log), "--data"])
+        print(f"log        {options.log}; {verify} {shlex.quote(options.data.partition(':')[0])}")
     return DONE
 
 

@@ -61,6 +61,11 @@ class LogArguments:
 
     def load(self) -> Dataset:
         """Returns the log's examples under its normalisation."""
+        found, rows = self.find()
+        return found.take(rows)
+
+    def find(self) -> tuple[Dataset, np.ndarray]:
+        """Returns the data under the log's normalisation, and its rows that the log is about."""
         import numpy as np
 
         from unlearnkit import data
@@ -78,13 +83,13 @@ class LogArguments:
             normalisation=log.claim.data.normalisation,
         )
         if self.rows is not None:
-            return found.take(_check_rows(as_indices(read_list(self.rows), name="rows"), found))
+            return found, _check_rows(as_indices(read_list(self.rows), name="rows"), found)
         rows = match_rows(log, found)
         named, order = np.unique(rows), "in their order"
         if not np.array_equal(rows, np.arange(len(rows))):
             order = "in another order"
         print(f"data: {len(named)} of the {found.size} rows of {self.data} {self.split}, {order}")
-        return found.take(rows)
+        return found, rows
 
     def network(self) -> Model | None:
         """Returns the network that --model makes, None without one."""

@@ -51,6 +51,7 @@ from unlearnkit.studies.poisoned import (
     partial_task,
     poisoned_task,
 )
+from unlearnkit.studies.purging import Held, Purged, purge
 from unlearnkit.studies.rates import RateSearch, search_rates
 from unlearnkit.studies.recommending import (
     Candidate,
@@ -125,6 +126,7 @@ __all__ = [
     "Environment",
     "ExecutorError",
     "Followed",
+    "Held",
     "Measured",
     "OnNetwork",
     "OnPoisoned",
@@ -133,6 +135,7 @@ __all__ = [
     "Pair",
     "Price",
     "Processes",
+    "Purged",
     "RateSearch",
     "Recommendation",
     "Record",
@@ -174,6 +177,7 @@ __all__ = [
     "poison_and_unlearn",
     "poisoned_task",
     "price",
+    "purge",
     "read_study",
     "recommend",
     "run",

@@ -9,12 +9,14 @@ from unlearnkit.base import Model
 from unlearnkit.models.adapters import freeze_state, from_functions, from_linen, from_nnx
 from unlearnkit.models.allcnn import allcnn, allcnn_small
 from unlearnkit.models.cnn import cnn_cifar, cnn_mnist
+from unlearnkit.models.convnext import convnext_tiny
 from unlearnkit.models.dense import logistic, mlp, nn_tgda
 from unlearnkit.models.layers import Conv, Images, Implementation, images
 from unlearnkit.models.lenet import lenet
 from unlearnkit.models.resnet import resnet18
 from unlearnkit.models.speedrun import speedrun
-from unlearnkit.models.vgg import vggmini
+from unlearnkit.models.vgg import vgg11, vgg16, vggmini
+from unlearnkit.models.vit import vit_tiny
 from unlearnkit.registry import Registry
 
 MODELS: Registry[Model] = Registry(
@@ -31,6 +33,10 @@ MODELS: Registry[Model] = Registry(
         "allcnn_small": allcnn_small,
         "resnet18": resnet18,
         "speedrun": speedrun,
+        "vgg11": vgg11,
+        "vgg16": vgg16,
+        "vit_tiny": vit_tiny,
+        "convnext_tiny": convnext_tiny,
     },
 )
 """Name -> factory; each takes `input_shape`, `n_classes` and its own options by keyword."""
@@ -77,6 +83,7 @@ __all__ = [
     "allcnn_small",
     "cnn_cifar",
     "cnn_mnist",
+    "convnext_tiny",
     "create",
     "freeze_state",
     "from_functions",
@@ -89,5 +96,8 @@ __all__ = [
     "nn_tgda",
     "resnet18",
     "speedrun",
+    "vgg11",
+    "vgg16",
     "vggmini",
+    "vit_tiny",
 ]

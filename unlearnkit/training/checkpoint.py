@@ -81,6 +81,17 @@ def load_variables(path: str | Path) -> Variables:
     return Variables(tree["params"], tree["state"])
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Returns whether a file has a sidecar as `write_checkpoint` writes it, damaged or not."""
+    try:
+        said = json.loads(_sidecar(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+    return isinstance(said, dict) and said.get("format") == _FORMAT
+
+
 def read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:
     """Returns the arrays of `write_checkpoint` by name, and its metadata.
 

@@ -11,6 +11,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from unlearnkit.training.checkpoint import is_checkpoint
+
 Place: TypeAlias = tuple[str, ...]
 """The keys from the root of a file to an array; a name in a flat file is one key."""
 Format: TypeAlias = Literal["unlearnkit", "safetensors", "npz", "msgpack", "orbax", "torch"]
@@ -36,6 +38,12 @@ class Container:
     format: Format
     arrays: Mapping[Place, np.ndarray]
     rest: object = None
+
+
+def changed(container: Container, arrays: Mapping[Place, np.ndarray]) -> dict[Place, np.ndarray]:
+    """Returns those of `arrays` that are not the ones that were read."""
+    read = container.arrays
+    return {place: array for place, array in arrays.items() if array is not read[place]}
 
 
 def told(place: Place) -> str:
@@ -97,8 +105,7 @@ def format_of(path: Path) -> Format:
     if first[0] == 0x80 and first[1] <= 5:  # a pickle's first byte, then its protocol
         return "torch"
     if first[8:9] == b"{" or path.suffix == ".safetensors":
-        sidecar = path.with_name(path.name + ".json")
-        return "unlearnkit" if sidecar.exists() else "safetensors"
+        return "unlearnkit" if is_checkpoint(path) else "safetensors"
     if path.suffix in (".msgpack", ".flax") or first[0] in _MAPS:
         return "msgpack"
     raise WeightsError(

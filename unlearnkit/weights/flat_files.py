@@ -40,7 +40,7 @@ _TYPES: Mapping[str, np.dtype] = {
 def read_own(path: Path) -> Container:
     """Returns a checkpoint of this library after checking it against its sidecar."""
     arrays, metadata = read_checkpoint(path)
-    placed = {(name,): array for name, array in arrays.items()}
+    placed: dict[Place, np.ndarray] = {(name,): array for name, array in arrays.items()}
     return Container("unlearnkit", placed, metadata)
 
 
@@ -78,7 +78,7 @@ def read_safetensors(path: Path) -> Container:
             f"{path} is not readable as safetensors ({error}); it is truncated, damaged or of "
             "another format"
         ) from None
-    arrays = {}
+    arrays: dict[Place, np.ndarray] = {}
     for name, one in found:
         if one["dtype"] not in _TYPES:
             raise WeightsError(f"{path}: {name} has the type {one['dtype']}, which is not read")
@@ -116,7 +116,7 @@ def read_npz(path: Path) -> Container:
         with zipfile.ZipFile(path) as archive:
             packed = any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist())
         with np.load(path, allow_pickle=False) as file:
-            arrays = {(name,): file[name] for name in file.files}
+            arrays: dict[Place, np.ndarray] = {(name,): file[name] for name in file.files}
     except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise WeightsError(
             f"cannot read {path} as a .npz file ({error}); it is damaged, or holds Python objects, "

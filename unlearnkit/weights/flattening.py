@@ -108,7 +108,7 @@ def _body(equation: jex.JaxprEqn) -> jex.Jaxpr | None:
 def _step(equation: jex.JaxprEqn, inputs: Sequence[_Fact], found: dict[str, Map]) -> _Fact:
     """Returns what is known of the output of one equation."""
     name, first = equation.primitive.name, inputs[0] if inputs else _Fact()
-    out = tuple(equation.outvars[0].aval.shape)
+    out = _shape(equation.outvars[0])
     if name == "conv_general_dilated":
         return _Fact(channels=equation.params["dimension_numbers"].out_spec[1])
     if name == "transpose":
@@ -116,7 +116,7 @@ def _step(equation: jex.JaxprEqn, inputs: Sequence[_Fact], found: dict[str, Map]
         moved = None if first.channels is None else axes.index(first.channels)
         return _Fact(first.kernel if axes == tuple(range(len(axes))) else None, moved)
     if name == "reshape":
-        before = tuple(equation.invars[0].aval.shape)
+        before = _shape(equation.invars[0])
         return _Fact(map=_flattened(before, out, first))
     if name == "dot_general":
         _meet(equation, inputs, found)
@@ -127,6 +127,10 @@ def _step(equation: jex.JaxprEqn, inputs: Sequence[_Fact], found: dict[str, Map]
         known = (fact for fact in inputs if fact.map or fact.channels is not None or fact.kernel)
         return next(known, _Fact())
     return _Fact()
+
+
+def _shape(atom: jex.Var | jex.Literal) -> tuple[int, ...]:
+    return tuple(getattr(atom.aval, "shape", ()))
 
 
 def _flattened(before: tuple[int, ...], out: tuple[int, ...], fact: _Fact) -> Map | None:

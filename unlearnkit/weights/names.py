@@ -52,8 +52,7 @@ _RESNET: Renames = (
 _VGG: Renames = (
     (r"^classifier\.0\.", "fc1."),
     (r"^classifier\.3\.", "fc2."),
-    (r"^(?:classifier\.6|head\.fc)\.", "classifier."),
-    (r"^pre_logits\.fc(\d)\.", r"fc\1."),
+    (r"^classifier\.6\.", "classifier."),
 )
 _VIT: Renames = (
     (r"^(cls_token|pos_embed)$", r"patch_embed.\1"),

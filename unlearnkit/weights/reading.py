@@ -22,6 +22,14 @@ from unlearnkit.weights.flat_files import (
     write_own,
     write_safetensors,
 )
+from unlearnkit.weights.trees import (
+    read_msgpack,
+    read_orbax,
+    read_torch,
+    write_msgpack,
+    write_orbax,
+    write_torch,
+)
 
 _SHOWN = 5
 _Writer: TypeAlias = Callable[[Path, Container, Mapping[Place, np.ndarray]], None]
@@ -29,11 +37,17 @@ _READERS: Mapping[Format, Callable[[Path], Container]] = {
     "unlearnkit": read_own,
     "safetensors": read_safetensors,
     "npz": read_npz,
+    "msgpack": read_msgpack,
+    "orbax": read_orbax,
+    "torch": read_torch,
 }
 _WRITERS: Mapping[Format, _Writer] = {
     "unlearnkit": write_own,
     "safetensors": write_safetensors,
     "npz": write_npz,
+    "msgpack": write_msgpack,
+    "orbax": write_orbax,
+    "torch": write_torch,
 }
 
 

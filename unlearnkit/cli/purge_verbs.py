@@ -17,8 +17,6 @@ from unlearnkit.studies.purging import Held
 if TYPE_CHECKING:
     from unlearnkit.cli.poisons import Purge
 
-_SHOWN = 20
-
 
 def purge(options: Purge) -> int:
     """Removes what holds the rows, and lists what still does; returns the exit code."""
@@ -40,16 +38,22 @@ def purge(options: Purge) -> int:
     print(f"{done}: {len(found.removed)}")
     print("\n".join(_listed(found.removed)))
     print(f"still there: {len(found.left)}" + ("" if found.left else "; nothing holds the rows"))
-    print("\n".join(_listed(found.left, most=None)))
+    print("\n".join(_listed(found.left)))
     if found.left:
         print("copies elsewhere, of this machine or others, are not known to this command")
     return int(bool(found.left))
 
 
-def _listed(held: Sequence[Held], most: int | None = _SHOWN) -> list[str]:
-    lines = [f"  {one.path}: {one.why}" for one in held[:most]]
-    more = len(held) - len(lines)
-    return [*lines, *([f"  and {more} more; --json lists all"] if more else [])]
+def _listed(held: Sequence[Held]) -> list[str]:
+    """Returns a line for each thing, or for many alike."""
+    alike: dict[str, list[Held]] = {}
+    for one in held:
+        alike.setdefault(one.why, []).append(one)
+    return [
+        f"  {found[0].path}: {why}"
+        + (f"; and {len(found) - 1} more (--json lists all)" if len(found) > 1 else "")
+        for why, found in alike.items()
+    ]
 
 
 def _versions(options: Purge) -> list[Dataset]:

@@ -103,7 +103,8 @@ class _Question:
                 self._digest,
                 *(case.key, case.recipe, case.task),
                 None if case.reference is None else case.reference.variables,
-                *(case.full_gradients, case.clean),
+                None if case.reference is None else case.full_gradients,
+                case.clean,
                 # Not what the attack cost: its seconds differ from run to run.
                 None if poisoned is None else [*poisoned[:2], extras_of(poisoned)],
                 # What most cases do not have leaves their digest as it was.

@@ -300,7 +300,7 @@ def test_a_network_that_trains_on_the_poisons_is_worse(here, poisoned):
     assert changed.tolist() == record["rows"] == record["made_of"]
     assert (out / "poisons.csv").read_text().split()[1:] == [str(row) for row in record["rows"]]
     code, said = call("train", "--data", out / "poisoned.npz", "--model", "logistic", *RECIPE,
-                      "--no-cache", "--store", here / "store", "--out", here / "victim")  # fmt: skip
+                      "--no-cache", "--store", here / "st", "--out", here / "victim")  # fmt: skip
     assert code == 0, said
     victim = json.loads((here / "victim" / "record.json").read_text())["metrics"]
     assert victim["accuracy_test"] == pytest.approx(record["victim"]["accuracy_test"], abs=0.05)
@@ -404,7 +404,7 @@ def test_a_purge_spares_poisoned_sets_of_other_data(here, poisoned, tmp_path):
     shutil.copytree(here / "store", tmp_path / "store")
     stages = list((tmp_path / "store").glob("stages/attack/*/*"))
     (tmp_path / "one.txt").write_text("1\n")
-    code, said = call("purge", tmp_path / "store", "--forget", tmp_path / "one.txt", "--data",
+    code, _ = call("purge", tmp_path / "store", "--forget", tmp_path / "one.txt", "--data",
                       "breast_cancer")  # fmt: skip
     assert code == 1
     assert all(stage.exists() for stage in stages)

@@ -1,9 +1,12 @@
-"""The command line `unlearnkit`, or `python -m unlearnkit`: studies, and logs of training.
+"""The command line `unlearnkit`, or `python -m unlearnkit`: every verb, and studies of them.
 
 Exit codes. All commands: 2 where nothing could be done (the message says why), 130 after Ctrl-C.
 run, resume, quickstart, report: 0 done, 1 a cell of the study failed or not all could be written,
-3 stopped before the end. status: 0 finished, 1 finished and a cell failed, 3 not finished. audit: 0
-the forget set is not told apart from unseen examples, 1 it is. verify
+3 stopped before the end. status: 0 finished, 1 finished and a cell failed, 3 not finished. train,
+unlearn, poison: 0 done. recommend: 0 a method is recommended, 1 none will do, 3 the time was over
+before there was a choice. audit: 0 the forget set is not told apart from unseen examples, 1 it is.
+forge: 0 done, 1 there was nothing to forge. purge: 0 nothing holds the rows, 1 what does is listed.
+verify
 and calibrate: 0 VALID, 1 INVALID, 2 the log cannot be verified (unreadable, tampered with, about
 other data, arguments that make no sense, or any failure of the program), 3 INCOMPLETE: right as far
 as it goes, 4 UNPROVEN: right, but what was checked is no proof; the summary says why.
@@ -32,23 +35,30 @@ from unlearnkit.cli.verification import EXIT_CODES, Calibrate, Verify
 from unlearnkit.io.text import escaped
 
 __all__ = [
+    "COMMANDS",
     "EXIT_CODES",
     "Audit",
     "Calibrate",
+    "Forge",
     "List",
+    "Poison",
+    "Purge",
     "Quickstart",
+    "Recommend",
     "Report",
     "Resume",
     "Run",
     "Show",
     "Status",
+    "Train",
+    "Unlearn",
     "Verify",
     "run",
 ]
 
 _NOT_DONE, _BROKEN_PIPE = 2, 141
-_DESCRIPTION = "Poison, train, forget and audit: studies, and logs of training."
-_COMMANDS: Mapping[str, Callable[..., Callable[[Interruption], int]]] = {
+_DESCRIPTION = "Poison, train, forget, forge and audit: networks, studies, logs of training."
+COMMANDS: Mapping[str, Callable[..., Callable[[Interruption], int]]] = {
     "quickstart": Quickstart,
     "run": Run,
     "resume": Resume,
@@ -66,6 +76,7 @@ _COMMANDS: Mapping[str, Callable[..., Callable[[Interruption], int]]] = {
     "verify": Verify,
     "calibrate": Calibrate,
 }
+"""Every command by name."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -91,7 +102,7 @@ def _run(arguments: Sequence[str] | None, interruption: Interruption) -> int:
     helps = not {"-h", "--help"}.isdisjoint(given)
     with folded_output() if helps else contextlib.nullcontext():
         command = tyro.extras.subcommand_cli_from_dict(
-            {**_COMMANDS}, prog="unlearnkit", description=_DESCRIPTION, args=given
+            {**COMMANDS}, prog="unlearnkit", description=_DESCRIPTION, args=given
         )
     try:
         if getattr(command, "cache", False):

@@ -64,6 +64,6 @@ class Recommend(OnWeights):
 
     def __call__(self, interruption: Interruption) -> int:
         """Returns the exit code."""
-        from unlearnkit.cli import verbs
+        from unlearnkit.cli import recommending
 
-        return verbs.recommend(self, interruption)
+        return recommending.recommend(self, interruption)

@@ -7,10 +7,12 @@ from typing import Any
 
 from unlearnkit.base import Model
 from unlearnkit.models.adapters import freeze_state, from_functions, from_linen, from_nnx
+from unlearnkit.models.adopting import Adopted, adopt
 from unlearnkit.models.allcnn import allcnn, allcnn_small
 from unlearnkit.models.cnn import cnn_cifar, cnn_mnist
 from unlearnkit.models.convnext import convnext_tiny
 from unlearnkit.models.dense import logistic, mlp, nn_tgda
+from unlearnkit.models.haiku import from_haiku
 from unlearnkit.models.layers import Conv, Images, Implementation, images
 from unlearnkit.models.lenet import lenet
 from unlearnkit.models.resnet import resnet18
@@ -76,9 +78,11 @@ def create(name: str, *, input_shape: tuple[int, ...], n_classes: int, **options
 
 __all__ = [
     "MODELS",
+    "Adopted",
     "Conv",
     "Images",
     "Implementation",
+    "adopt",
     "allcnn",
     "allcnn_small",
     "cnn_cifar",
@@ -87,6 +91,7 @@ __all__ = [
     "create",
     "freeze_state",
     "from_functions",
+    "from_haiku",
     "from_linen",
     "from_nnx",
     "images",

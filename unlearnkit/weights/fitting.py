@@ -135,7 +135,7 @@ def fit(
         Misfit("extra", told(place), f"{list(container.arrays[place].shape)} has no place")
         for place in extra
     ]
-    return Fit(tuple(entries), tuple(misfits), tuple(notes))
+    return Fit(tuple(entries), tuple(misfits), (*container.notes, *notes))
 
 
 def _targets(model: Model) -> dict[str, _Target]:

@@ -60,9 +60,9 @@ def write_msgpack(path: Path, container: Container, arrays: Mapping[Place, np.nd
       container: what was read.
       arrays: all of them, by place.
     """
-    write_bytes(
-        path, serialization.msgpack_serialize(put_back(container.rest, changed(container, arrays)))
-    )
+    tree = put_back(container.rest, changed(container, arrays))
+    # In place, or its keys would be sorted; what is changed is the tree that was just made.
+    write_bytes(path, serialization.msgpack_serialize(tree, in_place=True))
 
 
 class _Step(NamedTuple):
@@ -100,7 +100,8 @@ def read_orbax(path: Path) -> Container:
     arrays = dict(nested_arrays(tree))
     if not arrays:
         raise WeightsError(f"{path} holds no arrays")
-    return Container("orbax", arrays, _Step(tree, inside))
+    steps = [f"step {inside.parts[0]} of a checkpoint manager"] if str(inside)[:1].isdigit() else []
+    return Container("orbax", arrays, _Step(tree, inside), tuple(steps))
 
 
 def write_orbax(path: Path, container: Container, arrays: Mapping[Place, np.ndarray]) -> None:

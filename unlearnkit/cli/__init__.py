@@ -1,12 +1,13 @@
 """The command line `unlearnkit`, or `python -m unlearnkit`: studies, and logs of training.
 
 Exit codes. All commands: 2 where nothing could be done (the message says why), 130 after Ctrl-C.
-run, resume, quickstart, report: 0 done, 1 a cell of the study failed or not all could be written,
-3 stopped before the end. status: 0 finished, 1 finished and a cell failed, 3 not finished. audit: 0
-the forget set is not told apart from unseen examples, 1 it is. verify
-and calibrate: 0 VALID, 1 INVALID, 2 the log cannot be verified (unreadable, tampered with, about
-other data, arguments that make no sense, or any failure of the program), 3 INCOMPLETE: right as far
-as it goes, 4 UNPROVEN: right, but what was checked is no proof; the summary says why.
+run, resume, quickstart, report: 0 done, 1 a cell of the study failed or not all could be written, 3
+stopped before the end. status: 0 finished, 1 finished and a cell failed, 3 not finished. inspect: 0
+the file fits the network, 1 it does not. audit: 0 the forget set is not told apart from unseen
+examples, 1 it is. verify and calibrate: 0 VALID, 1 INVALID, 2 the log cannot be verified
+(unreadable, tampered with, about other data, arguments that make no sense, or any failure of the
+program), 3 INCOMPLETE: right as far as it goes, 4 UNPROVEN: right, but what was checked is no
+proof; the summary says why.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tyro
 
 from unlearnkit.cli.auditing import AuditLogits
 from unlearnkit.cli.folding import folded_output
+from unlearnkit.cli.inspecting import Inspect
 from unlearnkit.cli.interruption import Interruption
 from unlearnkit.cli.listing import List, Show
 from unlearnkit.cli.quickstart import Quickstart
@@ -31,6 +33,7 @@ __all__ = [
     "EXIT_CODES",
     "AuditLogits",
     "Calibrate",
+    "Inspect",
     "List",
     "Quickstart",
     "Report",
@@ -52,6 +55,7 @@ _COMMANDS: Mapping[str, Callable[..., Callable[[Interruption], int]]] = {
     "report": Report,
     "list": List,
     "show": Show,
+    "inspect": Inspect,
     "audit": AuditLogits,
     "verify": Verify,
     "calibrate": Calibrate,

@@ -12,7 +12,6 @@ from jaxtyping import Array, Key
 
 from unlearnkit.base import Model, Params, Path, Variables
 
-
 _NORMS = ("scale", "offset")
 """Leaves of norms, which are [1, c] in haiku."""
 

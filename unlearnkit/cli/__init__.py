@@ -14,24 +14,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import tyro
 
-from unlearnkit.cli.auditing import AuditLogits
+from unlearnkit.cli.auditing import Audit
 from unlearnkit.cli.folding import folded_output
 from unlearnkit.cli.inspecting import Inspect
 from unlearnkit.cli.interruption import Interruption
 from unlearnkit.cli.listing import List, Show
+from unlearnkit.cli.poisons import Forge, Poison, Purge
 from unlearnkit.cli.quickstart import Quickstart
 from unlearnkit.cli.study import Report, Resume, Run, Status
+from unlearnkit.cli.train import Train
+from unlearnkit.cli.unlearn import Recommend, Unlearn
 from unlearnkit.cli.verification import EXIT_CODES, Calibrate, Verify
 from unlearnkit.io.text import escaped
 
 __all__ = [
     "EXIT_CODES",
-    "AuditLogits",
+    "Audit",
     "Calibrate",
     "Inspect",
     "List",
@@ -56,7 +60,13 @@ _COMMANDS: Mapping[str, Callable[..., Callable[[Interruption], int]]] = {
     "list": List,
     "show": Show,
     "inspect": Inspect,
-    "audit": AuditLogits,
+    "train": Train,
+    "unlearn": Unlearn,
+    "recommend": Recommend,
+    "audit": Audit,
+    "poison": Poison,
+    "forge": Forge,
+    "purge": Purge,
     "verify": Verify,
     "calibrate": Calibrate,
 }
@@ -81,6 +91,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None, interruption: Interruption) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     # A script for completion, which is printed too, is not to be folded.
+    interruption.command = shlex.join(["unlearnkit", *given])
     helps = not {"-h", "--help"}.isdisjoint(given)
     with folded_output() if helps else contextlib.nullcontext():
         command = tyro.extras.subcommand_cli_from_dict(

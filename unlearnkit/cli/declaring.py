@@ -48,7 +48,7 @@ def declare(
     said: dict[str, object] = dict(numbers)
     for table, entries in (("data", data), ("networks", networks)):
         said[table] = _entries(table, entries)
-    said["recipes"] = {"recipe": _settings("recipe", recipe)}
+    said["recipes"] = {"recipe": read_settings("recipe", recipe)}
     said["forget"] = {request: request for request in forget}
     said |= {table: _entries(table, entries) for table, entries in parts.items()}
     return to_toml({name: value for name, value in said.items() if value not in ({}, None)})
@@ -76,7 +76,7 @@ def _entries(table: str, entries: Iterable[str]) -> dict[str, dict[str, object]]
     made: dict[str, dict[str, object]] = {}
     for text in entries:
         name, settings = _name_and_settings(text)
-        found = _settings(f"{table} {name}", _split(settings))
+        found = read_settings(f"{table} {name}", split(settings))
         label = name if name not in made else f"{name} ({settings})"
         if not name and "use" not in found:
             raise ValueError(f"--{table} lacks a name, got {text!r}")
@@ -99,7 +99,7 @@ def read_entry(what: str, text: str) -> tuple[str, dict[str, object]]:
       ValueError: settings that cannot be read.
     """
     name, settings = _name_and_settings(text)
-    return name, _settings(f"{what} {name}", _split(settings))
+    return name, read_settings(f"{what} {name}", split(settings))
 
 
 def _name_and_settings(text: str) -> tuple[str, str]:
@@ -109,7 +109,16 @@ def _name_and_settings(text: str) -> tuple[str, str]:
     return (f"{name}:{factory}", settings) if factory.isidentifier() else (name, rest)
 
 
-def _settings(where: str, pairs: Iterable[str]) -> dict[str, object]:
+def read_settings(where: str, pairs: Iterable[str]) -> dict[str, object]:
+    """Returns the table of `name=value` pairs; a dotted name is one within a table of its own.
+
+    Args:
+      where: what messages call it.
+      pairs: with values as TOML has them; what is no TOML is text.
+
+    Raises:
+      ValueError: a pair that is none, or a name that is both a value and a table.
+    """
     made: dict[str, object] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -134,7 +143,7 @@ def _read(text: str) -> object:
     return value
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
     """Returns the parts between commas that stand in no bracket and no quotation marks."""
     parts, depth, quote = [""], 0, ""
     for one in text:

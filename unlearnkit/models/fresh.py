@@ -65,9 +65,14 @@ def given(variables: Variables, fresh: Callable[..., Variables] | None) -> Given
     return Given(Held(shapes), order, None if fresh is None else Held(fresh))
 
 
+def can_start_afresh(model: Model) -> bool:
+    """Returns whether there is a way to make new weights of a network."""
+    return not isinstance(model.init, Given) or model.init.fresh is not None
+
+
 def check_fresh(model: Model) -> None:
     """Raises ValueError if a network was given with its weights and no way to make new ones."""
-    if isinstance(model.init, Given) and model.init.fresh is None:
+    if not can_start_afresh(model):
         raise ValueError(_REFUSAL)
 
 

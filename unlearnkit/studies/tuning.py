@@ -14,7 +14,7 @@ from unlearnkit.auditing import Evaluation
 from unlearnkit.auditing.evaluate import HEADLINE_ATTACK
 from unlearnkit.base import Unlearner
 from unlearnkit.records import Record
-from unlearnkit.studies.announcing import OnStage
+from unlearnkit.studies.announcing import OnRecord, OnStage
 from unlearnkit.studies.engine import run
 from unlearnkit.studies.rules import (
     LOST,
@@ -104,6 +104,7 @@ def tune(
     rule: RuleName | Rule = "retrain_like",
     store: Store | str | os.PathLike[str] | None = None,
     on_stage: OnStage | None = None,
+    on_record: OnRecord | None = None,
 ) -> Tuning:
     """Returns the best values of each method's hyperparameters by a rule, after as many trials.
 
@@ -120,6 +121,7 @@ def tune(
       rule: a name in `RULES`, or a rule with settings of its own.
       store: keeps the stages, so that an interrupted choice goes on where it was.
       on_stage: called as the work goes on.
+      on_record: see `run`.
 
     Raises:
       ValueError: an unknown method or rule, grids of unequal length, or a study of more.
@@ -153,7 +155,7 @@ def tune(
         study, methods=candidates, audits={"": Evaluation((HEADLINE_ATTACK,), optml=None)}
     )
     found: dict[str, list[Record]] = {}
-    for record in run(asked, key, store=store, on_stage=on_stage, strict=True):
+    for record in run(asked, key, store=store, on_stage=on_stage, on_record=on_record, strict=True):
         found.setdefault(record.method, []).append(record)
     original, reference = average(found[ORIGINAL]), average(found[RETRAIN])
     methods = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -290,6 +291,7 @@ def _is_script(path: Path) -> bool:
 
 
 def _first_sentence(error: BaseException) -> str:
+    if named := re.search(r"GLOBAL (\S+)", str(error)):  # PyTorch goes on with how to allow it
+        return f"it names {named[1]}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if "GLOBAL" in line or "Unsupported" in line]
-    return (named or lines or [type(error).__name__])[0][:200]
+    return (lines or [type(error).__name__])[0][:200]

@@ -1,9 +1,9 @@
-"""Makes the files of `from_torch/`: weights of small networks of torchvision and timm, with their logits.
+"""Makes the files of `from_torch/`: weights of small networks of torchvision and timm, and logits.
 
 It needs PyTorch: pip install -e '.[peers]', then
 
     python tests/weights/make_torch_logits.py          # writes the files, less than 1 MB in all
-    python tests/weights/make_torch_logits.py --full   # compares networks of full size, here and now
+    python tests/weights/make_torch_logits.py --full   # compares networks of full size
 
 Every parameter is moved away from its initial value, so that no scale is 1 and no bias 0, and
 BatchNorm's statistics are those of some batches in training mode.
@@ -160,8 +160,11 @@ def compare_full():
         same = list(old) == list(new) and all(torch.equal(old[k], new[k]) for k in old)
         count = sum(leaf.size for leaf in jax.tree.leaves(found.variables.params))
         worst = np.abs(ours - logits).max()
-        print(f"{name:30} {count:>11} parameters, largest |logit| {np.abs(logits).max():.3g}, "
-              f"largest difference {worst:.2e}, written back the same: {same}", flush=True)
+        print(
+            f"{name:30} {count:>11} parameters, largest |logit| {np.abs(logits).max():.3g}, "
+            f"largest difference {worst:.2e}, written back the same: {same}",
+            flush=True,
+        )
         for each in (path, again):
             each.unlink()
 

@@ -1,15 +1,15 @@
 """The command line `unlearnkit`, or `python -m unlearnkit`: every verb, and studies of them.
 
 Exit codes. All commands: 2 where nothing could be done (the message says why), 130 after Ctrl-C.
-run, resume, quickstart, report: 0 done, 1 a cell of the study failed or not all could be written,
-3 stopped before the end. status: 0 finished, 1 finished and a cell failed, 3 not finished. train,
-unlearn, poison: 0 done. recommend: 0 a method is recommended, 1 none will do, 3 the time was over
-before there was a choice. audit: 0 the forget set is not told apart from unseen examples, 1 it is.
-forge: 0 done, 1 there was nothing to forge. purge: 0 nothing holds the rows, 1 what does is listed.
-verify
-and calibrate: 0 VALID, 1 INVALID, 2 the log cannot be verified (unreadable, tampered with, about
-other data, arguments that make no sense, or any failure of the program), 3 INCOMPLETE: right as far
-as it goes, 4 UNPROVEN: right, but what was checked is no proof; the summary says why.
+run, resume, quickstart, report: 0 done, 1 a cell of the study failed or not all could be written, 3
+stopped before the end. status: 0 finished, 1 finished and a cell failed, 3 not finished. inspect: 0
+the file fits the network, 1 it does not. train, unlearn, poison: 0 done. recommend: 0 a method is
+recommended, 1 none will do, 3 the time was over before there was a choice. audit: 0 the forget set
+is not told apart from unseen examples, 1 it is. forge: 0 done, 1 there was nothing to forge. purge:
+0 nothing holds the rows, 1 what does is listed. verify and calibrate: 0 VALID, 1 INVALID, 2 the log
+cannot be verified (unreadable, tampered with, about other data, arguments that make no sense, or
+any failure of the program), 3 INCOMPLETE: right as far as it goes, 4 UNPROVEN: right, but what was
+checked is no proof; the summary says why.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import tyro
 
 from unlearnkit.cli.auditing import Audit
 from unlearnkit.cli.folding import folded_output
+from unlearnkit.cli.inspecting import Inspect
 from unlearnkit.cli.interruption import Interruption
 from unlearnkit.cli.listing import List, Show
 from unlearnkit.cli.poisons import Forge, Poison, Purge
@@ -40,6 +41,7 @@ __all__ = [
     "Audit",
     "Calibrate",
     "Forge",
+    "Inspect",
     "List",
     "Poison",
     "Purge",
@@ -66,6 +68,7 @@ COMMANDS: Mapping[str, Callable[..., Callable[[Interruption], int]]] = {
     "report": Report,
     "list": List,
     "show": Show,
+    "inspect": Inspect,
     "train": Train,
     "unlearn": Unlearn,
     "recommend": Recommend,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
-import inspect
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +15,9 @@ import numpy as np
 
 from unlearnkit import data, models, unlearning
 from unlearnkit.base import Dataset, Model, Normalisation, Tokens, Unlearner
-from unlearnkit.cli.asking import OnData
-from unlearnkit.cli.declaring import read_settings, split
+from unlearnkit.cli.asking import Matching, OnData
+from unlearnkit.cli.declaring import read_entry, read_settings, split
+from unlearnkit.cli.inspecting import pair_of_names
 from unlearnkit.cli.interruption import Interruption
 from unlearnkit.data.indices import as_indices, check_forget
 from unlearnkit.data.normalising import NORMALISATIONS
@@ -73,7 +72,12 @@ class Network:
 
 
 def open_network(
-    options: OnData, recipe: Sequence[str], weights: Path | None, *, name: str = "weights"
+    options: OnData,
+    recipe: Sequence[str],
+    weights: Path | None,
+    *,
+    name: str = "weights",
+    matching: Matching = Matching(),  # noqa: B008 (immutable)
 ) -> Network:
     """Returns the network of a command, after checking all that it reads.
 
@@ -82,6 +86,7 @@ def open_network(
       recipe: settings of the training.
       weights: a file, or None.
       name: what messages call the weights.
+      matching: how the names in their file are matched.
 
     Raises:
       OSError: a file that is not there.
@@ -102,17 +107,41 @@ def open_network(
     if "batch_size" not in said:
         said = {**said, "batch_size": min(Recipe().batch_size, max(1, pair.train.size // 4))}
         given = make_part("recipe", Recipe, said)
-        return Network(model, pair, given, len(said) > 1, *_read(weights, model))
-    return Network(model, pair, make_part("recipe", Recipe, said), True, *_read(weights, model))
+        return Network(model, pair, given, len(said) > 1, *_read(weights, model, matching))
+    return Network(
+        model, pair, make_part("recipe", Recipe, said), True, *_read(weights, model, matching)
+    )
 
 
-def _read(weights: Path | None, model: Model) -> tuple[WeightFile | None, Path | None]:
+def _read(
+    weights: Path | None, model: Model, matching: Matching
+) -> tuple[WeightFile | None, Path | None]:
     if weights is None:
         return None, None
-    found = read_weights(weights, model)
+    found = read_matched(weights, model, matching)
     for note in found.notes:
         print(f"{weights}: {note}", file=sys.stderr)
     return found, weights
+
+
+def read_matched(file: Path, model: Model, matching: Matching) -> WeightFile:
+    """Returns the weights of a file.
+
+    Args:
+      file: of the weights.
+      model: the network.
+      matching: how names are matched.
+
+    Raises:
+      WeightsError: it cannot be read, or does not fit.
+    """
+    return read_weights(
+        file,
+        model,
+        part=matching.part,
+        names=dict(pair_of_names(text) for text in matching.names),
+        by_order=matching.by_order,
+    )
 
 
 def open_data(options: OnData, known: object = None) -> Pair:
@@ -195,38 +224,8 @@ def make_network(text: str, pair: Pair) -> Model:
         "input_shape": tuple(pair.train.x.shape[1:]),
         "n_classes": int(pair.train.y.max()) + 1,
     }
-    name, _, rest = text.partition(":")
-    if name in models.MODELS.known() or "=" in rest or not rest:
-        settings = read_settings(f"model {name}", split(rest))
-        made: Model = make_part(
-            f"model {name}", partial(models.create, name), {**known, **settings}
-        )
-        return made
-    return call_factory(text, known)
-
-
-def call_factory(text: str, known: Mapping[str, object]) -> Model:
-    """Returns what the function `package.module:factory` makes.
-
-    Args:
-      text: names it.
-      known: arguments that it may take.
-
-    Raises:
-      ValueError: another form, or no such function.
-      ImportError: no such module.
-      TypeError: it returns something else than a network.
-    """
-    module, _, name = text.partition(":")
-    if not module or not name:
-        raise ValueError(f"model must be package.module:factory, got {text!r}")
-    factory = getattr(importlib.import_module(module), name, None)
-    if not callable(factory):
-        raise ValueError(f"{module} has no function {name}")
-    taken = inspect.signature(factory).parameters
-    made = factory(**{option: value for option, value in known.items() if option in taken})
-    if not isinstance(made, Model):
-        raise TypeError(f"{text} must return a Model, got {type(made).__name__}")
+    name, settings = read_entry("model", text)
+    made: Model = make_part(f"model {name}", partial(models.create, name), {**known, **settings})
     return made
 
 

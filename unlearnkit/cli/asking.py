@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import tyro
 
@@ -58,6 +58,20 @@ class OnData:
         }
 
 
+class Matching(NamedTuple):
+    """How names in a file of weights are matched, see `weights.read_weights`.
+
+    Attributes:
+      part: the beginning of those that count.
+      names: OLD=NEW.
+      by_order: whether order tells where names do not.
+    """
+
+    part: str | None = None
+    names: Names = ()
+    by_order: bool = False
+
+
 @dataclasses.dataclass(frozen=True)
 class OnWeights(OnData):
     """A trained network, and the rows that it is to forget.
@@ -66,6 +80,9 @@ class OnWeights(OnData):
       weights: the trained weights: .safetensors, .npz, or what else `unlearnkit inspect` reads.
       forget: the list of rows to forget: a file, maybe as rows.csv#column or
         rows.csv@train.csv#id; or random:0.1, class:3, within:3:0.5.
+      part: the beginning of the names in the file that count, as state_dict_ema.
+      names: OLD=NEW for a beginning of names in the file and what the network calls it.
+      by_order: match layers whose names tell nothing by the order in which they stand.
       recipe: how the network was trained, as epochs=30 batch_size=128; by default what the weights
         say. It tells what Retrain costs, and how --reference trains.
     """
@@ -74,4 +91,12 @@ class OnWeights(OnData):
     forget: Annotated[str, tyro.conf.arg(metavar="ROWS.csv|random:0.1|…")] = dataclasses.field(
         kw_only=True
     )
+    part: str | None = dataclasses.field(default=None, kw_only=True)
+    names: Names = dataclasses.field(default=(), kw_only=True)
+    by_order: bool = dataclasses.field(default=False, kw_only=True)
     recipe: Names = dataclasses.field(default=(), kw_only=True)
+
+    @property
+    def matching(self) -> Matching:
+        """How the names of the file are matched."""
+        return Matching(self.part, self.names, self.by_order)

@@ -37,6 +37,9 @@ class Audit:
       unseen: a list of rows of the test set, which nobody trained on; by default all of it.
       data_dir: where prepared TFDS datasets are.
       reading: how files of your own are read that do not say it themselves.
+      part: the beginning of the names in files of weights that count, as state_dict_ema.
+      names: OLD=NEW for a beginning of names in these files and what the network calls it.
+      by_order: match layers whose names tell nothing by the order in which they stand.
       normalisation: of the data; by default what the weights say, else standard.
       target: of a folder: the network that is audited (LiRA: an experiment*, by default the last;
         EasyDUB: a folder beside oracle, by default pretrain).
@@ -58,6 +61,9 @@ class Audit:
     unseen: Path | None = None
     data_dir: Path | None = None
     reading: tyro.conf.OmitArgPrefixes[Reading] = AS_FOUND
+    part: str | None = None
+    names: tuple[str, ...] = ()
+    by_order: bool = False
     normalisation: str | None = None
     target: str | None = None
     forget_set: int = 1

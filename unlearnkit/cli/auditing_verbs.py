@@ -29,8 +29,8 @@ from unlearnkit.auditing import (
 from unlearnkit.auditing.intervals import CONFIDENCE
 from unlearnkit.auditing.lira import Mode
 from unlearnkit.base import Audited, Dataset, Model, Variables
-from unlearnkit.cli.answering import open_network, read_rows
-from unlearnkit.cli.asking import OnData
+from unlearnkit.cli.answering import open_network, read_matched, read_rows
+from unlearnkit.cli.asking import Matching, OnData
 from unlearnkit.cli.verification import check_outputs
 from unlearnkit.data.indices import as_indices, check_forget
 from unlearnkit.data.lists import read_list
@@ -38,7 +38,6 @@ from unlearnkit.io.files import as_json, write_json
 from unlearnkit.kernels import FEATURES, FeatureName
 from unlearnkit.training import predict
 from unlearnkit.validation import check_held_out, check_known
-from unlearnkit.weights import read_weights
 
 if TYPE_CHECKING:
     from unlearnkit.cli.auditing import Audit
@@ -114,7 +113,8 @@ def _read(options: Audit) -> tuple[Outputs, Outputs | None, Outputs | None]:
     for name in ("model", "data", "forget"):
         if getattr(options, name) is None:
             raise ValueError(f"--after is weights, which need --{name} to be audited")
-    network = open_network(_on_data(options), (), options.after, name="after")
+    matching = Matching(options.part, options.names, options.by_order)
+    network = open_network(_on_data(options), (), options.after, name="after", matching=matching)
     assert network.weights is not None
     train, test, _ = network.pair
     rows = read_rows(str(options.forget), train, jax.random.key(options.seed))
@@ -131,7 +131,9 @@ def _read(options: Audit) -> tuple[Outputs, Outputs | None, Outputs | None]:
         if path is not None and path.suffix.lower() == ".npz" and _is_outputs(path):
             others.append(_from_file(options, path))
         elif path is not None:
-            others.append(_ask(network.model, read_weights(path, network.model).variables, parts))
+            others.append(
+                _ask(network.model, read_matched(path, network.model, matching).variables, parts)
+            )
         else:
             others.append(None)
     before, reference = others

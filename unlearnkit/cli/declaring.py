@@ -75,7 +75,7 @@ def _entries(table: str, entries: Iterable[str]) -> dict[str, dict[str, object]]
     """Returns entries by name; one that is there already is told apart by its settings."""
     made: dict[str, dict[str, object]] = {}
     for text in entries:
-        name, _, settings = text.partition(":")
+        name, settings = _name_and_settings(text)
         found = read_settings(f"{table} {name}", split(settings))
         label = name if name not in made else f"{name} ({settings})"
         if not name and "use" not in found:
@@ -86,6 +86,27 @@ def _entries(table: str, entries: Iterable[str]) -> dict[str, dict[str, object]]
             found = {"use": name, **found}
         made[label] = found
     return made
+
+
+def read_entry(what: str, text: str) -> tuple[str, dict[str, object]]:
+    """Returns the name and the settings of an entry `name:setting=value,setting=value`.
+
+    Args:
+      what: it is, for the message.
+      text: of the entry; its name may be `package.module:factory`.
+
+    Raises:
+      ValueError: settings that cannot be read.
+    """
+    name, settings = _name_and_settings(text)
+    return name, read_settings(f"{what} {name}", split(settings))
+
+
+def _name_and_settings(text: str) -> tuple[str, str]:
+    """Returns what stands before the settings; `package.module:factory` is one name."""
+    name, _, rest = text.partition(":")
+    factory, _, settings = rest.partition(":")
+    return (f"{name}:{factory}", settings) if factory.isidentifier() else (name, rest)
 
 
 def read_settings(where: str, pairs: Iterable[str]) -> dict[str, object]:

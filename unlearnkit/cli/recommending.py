@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 def recommend(options: Recommend, interruption: Interruption) -> int:
     """Chooses a method, and writes its weights and a record; returns the exit code."""
     check_minutes(options.minutes)
-    network = open_network(options, options.recipe, options.weights)
+    network = open_network(options, options.recipe, options.weights, matching=options.matching)
     rows = forget_rows(options, network)
     candidates = _candidates(options, network)
     pair, reporting = _divide(network.pair, options.seed)

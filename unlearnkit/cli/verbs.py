@@ -111,7 +111,7 @@ def train(options: Train, interruption: Interruption) -> int:
 def unlearn(options: Unlearn, interruption: Interruption) -> int:
     """Makes weights forget, and writes the new ones and a record; returns the exit code."""
     name, method = make_method(options.method, options.set)
-    network = open_network(options, options.recipe, options.weights)
+    network = open_network(options, options.recipe, options.weights, matching=options.matching)
     rows = forget_rows(options, network)
     study = study_of(network, rows, {name: method}, reference=options.reference)
     kept: dict[str, Variables] = {}

@@ -251,9 +251,10 @@ def _check_rows(rows: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 def _make_model(text: str, log: Path) -> Model:
     """Returns what the function package.module:factory makes, of the network that a log names."""
-    from unlearnkit.cli.answering import call_factory
+    from unlearnkit import models
     from unlearnkit.training import read_trajectory
 
     network = read_trajectory(log).claim.network
-    known = {"input_shape": network.input_shape, "n_classes": network.n_classes}
-    return call_factory(text, known)
+    if ":" not in text:
+        raise ValueError(f"model must be package.module:factory, got {text!r}")
+    return models.create(text, input_shape=network.input_shape, n_classes=network.n_classes)

@@ -81,7 +81,8 @@ class _Stage(nn.Module):
 class _Head(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
-        return layer_norm("norm")(x.mean((1, 2)))
+        found: Array = layer_norm("norm")(x.mean((1, 2)))
+        return found
 
 
 class ConvNeXt(nn.Module):

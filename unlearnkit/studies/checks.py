@@ -23,6 +23,7 @@ from unlearnkit.base import (
 )
 from unlearnkit.costs import available_bytes
 from unlearnkit.host.random import host_key
+from unlearnkit.models.fresh import can_start_afresh
 from unlearnkit.poisoning import Budget
 from unlearnkit.studies.budget import CountsItself
 from unlearnkit.studies.poisoned import ask
@@ -167,6 +168,8 @@ def _says_what_it_returns(method: Callable[..., Any]) -> bool:
 def _try(name: str, method: Unlearner, model: Model, task: Task) -> None:
     sizes = [min(n, part.size) for n, part in zip(_FEW, task, strict=True)]
     few = Task(*(part.take(np.arange(n)) for n, part in zip(sizes, task, strict=True)))
+    if not can_start_afresh(model):
+        return
     variables = jax.jit(model.init)(jax.random.key(0))
     try:
         found = method(jax.random.key(0), model, variables, few, on_epoch=None)

@@ -33,11 +33,13 @@ class Container:
       format: of the file.
       arrays: by place, on the host, with the types of the file.
       rest: what else the format's writer needs.
+      notes: what was chosen in reading it, in words.
     """
 
     format: Format
     arrays: Mapping[Place, np.ndarray]
     rest: object = None
+    notes: tuple[str, ...] = ()
 
 
 def changed(container: Container, arrays: Mapping[Place, np.ndarray]) -> dict[Place, np.ndarray]:

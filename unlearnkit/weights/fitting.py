@@ -126,16 +126,17 @@ def fit(
     extra, unused = _set_aside(extra)
     notes += unused
     entries, misfits = _lay_out(found, targets, container, model)
+    notes += _tell_types(entries, targets, container)
     misfits += [
-        Misfit("missing", name, f"{list(target.shape)} is not in the file")
+        Misfit("missing", name, f"the network has {list(target.shape)}")
         for name, target in targets.items()
         if name not in found
     ]
     misfits += [
-        Misfit("extra", told(place), f"{list(container.arrays[place].shape)} has no place")
+        Misfit("extra", told(place), f"the file has {list(container.arrays[place].shape)}")
         for place in extra
     ]
-    return Fit(tuple(entries), tuple(misfits), tuple(notes))
+    return Fit(tuple(entries), tuple(misfits), (*container.notes, *notes))
 
 
 def _targets(model: Model) -> dict[str, _Target]:
@@ -291,13 +292,26 @@ def _lay_out(
             _check_type(array.dtype, target.dtype)
             layout = layout_of(leaf, tuple(array.shape), target.leaf, target.shape)
         except WeightsError as error:
-            misfits.append(Misfit("shape", told(place), f"for {name} {error}"))
+            misfits.append(Misfit("shape", told(place), f"{name}: {error}"))
             continue
         entries.append(Entry(name, place, layout))
     if any(len(entry.layout.axes or ()) == 2 for entry in entries):
         maps = flattened_maps(model)
         entries = [_with_map(entry, maps) for entry in entries]
     return entries, misfits
+
+
+def _tell_types(
+    entries: Sequence[Entry], targets: Mapping[str, _Target], container: Container
+) -> list[str]:
+    kinds = Counter(
+        (container.arrays[entry.place].dtype, targets[entry.name].dtype) for entry in entries
+    )
+    return [
+        f"{count} arrays are {stored.name} in the file and {used.name} in the network"
+        for (stored, used), count in kinds.items()
+        if stored != used
+    ]
 
 
 def _with_map(entry: Entry, maps: Mapping[str, tuple[int, int, int]]) -> Entry:
@@ -312,4 +326,4 @@ def _check_type(given: np.dtype, wanted: np.dtype) -> None:
         for dtype in (given, wanted)
     ]
     if kinds[0] != kinds[1]:
-        raise WeightsError(f"is {given.name}; the network has {wanted.name}")
+        raise WeightsError(f"the file has {given.name}; the network has {wanted.name}")

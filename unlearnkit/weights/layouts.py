@@ -96,4 +96,4 @@ def layout_of(
     if tuple(side for side in shape if side != 1) == wanted:
         return Layout(squeezed=shape)
     moved = "" if axes is None else f", {list(brought)} in the network's layout"
-    raise WeightsError(f"is {list(shape)}{moved}; the network has {list(wanted)}")
+    raise WeightsError(f"the file has {list(shape)}{moved}; the network has {list(wanted)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -60,9 +61,9 @@ def write_msgpack(path: Path, container: Container, arrays: Mapping[Place, np.nd
       container: what was read.
       arrays: all of them, by place.
     """
-    write_bytes(
-        path, serialization.msgpack_serialize(put_back(container.rest, changed(container, arrays)))
-    )
+    tree = put_back(container.rest, changed(container, arrays))
+    # In place, or its keys would be sorted; what is changed is the tree that was just made.
+    write_bytes(path, serialization.msgpack_serialize(tree, in_place=True))
 
 
 class _Step(NamedTuple):
@@ -100,7 +101,8 @@ def read_orbax(path: Path) -> Container:
     arrays = dict(nested_arrays(tree))
     if not arrays:
         raise WeightsError(f"{path} holds no arrays")
-    return Container("orbax", arrays, _Step(tree, inside))
+    steps = [f"step {inside.parts[0]} of a checkpoint manager"] if str(inside)[:1].isdigit() else []
+    return Container("orbax", arrays, _Step(tree, inside), tuple(steps))
 
 
 def write_orbax(path: Path, container: Container, arrays: Mapping[Place, np.ndarray]) -> None:
@@ -289,6 +291,7 @@ def _is_script(path: Path) -> bool:
 
 
 def _first_sentence(error: BaseException) -> str:
+    if named := re.search(r"GLOBAL (\S+)", str(error)):  # PyTorch goes on with how to allow it
+        return f"it names {named[1]}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if "GLOBAL" in line or "Unsupported" in line]
-    return (named or lines or [type(error).__name__])[0][:200]
+    return (lines or [type(error).__name__])[0][:200]

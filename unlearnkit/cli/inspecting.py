@@ -128,6 +128,11 @@ def _contents(container: Container) -> Mapping[str, dict[str, object]]:
 
 
 def pair_of_names(text: str) -> tuple[str, str]:
+    """Returns the two names of OLD=NEW.
+
+    Raises:
+      ValueError: it is no such pair.
+    """
     old, equals, new = text.partition("=")
     if not equals or not old or not new:
         raise ValueError(f"--names takes OLD=NEW, got {text!r}")

@@ -84,6 +84,8 @@ def test_the_planted_best_is_chosen_and_the_ruined_one_refused(found):
     assert {name for name, _ in kept} == {ORIGINAL, RETRAIN, "oracle"}
     assert len(told) == 5 + 3
     assert answer.finished
+    assert by_name["nothing"].score == answer.untouched  # as it does nothing
+    assert answer.helps
     assert not answer.forget_is_alike  # a whole class is forgotten
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
@@ -16,6 +17,8 @@ from unlearnkit.studies.purging import Held
 
 if TYPE_CHECKING:
     from unlearnkit.cli.poisons import Purge
+
+_LONGEST = 60
 
 
 def purge(options: Purge) -> int:
@@ -50,10 +53,15 @@ def _listed(held: Sequence[Held]) -> list[str]:
     for one in held:
         alike.setdefault(one.why, []).append(one)
     return [
-        f"  {found[0].path}: {why}"
+        f"  {_shown(found[0].path)}: {why}"
         + (f"; and {len(found) - 1} more (--json lists all)" if len(found) > 1 else "")
         for why, found in alike.items()
     ]
+
+
+def _shown(path: Path) -> Path:
+    """Returns a path without the rest of a stage's long name."""
+    return path if len(path.name) <= _LONGEST else path.with_name(f"{path.name[:12]}…")
 
 
 def _versions(options: Purge) -> list[Dataset]:

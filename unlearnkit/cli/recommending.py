@@ -44,6 +44,7 @@ from unlearnkit.studies import (
     ORIGINAL,
     RETRAIN,
     Candidate,
+    Measured,
     Pair,
     Recommendation,
     RetrainLike,
@@ -161,6 +162,7 @@ def _said(
     return {
         **network.described(),
         "recommended": recommended,
+        "nearer_than_untouched": found.helps,
         "unmet": found.unmet,
         "finished": found.finished,
         "evidence": {
@@ -198,10 +200,12 @@ def _told(
     file: Path | None,
 ) -> list[str]:
     """Returns the lines that are printed."""
-    width = max(len(one.name) for one in found.candidates)
+    width = max(len(name) for name in ("(untouched)", *(one.name for one in found.candidates)))
     lines = [f"{'candidate':<{width}}  distance  retain  unseen  % of Retrain"]
     best_first = sorted(found.candidates, key=lambda one: -one.score)
     lines += [_line(one, width) for one in best_first]
+    if found.original is not None:
+        lines.append(_figures("(untouched)", found.original, f"{-found.untouched:.3f}", 0.0, width))
     if not found.finished:
         lines += ["the time was over before all were run; the same command goes on"]
     lines.append("")
@@ -219,9 +223,12 @@ def _line(one: Candidate, width: int) -> str:
     if one.measured is None:
         return f"{one.name:<{width}}  {escaped(one.refused or '', 100)}"
     score = "refused" if one.refused is not None else f"{-one.score:.3f}"
-    retain, unseen = one.measured.accuracy_retain, one.measured.accuracy
-    figures = f"{score:>8}  {retain:>6.3f}  {unseen:>6.3f}  {100 * one.share:>12.3g}"
-    return f"{one.name:<{width}}  {figures}"
+    return _figures(one.name, one.measured, score, one.share, width)
+
+
+def _figures(name: str, found: Measured, score: str, share: float, width: int) -> str:
+    figures = f"{score:>8}  {found.accuracy_retain:>6.3f}  {found.accuracy:>6.3f}"
+    return f"{name:<{width}}  {figures}  {100 * share:>12.3g}"
 
 
 def _judged(
@@ -244,7 +251,8 @@ def _judged(
     if RETRAIN in by_name:
         shown["retrained"] = by_name[RETRAIN]
     lines = [
-        f"in {len(done)} other runs, on {reporting.size} unseen examples that did not choose it:",
+        f"in {'another run' if len(done) == 1 else f'{len(done)} other runs'}, on "
+        f"{reporting.size} unseen examples that did not choose it:",
         " " * LABEL + "".join(f"{name:>11}" for name in shown),
     ]
     measures = {f"accuracy, {name}": f"accuracy_{name}" for name in SETS}
@@ -270,9 +278,15 @@ def _caveats(
     """Returns what the figures rest on, and what they cannot say."""
     unmet = [need.statement for need in needs(forgotten, unseen) if not need.met]
     said = [
-        f"Evidence: {forgotten} forgotten and {unseen} unseen examples, {options.seeds} runs."
+        f"Evidence: {forgotten} forgotten and {unseen} unseen examples, {options.seeds} run"
+        + ("." if options.seeds == 1 else "s.")
         + "".join(f" Too few to show that {statement}." for statement in unmet)
     ]
+    if not found.helps:
+        said.append(
+            "On the choosing data it is no nearer to the goal than the untouched network is: these "
+            "rows are answered like unseen ones already, or there are too few of them to tell."
+        )
     if found.reference is None:
         said.append(
             "Without a reference the choice takes for the goal that an attack finds nothing, which "

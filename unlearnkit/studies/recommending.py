@@ -63,6 +63,7 @@ class Recommendation(NamedTuple):
       chosen: the candidate; None where none will do.
       candidates: all of them, in the order given.
       original: the network before anything was forgotten, on the choosing data.
+      untouched: the rule's score of that network, to compare a candidate's with.
       reference: a retrained one, likewise; None where none was trained.
       records: of other runs on the reporting data: the original, the reference where there is one,
         and what was chosen; one of each a seed. Empty where nothing was chosen.
@@ -74,11 +75,17 @@ class Recommendation(NamedTuple):
     chosen: Candidate | None
     candidates: tuple[Candidate, ...]
     original: Measured | None
+    untouched: float
     reference: Measured | None
     records: tuple[Record, ...]
     alike: float
     unmet: str | None
     finished: bool
+
+    @property
+    def helps(self) -> bool:
+        """Whether the chosen one is nearer to the rule's goal than doing nothing."""
+        return self.chosen is not None and self.chosen.score > self.untouched
 
     @property
     def forget_is_alike(self) -> bool:
@@ -200,7 +207,8 @@ def recommend(
         )  # fmt: skip
         records = tuple(reported)
     return Recommendation(
-        *(chosen, candidates, trials.measured(ORIGINAL), trials.measured(RETRAIN), records),
+        *(chosen, candidates, trials.measured(ORIGINAL), trials.untouched()),
+        *(trials.measured(RETRAIN), records),
         alike=_alike(task.forget, pair.test),
         unmet=unmet,
         finished=finished,
@@ -238,6 +246,13 @@ class _Trials:
         """Returns the averages over the seeds; None where one is missing."""
         rows = self.records.get(name, [])
         return average(rows) if len(rows) == self.declared.seeds else None
+
+    def untouched(self) -> float:
+        """Returns the score of the network that nothing was done to."""
+        original = self.measured(ORIGINAL)
+        if original is None:
+            return math.nan
+        return self.rule.score(original, original, self.measured(RETRAIN))
 
     def candidate(self, name: str) -> Candidate:
         """Returns how a method of the declared set did."""

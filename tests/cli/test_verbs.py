@@ -101,7 +101,8 @@ def test_unlearning_brings_the_forget_set_nearer_to_retrain(here, forgotten):
     assert 0 < record["share_of_retrain"] < 1
     assert record["method"]["settings"]["epochs"] == 3
     assert "L1 to Retrain, forget" in said
-    assert max(map(len, said.splitlines())) <= 80
+    told = [line for line in said.splitlines() if str(here) not in line]
+    assert max(map(len, told)) <= 80
     old, new = (
         load_variables(folder / "weights.safetensors") for folder in (here / "trained", out)
     )
@@ -167,7 +168,7 @@ def test_recommending_writes_the_best_and_says_why(here):
     assert "Recommended: fine_tune" in said
     assert "average gap to Retrain" in said
     assert (out / "weights.safetensors").exists()
-    printed = [line for line in said.splitlines() if not line.startswith("[")]
+    printed = [line for line in said.splitlines() if line[:1] != "[" and str(here) not in line]
     assert max(map(len, printed)) <= 80
 
 
@@ -197,7 +198,8 @@ def test_none_is_recommended_where_all_ruin_the_network(here, tmp_path):
 AUDIT = ("--model", "logistic", "--data", DATA)
 
 
-def test_the_exit_code_of_an_audit_is_its_verdict(here, retrained):
+def test_the_exit_code_of_an_audit_is_its_verdict(here, forgotten, retrained):
+    other = forgotten[0] / "weights.safetensors"
     trained = here / "trained" / "weights.safetensors"
     on = (*AUDIT, "--forget", "class:3", "--before", trained)
     code, said = call("audit", "--after", trained, *AUDIT, "--forget", here / "rows.csv")
@@ -210,7 +212,7 @@ def test_the_exit_code_of_an_audit_is_its_verdict(here, retrained):
     assert found["change_loss_forget_low"] > 1
     assert found["sizes"]["test"] == 200
     assert found["sizes"]["forget"] + found["sizes"]["retain"] == 150
-    code, said = call("audit", "--after", retrained, "--reference", retrained, *on[:-2])
+    code, said = call("audit", "--after", other, "--reference", retrained, *on[:-2])
     assert code == 0  # and so does every retrained network
     assert "of the reference" in said
 

@@ -52,7 +52,7 @@ def read_easydub_folder(
       ValueError: several datasets or networks in one folder; files that are no margins, or that do
         not fit each other.
 
-    Source: Rinberg et al. 2026, Easy Data Unlearning Bench, its public code and dataset.
+    Source: Rinberg et al. 2025, Easy Data Unlearning Bench, its public code and dataset.
     """
     (root,) = _only(sorted(Path(folder).glob("margins/*/")), f"margins/DATA in {folder}")
     found: dict[str, dict[str, np.ndarray]] = {"ours": {}, "oracles": {}}

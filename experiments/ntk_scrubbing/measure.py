@@ -72,7 +72,7 @@ class Readouts:
         """Returns errors, the share called member, the relearn time and the distances."""
         attack_key, relearn_key = jax.random.split(key)
         model, task, variables = case.model, case.task, subject.variables
-        reference, tune = case.reference.variables, self.setting.tune
+        reference, tune = case.retrained.variables, self.setting.tune
         metrics = {
             f"error_{name}": 1 - auditing.accuracy(model, variables, getattr(task, name))
             for name in ("retain", "forget", "test")
@@ -107,7 +107,7 @@ class Figures:
         if not isinstance(method, NtkScrub) or method.noise:
             raise NotApplicable("the figures are of NTK scrubbing without noise")
         path_key, noise_key = jax.random.split(key)
-        reference, scrubbed = case.reference.variables, subject.variables
+        reference, scrubbed = case.retrained.variables, subject.variables
         shapes = {
             name: _noise(model, variables, task)
             for name, variables in

@@ -32,7 +32,7 @@ class TrainingLoss:
         """Returns the curve `loss`."""
         if not subject.is_reference:
             raise auditing.NotApplicable("only the losses of Retrain are drawn")
-        return Audited({}, {"loss": np.asarray(case.reference.info.history["loss"])})
+        return Audited({}, {"loss": np.asarray(case.retrained.info.history["loss"])})
 
 
 def tables_study(

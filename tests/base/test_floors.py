@@ -15,6 +15,7 @@ FLOORS = [
     {"kernels"},
     {"models", "data"},
     {"training"},
+    {"weights"},
     {"forging"},
     {"unlearning", "poisoning", "defences", "auditing"},
     {"studies"},

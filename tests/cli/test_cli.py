@@ -193,11 +193,7 @@ def test_pretrained_weights_are_given_as_a_file(log, tmp_path, capsys):
     assert cli.run([*arguments, f"--start={tmp_path / 'start.safetensors'}"]) == 0
 
 
-@pytest.mark.parametrize(
-    "command",
-    [(), *((name,) for name in ("quickstart", "run", "resume", "status", "report", "list", "show",
-                                "verify", "calibrate"))],
-)  # fmt: skip
+@pytest.mark.parametrize("command", [(), *((name,) for name in cli.COMMANDS)])
 def test_help_fits_eighty_columns(monkeypatch, capsys, command):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as ended:

@@ -15,6 +15,11 @@ from unlearnkit.auditing.case import (
     judge,
 )
 from unlearnkit.auditing.challenge import challenge_epsilons, challenge_forgetting_quality
+from unlearnkit.auditing.easydub_folder import (
+    MarginFolder,
+    audit_margins,
+    read_easydub_folder,
+)
 from unlearnkit.auditing.ensemble_audits import ForgettingQuality, Klom
 from unlearnkit.auditing.ensembles import Ensemble, retrained_ensemble, unlearned_ensemble
 from unlearnkit.auditing.entropy_svm import EntropySvm
@@ -32,12 +37,20 @@ from unlearnkit.auditing.evaluate import (
     prediction_agreement,
 )
 from unlearnkit.auditing.evaluation import Evaluation
+from unlearnkit.auditing.evidence import (
+    Need,
+    least_p_value,
+    least_visible_auc,
+    needs,
+    rank_p_value,
+)
 from unlearnkit.auditing.forged_forgetting import ForgedForgetting
 from unlearnkit.auditing.forgetting_quality import (
     challenge_score,
     example_epsilons,
     forgetting_quality,
 )
+from unlearnkit.auditing.from_original import FromOriginal
 from unlearnkit.auditing.gaussian_kl import gaussian_kl
 from unlearnkit.auditing.gaussian_unlearning import (
     GaussianPoisons,
@@ -154,6 +167,7 @@ __all__ = [
     "FilterScore",
     "ForgedForgetting",
     "ForgettingQuality",
+    "FromOriginal",
     "GaussianPoisons",
     "GaussianUnlearningScore",
     "GaussianWeights",
@@ -161,8 +175,10 @@ __all__ = [
     "Interval",
     "Klom",
     "Lira",
+    "MarginFolder",
     "MembershipInference",
     "ModelShift",
+    "Need",
     "NotApplicable",
     "OptmlScores",
     "Outputs",
@@ -187,6 +203,7 @@ __all__ = [
     "activation_distance",
     "auc",
     "audit_gradients",
+    "audit_margins",
     "audit_outputs",
     "audit_reference",
     "average_gap",
@@ -210,12 +227,15 @@ __all__ = [
     "judge",
     "klom",
     "lacks_effect",
+    "least_p_value",
+    "least_visible_auc",
     "lira_scores",
     "loss_divergence",
     "margins",
     "mean_and_error",
     "membership_features",
     "model_shift",
+    "needs",
     "optml_gap",
     "p_values",
     "poison_targets",
@@ -225,6 +245,8 @@ __all__ = [
     "query_information",
     "query_margins",
     "query_set_information",
+    "rank_p_value",
+    "read_easydub_folder",
     "read_lira_folder",
     "read_outputs",
     "retrained_ensemble",

@@ -63,6 +63,7 @@ class Case:
       task: what is to be forgotten and kept, and the data to judge by.
       original: trained on all of `task.train`.
       reference: retrained without the forget set, and what that cost; no method gets to see it.
+        None where nothing was retrained.
       clean: where the training set was poisoned: trained on the clean one; else None.
       poisoned: where the training set was poisoned: it, and what the attack kept; else None.
       start: weights from which the training of every network of the case began; None where each
@@ -81,7 +82,7 @@ class Case:
     recipe: Recipe
     task: Task
     original: Variables
-    reference: Unlearned
+    reference: Unlearned | None
     clean: Variables | None = None
     poisoned: Poisoned | None = None
     start: Variables | None = None
@@ -93,8 +94,21 @@ class Case:
     scratch: Share = dataclasses.field(default_factory=lambda: InMemory())
 
     @property
+    def retrained(self) -> Unlearned:
+        """The reference.
+
+        Raises:
+          NotApplicable: nothing was retrained.
+        """
+        if self.reference is None:
+            raise NotApplicable("nothing was retrained, so there is no reference to compare with")
+        return self.reference
+
+    @property
     def full_gradients(self) -> float:
-        """The example-gradients of retraining."""
+        """The example-gradients of retraining; where that was not done, of its recipe."""
+        if self.reference is None:
+            return self.recipe.example_gradients(self.task.retain.size)
         return self.reference.info.cost.example_gradients
 
 

@@ -31,7 +31,7 @@ class Evaluation:
       optml: the scores that published tables hold; None leaves them out.
 
     See `evaluate` for the metrics. The reference itself is judged without the distances, which
-    would be 0.
+    would be 0; a case without a reference has none.
 
     Example:
       study = studies.Study(
@@ -64,11 +64,11 @@ class Evaluation:
 
         def audited() -> Reference:
             return audit_reference(
-                key, case.model, case.reference.variables, case.task, optml=self.optml
+                key, case.model, case.retrained.variables, case.task, optml=self.optml
             )
 
         reference = None
-        if not subject.is_reference:
+        if case.reference is not None and not subject.is_reference:
             reference = case.share("reference_audit", {"optml": self.optml}, audited)
         return evaluate(
             key,

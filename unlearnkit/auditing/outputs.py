@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from math import nan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ def audit_outputs(
     Metrics with before:
       before_{metric}: its own accuracies and those of the attacks on it
       change_loss_{set}, `_low`, `_high`: the mean change of the loss, in nats, with its 95 %
-        interval over the examples, which are the same before and after
+        interval over the examples, which are the same before and after; NaN of a single example
       activation_distance_before_{set}: between the networks before and after, in [0, 2]
 
     Args:
@@ -98,7 +99,9 @@ def audit_outputs(
         found, old = audit_logits(key, earlier, labels, attacks, kept)
         metrics |= {f"before_{name}": value for name, value in found.items()}
         for name in ("forget", "test"):
-            mean, error = mean_and_error(curves[f"loss_{name}"] - old[f"loss_{name}"])
+            change = curves[f"loss_{name}"] - old[f"loss_{name}"]
+            # The spread of one example is not known.
+            mean, error = mean_and_error(change) if len(change) > 1 else (float(change[0]), nan)
             metrics[f"change_loss_{name}"] = mean
             metrics[f"change_loss_{name}_low"] = mean - _Z_95 * error
             metrics[f"change_loss_{name}_high"] = mean + _Z_95 * error

@@ -1,50 +1,66 @@
-"""The command line `unlearnkit`, or `python -m unlearnkit`: studies, and logs of training.
+"""The command line `unlearnkit`, or `python -m unlearnkit`: every verb, and studies of them.
 
 Exit codes. All commands: 2 where nothing could be done (the message says why), 130 after Ctrl-C.
-run, resume, quickstart, report: 0 done, 1 a cell of the study failed or not all could be written,
-3 stopped before the end. status: 0 finished, 1 finished and a cell failed, 3 not finished. audit: 0
-the forget set is not told apart from unseen examples, 1 it is. verify
-and calibrate: 0 VALID, 1 INVALID, 2 the log cannot be verified (unreadable, tampered with, about
-other data, arguments that make no sense, or any failure of the program), 3 INCOMPLETE: right as far
-as it goes, 4 UNPROVEN: right, but what was checked is no proof; the summary says why.
+run, resume, quickstart, report: 0 done, 1 a cell of the study failed or not all could be written, 3
+stopped before the end. status: 0 finished, 1 finished and a cell failed, 3 not finished. inspect: 0
+the file fits the network, 1 it does not. train, unlearn, poison: 0 done. recommend: 0 a method is
+recommended, 1 none will do, 3 the time was over before there was a choice. audit: 0 the forget set
+is not told apart from unseen examples, 1 it is. forge: 0 done, 1 there was nothing to forge. purge:
+0 nothing holds the rows, 1 what does is listed. verify and calibrate: 0 VALID, 1 INVALID, 2 the log
+cannot be verified (unreadable, tampered with, about other data, arguments that make no sense, or
+any failure of the program), 3 INCOMPLETE: right as far as it goes, 4 UNPROVEN: right, but what was
+checked is no proof; the summary says why.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import tyro
 
-from unlearnkit.cli.auditing import AuditLogits
+from unlearnkit.cli.auditing import Audit
 from unlearnkit.cli.folding import folded_output
+from unlearnkit.cli.inspecting import Inspect
 from unlearnkit.cli.interruption import Interruption
 from unlearnkit.cli.listing import List, Show
+from unlearnkit.cli.poisons import Forge, Poison, Purge
 from unlearnkit.cli.quickstart import Quickstart
 from unlearnkit.cli.study import Report, Resume, Run, Status
+from unlearnkit.cli.train import Train
+from unlearnkit.cli.unlearn import Recommend, Unlearn
 from unlearnkit.cli.verification import EXIT_CODES, Calibrate, Verify
 from unlearnkit.io.text import escaped
 
 __all__ = [
+    "COMMANDS",
     "EXIT_CODES",
-    "AuditLogits",
+    "Audit",
     "Calibrate",
+    "Forge",
+    "Inspect",
     "List",
+    "Poison",
+    "Purge",
     "Quickstart",
+    "Recommend",
     "Report",
     "Resume",
     "Run",
     "Show",
     "Status",
+    "Train",
+    "Unlearn",
     "Verify",
     "run",
 ]
 
 _NOT_DONE, _BROKEN_PIPE = 2, 141
-_DESCRIPTION = "Poison, train, forget and audit: studies, and logs of training."
-_COMMANDS: Mapping[str, Callable[..., Callable[[Interruption], int]]] = {
+_DESCRIPTION = "Poison, train, forget, forge and audit: networks, studies, logs of training."
+COMMANDS: Mapping[str, Callable[..., Callable[[Interruption], int]]] = {
     "quickstart": Quickstart,
     "run": Run,
     "resume": Resume,
@@ -52,10 +68,18 @@ _COMMANDS: Mapping[str, Callable[..., Callable[[Interruption], int]]] = {
     "report": Report,
     "list": List,
     "show": Show,
-    "audit": AuditLogits,
+    "inspect": Inspect,
+    "train": Train,
+    "unlearn": Unlearn,
+    "recommend": Recommend,
+    "audit": Audit,
+    "poison": Poison,
+    "forge": Forge,
+    "purge": Purge,
     "verify": Verify,
     "calibrate": Calibrate,
 }
+"""Every command by name."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -77,10 +101,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None, interruption: Interruption) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     # A script for completion, which is printed too, is not to be folded.
+    interruption.command = shlex.join(["unlearnkit", *given])
     helps = not {"-h", "--help"}.isdisjoint(given)
     with folded_output() if helps else contextlib.nullcontext():
         command = tyro.extras.subcommand_cli_from_dict(
-            {**_COMMANDS}, prog="unlearnkit", description=_DESCRIPTION, args=given
+            {**COMMANDS}, prog="unlearnkit", description=_DESCRIPTION, args=given
         )
     try:
         if getattr(command, "cache", False):

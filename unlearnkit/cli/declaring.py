@@ -48,7 +48,7 @@ def declare(
     said: dict[str, object] = dict(numbers)
     for table, entries in (("data", data), ("networks", networks)):
         said[table] = _entries(table, entries)
-    said["recipes"] = {"recipe": _settings("recipe", recipe)}
+    said["recipes"] = {"recipe": read_settings("recipe", recipe)}
     said["forget"] = {request: request for request in forget}
     said |= {table: _entries(table, entries) for table, entries in parts.items()}
     return to_toml({name: value for name, value in said.items() if value not in ({}, None)})
@@ -75,8 +75,8 @@ def _entries(table: str, entries: Iterable[str]) -> dict[str, dict[str, object]]
     """Returns entries by name; one that is there already is told apart by its settings."""
     made: dict[str, dict[str, object]] = {}
     for text in entries:
-        name, _, settings = text.partition(":")
-        found = _settings(f"{table} {name}", _split(settings))
+        name, settings = _name_and_settings(text)
+        found = read_settings(f"{table} {name}", split(settings))
         label = name if name not in made else f"{name} ({settings})"
         if not name and "use" not in found:
             raise ValueError(f"--{table} lacks a name, got {text!r}")
@@ -88,7 +88,37 @@ def _entries(table: str, entries: Iterable[str]) -> dict[str, dict[str, object]]
     return made
 
 
-def _settings(where: str, pairs: Iterable[str]) -> dict[str, object]:
+def read_entry(what: str, text: str) -> tuple[str, dict[str, object]]:
+    """Returns the name and the settings of an entry `name:setting=value,setting=value`.
+
+    Args:
+      what: it is, for the message.
+      text: of the entry; its name may be `package.module:factory`.
+
+    Raises:
+      ValueError: settings that cannot be read.
+    """
+    name, settings = _name_and_settings(text)
+    return name, read_settings(f"{what} {name}", split(settings))
+
+
+def _name_and_settings(text: str) -> tuple[str, str]:
+    """Returns what stands before the settings; `package.module:factory` is one name."""
+    name, _, rest = text.partition(":")
+    factory, _, settings = rest.partition(":")
+    return (f"{name}:{factory}", settings) if factory.isidentifier() else (name, rest)
+
+
+def read_settings(where: str, pairs: Iterable[str]) -> dict[str, object]:
+    """Returns the table of `name=value` pairs; a dotted name is one within a table of its own.
+
+    Args:
+      where: what messages call it.
+      pairs: with values as TOML has them; what is no TOML is text.
+
+    Raises:
+      ValueError: a pair that is none, or a name that is both a value and a table.
+    """
     made: dict[str, object] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -113,7 +143,7 @@ def _read(text: str) -> object:
     return value
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
     """Returns the parts between commas that stand in no bracket and no quotation marks."""
     parts, depth, quote = [""], 0, ""
     for one in text:

@@ -25,6 +25,7 @@ class Interruption:
       how: what the line says of going on; a command sets it as soon as there is something to go on
         with.
       happened: whether Ctrl-C was pressed.
+      command: the line that is run, for records.
 
     Example:
       with Interruption() as interruption:
@@ -35,6 +36,7 @@ class Interruption:
     def __init__(self, how: str = "run the same command again") -> None:
         self.how = how
         self.happened = False
+        self.command = ""
         self._over = threading.Event()
         self._said = threading.Lock()
         self._handler, self._hook = signal.getsignal(signal.SIGINT), sys.unraisablehook

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import inspect
 import json
 import os
 import secrets
@@ -63,6 +61,11 @@ class LogArguments:
 
     def load(self) -> Dataset:
         """Returns the log's examples under its normalisation."""
+        found, rows = self.find()
+        return found.take(rows)
+
+    def find(self) -> tuple[Dataset, np.ndarray]:
+        """Returns the data under the log's normalisation, and its rows that the log is about."""
         import numpy as np
 
         from unlearnkit import data
@@ -80,13 +83,13 @@ class LogArguments:
             normalisation=log.claim.data.normalisation,
         )
         if self.rows is not None:
-            return found.take(_check_rows(as_indices(read_list(self.rows), name="rows"), found))
+            return found, _check_rows(as_indices(read_list(self.rows), name="rows"), found)
         rows = match_rows(log, found)
         named, order = np.unique(rows), "in their order"
         if not np.array_equal(rows, np.arange(len(rows))):
             order = "in another order"
         print(f"data: {len(named)} of the {found.size} rows of {self.data} {self.split}, {order}")
-        return found.take(rows)
+        return found, rows
 
     def network(self) -> Model | None:
         """Returns the network that --model makes, None without one."""
@@ -247,20 +250,11 @@ def _check_rows(rows: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 
 def _make_model(text: str, log: Path) -> Model:
-    """Returns what the function package.module:factory makes."""
-    from unlearnkit.base import Model
+    """Returns what the function package.module:factory makes, of the network that a log names."""
+    from unlearnkit import models
     from unlearnkit.training import read_trajectory
 
-    module, _, name = text.partition(":")
-    if not module or not name:
-        raise ValueError(f"model must be package.module:factory, got {text!r}")
-    factory = getattr(importlib.import_module(module), name, None)
-    if not callable(factory):
-        raise ValueError(f"{module} has no function {name}")
     network = read_trajectory(log).claim.network
-    known = {"input_shape": network.input_shape, "n_classes": network.n_classes}
-    taken = inspect.signature(factory).parameters
-    made = factory(**{option: value for option, value in known.items() if option in taken})
-    if not isinstance(made, Model):
-        raise TypeError(f"{text} must return a Model, got {type(made).__name__}")
-    return made
+    if ":" not in text:
+        raise ValueError(f"model must be package.module:factory, got {text!r}")
+    return models.create(text, input_shape=network.input_shape, n_classes=network.n_classes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,8 @@ from flax.errors import InvalidRngError, ModifyScopeVariableError
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Model, Params, Path, State, Variables
+from unlearnkit.models.assembling import Held, assemble, example_of, group_layers, subtrees
+from unlearnkit.models.leaves import Leaves, split_leaves
 from unlearnkit.models.modes import Calls, Mode, arguments, choose_mode, trace_call
 
 
@@ -56,7 +58,7 @@ def from_linen(
     Example:
       model = models.from_linen(flax.linen.Dense(10), input_shape=(784,))
     """
-    held, example = _Held(module), _example(input_shape, input_dtype)
+    held, example = Held(module), example_of(input_shape, input_dtype)
 
     def calls(mode: Mode) -> Calls:
         seen: set[type] = set()
@@ -69,7 +71,7 @@ def from_linen(
 
     try:
         found = choose_mode(type(module).__call__, mode, calls, example)
-        return _assemble(
+        return assemble(
             _LinenInit(held, example, found),
             _LinenApply(held, found),
             _LinenApplyTrain(held, found, tuple(rngs)),
@@ -109,7 +111,12 @@ def from_nnx(
     Example:
       model = models.from_nnx(lambda rngs: flax.nnx.Linear(784, 10, rngs=rngs), input_shape=(784,))
     """
-    held, example = _Held(build), _example(input_shape, input_dtype)
+    if isinstance(build, nnx.Module):
+        raise ValueError(
+            f"from_nnx takes the function that makes a module, got a {type(build).__name__} that "
+            "is made; models.adopt takes it, with its weights"
+        )
+    held, example = Held(build), example_of(input_shape, input_dtype)
     parts: list[Any] = []
 
     def built(key: Key[Array, ""]) -> Variables:
@@ -126,7 +133,19 @@ def from_nnx(
         return Calls(shapes, train, evaluate, drops, normalises)
 
     found = choose_mode(type(parts[0]).__call__, mode, calls, example)
-    return _assemble(_NnxInit(held), _NnxApply(held, found), _NnxApplyTrain(held, found), example)
+    return assemble(_NnxInit(held), _NnxApply(held, found), _NnxApplyTrain(held, found), example)
+
+
+def nnx_variables(module: nnx.Module) -> Variables:
+    """Returns the weights and the state of a `flax.nnx` module, as `from_nnx` names them."""
+    _, params, _, state = _split(module)
+    return Variables(_pure_dict(params), _pure_dict(state))
+
+
+def nnx_layers(module: nnx.Module) -> tuple[tuple[Path, ...], ...]:
+    """Returns the groups of parameters of a `flax.nnx` module, in the order of its definition."""
+    params = nnx_variables(module).params
+    return group_layers(params, _ordered_subtrees(module, params))
 
 
 def from_functions(
@@ -140,7 +159,9 @@ def from_functions(
 
     Args:
       init: key -> params. Nested dicts name the layers, in the order in which they were built; any
-        other pytree is one layer.
+        other pytree is one layer. Leaves that are no numbers to be trained are allowed: arrays of
+        integers, booleans or keys become `Variables.state`, and all else (texts, functions, Python
+        integers) stays what it is, the same in each call.
       apply: (params, x [n, *input_shape]) -> logits [n, c].
       input_shape: the shape of one example.
       input_dtype: see `from_linen`.
@@ -153,9 +174,13 @@ def from_functions(
           return {"w": jax.random.normal(key, (784, 10)) / 28}
       model = models.from_functions(init, lambda params, x: x @ params["w"], input_shape=(784,))
     """
-    held, example = _Held(apply), _example(input_shape, input_dtype)
-    return _assemble(
-        _FunctionInit(_Held(init)), _FunctionApply(held), _FunctionApplyTrain(held), example
+    leaves = split_leaves(init)
+    held, example = Held(apply), example_of(input_shape, input_dtype)
+    return assemble(
+        _FunctionInit(Held(init), leaves),
+        _FunctionApply(held, leaves),
+        _FunctionApplyTrain(held, leaves),
+        example,
     )
 
 
@@ -165,69 +190,6 @@ def freeze_state(model: Model) -> Model:
     BatchNorm then uses and keeps its running statistics, and dropout is off.
     """
     return model._replace(apply_train=_Frozen(model.apply))
-
-
-@runtime_checkable
-class _Init(Protocol):
-    def __call__(self, key: Key[Array, ""]) -> Variables: ...
-
-    def ordered(self, key: Key[Array, ""], order: list[Path]) -> Variables:
-        """Initialises, and appends the paths of all subtrees in the order of their definition."""
-
-
-def _example(shape: tuple[int, ...], dtype: str) -> jax.ShapeDtypeStruct:
-    found = jnp.dtype(dtype)
-    if not (jnp.issubdtype(found, jnp.floating) or jnp.issubdtype(found, jnp.integer)):
-        raise ValueError(f"input_dtype must be floating point or integer, got {dtype!r}")
-    return jax.ShapeDtypeStruct(shape, found)
-
-
-def _assemble(
-    init: _Init,
-    apply: Callable[..., Any],
-    apply_train: Callable[..., Any],
-    example: jax.ShapeDtypeStruct,
-) -> Model:
-    order: list[Path] = []
-    shapes = jax.eval_shape(lambda key: init.ordered(key, order), jax.random.key(0))
-    return Model(
-        init,
-        apply,
-        apply_train,
-        _group_layers(shapes.params, order),
-        example.shape,
-        _n_classes(apply, shapes, example),
-        input_dtype=example.dtype.name,
-    )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Held:
-    """Wraps a user's object so that it can be part of a static argument of `jax.jit`.
-
-    It compares by value where it can be hashed. A module with a list or an array among its
-    attributes cannot, and compares by identity: only the very same object shares a compilation.
-    """
-
-    value: Any
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Held):
-            return NotImplemented
-        if self.value is other.value:
-            return True
-        return _hashes(self.value) and _hashes(other.value) and bool(self.value == other.value)
-
-    def __hash__(self) -> int:
-        return hash(self.value) if _hashes(self.value) else id(self.value)
-
-
-def _hashes(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,7 +202,7 @@ class _Frozen:
 
 @dataclasses.dataclass(frozen=True)
 class _LinenInit:
-    held: _Held
+    held: Held
     example: jax.ShapeDtypeStruct
     mode: Mode
 
@@ -250,13 +212,13 @@ class _LinenInit:
     def ordered(self, key: Key[Array, ""], order: list[Path]) -> Variables:
         x = jnp.zeros((1, *self.example.shape), self.example.dtype)
         variables = self.held.value.init(key, x, **arguments(self.mode, train=False))
-        order.extend(_subtrees(variables.get("params", {})))
+        order.extend(subtrees(variables.get("params", {})))
         return _split_collections(variables)
 
 
 @dataclasses.dataclass(frozen=True)
 class _LinenApply:
-    held: _Held
+    held: Held
     mode: Mode
 
     def __call__(self, variables: Variables, x: Array) -> Array:
@@ -267,7 +229,7 @@ class _LinenApply:
 
 @dataclasses.dataclass(frozen=True)
 class _LinenApplyTrain:
-    held: _Held
+    held: Held
     mode: Mode
     rngs: tuple[str, ...]
 
@@ -312,7 +274,7 @@ def _split_collections(variables: Mapping[str, Any]) -> Variables:
 
 @dataclasses.dataclass(frozen=True)
 class _NnxInit:
-    held: _Held
+    held: Held
 
     def __call__(self, key: Key[Array, ""]) -> Variables:
         return self.ordered(key, [])
@@ -321,14 +283,13 @@ class _NnxInit:
         module = self.held.value(nnx.Rngs(key))
         _, params, _, state = _split(module)
         pure = _pure_dict(params)
-        present = set(_subtrees(pure))
-        order.extend(path for path in _definition_order(module) if path in present)
+        order.extend(_ordered_subtrees(module, pure))
         return Variables(pure, _pure_dict(state))
 
 
 @dataclasses.dataclass(frozen=True)
 class _NnxApply:
-    held: _Held
+    held: Held
     mode: Mode
 
     def __call__(self, variables: Variables, x: Array) -> Array:
@@ -337,7 +298,7 @@ class _NnxApply:
 
 @dataclasses.dataclass(frozen=True)
 class _NnxApplyTrain:
-    held: _Held
+    held: Held
     mode: Mode
 
     def __call__(self, variables: Variables, x: Array, key: Key[Array, ""]) -> tuple[Array, State]:
@@ -345,7 +306,7 @@ class _NnxApplyTrain:
 
 
 def _call_nnx(
-    held: _Held, mode: Mode, train: bool, variables: Variables, x: Array, key: Key[Array, ""]
+    held: Held, mode: Mode, train: bool, variables: Variables, x: Array, key: Key[Array, ""]
 ) -> tuple[Array, State]:
     module = _nnx_module(held.value, variables, key)
     if train:
@@ -380,6 +341,11 @@ def _string_keys(tree: Any) -> Any:
     return {str(name): _string_keys(value) for name, value in tree.items()}
 
 
+def _ordered_subtrees(module: Any, params: Params) -> list[Path]:
+    present = set(subtrees(params))
+    return [path for path in _definition_order(module) if path in present]
+
+
 def _definition_order(module: Any) -> list[Path]:
     """Lists the paths of all submodules in the order in which their attributes were set."""
     paths: list[Path] = []
@@ -404,69 +370,32 @@ def _definition_order(module: Any) -> list[Path]:
 
 @dataclasses.dataclass(frozen=True)
 class _FunctionInit:
-    held: _Held
+    held: Held
+    leaves: Leaves
 
     def __call__(self, key: Key[Array, ""]) -> Variables:
-        return Variables(self.held.value(key))
+        return self.leaves.split(self.held.value(key))
 
     def ordered(self, key: Key[Array, ""], order: list[Path]) -> Variables:
-        params = self.held.value(key)
-        order.extend(_subtrees(params))
-        return Variables(params)
+        variables = self(key)
+        order.extend(subtrees(variables.params))
+        return variables
 
 
 @dataclasses.dataclass(frozen=True)
 class _FunctionApply:
-    held: _Held
+    held: Held
+    leaves: Leaves
 
     def __call__(self, variables: Variables, x: Array) -> Array:
-        found: Array = self.held.value(variables.params, x)
+        found: Array = self.held.value(self.leaves.join(variables), x)
         return found
 
 
 @dataclasses.dataclass(frozen=True)
 class _FunctionApplyTrain:
-    held: _Held
+    held: Held
+    leaves: Leaves
 
     def __call__(self, variables: Variables, x: Array, key: Key[Array, ""]) -> tuple[Array, State]:
-        return self.held.value(variables.params, x), variables.state
-
-
-def _subtrees(params: Params, path: Path = ()) -> list[Path]:
-    """Lists the paths of the dicts in `params` that hold arrays directly, in insertion order."""
-    if not isinstance(params, Mapping):
-        return [()]
-    nested = [name for name, value in params.items() if isinstance(value, Mapping)]
-    own = [path] if len(nested) < len(params) else []
-    return own + [deep for name in nested for deep in _subtrees(params[name], (*path, name))]
-
-
-def _group_layers(params: Params, order: list[Path]) -> tuple[tuple[Path, ...], ...]:
-    """Groups subtrees into layers: one that holds a weight matrix or kernel begins a new layer."""
-    groups: list[list[Path]] = []
-    for path in order:
-        if not groups or _has_kernel(params, path):
-            groups.append([])
-        groups[-1].append(path)
-    return tuple(tuple(group) for group in groups)
-
-
-def _has_kernel(params: Params, path: Path) -> bool:
-    subtree = params
-    for name in path:
-        subtree = subtree[name]
-    own = subtree.values() if isinstance(subtree, Mapping) else jax.tree.leaves(subtree)
-    return any(getattr(leaf, "ndim", 0) >= 2 for leaf in own)
-
-
-def _n_classes(
-    apply: Callable[[Variables, Array], Array], shapes: Variables, example: jax.ShapeDtypeStruct
-) -> int:
-    x = jax.ShapeDtypeStruct((2, *example.shape), example.dtype)
-    logits = jax.eval_shape(apply, shapes, x)
-    if not hasattr(logits, "shape") or len(logits.shape) != 2 or logits.shape[0] != 2:
-        raise ValueError(
-            f"a model must map x [n, {', '.join(map(str, example.shape))}] to logits [n, c], "
-            f"but 2 examples gave {getattr(logits, 'shape', type(logits).__name__)}"
-        )
-    return int(logits.shape[1])
+        return self.held.value(self.leaves.join(variables), x), variables.state

@@ -252,6 +252,52 @@ def average_pool(x: Images, size: int) -> Images:
     return dataclasses.replace(x, values=_blocks(x.values, size).mean((2, 4)))
 
 
+def overlapping_max_pool(x: Images, size: int, *, stride: int, padding: int) -> Images:
+    """Returns the largest value of each window; what lies beyond the border is never the largest.
+
+    Args:
+      x: feature maps.
+      size: side of a window, in pixels.
+      stride: step between windows, in pixels.
+      padding: how far windows reach beyond the border, in pixels.
+    """
+    margin = (padding, padding)
+    values = jnp.pad(x.values, ((0, 0), margin, margin, (0, 0)), constant_values=-jnp.inf)
+    largest = values
+    for axis in (1, 2):
+        last = largest.shape[axis] - size + 1
+        shifts = [
+            jax.lax.slice_in_dim(largest, start, start + last, stride, axis=axis)
+            for start in range(size)
+        ]
+        largest = functools.reduce(jnp.maximum, shifts)
+    return dataclasses.replace(x, values=largest)
+
+
+def adaptive_average_pool(x: Images, size: int) -> Images:
+    """Returns `size` x `size` means over nearly equal parts of the image, as PyTorch divides it.
+
+    Part i of a side of h pixels goes from floor(i h / size) to ceil((i + 1) h / size), so that
+    parts overlap, or repeat a pixel, where h is no multiple of `size`.
+
+    Args:
+      x: feature maps.
+      size: side of the result, in pixels.
+    """
+    values = x.values
+    for axis in (1, 2):
+        side = values.shape[axis]
+        if side == size:
+            continue
+        parts = [slice(i * side // size, -(-(i + 1) * side // size)) for i in range(size)]
+        sliced = [
+            jax.lax.slice_in_dim(values, part.start, part.stop, axis=axis).mean(axis)
+            for part in parts
+        ]
+        values = jnp.stack(sliced, axis)
+    return dataclasses.replace(x, values=values)
+
+
 def _blocks(values: Float[Array, "before h w after"], size: int) -> Array:
     before, height, width, after = values.shape
     rows, columns = height // size, width // size

@@ -1,6 +1,8 @@
-"""ResNet-18 for small images."""
+"""ResNet-18, for small images and for ImageNet's."""
 
 from __future__ import annotations
+
+from typing import Literal, TypeAlias
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -16,8 +18,11 @@ from unlearnkit.models.layers import (
     check_implementation,
     global_average_pool,
     images,
+    overlapping_max_pool,
 )
+from unlearnkit.validation import check_choice
 
+Stem: TypeAlias = Literal["cifar", "imagenet"]
 _he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
 
 
@@ -54,12 +59,13 @@ class _BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """A 3x3 stem without pool, then four stages of two basic blocks."""
+    """A stem, then four stages of two basic blocks."""
 
     n_classes: int
     width: int
     implementation: Implementation | None
     rematerialise: bool
+    stem: Stem
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool = False) -> Float[Array, "n k"]:
@@ -67,7 +73,10 @@ class ResNet18(nn.Module):
         if self.rematerialise:
             block_type = nn.remat(_BasicBlock, static_argnums=(2,))  # `train`
         maps = images(x, self.implementation)
-        maps = _ConvNorm(self.width, 3, name="stem")(maps, train).map(nn.relu)
+        size, stride = (3, 1) if self.stem == "cifar" else (7, 2)
+        maps = _ConvNorm(self.width, size, stride, name="stem")(maps, train).map(nn.relu)
+        if self.stem == "imagenet":
+            maps = overlapping_max_pool(maps, 3, stride=2, padding=1)
         for stage in range(4):
             for block in range(2):
                 stride = 2 if stage and not block else 1
@@ -83,8 +92,12 @@ def resnet18(
     width: int = 64,
     implementation: str | None = None,
     rematerialise: bool = False,
+    stem: Stem = "cifar",
 ) -> Model:
-    """Returns ResNet-18 with the 3x3 CIFAR stem: 11,173,962 parameters on 32x32x3 with ten classes.
+    """Returns ResNet-18: 11,173,962 parameters on 32x32x3 with ten classes.
+
+    With the stem of ImageNet it is torchvision's `resnet18`: 11,689,512 parameters with 1000
+    classes.
 
     Args:
       input_shape: (height, width, channels), at least 8x8.
@@ -94,15 +107,18 @@ def resnet18(
         default.
       rematerialise: whether a gradient keeps the inputs of blocks alone and computes what lies
         within them again: less memory on an accelerator, for more time. XLA undoes it on a CPU.
+      stem: `cifar`, a 3x3 convolution; `imagenet`, a 7x7 convolution with stride 2 and a pool.
 
     Raises:
-      ValueError: the input is no image or too small, or the width is not positive.
+      ValueError: the input is no image or too small, the width is not positive, or the stem is
+        unknown.
 
-    Source: He et al. 2016, with the stem for 32x32 images that Di et al. 2024 and Golatkar et al.
-    2020b train.
+    Source: He et al. 2016; the CIFAR stem is the one that Di et al. 2024 and Golatkar et al. 2020b
+    train on 32x32 images.
     """
-    check_image_shape("resnet18", input_shape, smallest=8)
+    check_choice("stem", stem, Stem)
+    check_image_shape("resnet18", input_shape, smallest=8 if stem == "cifar" else 32)
     if width < 1:
         raise ValueError(f"width must be >= 1, got {width}")
-    network = ResNet18(n_classes, width, check_implementation(implementation), rematerialise)
+    network = ResNet18(n_classes, width, check_implementation(implementation), rematerialise, stem)
     return from_linen(network, input_shape=input_shape)

@@ -7,7 +7,9 @@ from unlearnkit.records import (
     Record,
 )
 from unlearnkit.studies.announcing import (
+    OnNetwork,
     OnPoisoned,
+    OnRecord,
     OnStage,
 )
 from unlearnkit.studies.budget import (
@@ -35,6 +37,7 @@ from unlearnkit.studies.executors import (
     Processes,
     parse_executor,
 )
+from unlearnkit.studies.fitting import train
 from unlearnkit.studies.followed import (
     Course,
     Followed,
@@ -47,6 +50,13 @@ from unlearnkit.studies.parts import (
 from unlearnkit.studies.poisoned import (
     partial_task,
     poisoned_task,
+)
+from unlearnkit.studies.purging import Held, Purged, purge
+from unlearnkit.studies.recommending import (
+    Candidate,
+    Recommendation,
+    declared_set,
+    recommend,
 )
 from unlearnkit.studies.rules import (
     RULES,
@@ -108,6 +118,7 @@ __all__ = [
     "RETRAIN",
     "RULES",
     "AccuracyLessMia",
+    "Candidate",
     "Cell",
     "Course",
     "Dask",
@@ -116,13 +127,18 @@ __all__ = [
     "Environment",
     "ExecutorError",
     "Followed",
+    "Held",
     "Measured",
+    "OnNetwork",
     "OnPoisoned",
+    "OnRecord",
     "OnStage",
     "Pair",
     "Price",
     "Processes",
+    "Purged",
     "RateSearch",
+    "Recommendation",
     "Record",
     "RetrainLike",
     "Rule",
@@ -150,6 +166,7 @@ __all__ = [
     "compare",
     "content_hash",
     "count_records",
+    "declared_set",
     "grid",
     "has_epochs",
     "holm",
@@ -161,12 +178,15 @@ __all__ = [
     "poison_and_unlearn",
     "poisoned_task",
     "price",
+    "purge",
     "read_study",
+    "recommend",
     "run",
     "search_rates",
     "significance",
     "stage_key",
     "sweep",
+    "train",
     "tune",
     "with_epochs",
 ]

@@ -50,6 +50,11 @@ def has_epochs(method: Unlearner) -> bool:
     return hasattr(method, "epochs") or hasattr(_recipe(method), "epochs")
 
 
+def epochs_of(method: Unlearner) -> int:
+    """Returns how many epochs a method runs, its own or its recipe's; 1 where it has none."""
+    return int(getattr(method, "epochs", getattr(_recipe(method), "epochs", 1)))
+
+
 T = TypeVar("T", bound=Unlearner)
 
 

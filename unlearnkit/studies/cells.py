@@ -25,7 +25,7 @@ from unlearnkit.base import Audit, Audited, Task, Unlearned, Unlearner
 from unlearnkit.host.random import AnyKey, host_key
 from unlearnkit.records import NO_DEFENCE, Record
 from unlearnkit.studies.announcing import announce
-from unlearnkit.studies.budget import Price, has_epochs, price, with_epochs
+from unlearnkit.studies.budget import Price, epochs_of, has_epochs, price, with_epochs
 from unlearnkit.studies.parts import networks_of, shares_of
 from unlearnkit.studies.poisoned import partial_task
 from unlearnkit.studies.running import Failure, Running
@@ -55,7 +55,7 @@ def answer(
     """
     question = _Question(running, where, case, task, key)
     shares = shares_of(running.study, where["question"])
-    networks = networks_of(where.get("defence", NO_DEFENCE))
+    networks = networks_of(running.study, where.get("defence", NO_DEFENCE))
     first: list[Callable[[], list[Record]]] = [
         partial(question.judge_network, name) for name in networks if running.wants(where, name)
     ]
@@ -101,8 +101,10 @@ class _Question:
         self._case_digest = cache.digest(
             [
                 self._digest,
-                *(case.key, case.recipe, case.task, case.reference.variables),
-                *(case.full_gradients, case.clean),
+                *(case.key, case.recipe, case.task),
+                None if case.reference is None else case.reference.variables,
+                None if case.reference is None else case.full_gradients,
+                case.clean,
                 # Not what the attack cost: its seconds differ from run to run.
                 None if poisoned is None else [*poisoned[:2], extras_of(poisoned)],
                 # What most cases do not have leaves their digest as it was.
@@ -208,7 +210,7 @@ class _Question:
         said = self._said(name, epochs)
 
         def compute() -> Unlearned:
-            on_epoch = announce(running.on_stage, said, epochs or _epochs(method))
+            on_epoch = announce(running.on_stage, said, epochs or epochs_of(method))
             run = train_from(method, case.start)
             result = run(key.typed(), case.model, case.original, task, on_epoch=on_epoch)
             if not isinstance(result, Unlearned):
@@ -290,7 +292,7 @@ class _Question:
             prefix = f"{asked}_" if asked else ""
             metrics |= {f"{prefix}{metric}": value for metric, value in found.metrics.items()}
             curves |= {f"{prefix}{curve}": value for curve, value in found.curves.items()}
-        return Record(
+        record = Record(
             name,
             metrics=metrics,
             cost=subject.cost,
@@ -301,6 +303,9 @@ class _Question:
             no_effect=self._no_effect(),
             **self._where,
         )
+        if self._running.on_network is not None:
+            self._running.on_network(record, subject.variables)
+        return record
 
     def _no_effect(self) -> str | None:
         """Returns why the attack counts as without effect on its own victim, or None.
@@ -320,7 +325,7 @@ class _Question:
         return lacks_effect(victim.metrics, reference.metrics)
 
     def _reference(self) -> Subject:
-        reference = self._case.reference
+        reference = self._case.retrained
         return Subject(reference.variables, reference.info.cost, is_reference=True)
 
     def _audit(
@@ -359,8 +364,3 @@ def _within(result: Unlearned | Failure, budget: float, full: float) -> Unlearne
 def _too_dear(what: str, share: float, budget: float) -> Failure:
     reason = f"{what} {100 * share:.3g} % of Retrain, more than the budget of {100 * budget:g} %"
     return Failure(over_budget=reason)
-
-
-def _epochs(method: Unlearner) -> int:
-    recipe = getattr(method, "recipe", None)
-    return int(getattr(method, "epochs", getattr(recipe, "epochs", 1)))

@@ -23,6 +23,7 @@ from unlearnkit.base import (
 )
 from unlearnkit.costs import available_bytes
 from unlearnkit.host.random import host_key
+from unlearnkit.models.fresh import can_start_afresh
 from unlearnkit.poisoning import Budget
 from unlearnkit.studies.budget import CountsItself
 from unlearnkit.studies.poisoned import ask
@@ -71,7 +72,7 @@ def check(study: Study, key: Key[Array, ""]) -> None:
     for pair in study.named.data.values():
         tasks = _tasks(study, key, pair)
         for recipe in study.named.recipes.values():
-            for task in tasks:
+            for task in tasks if _trains(study) else ():
                 recipe.steps_per_epoch(task.retain.size)
             if study.attacks:
                 recipe.steps_per_epoch(pair.train.size)
@@ -79,6 +80,13 @@ def check(study: Study, key: Key[Array, ""]) -> None:
             for recipe in study.named.recipes.values():
                 for name, method in study.methods.items():
                     _check_method(name, train_like(method, recipe), model, tasks)
+
+
+def _trains(study: Study) -> bool:
+    """Whether a forget request of a study trains a network, or counts what that would cost."""
+    named = study.named
+    given = named.original.keys() >= named.networks.keys()
+    return not given or study.reference != "none" or bool(study.budgets)
 
 
 def _check_identified(study: Study) -> None:
@@ -160,6 +168,8 @@ def _says_what_it_returns(method: Callable[..., Any]) -> bool:
 def _try(name: str, method: Unlearner, model: Model, task: Task) -> None:
     sizes = [min(n, part.size) for n, part in zip(_FEW, task, strict=True)]
     few = Task(*(part.take(np.arange(n)) for n, part in zip(sizes, task, strict=True)))
+    if not can_start_afresh(model):
+        return
     variables = jax.jit(model.init)(jax.random.key(0))
     try:
         found = method(jax.random.key(0), model, variables, few, on_epoch=None)

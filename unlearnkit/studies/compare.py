@@ -14,7 +14,7 @@ from unlearnkit.base import Attack, Audit, Dataset, Model, Unlearner, Variables
 from unlearnkit.data import ForgetRequest
 from unlearnkit.poisoning import SameNormControl
 from unlearnkit.records import Record
-from unlearnkit.studies.announcing import OnPoisoned, OnStage
+from unlearnkit.studies.announcing import OnPoisoned, OnRecord, OnStage
 from unlearnkit.studies.engine import run
 from unlearnkit.studies.store import Store
 from unlearnkit.studies.study import RETRAIN, Pair, Study
@@ -38,6 +38,7 @@ def compare(
     seeds: int = 5,
     attacks: Sequence[MembershipInference] = DEFAULT_ATTACKS,
     on_stage: OnStage | None = None,
+    on_record: OnRecord | None = None,
     compile_at_once: int = 1,
     batching: Batching | None = None,
     store: Store | str | os.PathLike[str] | None = None,
@@ -58,6 +59,7 @@ def compare(
       seeds: repetitions.
       attacks: membership attacks of the audit.
       on_stage: see `run`.
+      on_record: see `run`.
       compile_at_once: see `run`.
       batching: see `run`.
       store: see `run`.
@@ -93,6 +95,7 @@ def compare(
         study,
         key,
         on_stage=on_stage,
+        on_record=on_record,
         compile_at_once=compile_at_once,
         batching=batching,
         store=store,
@@ -119,6 +122,7 @@ def poison_and_unlearn(
     seeds: int = 1,
     on_stage: OnStage | None = None,
     on_poisoned: OnPoisoned | None = None,
+    on_record: OnRecord | None = None,
     store: Store | str | os.PathLike[str] | None = None,
 ) -> Iterator[Record]:
     """Returns the records of a `Study` of attacks, whose poisons are forgotten within budgets.
@@ -145,6 +149,7 @@ def poison_and_unlearn(
       seeds: repetitions, each with its own split, poisons and networks.
       on_stage: see `run`.
       on_poisoned: see `run`.
+      on_record: see `run`.
       store: see `run`.
 
     Raises:
@@ -187,7 +192,14 @@ def poison_and_unlearn(
         alone = dataclasses.replace(study, methods={}, identified=(1.0,), reference="clean")
         studies.append(dataclasses.replace(alone, attacks=random))
     runs = [
-        run(each, key, on_stage=on_stage, on_poisoned=on_poisoned, store=store, strict=True)
+        run(
+            *(each, key),
+            store=store,
+            strict=True,
+            on_stage=on_stage,
+            on_poisoned=on_poisoned,
+            on_record=on_record,
+        )
         for each in studies
     ]
     return itertools.chain(*runs)

@@ -31,6 +31,8 @@ _KINDS: Mapping[str, Registry[Any]] = {
 _PARTS: Mapping[type, Registry[Forger]] = {Forger: forging.FORGERS}
 """What a setting may hold that is made by a registered name."""
 _TABLES = ("data", "networks", "recipes", "forget", *_KINDS)
+_WEIGHTS = ("start", "original")
+"""Files of weights that a network may name."""
 _READING = tuple(field.name for field in dataclasses.fields(data.Reading))
 _DATA = (
     *("name", "data_dir", "download", "normalisation", "tokens", "train_rows", "test_rows"),
@@ -79,12 +81,12 @@ def read_study(path: str | os.PathLike[str]) -> Declared:
         primary = "average_gap"          # the metric of the verdicts
         correction = "holm"
         paired = true                    # one key trains all networks of a seed
-        reference = "clean"              # of attacks; or "retrained"
+        reference = "clean"              # of attacks; "retrained"; of forget requests "none"
 
         [data.digits]                    # data_dir, normalisation, train_rows = 500; of token ids
                                          # tokens = {vocabulary = 1000, pad = 0}; of own files
                                          # resize = 32, label = "class": see `data.Reading`
-        [networks.mlp]                   # start = "FILE" of `training.save_variables`
+        [networks.mlp]                   # start = "FILE" of `training.save_variables`, original too
         [recipes.plain]
         epochs = 60
         [forget]                         # by name, in the short form of the command line
@@ -144,7 +146,7 @@ def parse_study(text: str, *, name: str = "the text") -> Declared:
     for table in ("data", "networks", "recipes"):
         if not said.get(table):
             raise StudyFileError(f"the file has no [{table}.NAME]; a study needs one")
-    pairs = {label: _pair(label, entry) for label, entry in said["data"].items()}
+    pairs = {label: read_pair(label, entry) for label, entry in said["data"].items()}
     shape = _shape(pairs)
     correction = said.get("correction", "holm")
     _told("correction", lambda: check_choice("correction", correction, Correction))
@@ -157,11 +159,7 @@ def parse_study(text: str, *, name: str = "the text") -> Declared:
         "networks": {
             name: _network(name, entry, shape) for name, entry in said["networks"].items()
         },
-        "start": {
-            name: _start(name, entry)
-            for name, entry in said["networks"].items()
-            if "start" in entry
-        },
+        **{part: _weights(part, said["networks"]) for part in _WEIGHTS},
         "recipes": {
             name: make_part(f"recipes.{name}", Recipe, _settings(f"recipes.{name}", entry))
             for name, entry in said["recipes"].items()
@@ -195,7 +193,16 @@ def _check_numbers(said: Mapping[str, Any]) -> None:
         raise StudyFileError(f"primary must be the name of a metric, got {primary!r}")
 
 
-def _pair(name: str, entry: Any) -> Pair:
+def read_pair(name: str, entry: Any) -> Pair:
+    """Returns the sets of a `[data.NAME]` table.
+
+    Args:
+      name: of the table, and of the dataset where `name` in it says no other.
+      entry: the table.
+
+    Raises:
+      StudyFileError: see `read_study`.
+    """
     where = f"data.{name}"
     settings = _settings(where, entry)
     _check_names(where, settings, _DATA)
@@ -232,13 +239,19 @@ def _shape(pairs: Mapping[str, Pair]) -> dict[str, Any]:
 def _network(name: str, entry: Any, shape: Mapping[str, Any]) -> Any:
     where = f"networks.{name}"
     settings = _settings(where, entry)
-    used, _ = settings.pop("use", name), settings.pop("start", None)
+    used = settings.pop("use", name)
+    for part in _WEIGHTS:
+        settings.pop(part, None)
     return _told(where, lambda: models.create(used, **{**shape, **settings}))
 
 
-def _start(name: str, entry: Mapping[str, Any]) -> Variables:
-    """Returns the weights from which trainings of a network begin."""
-    where, path = f"networks.{name}.start", entry["start"]
+def _weights(part: str, networks: Mapping[str, Any]) -> dict[str, Variables]:
+    """Returns the weights that networks begin with, or that are to forget."""
+    return {name: _read(part, name, entry) for name, entry in networks.items() if part in entry}
+
+
+def _read(part: str, name: str, entry: Mapping[str, Any]) -> Variables:
+    where, path = f"networks.{name}.{part}", entry[part]
     if not isinstance(path, str):
         raise StudyFileError(f"{where} must be the path of a file, got {path!r}")
     try:

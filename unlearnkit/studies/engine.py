@@ -22,11 +22,11 @@ from unlearnkit.base import (
     Defence,
     Defended,
     Model,
-    OnEpoch,
     Poisoned,
     RobustTrainer,
     Task,
     Trained,
+    TrainInfo,
     Unlearned,
     UnlearnInfo,
     Variables,
@@ -34,21 +34,22 @@ from unlearnkit.base import (
 from unlearnkit.data import ForgetRequest
 from unlearnkit.host.random import AnyKey, host_key
 from unlearnkit.records import NO_DEFENCE, Record
-from unlearnkit.studies import stage_cache
-from unlearnkit.studies.announcing import OnPoisoned, OnStage, announce
+from unlearnkit.studies.announcing import OnNetwork, OnPoisoned, OnRecord, OnStage, announce
 from unlearnkit.studies.cells import answer
 from unlearnkit.studies.checks import check
 from unlearnkit.studies.executors import Dask, Processes, parse_executor
+from unlearnkit.studies.fitting import fit_in, fit_once
 from unlearnkit.studies.lanes import train_together
 from unlearnkit.studies.parts import Wanted, cells, shard_of
 from unlearnkit.studies.poisoned import ask, clean_task, poisoned_task
-from unlearnkit.studies.running import Failure, Running, Unfinished, branch, check_minutes
+from unlearnkit.studies.running import FREE, Failure, Running, Unfinished, branch, check_minutes
 from unlearnkit.studies.stage_cache import StageCache, start_input
 from unlearnkit.studies.store import Store
 from unlearnkit.studies.study import Pair, Study
-from unlearnkit.training import Batching, DivergedError, Recipe, fit
+from unlearnkit.training import Batching, DivergedError, Recipe
 
 Networks = list[Trained | DivergedError]
+References = Sequence[Trained | DivergedError | None]
 _DATA, _NETWORKS, _RECIPES, _FORGET = range(4)
 
 
@@ -59,6 +60,8 @@ def run(
     store: Store | str | os.PathLike[str] | None = None,
     on_stage: OnStage | None = None,
     on_poisoned: OnPoisoned | None = None,
+    on_record: OnRecord | None = None,
+    on_network: OnNetwork | None = None,
     batching: Batching | None = None,
     lanes: int | None = None,
     compile_at_once: int = 1,
@@ -81,6 +84,9 @@ def run(
       store: keeps the results of stages, by what they depend on; a folder, or None for none.
       on_stage: called as the work goes on.
       on_poisoned: called with each poisoned set, to keep or to draw it.
+      on_record: called with each record just before it is yielded, as by an experiment tracker.
+      on_network: called with each record that has a result, and the weights that it judges, to keep
+        them; not with an executor, whose workers keep theirs.
       batching: of the originals and the references: `map` trains them in turn, `vmap` in lanes of
         one program; None takes `map` on a CPU and `vmap` elsewhere.
       lanes: how many trainings one program makes side by side; unused lanes repeat the first, so
@@ -104,8 +110,9 @@ def run(
 
     Raises:
       TypeError: see `check`; with a store, a part of the study that cannot be described.
-      ValueError: see `check`; `lanes` or `compile_at_once` below 1, no such shard, minutes that are
-        not positive, an unknown executor, an executor or minutes without a store.
+      ValueError: see `check`; an executor and `on_network`; `lanes` or `compile_at_once` below 1,
+        no such shard, minutes that are not positive, an unknown executor, an executor or minutes
+        without a store.
       StoreError: the store's folder cannot be used.
       ExecutorError: the executor cannot be reached, or its workers have another program, other
         libraries or settings, or do not see the store; by the iterator, when workers are lost.
@@ -124,6 +131,8 @@ def run(
     if store is None and (executor is not None or minutes is not None):
         asked = "minutes" if executor is None else "executor"
         raise ValueError(f"{asked} needs a store, the folder where results are kept; give store=")
+    if on_network is not None and executor is not None:
+        raise ValueError("on_network needs executor=None: the weights stay with the workers")
     chosen = cells(study) if shard is None else shard_of(cells(study), shard)
     until = None if minutes is None else time.time() + 60 * minutes
     if not checked:
@@ -135,16 +144,19 @@ def run(
     # A part that a store cannot describe is met here, before anything is computed.
     cache.digest([study.methods, study.attacks, study.defences, study.audits, study.recipes])
     wanted = Wanted(chosen)
-    running = Running(study, cache, on_stage, on_poisoned, width, compile_at_once, strict, wanted)
+    running = Running(
+        *(study, cache, on_stage, on_poisoned, width, compile_at_once, strict, wanted),
+        on_network=on_network,
+    )
     if executor is None or kept is None:
-        return _counted(running, records_of(running, host_key(key)))
+        return _counted(running, records_of(running, host_key(key)), on_record)
     from unlearnkit.studies.distribute import distribute
 
     records = distribute(
         running, key, kept, records_of, executor, chosen,
         batching=batching, lanes=lanes, until=until,
     )  # fmt: skip
-    return _counted(running, records)
+    return _counted(running, records, on_record)
 
 
 class _Place(NamedTuple):
@@ -155,6 +167,7 @@ class _Place(NamedTuple):
     model: Model
     recipe: Recipe
     start: Variables | None
+    original: Variables | None
     key: AnyKey
     digest: str
 
@@ -169,11 +182,15 @@ class _AttackKeys(NamedTuple):
     defences: AnyKey
 
 
-def _counted(running: Running, records: Iterator[Record]) -> Iterator[Record]:
+def _counted(
+    running: Running, records: Iterator[Record], on_record: OnRecord | None
+) -> Iterator[Record]:
     """Yields the records, and raises where some are missing as the time was over."""
     count = 0
     for record in records:
         count += 1
+        if on_record is not None:
+            on_record(record)
         yield record
     if running.out_of_time:
         raise Unfinished(count)
@@ -220,7 +237,8 @@ def _places(running: Running, key: AnyKey) -> Iterator[_Place]:
                     parts = [pair.train, model, recipe, *more]
                     running.digests[where] = running.cache.digest(parts)
                 digest = running.digests[where]
-                yield _Place(names, pair, model, recipe, start, mine, digest)
+                original = study.named.original.get(network)
+                yield _Place(names, pair, model, recipe, start, original, mine, digest)
 
 
 def _forget(
@@ -234,12 +252,17 @@ def _forget(
     kept = [split.retain for split in splits]
     seeds = _wanted_seeds(running, (*place.names.values(), name))
 
-    def prepare() -> tuple[Networks, Networks]:
-        originals = _train(running, place, "original", [k[1] for k in keys], whole, seeds)
+    def prepare() -> tuple[Networks, References]:
+        if place.original is not None:
+            originals: Networks = [Trained(place.original, TrainInfo({}, FREE)) for _ in seeds]
+        else:
+            originals = _train(running, place, "original", [k[1] for k in keys], whole, seeds)
+        if running.study.reference == "none":
+            return originals, [None for _ in seeds]
         own = 1 if running.study.paired else 2
         return originals, _train(running, place, "reference", [k[own] for k in keys], kept, seeds)
 
-    def go_on(networks: tuple[Networks, Networks]) -> Iterator[Record]:
+    def go_on(networks: tuple[Networks, References]) -> Iterator[Record]:
         for seed, original, reference in zip(seeds, *networks, strict=True):
             where = {**place.names, "question": name, "seed": seed}
             if not running.wanted(*place.names.values(), name, seed):
@@ -256,9 +279,11 @@ def _forget(
                 recipe=place.recipe,
                 task=asked[seed][1],
                 original=original.variables,
-                reference=Unlearned(reference.variables, UnlearnInfo(*reference.info)),
+                reference=None
+                if reference is None
+                else Unlearned(reference.variables, UnlearnInfo(*reference.info)),
                 start=place.start,
-                train_key=keys[seed][1].typed(),
+                train_key=None if place.original is not None else keys[seed][1].typed(),
             )
             yield from answer(running, where, case, case.task, keys[seed][4])
 
@@ -385,7 +410,10 @@ def _attack(
             inputs = {"model": place.model, "data": question.retain, **start_input(place.start)}
 
             def retrain(folder: Path | None) -> Unlearned:
-                fitted = _fit_from(place, keys.retrain, question.retain, folder)
+                fitted = fit_in(
+                    *(folder, keys.retrain, place.model, question.retain, place.recipe),
+                    start=place.start,
+                )
                 return Unlearned(fitted.variables, UnlearnInfo(*fitted.info))
 
             reference = running.cache.obtain_resumable(
@@ -505,33 +533,11 @@ def _fit(
     said: str | None,
 ) -> Trained:
     """Returns a network that trained on a dataset, and announces it by these words."""
-
-    def compute(folder: Path | None) -> Trained:
-        on_epoch = None if said is None else announce(running.on_stage, said, place.recipe.epochs)
-        return _fit_from(place, key, dataset, folder, on_epoch)
-
-    inputs = {"key": key.typed(), "model": place.model, "data": dataset, **start_input(place.start)}
-    return running.cache.obtain_resumable(kind, place.recipe, inputs, compute, say=said or kind)
-
-
-def _fit_from(
-    place: _Place,
-    key: AnyKey,
-    dataset: Dataset,
-    folder: Path | None,
-    on_epoch: OnEpoch | None = None,
-) -> Trained:
-    """Returns a network that trained on a dataset, going on from the checkpoints of a folder."""
-    return fit(
-        key.typed(),
-        place.model,
-        dataset,
-        place.recipe,
-        variables=place.start,
-        checkpoint=folder,
-        checkpoint_seconds=stage_cache.CHECKPOINT_SECONDS,
-        on_epoch=on_epoch,
-    )
+    on_stage = None if said is None else running.on_stage
+    return fit_once(
+        *(running.cache, key, place.model, dataset, place.recipe),
+        kind=kind, say=said or kind, start=place.start, on_stage=on_stage,
+    )  # fmt: skip
 
 
 def _fit_robustly(trainer: RobustTrainer, key: AnyKey, place: _Place, dataset: Dataset) -> Trained:

@@ -113,18 +113,24 @@ def _cells(study: Study) -> Iterator[Where]:
     for place in _places(study):
         for question in named.forget:
             for seed in range(study.seeds):
-                for row in (ORIGINAL, RETRAIN, *study.methods):
+                for row in (*networks_of(study, NO_DEFENCE), *study.methods):
                     yield Where(*place, question, seed, NO_DEFENCE, row)
         for seed in range(study.seeds):
             for question in named.attacks:
                 for defence in (NO_DEFENCE, *study.defences):
-                    for row in (*networks_of(defence), *study.methods):
+                    for row in (*networks_of(study, defence), *study.methods):
                         yield Where(*place, question, seed, defence, row)
 
 
-def networks_of(defence: str) -> tuple[str, ...]:
-    """Returns the rows of a question besides its methods; the reference is behind no defence."""
-    return (ORIGINAL, RETRAIN) if defence == NO_DEFENCE else (ORIGINAL,)
+def networks_of(study: Study, defence: str) -> tuple[str, ...]:
+    """Returns the rows of a question besides its methods; the reference is behind no defence.
+
+    Args:
+      study: what meets what.
+      defence: its name.
+    """
+    alone = defence != NO_DEFENCE or study.reference == "none"
+    return (ORIGINAL,) if alone else (ORIGINAL, RETRAIN)
 
 
 def _places(study: Study) -> Iterator[tuple[str, str, str]]:

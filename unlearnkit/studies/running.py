@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 from unlearnkit.base import Cost
 from unlearnkit.host.random import AnyKey
 from unlearnkit.records import NO_DEFENCE, Record
-from unlearnkit.studies.announcing import OnPoisoned, OnStage
+from unlearnkit.studies.announcing import OnNetwork, OnPoisoned, OnStage
 from unlearnkit.studies.parts import Wanted, Where
 from unlearnkit.studies.stage_cache import Busy, Deferred, OutOfTime, StageCache
 from unlearnkit.studies.study import ORIGINAL, Study
@@ -58,6 +58,7 @@ class Running:
       strict: whether what fails is raised.
       wanted: which cells are asked for.
       postponed: what another process is at, to be taken up in the end.
+      on_network: called with each record and the weights that it judges.
       out_of_time: whether something was left out as the time was over.
       blocked: whether the networks of a question could not be made.
       digests: of places, by their names.
@@ -72,6 +73,7 @@ class Running:
     strict: bool
     wanted: Wanted
     postponed: list[Callable[[], Iterator[Record]]] = dataclasses.field(default_factory=list)
+    on_network: OnNetwork | None = None
     out_of_time: bool = False
     blocked: bool = False
     digests: dict[tuple[str, ...], str] = dataclasses.field(default_factory=dict)

@@ -28,7 +28,7 @@ ORIGINAL = "original"
 """The row of the network that nothing was done to."""
 RETRAIN = "retrained"
 """The row of the reference, which was retrained without what is to be forgotten, at full cost."""
-ReferenceName = Literal["retrained", "clean"]
+ReferenceName = Literal["retrained", "clean", "none"]
 EFFECT_PREFIXES = frozenset({"gaussian", "targets", "trigger"})
 """What begins metrics of `PoisonEffects`, and so may not name another audit beside it."""
 
@@ -56,6 +56,7 @@ class Named(NamedTuple):
     forget: Mapping[str, ForgetRequest]
     attacks: Mapping[str, Attack]
     start: Mapping[str, Variables]
+    original: Mapping[str, Variables]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,12 +99,17 @@ class Study:
         that are not named begin from a fresh initialisation. All networks are then fine-tuned:
         originals, references, victims, defended ones, ensembles, and what methods train from the
         start that they ask for by a keyword `initial` (`Retrain`, `NtkScrub`).
+      original: weights of the networks that are to forget, by the network's name, where they are
+        trained already; they serve all seeds, which then differ in what is retrained and in the
+        methods' own keys. Of forget requests alone: attacks train a network of their own.
       paired: whether all trainings of a seed share one key, and all its attacks another (common
         random numbers): what two networks then differ in is their data's doing, and an attack has
         the same bits whatever else is attacked by. Else each has a key of its own.
-      reference: of the attacks. `retrained` trains the network without the poisons; `clean` takes
-        the one that trained on the clean set, which costs nothing, suits attacks that are only
-        compared, and leaves attacks free to poison every example.
+      reference: `retrained` trains the network without the forget set, or without the poisons. Of
+        attacks alone `clean` takes the one that trained on the clean set, which costs nothing,
+        suits attacks that are only compared, and leaves attacks free to poison every example. Of
+        forget requests alone `none` retrains nothing: there is no row of the reference, and no
+        distance to it; budgets are shares of what the recipe would cost.
 
     Example:
       study = studies.Study(
@@ -130,6 +136,7 @@ class Study:
     audits: Mapping[str, Audit | CaseAudit] = dataclasses.field(default_factory=dict)
     seeds: int = 1
     start: Mapping[str, Variables] | Variables | None = None
+    original: Mapping[str, Variables] | Variables | None = None
     paired: bool = False
     reference: ReferenceName = "retrained"
 
@@ -174,32 +181,49 @@ class Study:
         if self.seeds < 1:
             raise ValueError(f"seeds must be >= 1, got {self.seeds}")
         check_choice("reference", self.reference, ReferenceName)
-        if isinstance(self.start, Variables) and len(self.named.networks) > 1:
+        if self.reference == "none" and self.attacks:
             raise ValueError(
-                f"start must be given by the name of its network, one of {[*self.named.networks]}"
+                "reference='none' is of forget requests; of attacks 'clean' retrains nothing"
             )
-        object.__setattr__(self, "start", self.named.start)
-        for name, weights in self.named.start.items():
-            check_known("network of start", name, self.named.networks)
+        if self.named.original and self.attacks:
+            raise ValueError(
+                "original is of forget requests: attacks poison the training set, and train a "
+                "network on it; leave out one of the two"
+            )
+        for part in ("start", "original"):
+            self._check_weights(part)
+
+    def _check_weights(self, part: str) -> None:
+        """Refuses weights without a network, or that do not fit it; puts them by name."""
+        if isinstance(getattr(self, part), Variables) and len(self.named.networks) > 1:
+            raise ValueError(
+                f"{part} must be given by the name of its network, one of {[*self.named.networks]}"
+            )
+        by_name: Mapping[str, Variables] = getattr(self.named, part)
+        object.__setattr__(self, part, by_name)
+        for name, weights in by_name.items():
+            check_known(f"network of {part}", name, self.named.networks)
             try:
                 check_variables(weights, self.named.networks[name])
             except ValueError as error:
-                raise ValueError(f"start{f'[{name!r}]' if name else ''}: {error}") from None
+                raise ValueError(f"{part}{f'[{name!r}]' if name else ''}: {error}") from None
 
     @property
     def named(self) -> Named:
         """The parts that may be given without a name, by name."""
         networks = _by_name(self.networks)
-        start = self.start
-        if start is None or isinstance(start, Variables):
-            start = {} if start is None else dict.fromkeys(networks, start)
+        weights = []
+        for given in (self.start, self.original):
+            if given is None or isinstance(given, Variables):
+                given = {} if given is None else dict.fromkeys(networks, given)
+            weights.append(given)
         return Named(
             _by_name(self.data),
             networks,
             _by_name(self.recipes),
             _by_name(self.forget),
             _by_name(self.attacks),
-            start,
+            *weights,
         )
 
     def audits_of(self, question: str) -> dict[str, Audit | CaseAudit]:

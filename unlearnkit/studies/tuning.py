@@ -15,7 +15,7 @@ from unlearnkit.auditing import Evaluation
 from unlearnkit.auditing.evaluate import HEADLINE_ATTACK
 from unlearnkit.base import Attack, Dataset, Model, Unlearner, Variables
 from unlearnkit.records import Record
-from unlearnkit.studies.announcing import OnStage
+from unlearnkit.studies.announcing import OnRecord, OnStage
 from unlearnkit.studies.compare import poison_and_unlearn
 from unlearnkit.studies.engine import run
 from unlearnkit.studies.rules import (
@@ -145,6 +145,7 @@ def tune(
     rule: RuleName | Rule = "retrain_like",
     store: Store | str | os.PathLike[str] | None = None,
     on_stage: OnStage | None = None,
+    on_record: OnRecord | None = None,
 ) -> Tuning:
     """Returns the best values of each method's hyperparameters by a rule, after as many trials.
 
@@ -161,6 +162,7 @@ def tune(
       rule: a name in `RULES`, or a rule with settings of its own.
       store: keeps the stages, so that an interrupted choice goes on where it was.
       on_stage: called as the work goes on.
+      on_record: see `run`.
 
     Raises:
       ValueError: an unknown method or rule, grids of unequal length, or a study of more.
@@ -188,7 +190,9 @@ def tune(
     asked = dataclasses.replace(
         study, methods=candidates.methods, audits={"": Evaluation((HEADLINE_ATTACK,), optml=None)}
     )
-    records = list(run(asked, key, store=store, on_stage=on_stage, strict=True))
+    records = list(
+        run(asked, key, store=store, on_stage=on_stage, on_record=on_record, strict=True)
+    )
     original, reference = (
         average([record for record in records if record.method == network])
         for network in (ORIGINAL, RETRAIN)

@@ -45,10 +45,22 @@ def save_variables(
       variables: nested dicts of arrays with string keys.
       metadata: JSON values that go into the sidecar.
     """
-    path = Path(path)
+    write_checkpoint(Path(path), flatten(variables._asdict()), metadata or {})
+
+
+def write_checkpoint(
+    path: Path, arrays: dict[str, np.ndarray], metadata: Mapping[str, Any]
+) -> None:
+    """Writes named arrays as `save_variables` does.
+
+    Args:
+      path: the file, as `model.safetensors`.
+      arrays: by name, as `params/conv/kernel`.
+      metadata: JSON values that go into the sidecar.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest = save_arrays(path, flatten(variables._asdict()))
-    write_json(_sidecar(path), {**_header(path, digest), "metadata": dict(metadata or {})})
+    digest = save_arrays(path, arrays)
+    write_json(_sidecar(path), {**_header(path, digest), "metadata": dict(metadata)})
 
 
 def load_variables(path: str | Path) -> Variables:
@@ -58,8 +70,7 @@ def load_variables(path: str | Path) -> Variables:
       FileNotFoundError: no such file.
       CheckpointError: the file is not what its sidecar says it is.
     """
-    path = Path(path)
-    arrays = _load_arrays(path, _read_sidecar(_sidecar(path)))
+    arrays, _ = read_checkpoint(Path(path))
     tree: dict[str, Any] = {"params": {}, "state": {}}
     for name, array in arrays.items():
         *parents, leaf = name.split("/")
@@ -68,6 +79,29 @@ def load_variables(path: str | Path) -> Variables:
             node = node.setdefault(parent, {})
         node[leaf] = jnp.asarray(array)
     return Variables(tree["params"], tree["state"])
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Returns whether a file has a sidecar as `write_checkpoint` writes it, damaged or not."""
+    try:
+        said = json.loads(_sidecar(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+    return isinstance(said, dict) and said.get("format") == _FORMAT
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:
+    """Returns the arrays of `write_checkpoint` by name, and its metadata.
+
+    Raises:
+      FileNotFoundError: no such file.
+      CheckpointError: the file is not what its sidecar says it is.
+    """
+    sidecar = _read_sidecar(_sidecar(path))
+    metadata = sidecar.get("metadata")
+    return _load_arrays(path, sidecar), metadata if isinstance(metadata, dict) else {}
 
 
 class Progress(NamedTuple):

@@ -31,6 +31,7 @@ from unlearnkit.host.order import several_epochs
 from unlearnkit.host.random import host_key
 from unlearnkit.host.reserve import reserve
 from unlearnkit.io.files import sha256_of_array
+from unlearnkit.models.fresh import check_fresh
 from unlearnkit.training.checkpoint import Progress
 from unlearnkit.training.divergence import refuse_divergence, refuse_infinite_weights
 from unlearnkit.training.identity import identify
@@ -140,6 +141,7 @@ def fit(
     init_key, run_key = (half.typed() for half in host_key(key).split())
     derived = variables is None
     if variables is None:
+        check_fresh(model)
         variables = jax.jit(model.init)(init_key)
     check_variables(variables, model)
     if trajectory is not None:
@@ -334,8 +336,8 @@ def fit_many(
     folder = None if checkpoint is None else Path(checkpoint)
 
     def identity() -> Identity:
-        first = jax.jit(model.init)(host_key(keys[0]).split()[0].typed())
-        start = first if variables is None else variables
+        first = host_key(keys[0]).split()[0].typed()
+        start = jax.jit(model.init)(first) if variables is None else variables
         told = identify(keys, CrossEntropy(model, recipe), recipe, dataset, start)
         return {
             **told, "rows": sha256_of_array(rows), "batching": batching, "devices": len(places)
@@ -412,6 +414,8 @@ class _Runs:
         self._steps = recipe.steps_per_epoch(rows.shape[1])
         self._rates = rate_table(recipe, self._steps, recipe.epochs * self._steps)
         self._objective = CrossEntropy(model, recipe)
+        if start is None:
+            check_fresh(model)
         init = jax.jit(model.init)
         starts = [init(init_key.typed()) if start is None else start for init_key, _ in halves]
         check_variables(starts[0], model)

@@ -9,6 +9,7 @@ import jax
 from jaxtyping import Array, Key
 
 from unlearnkit.base import Model, OnEpoch, OnSnapshot, Task, Unlearned, Variables
+from unlearnkit.models.fresh import check_fresh
 from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._last_layers import (
     LastLayersSettings,
@@ -71,6 +72,7 @@ class ExactLastLayers(LastLayersSettings):
         check_variables(variables, model)
         last = select_last_layers(model, variables, self.depth(model))
         init_key, run_key = jax.random.split(key)
+        check_fresh(model)
         fresh = jax.jit(model.init)(init_key)
         reset = Variables(
             replace(last.params, variables.params, fresh.params),

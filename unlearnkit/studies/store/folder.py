@@ -183,6 +183,21 @@ class Store:
                 raise StoreError(f"{self.folder} cannot be written: {error}") from error
             yield path
 
+    def folders(self) -> list[Path]:
+        """Returns the folders of all stages, each `…/KIND/AB/KEY`."""
+        return sorted(self._stages())
+
+    def discard(self, folders: Iterable[Path]) -> None:
+        """Removes stages, which are gone at once.
+
+        Args:
+          folders: of them, see `folders`.
+
+        Raises:
+          StoreError: the folder cannot be written.
+        """
+        self._remove(folders)
+
     def size(self) -> int:
         """Returns how many bytes all stages take."""
         return sum(_size(folder) for folder in self._stages())

@@ -1,0 +1,20 @@
+"""Weights from anywhere: read into a network's variables, and written back as they were."""
+
+from unlearnkit.weights.containers import Container, WeightsError
+from unlearnkit.weights.fitting import Entry, Fit, Misfit, fit
+from unlearnkit.weights.layouts import Layout
+from unlearnkit.weights.reading import WeightFile, read_container, read_weights, write_weights
+
+__all__ = [
+    "Container",
+    "Entry",
+    "Fit",
+    "Layout",
+    "Misfit",
+    "WeightFile",
+    "WeightsError",
+    "fit",
+    "read_container",
+    "read_weights",
+    "write_weights",
+]

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import claims, frame, pages
+from experiments import charts, claims, frame, pages
 from experiments.claims import FILE, Statement, judge_all, judge_values, statements
-from unlearnkit.reporting import charts
 
 ROOT = Path(__file__).parents[2]
 FROZEN = Path(__file__).with_name("frozen_claims.json")

@@ -27,6 +27,7 @@ from unlearnkit.studies.compare import (
 )
 from unlearnkit.studies.declared import Declared, StudyFileError, parse_study, read_study
 from unlearnkit.studies.engine import (
+    forgotten_of,
     run,
 )
 from unlearnkit.studies.executors import (
@@ -149,6 +150,7 @@ __all__ = [
     "compare",
     "content_hash",
     "count_records",
+    "forgotten_of",
     "grid",
     "has_epochs",
     "holm",

@@ -139,8 +139,8 @@ def method_figures(place: Place, row: str, *, show_examples: bool = False) -> li
     views += [*_information(series)]
     if show_examples:
         views += [*_examples(series)]
-    ending = slug(f"{place.name} {row}" if place.name else row)
-    return [view._replace(name=f"{view.name}-{ending}") for view in views]
+    where = f"{slug(place.name)}-" if place.name else ""
+    return [view._replace(name=f"{view.name}-{where}{slug(row)}") for view in views]
 
 
 def shows_sets(place: Place, show_examples: bool) -> bool:

@@ -49,14 +49,15 @@ def browser(width=1280, scheme="light"):
 class Opened:
     """A page of a file, with all that it asked for and complained of."""
 
-    def __init__(self, context, path):
+    def __init__(self, context, path, *, charts=True):
         self.page, self.requests, self.complaints = context.new_page(), [], []
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("console", lambda m: self.complaints.append(f"{m.type}: {m.text}"))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.path = Path(path).absolute()
         self.page.goto(self.path.as_uri())
-        self.page.wait_for_selector("html[data-ready='yes']")
+        if charts:
+            self.page.wait_for_selector("html[data-ready='yes']")
 
     def show(self, width, scheme):
         """Changes width and colours."""

@@ -30,7 +30,7 @@ from experiments.sg_unlearn.runs import (
     tables_study,
 )
 from experiments.sg_unlearn.settings import Kind, Setting, settings
-from unlearnkit.reporting import html_table, loss_histograms, rows, to_markdown
+from unlearnkit.reporting import html_table, rows, to_markdown
 from unlearnkit.studies import OnStage, Record, run, tune
 
 Part = Literal["all", "random", "class", "ablation", "page"]
@@ -131,7 +131,7 @@ class SgUnlearn(PaperCommand):
         else:
             records, result["retrain_losses"] = table_of(found)
             finished = [record for record in records if record.finished]
-            pages.draw(self.path(name), "losses", loss_histograms(finished))
+            pages.draw(self.path(name), "losses", figures.loss_histograms(finished))
         frame.save_result(self.path(name), result, records, started=started)
 
     def names(self) -> list[str]:

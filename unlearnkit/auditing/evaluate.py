@@ -39,6 +39,7 @@ DEFAULT_ATTACKS = (
 
 DEFAULT_OPTML = OptmlScores()
 
+_MOST_CLASSES = 100
 GAP_METRICS = ("accuracy_retain", "accuracy_forget", "accuracy_test", "mia_loss_logistic_accuracy")
 """The metrics whose absolute differences to Retrain make the average gap."""
 
@@ -90,7 +91,8 @@ def evaluate(
       optml_gap: that of the OPTML group's tables, to be put beside published ones: over UA, RA, TA
         and MIA-efficacy. Its attack tells retain from test, and then judges the forget set
 
-    Curves: `loss_forget`, `loss_test`, and `fpr` and `tpr` of each attack under its name.
+    Curves: `loss_forget`, `loss_test`; `confusion_forget`, `confusion_test`, examples by true and
+    predicted class [c, c], for up to 100 classes; `fpr` and `tpr` of each attack under its name.
 
     Args:
       key: of the attacks' subsamples and folds; audit the reference with the same.
@@ -327,6 +329,8 @@ def audit_logits(
     if optml is not None:
         metrics |= optml.score(logits, labels)
     curves = {f"loss_{name}": values for name, values in losses.items()}
+    if logits["test"].shape[-1] <= _MOST_CLASSES:
+        curves |= {f"confusion_{name}": confusion(logits[name], y) for name, y in seen.items()}
     same = host_key(key)  # all attacks see the same subsamples and folds
     for attack in attacks:
         members, others = (
@@ -338,6 +342,14 @@ def audit_logits(
         metrics |= {f"{prefix}_{name}": value for name, value in audited.metrics.items()}
         curves |= {f"{prefix}_{name}": values for name, values in audited.curves.items()}
     return metrics, curves
+
+
+def confusion(logits: Float[Array, "n c"], labels: Array | np.ndarray) -> Int[np.ndarray, "c c"]:
+    """Returns how many examples of each true class (rows) are taken for each class (columns)."""
+    classes = logits.shape[-1]
+    pairs = classes * np.asarray(labels) + np.asarray(logits).argmax(-1)
+    found: np.ndarray = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    return found
 
 
 def correct_predictions(

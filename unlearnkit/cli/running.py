@@ -13,29 +13,37 @@ from pathlib import Path
 from typing import Literal
 
 import jax
+import numpy as np
 from rich.console import Console
 
+from unlearnkit.base import Dataset, Normalisation, Poisoned
 from unlearnkit.cli.interruption import Interruption
 from unlearnkit.cli.study import NOT_FINISHED
-from unlearnkit.io.files import write_json, write_text
+from unlearnkit.io.files import write_bytes, write_json, write_text
 from unlearnkit.io.provenance import provenance
 from unlearnkit.io.text import escaped
 from unlearnkit.io.warned import collect_warnings
 from unlearnkit.records import Cell, Record, record_to_dict, row_name
+from unlearnkit.registry import tell_known
 from unlearnkit.reporting import (
+    Gallery,
+    ReportOptions,
     RunFolder,
     RunFolderError,
     StageProgress,
     read_records,
     read_run,
+    report_figures,
     report_page,
     to_latex,
     to_markdown,
+    to_picture,
     to_rich,
     verdicts_to_markdown,
     verdicts_to_text,
     write_jsonl,
 )
+from unlearnkit.reporting.theme import Format
 from unlearnkit.studies import (
     Declared,
     Store,
@@ -43,6 +51,7 @@ from unlearnkit.studies import (
     cell_to_json,
     check,
     count_records,
+    forgotten_of,
     parse_executor,
     parse_shard,
     parse_study,
@@ -55,6 +64,8 @@ from unlearnkit.studies.stage_cache import UnkeptWarning
 from unlearnkit.studies.store.claims import locked
 
 _LONGEST = 2000
+_AT_ONCE = 1e-9
+"""Minutes in which nothing is computed."""
 _UNWRITTEN = "not all was written"
 
 
@@ -224,7 +235,13 @@ def _folder_of(out: Path, shard: tuple[int, int] | None) -> Path:
 
 
 def report_again(
-    out: Path, header: Mapping[str, object], *, primary: str | None, as_json: bool
+    out: Path,
+    header: Mapping[str, object],
+    *,
+    primary: str | None,
+    as_json: bool,
+    pictures: Pictures | None = None,
+    show_examples: bool = False,
 ) -> int:
     """Makes the pages of a folder anew from its records; returns the exit code.
 
@@ -233,6 +250,8 @@ def report_again(
       header: what its `run.json` says.
       primary: the metric of the verdicts, in the place of the study's own.
       as_json: whether the records are printed.
+      pictures: figures that are written as files besides.
+      show_examples: whether the page shows forgotten examples and their scores.
     """
     said = tomllib.loads(str(header["study"]))
     records = read_records(out) if (out / "metrics.jsonl").exists() else []
@@ -241,9 +260,13 @@ def report_again(
     metric = primary or (said.get("primary") if "shard" not in header else None)
     shown = {name: value for name, value in header.items() if name != "store"}
     results = Results(out, records, shown, metric, said.get("correction", "holm"))
+    if show_examples:
+        results.show_examples(galleries_of(header))
     total = header.get("n_records")
     # A page says that a study is finished.
     problems = results.write(page=not isinstance(total, int) or len(records) >= total)
+    if pictures is not None:
+        problems += results.write_pictures(pictures)
     if as_json:
         for record in records:
             print(json.dumps(record_to_dict(record, curves=False), default=float))
@@ -251,6 +274,21 @@ def report_again(
         results.print_table()
         results.print_outcome(problems)
     return int(results.failed > 0 or bool(problems))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Figures of a report that are wanted as files.
+
+    Attributes:
+      folder: where.
+      form: svg, png or pdf.
+      only: their names; all where empty.
+    """
+
+    folder: Path
+    form: Format = "svg"
+    only: tuple[str, ...] = ()
 
 
 class Results:
@@ -274,6 +312,8 @@ class Results:
           correction: of their p-values.
         """
         self.out, self.records, self.header = out, records, header
+        self.correction = correction
+        self._examples: Sequence[Gallery] | None = None
         self.failed = sum(record.failed is not None for record in records)
         self.primary = primary
         self.cells: list[Cell] = []
@@ -283,6 +323,10 @@ class Results:
                 self.cells = significance(records, primary, correction=correction)
             except ValueError as error:  # mended in the study, it costs only another run
                 self._problems.append(f"no verdicts: {error}")
+
+    def show_examples(self, galleries: Sequence[Gallery] = ()) -> None:
+        """Has the page show forgotten examples, with these pictures of them."""
+        self._examples = galleries
 
     def write(self, *, title: str | None = None, page: bool = True) -> list[str]:
         """Writes all but the records themselves; returns what went wrong.
@@ -301,11 +345,47 @@ class Results:
                 cells = [cell_to_json(cell) for cell in self.cells]
                 write_json(self.out / "verdicts.json", {**self.header, "cells": cells})
             if page:
-                text = report_page(self.records, self.header, title=title or self.out.name)
+                named = title or self.out.name
+                text = report_page(self.records, self.header, title=named, options=self._options())
                 write_text(self.out / "report.html", text)
         except OSError as error:
             problems.append(f"{_UNWRITTEN}: {error}")
         return problems
+
+    def write_pictures(self, asked: Pictures) -> list[str]:
+        """Writes figures of the report as files; returns what went wrong.
+
+        Args:
+          asked: which, as what, and where.
+
+        Raises:
+          ValueError: a figure that the report does not have.
+        """
+        drawn = {each.name: each.chart for each in report_figures(self.records, self._options())}
+        for name in asked.only:
+            if name not in drawn:
+                raise ValueError(f"unknown figure {name!r}; {tell_known(name, list(drawn))}")
+        try:
+            asked.folder.mkdir(parents=True, exist_ok=True)
+            for name in asked.only or tuple(drawn):
+                content = to_picture(drawn[name], asked.form)
+                write_bytes(asked.folder / f"{name}.{asked.form}", content)
+        except OSError as error:
+            return [f"{_UNWRITTEN}: {error}"]
+        return []
+
+    def _options(self) -> ReportOptions:
+        """Returns what the report is made with; no page says where a folder of this machine is."""
+        folder = self.out.name if self.out.is_absolute() else str(self.out)
+        more = "" if self._examples is None else " --show-examples"
+        return ReportOptions(
+            cells=self.cells,
+            primary=self.primary if self.cells else None,
+            correction=self.correction,
+            command=f"unlearnkit report {shlex.quote(folder)}{more}",
+            show_examples=self._examples is not None,
+            galleries=self._examples or (),
+        )
 
     def print_table(self, *, title: str | None = None) -> None:
         """Prints the table and the verdicts.
@@ -344,6 +424,55 @@ class Results:
             print(escaped(problem, _LONGEST))
         if (self.out / "report.html").exists():
             print(f"open {self.out / 'report.html'}")
+
+
+def galleries_of(header: Mapping[str, object], *, most: int = 24) -> list[Gallery]:
+    """Returns pictures of what was to be forgotten on the first seed, where the data are images.
+
+    Poisons are read from the store of the run; nothing is computed anew, so that those that the
+    store no longer holds are left out.
+
+    Args:
+      header: what `run.json` says.
+      most: pictures of each question.
+    """
+    declared = parse_study(str(header["study"]), name="the study")
+    key = jax.random.key(declared.seed)
+    found = dict(forgotten_of(declared.study, key))
+    poisoned: dict[str, Dataset] = {}
+
+    def keep(name: str, seed: int, made: Poisoned) -> None:
+        if seed == 0:
+            poisoned.setdefault(name, made.dataset.take(np.flatnonzero(made.is_poison)))
+
+    store = Path(str(header.get("store") or ""))
+    if declared.study.attacks and (store / "store.json").exists():
+        with _until_unfinished():
+            for _ in run(
+                declared.study, key, store=store, minutes=_AT_ONCE, on_poisoned=keep, checked=True
+            ):
+                pass
+    sets = [(name, "To be forgotten", data) for name, data in found.items()]
+    sets += [(name, "Poisons", data) for name, data in poisoned.items()]
+    return [
+        Gallery(
+            f"{what}: {name}",
+            f"The first {min(most, data.size)} of {data.size}, of seed 0; with their labels.",
+            {
+                f"{i}: class {int(data.y[i])}": pixels_of(data, i)
+                for i in range(min(most, data.size))
+            },
+        )
+        for name, what, data in sets
+        if data.x.ndim == 4 and data.x.shape[-1] in (1, 3)
+    ]
+
+
+def pixels_of(data: Dataset, row: int) -> np.ndarray:
+    """Returns an image of a dataset as pixels in [0, 1], [h, w, c]."""
+    assert isinstance(data.normalisation, Normalisation)
+    pixels: np.ndarray = np.clip(np.asarray(data.normalisation.invert(data.x[row])), 0, 1)
+    return pixels
 
 
 def describe(declared: Declared) -> str:

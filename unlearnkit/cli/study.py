@@ -242,18 +242,37 @@ class Report:
       out: the folder that `run` or `quickstart` wrote to.
       primary: the metric of the verdicts, in the place of the study's own.
       json: print the records as JSON, a line each.
+      figures: also write the page's figures to this folder, as pictures for a paper.
+      only: names of figures; the page has each under its picture. All of them by default.
+      format: of these pictures.
+      show_examples: show forgotten examples, and what was measured of each. Such a page must be
+        kept and deleted as the data themselves; without this it holds neither.
     """
 
     out: Annotated[Path, tyro.conf.Positional] = OUT
     primary: str | None = None
     json: bool = False
+    figures: Path | None = None
+    only: Names = ()
+    format: Literal["svg", "png", "pdf"] = "svg"
+    show_examples: bool = False
 
     def __call__(self, interruption: Interruption) -> int:
         """Returns the exit code: 0, 1 where a cell failed or not all could be written."""
+        if self.only and self.figures is None:
+            raise ValueError("--only names figures that are written; give a folder by --figures")
         header = read_header(self.out)
-        from unlearnkit.cli.running import report_again
+        from unlearnkit.cli.running import Pictures, report_again
 
-        return report_again(self.out, header, primary=self.primary, as_json=self.json)
+        asked = None if self.figures is None else Pictures(self.figures, self.format, self.only)
+        return report_again(
+            self.out,
+            header,
+            primary=self.primary,
+            as_json=self.json,
+            pictures=asked,
+            show_examples=self.show_examples,
+        )
 
 
 def read_header(out: Path) -> dict[str, object]:
@@ -269,6 +288,8 @@ def read_header(out: Path) -> dict[str, object]:
     except FileNotFoundError:
         near = sorted(str(p.parent) for p in out.parent.glob("*/run.json")) if out.parent else []
         told = f"; there are {', '.join(near[:5])}" if near else ""
+        if (out / "store.json").exists():
+            told = f"; it is a store of stages: name the folder of a run that took from it{told}"
         raise FileNotFoundError(f"{out} holds no study (no run.json){told}") from None
     if not isinstance(found, dict) or not isinstance(found.get("study"), str):
         raise ValueError(f"{path} is not of a study; name a folder that `unlearnkit run` wrote to")

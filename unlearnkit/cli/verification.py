@@ -157,12 +157,12 @@ class Verify(LogArguments):
         if self.json is not None:
             write_json(self.json, report.as_json())
         if self.figure is not None:
-            from unlearnkit.reporting import verification_errors
+            from unlearnkit.reporting import to_svg, verification_chart
 
             errors = (report.errors, report.carried_errors)
             band = None if calibration is None else calibration.band
-            drawn = verification_errors(report.steps, *errors, report.tolerance, self.norm, band)
-            write_text(self.figure, drawn)
+            drawn = verification_chart(report.steps, *errors, report.tolerance, self.norm, band)
+            write_text(self.figure, to_svg(drawn))
         return EXIT_CODES[report.verdict]
 
     def _calibration(self) -> Calibration | None:

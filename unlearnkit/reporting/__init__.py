@@ -1,23 +1,25 @@
 """From records to a folder, tables, figures and a page."""
 
-from unlearnkit.reporting.charts import STYLE, chart, gallery, mosaic, panels, to_svg
 from unlearnkit.reporting.escaping import MISSING, markdown_cell, slug
 from unlearnkit.reporting.figures import (
-    gap_against_cost,
-    loss_histograms,
-    roc_curves,
-    verification_errors,
+    confusion_chart,
+    course_chart,
+    example_chart,
+    loss_chart,
+    points_chart,
+    roc_chart,
+    verification_chart,
 )
 from unlearnkit.reporting.identified import by_identified, identified_shares
 from unlearnkit.reporting.page import (
     compose_page,
     figure_section,
     html_table,
-    report_page,
     settings_section,
     table_section,
 )
 from unlearnkit.reporting.progress import StageProgress
+from unlearnkit.reporting.report import ReportOptions, report_figures, report_page
 from unlearnkit.reporting.run_folder import RunFolder, RunFolderError, read_records, read_run
 from unlearnkit.reporting.table import (
     COLUMNS,
@@ -28,6 +30,7 @@ from unlearnkit.reporting.table import (
     to_markdown,
     to_rich,
 )
+from unlearnkit.reporting.theme import to_picture, to_svg
 from unlearnkit.reporting.tidy import (
     COORDINATES,
     to_pandas,
@@ -36,33 +39,36 @@ from unlearnkit.reporting.tidy import (
     write_parquet,
 )
 from unlearnkit.reporting.verdicts import verdict_rows, verdicts_to_markdown, verdicts_to_text
+from unlearnkit.reporting.views import Drawn, Gallery
 
 __all__ = [
     "COLUMNS",
     "COORDINATES",
     "MISSING",
-    "STYLE",
     "Column",
+    "Drawn",
+    "Gallery",
+    "ReportOptions",
     "RunFolder",
     "RunFolderError",
     "StageProgress",
     "by_identified",
-    "chart",
     "compose_page",
+    "confusion_chart",
+    "course_chart",
+    "example_chart",
     "figure_section",
-    "gallery",
-    "gap_against_cost",
     "html_table",
     "identified_shares",
-    "loss_histograms",
+    "loss_chart",
     "markdown_cell",
-    "mosaic",
-    "panels",
+    "points_chart",
     "present",
     "read_records",
     "read_run",
+    "report_figures",
     "report_page",
-    "roc_curves",
+    "roc_chart",
     "rows",
     "settings_section",
     "slug",
@@ -70,13 +76,14 @@ __all__ = [
     "to_latex",
     "to_markdown",
     "to_pandas",
+    "to_picture",
     "to_rich",
     "to_rows",
     "to_svg",
     "verdict_rows",
     "verdicts_to_markdown",
     "verdicts_to_text",
-    "verification_errors",
+    "verification_chart",
     "write_jsonl",
     "write_parquet",
 ]

@@ -1,157 +1,414 @@
-"""The figures of a run, as SVG text."""
+"""The charts of a run, as Vega-Lite specifications made by altair."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
-from unlearnkit.records import Record
-from unlearnkit.reporting.charts import chart, panels
 from unlearnkit.reporting.escaping import figure_label
+from unlearnkit.reporting.theme import DASHES, SERIES, colour, dashes, dressed, legend, named_series
 
-if TYPE_CHECKING:  # matplotlib takes half a second, which a command spends when it draws
-    from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    import altair as alt
 
-FORGET_COLOUR, TEST_COLOUR = "#c2410c", "#0e7490"
-BAND_COLOUR = "#e7e5e4"
-_LEAST_LOSS = 1e-12
+    from unlearnkit.reporting.theme import AnyChart
+
+LEAST_LOSS = 1e-6
+"""Losses below it, in nats, are drawn as this."""
+LEAST_RATE = 1e-3
+"""Where the logarithmic axes of a ROC curve begin; lower rates lie on the edge."""
+_PLACES = 61
+_ROLES = {
+    **dict(zip(SERIES, zip(("method", "retrain", "untouched"), DASHES, strict=True), strict=True)),
+    "unseen data": ("unseen", [8, 2, 2, 2]),
+}
+"""Colour and dash of each distribution of losses."""
+Curves = Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]
 
 
-@chart
-def loss_histograms(records: Sequence[Record]) -> Figure:
-    """Returns histograms of the cross-entropy on forget and test set, one panel per method.
+class Point(NamedTuple):
+    """A mean over seeds and its interval.
 
-    All seeds are pooled; losses below 1e-12 nats stand in the first bin.
+    Attributes:
+      name: of the row.
+      mean: NaN where there is none.
+      low: end of the interval; NaN where one seed has none.
+      high: its other end.
+      kind: of `SERIES`, for the colour.
     """
-    methods = _by_method(records)
-    columns = min(3, len(methods))
-    lines = -(-len(methods) // columns)
-    edges = np.logspace(np.log10(_LEAST_LOSS), 1.5, 46)
-    figure, grid = panels(3.1 * columns, 2.1 * lines, columns, lines, sharex=True, sharey=True)
-    for axes, (name, group) in zip(grid, methods.items(), strict=False):
-        for part, colour in (("forget", FORGET_COLOUR), ("test", TEST_COLOUR)):
-            losses = np.concatenate([record.curves[f"loss_{part}"] for record in group])
-            shown = np.clip(losses[~np.isnan(losses)], edges[0], edges[-1])
-            weights = np.full(len(shown), 100 / len(losses))
-            axes.hist(shown, edges.tolist(), weights=weights, color=colour, alpha=0.5, label=part)
-        axes.set(title=figure_label(name), xscale="log")
-    for axes in grid[len(methods) :]:
-        axes.set_visible(False)
-    for axes in grid[::columns]:
-        axes.set_ylabel("% of the set")
-    for axes in grid[max(len(methods) - columns, 0) : len(methods)]:
-        axes.set_xlabel("loss (nats)")
-        axes.tick_params(labelbottom=True)
-    grid[0].legend()
-    return figure
+
+    name: str
+    mean: float
+    low: float
+    high: float
+    kind: str = SERIES[0]
 
 
-@chart
-def roc_curves(records: Sequence[Record], attack: str = "mia_loss_logistic") -> Figure:
-    """Returns ROC curves of one membership attack, the mean over the seeds per method.
+def loss_chart(losses: Mapping[str, Float[np.ndarray, " n"]]) -> AnyChart:
+    """Returns the share of each set with a smaller loss, against the loss: the distributions.
 
-    Both tails can be read: on the left linear axes, on the right logarithmic ones.
+    Args:
+      losses: in nats, by name: those of `SERIES` on the forget set, and `unseen data`.
     """
-    rates = np.concatenate([[0.0], np.logspace(-3.5, 0, 200)])
-    figure, (linear, logarithmic) = panels(8.4, 3.4, 2)
-    for name, group in _by_method(records).items():
-        curve = np.mean([_interpolate(record, attack, rates) for record in group], axis=0)
-        for axes in (linear, logarithmic):
-            axes.plot(rates, curve, label=figure_label(name), linewidth=1.4)
-    for axes in (linear, logarithmic):
-        axes.plot(rates, rates, color="0.6", linewidth=0.8, linestyle="--")
-        axes.set(xlabel="false positive rate", ylabel="true positive rate")
-    linear.set(title="ROC of the loss attack, forget against test")
-    logarithmic.set(xscale="log", yscale="log", xlim=(10**-3.5, 1), ylim=(10**-3.5, 1))
-    logarithmic.set(title="the same, low false positive rates")
-    linear.legend(loc="lower right")
-    return figure
+    import altair as alt
+
+    finite = {name: values[np.isfinite(values)] for name, values in losses.items()}
+    pooled = np.clip(np.concatenate(list(finite.values())), LEAST_LOSS, None)
+    least, most = (float(f(pooled, initial=1.0)) for f in (np.min, np.max))
+    places = np.geomspace(least / 1.2, max(most, 10 * least) * 1.2, _PLACES)
+    rows = [
+        {"set": name, "loss": float(f"{x:.4g}"), "share": round(100 * y, 2)}
+        for name, values in finite.items()
+        for x, y in zip(places, _below(np.maximum(values, LEAST_LOSS), places), strict=True)
+    ]
+    scale = alt.Scale(type="log", domain=[float(places[0]), float(places[-1])], nice=False)
+    x = alt.X("loss:Q", title="loss (nats), logarithmic", scale=scale)
+    x = x.axis(format="~e", tickCount=6, grid=False)
+    y = alt.Y("share:Q", title="% of the set with less", scale=alt.Scale(domain=[0, 100]))
+    shown = [name for name in _ROLES if name in finite]
+    palette = alt.Scale(domain=shown, range=[colour(_ROLES[name][0]) for name in shown])
+    dash = alt.Scale(domain=shown, range=[_ROLES[name][1] for name in shown])
+    encoded = _chart(rows).encode(
+        x=x,
+        y=y.axis(tickCount=5),
+        color=alt.Color("set:N", scale=palette, legend=legend()),
+        strokeDash=alt.StrokeDash("set:N", scale=dash, legend=legend()),
+    )
+    lines = encoded.mark_line(interpolate="step-after", strokeWidth=2, clip=True)
+    return dressed(lines.encode(tooltip=["set:N", "loss:Q", "share:Q"]), 210)
 
 
-@chart
-def gap_against_cost(records: Sequence[Record], reference: str = "retrain") -> Figure:
-    """Returns the average gap to Retrain against the cost as a share of Retrain's.
+def _below(
+    values: Float[np.ndarray, " n"], places: Float[np.ndarray, " k"]
+) -> Float[np.ndarray, " k"]:
+    """Returns the share of values that are not above each place."""
+    share: np.ndarray = np.searchsorted(np.sort(values), places, side="right") / max(len(values), 1)
+    return share
 
-    Seeds whose gap or cost is not a finite number are left out.
+
+def roc_chart(curves: Curves) -> AnyChart:
+    """Returns ROC curves on logarithmic axes, the mean over the seeds of each.
+
+    Args:
+      curves: by name of `SERIES`, the rates (false positive, true positive) of each seed.
     """
-    known = [r for r in records if r.diverged is None and np.all(np.isfinite(_gap_and_cost(r)))]
-    methods = _by_method(known)
-    costs = [r.cost.example_gradients for r in methods.get(reference, [])]
-    unit = np.mean([cost for cost in costs if cost > 0] or [1.0])
-    figure, (axes,) = panels(4.6, 3.0)
-    for name, group in methods.items():
-        cost = 100 * np.mean([record.cost.example_gradients for record in group]) / unit
-        gaps = [100 * record.metrics["average_gap"] for record in group]
-        marks: Any = {"fmt": "o", "capsize": 3, "label": figure_label(name)}
-        axes.errorbar(cost, np.mean(gaps), np.std(gaps), **marks)
-    axes.set_ylim(bottom=0)
-    axes.set(xlabel="cost, % of Retrain's example-gradients", ylabel="gap to Retrain (points)")
-    if methods:
-        axes.legend()
-    return figure
+    import altair as alt
+
+    rates = np.concatenate([[0.0], np.geomspace(LEAST_RATE, 1, 61)])
+    rows: list[dict[str, object]] = []
+    for name, seeds in curves.items():
+        mean = np.mean([interpolate(*rate, rates) for rate in seeds], axis=0)
+        rows += [
+            {
+                "network": name,
+                "fpr": float(f"{max(x, LEAST_RATE):.4g}"),
+                "tpr": float(f"{min(max(y, LEAST_RATE), 1.0):.4g}"),
+                "n": i,
+            }
+            for i, (x, y) in enumerate(zip(rates, mean.tolist(), strict=True))
+        ]
+    axis = alt.Axis(values=[0.001, 0.01, 0.1, 1], format="~g")
+    scale = alt.Scale(type="log", domain=[LEAST_RATE, 1], nice=False, clamp=True)
+    series = named_series()
+    lines = (
+        _chart(rows)
+        .mark_line(interpolate="step-after", strokeWidth=2)
+        .encode(
+            x=alt.X("fpr:Q", title="false positive rate", scale=scale, axis=axis),
+            y=alt.Y("tpr:Q", title="true positive rate", scale=scale, axis=axis),
+            order="n:Q",
+            color=alt.Color("network:N", scale=series, legend=legend()),
+            strokeDash=alt.StrokeDash("network:N", scale=dashes(), legend=legend()),
+            tooltip=["network:N", alt.Tooltip("fpr:Q"), alt.Tooltip("tpr:Q")],
+        )
+    )
+    ends = [{"fpr": rate, "tpr": rate} for rate in (LEAST_RATE, 1.0)]
+    chance = (
+        _chart(ends)
+        .mark_line(strokeWidth=1, color=colour("quiet"), opacity=0.7)
+        .encode(x=alt.X("fpr:Q", scale=scale, axis=axis), y=alt.Y("tpr:Q", scale=scale, axis=axis))
+    )
+    return dressed(alt.layer(chance, lines), 210)
 
 
-@chart
-def verification_errors(
-    steps: np.ndarray,
-    errors: np.ndarray,
-    carried_errors: np.ndarray,
+def points_chart(
+    points: Sequence[Point],
+    *,
+    title: str,
+    domain: tuple[float, float] | None = None,
+    logarithmic: bool = False,
+) -> AnyChart:
+    """Returns means with their intervals, a row for each name, in the order given.
+
+    Args:
+      points: what is drawn.
+      title: of the axis.
+      domain: of the axis; nothing is drawn beyond it. None fits the values.
+      logarithmic: whether the axis is; values that are not above 0 are left out.
+    """
+    import altair as alt
+
+    rows = []
+    for point in points:
+        low, high = (end if np.isfinite(end) else point.mean for end in (point.low, point.high))
+        if not np.isfinite(point.mean) or (logarithmic and point.mean <= 0):
+            continue
+        if domain is not None:
+            low, high = max(low, domain[0]), min(high, domain[1])
+        if logarithmic:
+            low = max(low, point.mean / 10)
+        row = {"name": figure_label(point.name), "kind": point.kind}
+        rows.append(row | {"mean": point.mean, "low": low, "high": high})
+    scale = alt.Scale(
+        type="log" if logarithmic else "linear",
+        domain=list(domain) if domain else alt.Undefined,
+        zero=alt.Undefined if logarithmic else True,
+        nice=domain is None,
+    )
+    order = list(dict.fromkeys(figure_label(point.name) for point in points))
+    axis = alt.Axis(format="~g", tickCount=4 if logarithmic else 5, grid=not logarithmic)
+    base = _chart(rows).encode(
+        y=alt.Y("name:N", sort=order, title=None).axis(
+            labelLimit=150,
+            labelPadding=9,
+            ticks=False,
+            domain=False,
+            labelColor=colour("ink"),
+            labelOverlap=False,
+        ),
+        color=alt.Color("kind:N", scale=named_series(), legend=None),
+    )
+    bars = base.mark_rule(strokeWidth=2).encode(
+        x=alt.X("low:Q", title=title, scale=scale, axis=axis), x2="high:Q"
+    )
+    shown = [alt.Tooltip("name:N"), *(alt.Tooltip(f"{n}:Q", format=".4~g") for n in _ENDS)]
+    dots = base.mark_point(filled=True, size=70, opacity=1).encode(
+        x=alt.X("mean:Q", title=title, scale=scale, axis=axis),
+        shape=alt.Shape("kind:N", scale=_shapes(), legend=None),
+        tooltip=shown,
+    )
+    return dressed(alt.layer(bars, dots), 22 * max(len(rows), 1) + 10)
+
+
+_ENDS = ("mean", "low", "high")
+
+
+def _shapes() -> alt.Scale:
+    import altair as alt
+
+    return alt.Scale(domain=list(SERIES), range=["circle", "diamond", "square"])
+
+
+def course_chart(
+    courses: Mapping[str, Float[np.ndarray, "seeds epochs"]],
+    *,
+    title: str,
+    horizontal: str = "epoch of unlearning",
+    places: Float[np.ndarray, " epochs"] | None = None,
+    shares: bool = False,
+) -> AnyChart:
+    """Returns means over seeds as lines along epochs, or other places, with their 95 % intervals.
+
+    Args:
+      courses: by name.
+      title: of the vertical axis.
+      horizontal: of the other.
+      places: on it; 1, 2, ... where None.
+      shares: whether values are in [0, 1], which is then the axis.
+    """
+    import altair as alt
+
+    rows = []
+    for name, values in courses.items():
+        means, reaches = mean_and_reach(values)
+        along = np.arange(1, values.shape[1] + 1) if places is None else places
+        for x, mean, reach in zip(along.tolist(), means.tolist(), reaches.tolist(), strict=True):
+            low, high = mean - reach, mean + reach
+            if shares:
+                low, high = max(low, 0.0), min(high, 1.0)
+            rows.append({"what": name, "x": x, "mean": mean, "low": low, "high": high})
+    scale = alt.Scale(domain=[0, 1], nice=False) if shares else alt.Scale(zero=False)
+    range_ = [colour(role) for role in ("method", "retrain", "unseen", "untouched")]
+    names = list(courses)
+    encoded = alt.Color(
+        "what:N", scale=alt.Scale(domain=names, range=range_[: len(names)]), legend=legend()
+    )
+    base = _chart(rows).encode(
+        x=alt.X("x:Q", title=horizontal)
+        .scale(zero=False, nice=False)
+        .axis(tickMinStep=1 if places is None else 0),
+        color=encoded,
+    )
+    y = alt.Y("mean:Q", title=title, scale=scale)
+    band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
+    line = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=24)).encode(
+        y=y,
+        tooltip=[alt.Tooltip("what:N"), alt.Tooltip("x:Q"), alt.Tooltip("mean:Q", format=".4~g")],
+    )
+    return dressed(alt.layer(band, line), 200)
+
+
+def confusion_chart(counts: Int[np.ndarray, "c c"], classes: Sequence[str]) -> AnyChart:
+    """Returns which classes examples are taken for, as shares of each true class.
+
+    Args:
+      counts: examples by true class (rows) and predicted class.
+      classes: their names.
+    """
+    import altair as alt
+
+    sizes = counts.sum(1)
+    rows = [
+        {
+            "true": classes[i],
+            "predicted": classes[j],
+            "share": round(float(counts[i, j] / sizes[i]), 4),
+        }
+        for i in np.flatnonzero(sizes).tolist()
+        for j in range(len(classes))
+    ]
+    scale = alt.Scale(scheme="cividis", domain=[0, 1])
+    axis = alt.Axis(labelColor=colour("ink"), ticks=False, domain=False, labelAngle=0)
+    chart = (
+        _chart(rows)
+        .mark_rect(stroke=colour("paper"), strokeWidth=1)
+        .encode(
+            x=alt.X("predicted:N", sort=list(classes), title="predicted class").axis(axis),
+            y=alt.Y("true:N", sort=list(classes), title="true class").axis(axis),
+            color=alt.Color("share:Q", scale=scale).legend(
+                orient="top", title=None, format=".0%", gradientLength=140, tickCount=3
+            ),
+            tooltip=["true:N", "predicted:N", alt.Tooltip("share:Q", format=".1%")],
+        )
+    )
+    return dressed(chart, max(18 * int(np.count_nonzero(sizes)), 36))
+
+
+def example_chart(
+    here: Float[np.ndarray, " n"], there: Float[np.ndarray, " n"], *, horizontal: str
+) -> AnyChart:
+    """Returns the loss of each forgotten example against that of Retrain; for those who ask.
+
+    Args:
+      here: losses of the method, in nats.
+      there: losses of the network it is compared with.
+      horizontal: title of its axis.
+    """
+    import altair as alt
+
+    x, y = (np.clip(values, LEAST_LOSS, None) for values in (there, here))
+    known = np.isfinite(x) & np.isfinite(y)
+    rows = [
+        {"example": int(i), "there": float(f"{x[i]:.4g}"), "here": float(f"{y[i]:.4g}")}
+        for i in np.flatnonzero(known)
+    ]
+    axis = alt.Axis(format="~e", tickCount=5, grid=False)
+    ends = np.concatenate([x[known], y[known], [1.0]])
+    scale = alt.Scale(type="log", domain=[float(ends.min()) / 1.3, float(ends.max()) * 1.3])
+    dots = (
+        _chart(rows)
+        .mark_point(filled=True, size=40, opacity=0.7, color=colour("method"))
+        .encode(
+            x=alt.X("there:Q", title=horizontal, scale=scale, axis=axis),
+            y=alt.Y("here:Q", title="loss after the method (nats)", scale=scale, axis=axis),
+            tooltip=["example:Q", "here:Q", "there:Q"],
+        )
+    )
+    return dressed(dots, 260)
+
+
+def verification_chart(
+    steps: Int[np.ndarray, " m"],
+    errors: Float[np.ndarray, " m"],
+    carried_errors: Float[np.ndarray, " m"],
     tolerance: float,
     norm: str,
     band: tuple[float, float] | None = None,
-) -> Figure:
-    """Returns the errors of a verified log against the step, and their distribution.
+) -> AnyChart:
+    """Returns the errors of a verified log against the step.
 
     Args:
-      steps: [m] the steps of the checkpoints.
-      errors: [m] of their weights; those that are not finite are left out.
-      carried_errors: [m] of what else the checkpoints hold.
+      steps: of the checkpoints.
+      errors: of their weights; those that are not finite are left out.
+      carried_errors: of what else the checkpoints hold.
       tolerance: drawn as a line.
       norm: the measure, for the axis.
       band: the least and the largest error of honest replays, shaded.
     """
+    import altair as alt
+
     finite = np.isfinite(errors) & np.isfinite(carried_errors)
-    steps, errors, carried_errors = steps[finite], errors[finite], carried_errors[finite]
-    shown = (*errors.tolist(), *carried_errors.tolist(), tolerance, *(band or ()))
-    positive = [value for value in shown if value > 0] or [1e-8]
-    least, top = min(positive), 2 * max(positive)
-    edges = np.concatenate([[0.0], np.geomspace(least, top, 30)])
-    figure, (by_step, spread) = panels(8.4, 3.0, 2, sharey=True, width_ratios=(3, 1))
-    marks: dict[str, Any] = {"color": TEST_COLOUR, "markersize": 4, "clip_on": False}
-    by_step.plot(steps, errors, "o", label="weights", **marks)
-    by_step.plot(
-        steps, carried_errors, "o", markerfacecolor="none", label="memory, statistics", **marks
+    shown = {"weights": errors[finite], "memory, statistics": carried_errors[finite]}
+    lines = {"tolerance": tolerance}
+    every = [*np.concatenate(list(shown.values())).tolist(), tolerance, *(band or ())]
+    positive = [value for value in every if value > 0] or [1e-8]
+    scale = alt.Scale(
+        type="symlog", constant=min(positive), domain=[0, 2 * max(positive)], nice=False
     )
-    spread.hist(errors, edges.tolist(), orientation="horizontal", color=TEST_COLOUR)
-    shade: dict[str, Any] = {"color": BAND_COLOUR, "linewidth": 0, "zorder": 0}
-    for axes in (by_step, spread):
-        axes.axhline(tolerance, color=FORGET_COLOUR, linewidth=1, label="tolerance")
-        if band is not None:
-            axes.axhspan(*band, label="honest replays", **shade)
-    by_step.set_yscale("symlog", linthresh=least)
-    by_step.set(ylim=(0, top), title="error of each checkpoint")
-    by_step.set(xlabel="step", ylabel=f"error ({norm})")
-    spread.set(xlabel="checkpoints", title="distribution")
-    figure.legend(*by_step.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return figure
+    axis = alt.Axis(format="~e", tickCount=6)
+    names = [*shown, *lines, *(["honest replays"] if band is not None else [])]
+    roles = ["retrain", "unseen", "method", "rule"]
+    palette = alt.Scale(domain=names, range=[colour(role) for role in roles[: len(names)]])
+    encoded = alt.Color("what:N", scale=palette, legend=legend())
+    dots = [
+        {"step": int(step), "error": float(value), "what": name}
+        for name, values in shown.items()
+        for step, value in zip(steps[finite], values, strict=True)
+    ]
+    title = f"error ({norm})"
+    y = alt.Y("error:Q", title=title, scale=scale, axis=axis)
+    layers = [
+        _chart([{"error": tolerance, "what": "tolerance"}])
+        .mark_rule(strokeWidth=1.5)
+        .encode(y=y, color=encoded),
+        _chart(dots)
+        .mark_point(filled=True, size=45, opacity=0.9)
+        .encode(
+            x=alt.X("step:Q", title="step").scale(zero=False),
+            y=y,
+            color=encoded,
+            shape=alt.Shape(
+                "what:N",
+                scale=alt.Scale(domain=list(shown), range=["circle", "square"]),
+                legend=None,
+            ),
+            tooltip=["what:N", "step:Q", "error:Q"],
+        ),
+    ]
+    if band is not None:
+        area = {"error": band[0], "most": band[1], "what": "honest replays"}
+        layers.insert(
+            0,
+            _chart([area]).mark_rect(opacity=0.8).encode(y=y, y2="most:Q", color=encoded),
+        )
+    return dressed(alt.layer(*layers), 260)
 
 
-def _gap_and_cost(record: Record) -> tuple[float, float]:
-    return record.metrics["average_gap"], record.cost.example_gradients
+def _chart(rows: Sequence[Mapping[str, object]]) -> alt.Chart:
+    import altair as alt
+
+    return alt.Chart(alt.InlineData(values=[dict(row) for row in rows]))
 
 
-def _by_method(records: Sequence[Record]) -> dict[str, list[Record]]:
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        if record.diverged is None:
-            groups.setdefault(record.method, []).append(record)
-    return groups
-
-
-def _interpolate(record: Record, attack: str, rates: np.ndarray) -> np.ndarray:
+def interpolate(
+    fpr: Float[np.ndarray, " k"], tpr: Float[np.ndarray, " k"], rates: Float[np.ndarray, " r"]
+) -> Float[np.ndarray, " r"]:
     """Returns the highest true positive rate at each false positive rate: a step, never a chord."""
-    fpr, tpr = record.curves[f"{attack}_fpr"], record.curves[f"{attack}_tpr"]
     step: np.ndarray = tpr[np.searchsorted(fpr, rates, side="right") - 1]
     return step
+
+
+def mean_and_reach(
+    values: Float[np.ndarray, "seeds k"],
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Returns means over the seeds and half their 95 % intervals (Student's t); 0 for one seed."""
+    from scipy import stats
+
+    means = np.mean(values, axis=0)
+    if len(values) < 2:
+        return means, np.zeros_like(means)
+    error = np.std(values, axis=0, ddof=1) / np.sqrt(len(values))
+    return means, stats.t.isf(0.025, len(values) - 1) * error

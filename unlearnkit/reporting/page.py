@@ -1,87 +1,44 @@
-"""One self-contained HTML page of a run."""
+"""Self-contained HTML pages by jinja2: sections, tables and pictures, without a network."""
 
 from __future__ import annotations
 
-import html
+import base64
+import functools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from unlearnkit.io.files import as_json
-from unlearnkit.records import Record, row_name
-from unlearnkit.reporting.escaping import MISSING, one_line
-from unlearnkit.reporting.figures import gap_against_cost, loss_histograms, roc_curves
+from unlearnkit.records import Record
+from unlearnkit.reporting import scripts
+from unlearnkit.reporting.escaping import MISSING, one_line, slug
+from unlearnkit.reporting.glossary import terms
 from unlearnkit.reporting.table import COLUMNS, Column, present, rows
+from unlearnkit.reporting.theme import specification
 
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1c1917; background: #fff;
-       max-width: 84rem; margin: 2rem auto; padding: 0 1.25rem; }
-h1 { font-size: 1.5rem; margin-bottom: .2rem; }
-h2 { font-size: 1.1rem; margin-top: 2.2rem; border-bottom: 1px solid #e7e5e4; }
-p.lead { color: #57534e; margin-top: 0; max-width: 60rem; }
-.scroll { overflow-x: auto; margin-block: 1rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; font-size: .92rem; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-table.prose :is(th, td) { text-align: left; white-space: normal; vertical-align: top; }
-thead th { border-bottom: 2px solid #1c1917; }
-tbody tr:nth-child(even) { background: #fafaf9; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .9rem; }
-dt { font-weight: 600; } dd { margin: 0; color: #57534e; }
-figure { margin: 1rem 0; } figure svg { max-width: 100%; height: auto; }
-figcaption { color: #57534e; font-size: .9rem; max-width: 60rem; }
-pre { background: #fafaf9; padding: 1rem; overflow-x: auto; font-size: .8rem; }
-"""
+if TYPE_CHECKING:
+    from jinja2 import Environment, Template
+    from markupsafe import Markup
+
+    from unlearnkit.reporting.theme import AnyChart
 
 
-def report_page(records: Sequence[Record], run: Mapping[str, Any], *, title: str) -> str:
-    """Returns the page: table, legend, figures, settings and provenance; it needs no network.
+class Entry(NamedTuple):
+    """A cell of a table.
 
-    Args:
-      records: of the run.
-      run: settings and provenance, shown as they are.
-      title: of the page.
+    Attributes:
+      text: in it.
+      under: in small letters below.
+      kind: a class of the style sheet, or "".
+      order: what it is sorted by; None takes the text.
+      note: what is said where the pointer is on it; of heads.
     """
-    finished = [record for record in records if record.finished]
-    drawn = _drawable(finished)
-    sections = [table_section(records), _problems(records)]
-    if drawn:
-        sections += [
-            figure_section(
-                "Losses",
-                loss_histograms(drawn),
-                "Cross-entropy of the forget set against unseen data. After good unlearning both "
-                "lie as they do for a network that never saw the forget set: on each other where "
-                "it is a random part of the data, far apart where it is a whole class.",
-            ),
-            figure_section(
-                "Membership inference",
-                roc_curves(drawn),
-                "How well the loss tells the forget set from unseen data. The dashed line is "
-                "chance; a curve below it is as telling as one above.",
-            ),
-            figure_section(
-                "Distance to Retrain and cost",
-                gap_against_cost(drawn),
-                "Mean over the seeds with standard deviation. Retrain's own distance, between two "
-                "independent retrainings, is the floor.",
-            ),
-        ]
-    lead = (
-        "Mean ± standard deviation over the seeds. Every distance to Retrain is to "
-        "a reference network retrained without the forget set; the row <em>retrain</em> is a "
-        "second retraining with another key."
-    )
-    return compose_page([*sections, settings_section(run)], title=title, lead=lead)
 
-
-def _drawable(records: Sequence[Record]) -> list[Record]:
-    """Returns the records with all that is drawn; none where they answer several questions."""
-    if len({row_name(record._replace(method="")) for record in records}) > 1:
-        return []
-    curves = {"loss_forget", "loss_test", "mia_loss_logistic_fpr"}
-    return [r for r in records if curves <= r.curves.keys() and "average_gap" in r.metrics]
+    text: str
+    under: str = ""
+    kind: str = ""
+    order: float | None = None
+    note: str = ""
 
 
 def compose_page(sections: Sequence[str], *, title: str, lead: str) -> str:
@@ -92,33 +49,59 @@ def compose_page(sections: Sequence[str], *, title: str, lead: str) -> str:
       title: plain text.
       lead: HTML; what a reader must know first.
     """
-    heading = _line(title)
-    return (
-        "<!doctype html>\n"
-        f'<html lang="en"><head><meta charset="utf-8"><title>{heading}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body><h1>{heading}</h1>"
-        f'<p class="lead">{lead}</p>' + "\n".join(sections) + "</body></html>\n"
+    from markupsafe import Markup
+
+    text = [Markup(section) for section in sections]
+    needed = []
+    if any('class="chart"' in section for section in sections):
+        needed.append(scripts.charts_script())
+    if any(" data-grid" in section for section in sections):
+        needed.append(scripts.tables_script())
+    if needed:
+        needed.append(scripts.page_script())
+    return template("page.html.j2").render(
+        title=title,
+        lead=Markup(lead),
+        sections=text,
+        style=Markup(scripts.style()),
+        scripts=[Markup(script) for script in needed],
+        policy=Markup(scripts.policy(needed)),
     )
 
 
-def settings_section(run: Mapping[str, Any]) -> str:
+def settings_section(run: Mapping[str, object]) -> str:
     """Returns settings and provenance as they are."""
-    settings = _text(json.dumps(as_json(run), indent=2, ensure_ascii=False))
-    return f"<h2>Settings and provenance</h2><pre>{settings}</pre>"
-
-
-def table_section(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) -> str:
-    """Returns the table of the records, and what its columns mean."""
-    shown = present(records, columns)
-    titles = ["Method", *(column.title for column in shown)]
-    legend = "".join(
-        f"<dt>{_line(column.title)}</dt><dd>{_line(column.explanation)}</dd>" for column in shown
+    return (
+        "<section><h2>Settings and provenance</h2>"
+        f'<pre tabindex="0">{_lines(settings_text(run))}</pre></section>'
     )
+
+
+def settings_text(run: Mapping[str, object]) -> str:
+    """Returns settings and provenance as JSON."""
+    return json.dumps(as_json(run), indent=2, ensure_ascii=False)
+
+
+def table_section(
+    records: Sequence[Record], columns: Sequence[Column] = COLUMNS, *, grid: bool = False
+) -> str:
+    """Returns the table of the records, and what its columns mean.
+
+    Args:
+      records: of methods and seeds.
+      columns: what to show, in this order.
+      grid: whether a reader can sort and filter it.
+    """
+    shown = present(records, columns)
+    head = [Entry("Method"), *(Entry(c.title, note=c.explanation) for c in shown)]
+    legend = [(column.title, column.explanation) for column in shown]
     body = rows(records, columns)
     if any(MISSING in cell or "missing)" in cell for cells in body for cell in cells[1:]):
-        legend += f"<dt>{MISSING}</dt><dd>missing: not measured, or not a finite number</dd>"
-    return f"{html_table(titles, body)}<dl>{legend}</dl>"
+        legend.append((MISSING, "missing: not measured, or not a finite number"))
+    entries = [[Entry(name), *map(_sortable, cells)] for name, *cells in body]
+    said = "".join(f"<dt>{_escaped(name)}</dt><dd>{_escaped(says)}</dd>" for name, says in legend)
+    table = entry_table(head, entries, label="All measures by method", grid=grid)
+    return f"{table}<details><summary>What the columns mean</summary><dl>{said}</dl></details>"
 
 
 def html_table(head: Sequence[str], body: Sequence[Sequence[str]], *, prose: bool = False) -> str:
@@ -129,40 +112,116 @@ def html_table(head: Sequence[str], body: Sequence[Sequence[str]], *, prose: boo
       body: rows of as many cells, in plain text.
       prose: whether cells are wrapped, as sentences are.
     """
-    kind = ' class="prose"' if prose else ""
-    titles = "".join(f"<th>{_line(title)}</th>" for title in head)
-    lines = "".join(
-        "<tr>" + "".join(f"<td>{_line(cell)}</td>" for cell in cells) + "</tr>" for cells in body
-    )
-    return (
-        f'<div class="scroll"><table{kind}><thead><tr>{titles}</tr></thead>'
-        f"<tbody>{lines}</tbody></table></div>"
+    return entry_table(
+        [Entry(title) for title in head],
+        [[Entry(cell) for cell in cells] for cells in body],
+        label=", ".join(title for title in head if title) or "table",
+        prose=prose,
     )
 
 
-def _problems(records: Sequence[Record]) -> str:
-    lines = "".join(
-        f"<li>{_line(row_name(r))}, seed {r.seed}: {_line(r.problem)}</li>"
-        for r in records
-        if r.problem is not None
+def entry_table(
+    head: Sequence[Entry],
+    body: Sequence[Sequence[Entry]],
+    *,
+    label: str,
+    prose: bool = False,
+    grid: bool = False,
+) -> str:
+    """Returns a table whose first column names its rows.
+
+    Args:
+      head: of the columns.
+      body: rows of as many cells.
+      label: what it is, for who does not see it.
+      prose: whether cells are wrapped, as sentences are.
+      grid: whether a reader can sort and filter it.
+    """
+    return template("table.html.j2").render(
+        head=head, body=body, label=label, prose=prose, grid=grid
     )
-    return f"<h2>Without a result</h2><ul>{lines}</ul>" if lines else ""
 
 
 def figure_section(title: str, svg: str, caption: str) -> str:
-    """Returns one figure under its title, the caption in plain text.
+    """Returns one picture under its title; it is an image of its own, with no names in the page.
 
     Args:
       title: in plain text.
       svg: the picture, as an SVG element.
       caption: in plain text.
     """
-    return f"<h2>{_line(title)}</h2><figure>{svg}<figcaption>{_line(caption)}</figcaption></figure>"
+    source = image_source(svg.encode(), "svg+xml")
+    return (
+        f'<section><h2>{_escaped(title)}</h2><figure><img src="{source}" alt="{_escaped(title)}">'
+        f"<figcaption>{_escaped(caption)}</figcaption></figure></section>"
+    )
 
 
-def _line(text: str) -> str:
-    return html.escape(one_line(text))
+def image_source(content: bytes, kind: str) -> str:
+    """Returns an image as an address that holds it.
+
+    Args:
+      content: of the file.
+      kind: `png` or `svg+xml`.
+    """
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _text(text: str) -> str:
-    return "\n".join(_line(line) for line in text.split("\n"))
+def template(name: str) -> Template:
+    """Returns a template of the package."""
+    return _environment().get_template(name)
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    found = Environment(
+        loader=PackageLoader("unlearnkit.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
+    found.filters.update(
+        anchor=lambda word: f"word-{slug(word)}".replace("~", "-"),
+        meaning=lambda word: terms()[word],
+        specification=_inlined,
+        lines=_lines,
+    )
+    return found
+
+
+def _shown(value: object) -> object:
+    """Returns text on one line, without what would move a reader's eye; markup as it is."""
+    return one_line(value) if type(value) is str else value
+
+
+def _inlined(chart: AnyChart) -> Markup:
+    """Returns a specification as text that cannot end the element that it stands in."""
+    from markupsafe import Markup
+
+    text = json.dumps(as_json(specification(chart)), separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028"))
+
+
+def _lines(text: str) -> Markup:
+    from markupsafe import Markup
+
+    return Markup("\n".join(_escaped(line) for line in text.split("\n")))
+
+
+def _escaped(text: str) -> str:
+    from markupsafe import escape
+
+    return str(escape(one_line(text)))
+
+
+def _sortable(text: str) -> Entry:
+    """Returns a cell that is sorted by the number that it begins with."""
+    number = text.split("±")[0].split(" (")[0].replace("\N{THIN SPACE}", "")
+    try:
+        return Entry(text, order=float(number))
+    except ValueError:
+        return Entry(text)

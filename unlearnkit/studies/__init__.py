@@ -29,6 +29,7 @@ from unlearnkit.studies.compare import (
 )
 from unlearnkit.studies.declared import Declared, StudyFileError, parse_study, read_study
 from unlearnkit.studies.engine import (
+    forgotten_of,
     run,
 )
 from unlearnkit.studies.executors import (
@@ -167,6 +168,7 @@ __all__ = [
     "content_hash",
     "count_records",
     "declared_set",
+    "forgotten_of",
     "grid",
     "has_epochs",
     "holm",

@@ -241,6 +241,30 @@ def _places(running: Running, key: AnyKey) -> Iterator[_Place]:
                 yield _Place(names, pair, model, recipe, start, original, mine, digest)
 
 
+def forgotten_of(
+    study: Study, key: Key[Array, ""], *, seed: int = 0
+) -> Iterator[tuple[str, Dataset]]:
+    """Yields what each forget request of a study takes from its data; nothing is trained.
+
+    Args:
+      study: with its data.
+      key: the one that it was run with.
+      seed: which repetition.
+
+    Example:
+      for name, dataset in studies.forgotten_of(study, jax.random.key(0)):
+          print(name, dataset.size)
+    """
+    everything = Running(study, StageCache(None), None, None, None, 1, True, Wanted(cells(study)))
+    named = study.named
+    several = [len(part) > 1 for part in (named.data, named.networks, named.recipes)]
+    for place in _places(everything, host_key(key)):
+        told = [n for n, more in zip(place.names.values(), several, strict=True) if more]
+        for index, (name, request) in enumerate(named.forget.items()):
+            mine = branch(place.key, _FORGET, index).fold_in(seed).split(5)[0]
+            yield ", ".join([*told, name]), ask(mine.typed(), place.data, request)[1].forget
+
+
 def _forget(
     running: Running, place: _Place, key: AnyKey, name: str, request: ForgetRequest
 ) -> Iterator[Record]:

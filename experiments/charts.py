@@ -1,119 +1,21 @@
-"""What the papers' figures are drawn of by matplotlib, as SVG text in one style."""
+"""What the papers' figures are drawn of, in colours and by helpers of their own."""
 
 from __future__ import annotations
 
-import functools
-import io
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from experiments.claims import interval
-
-P = ParamSpec("P")
+from unlearnkit.reporting.charts import chart as chart
+from unlearnkit.reporting.charts import gallery as gallery
+from unlearnkit.reporting.charts import mosaic as mosaic
+from unlearnkit.reporting.charts import panels as panels
 
 BLUE, ORANGE, RED, GREEN, GREY = "#1d4ed8", "#ea580c", "#b91c1c", "#16a34a", "#78716c"
 TEAL, RUST, INK = "#0e7490", "#c2410c", "#1c1917"
-
-STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "unlearnkit",
-}
-
-
-def chart(make: Callable[P, Figure]) -> Callable[P, str]:
-    """Makes a function that draws a figure return it as SVG text, in the one style."""
-
-    @functools.wraps(make)
-    def drawn(*args: P.args, **options: P.kwargs) -> str:
-        with mpl.rc_context(STYLE):
-            return to_svg(make(*args, **options))
-
-    return drawn
-
-
-def panels(
-    width: float,
-    height: float,
-    columns: int = 1,
-    lines: int = 1,
-    *,
-    sharex: bool = False,
-    sharey: bool = False,
-    width_ratios: Sequence[float] | None = None,
-) -> tuple[Figure, list[Axes]]:
-    """Returns a figure and its panels, row by row.
-
-    Args:
-      width: in inches.
-      height: likewise.
-      columns: how many panels stand side by side.
-      lines: how many rows of them.
-      sharex: whether all have one horizontal axis.
-      sharey: whether all have one vertical axis.
-      width_ratios: of the columns; None makes them alike.
-    """
-    figure = Figure(figsize=(width, height), layout="constrained")
-    grid = figure.subplots(
-        lines, columns, squeeze=False, sharex=sharex, sharey=sharey, width_ratios=width_ratios
-    )
-    return figure, list(grid.ravel())
-
-
-def gallery(
-    images: Mapping[str, np.ndarray], *, columns: int, width: float, height: float
-) -> tuple[Figure, list[Axes]]:
-    """Returns pictures side by side under their titles.
-
-    Args:
-      images: by title, [h, w] or [h, w, 3] in [0, 1]; what is beyond is cut off.
-      columns: how many stand side by side.
-      width: of a picture, in inches.
-      height: likewise.
-    """
-    lines = -(-len(images) // columns)
-    figure, grid = panels(width * columns, height * lines, columns, lines)
-    for axes in grid:
-        axes.set_axis_off()
-    for axes, (title, image) in zip(grid, images.items(), strict=False):
-        shown = np.clip(image, 0, 1)
-        axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.set_title(title)
-    return figure, grid
-
-
-def mosaic(images: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Returns images [n, h, w, c] as one picture, row by row, white between; grey where c = 1.
-
-    Without a number of columns they are laid out in a square.
-    """
-    n, height, width, channels = images.shape
-    columns = columns or math.ceil(math.sqrt(n))
-    lines = -(-n // columns)
-    padded = np.ones((lines * columns, height + 1, width + 1, channels))
-    padded[:n, :height, :width] = images
-    tiled = padded.reshape(lines, columns, height + 1, width + 1, channels).swapaxes(1, 2)
-    picture = tiled.reshape(lines * (height + 1), columns * (width + 1), channels)
-    return picture[..., 0] if channels == 1 else picture
-
-
-def to_svg(figure: Figure) -> str:
-    """Returns the figure as an SVG element, the same text for the same figure."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
 
 
 def deviation(values: np.ndarray | Sequence[float]) -> Any:

@@ -177,7 +177,7 @@ def _grid(
         effect, sign = claims.EFFECTS[poison]
         searched = search_rates(
             search_key, data.model, train, choosing, attack=attacks[first], budget=most,
-            methods=searched.methods, factors=setting.factors,
+            methods=searched.methods, factors=setting.factors, seeds=setting.tries,
             effect=effect if sign > 0 else None, **given,
         )  # fmt: skip
 

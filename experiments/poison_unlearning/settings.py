@@ -40,12 +40,14 @@ class Setting:
       budgets: shares of unlearning.Retrain's example-gradients.
       identified: shares of the poisons that methods are told of, on `partial_seeds` seeds.
       rate_factor: of the learning rates of the methods. A subset has as many times fewer steps.
-      factors: of these rates, of which the best is chosen for each method; none takes them.
+      factors: of these rates, of which the best is chosen for each method on `tries` networks; none
+        takes them.
       scrub_rate: the learning rate of SCRUB, which Pawelczyk et al. 2024 do not say.
       matching: gradient matching; it augments as the recipe does. Its poisons have no box, as Γ of
         A.1.1.
       canceling: gradient canceling, whose pixels have no limit by default, as in A.1.3.
-      seeds, targeted_seeds: repetitions, and those of targeted poisons where they are more.
+      seeds: repetitions; at least those of `more_seeds`, by kind of poisons.
+      noise_std: of Gaussian poisons, in the units of the network.
       features: training examples of the logistic regression of Figure 4; None for all.
       feature_poisons: how many of them are poisoned, or taken away at random.
       least_squares: the synthetic regression of Figure 5.
@@ -67,31 +69,23 @@ class Setting:
     partial_seeds: int = 3
     rate_factor: float = 1.0
     factors: tuple[float, ...] = ()
+    tries: int = 2
     scrub_rate: float = 5e-4
     matching: GradientMatching = GradientMatching(bounds=Bounds(box=None, radius=16 / 255))  # noqa: RUF009
     canceling: GradientCanceling = GradientCanceling(learning_rate=None)  # noqa: RUF009
     seeds: int = 8
-    targeted_seeds: int = 0
+    more_seeds: dict[str, int] = dataclasses.field(default_factory=dict)
+    noise_std: float = 0.32**0.5
     features: int | None = None
     feature_poisons: int = 384
     least_squares: LeastSquares = LeastSquares()  # noqa: RUF009 (frozen)
-
-    @property
-    def matching_restarts(self) -> int:
-        """Restarts of gradient matching."""
-        return self.matching.restarts
-
-    @property
-    def matching_steps(self) -> int:
-        """Steps of gradient matching."""
-        return self.matching.steps
 
     def attacks(self, poison: Poison) -> dict[str, Attack]:
         """Returns the attacks of one kind, named by their share of the training set."""
         recipe = self.recipe_of(poison)
         augmentation, shift = recipe.augmentation, recipe.shift
         kinds: dict[Poison, GaussianPoison | GradientMatching | GradientCanceling] = {
-            "gaussian": GaussianPoison(),
+            "gaussian": GaussianPoison(noise_std=self.noise_std),
             "targeted": dataclasses.replace(
                 self.matching,
                 shift=0 if augmentation == "none" else shift,
@@ -107,7 +101,7 @@ class Setting:
 
     def seeds_of(self, poison: Poison) -> int:
         """Returns how often one kind of poisons is repeated."""
-        return max(self.seeds, self.targeted_seeds if poison == "targeted" else 0)
+        return max(self.seeds, self.more_seeds.get(poison, 0))
 
     def recipe_of(self, poison: Poison) -> Recipe:
         """Returns how the networks of one kind of poisons are trained."""

@@ -77,7 +77,7 @@ def study_shift(key: Key[Array, ""], body: Variables, data: Data, setting: Setti
         Budget(count=m), placement="perturb", corruption=GradPC(radius=1.0), learning_rate=_RATE
     )
     bounds = Bounds(box=None, radius=1.0, units="network")
-    restarts, steps = setting.matching_restarts, setting.matching_steps
+    restarts, steps = setting.matching.restarts, setting.matching.steps
     matching = GradientMatching(
         Budget(count=m), bounds, restarts=restarts, steps=steps, shift=0, flip=False
     )

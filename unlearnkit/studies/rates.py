@@ -22,7 +22,7 @@ class RateSearch(NamedTuple):
 
     Attributes:
       methods: by name; one without a learning rate is as it was.
-      scores: by name, of each factor; -inf where there is no result.
+      scores: by name, of each factor, the mean over the seeds; -inf where one has no result.
     """
 
     methods: Mapping[str, Unlearner]
@@ -40,6 +40,7 @@ def search_rates(
     methods: Mapping[str, Unlearner],
     factors: Sequence[float],
     budget: float,
+    seeds: int = 1,
     effect: str | None = None,
     start: Variables | None = None,
     on_stage: OnStage | None = None,
@@ -49,8 +50,9 @@ def search_rates(
 
     argmax over factors of Acc(choosing) - effect,   the rate being factor times the method's own
 
-    on poisons and networks of a key of its own, as many tries for every method. Of equally good
-    ones the first is taken.
+    on poisons and networks of a key of its own, on average over the seeds, as many tries for every
+    method. A rate that diverges on one of them is not taken: it would on every so-many-th network
+    of what is reported. Of equally good ones the first is taken.
 
     Args:
       key: of the choice; what is reported later needs another.
@@ -62,6 +64,7 @@ def search_rates(
       methods: by name.
       factors: of learning rates.
       budget: the share of Retrain's example-gradients that each may take.
+      seeds: networks that each rate is tried on.
       effect: a metric of `PoisonEffects` that tells how much is left of the poisons, 0 … 1; None
         for poisons that are to lower the accuracy.
       start: weights from which every training begins.
@@ -84,17 +87,19 @@ def search_rates(
     records = poison_and_unlearn(
         key, model, train, choosing,
         attacks={"choosing": attack}, recipe=recipe, budgets=(budget,), start=start, paired=True,
+        seeds=seeds,
         methods={label: method for label, (_, _, method) in tried.items()},
         on_stage=on_stage, store=store,
     )  # fmt: skip
+    found: dict[str, list[float]] = {label: [] for label in tried}
+    for record in records:
+        if record.method in tried:
+            left = 0.0 if effect is None else record.metrics.get(effect, 0.0)
+            found[record.method].append(record.metrics.get("accuracy_test", -math.inf) - left)
     scores: dict[str, dict[float, float]] = {}
     best, chosen = dict[str, float](), dict(methods)
-    for record in records:
-        if record.method not in tried:
-            continue
-        name, factor, method = tried[record.method]
-        left = 0.0 if effect is None else record.metrics.get(effect, 0.0)
-        score = record.metrics.get("accuracy_test", -math.inf) - left
+    for label, (name, factor, method) in tried.items():
+        score = sum(found[label]) / len(found[label])
         scores.setdefault(name, {})[factor] = score
         if name not in best or score > best[name]:
             best[name], chosen[name] = score, method

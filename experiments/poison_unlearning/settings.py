@@ -114,10 +114,6 @@ class Setting:
         """
         recipe, factor = self.recipe_of(poison), self.rate_factor
         batch = recipe.batch_size
-        few = min(batch, 16)
-        if self.identified and self.train is not None:  # no batch is larger than what is identified
-            least = min(self.identified) * min(getattr(self, poison)) * self.train
-            few = min(few, round(least))
         # Pawelczyk et al. 2024 give one constant rate a method; all else is as the network was
         # trained.
         like = dataclasses.replace(recipe, schedule="constant")
@@ -129,7 +125,7 @@ class Setting:
             "fine_tune": unlearning.FineTune(**usual),
             "noisy_descent": unlearning.NoisyDescent(**usual, noise_std=1e-3),
             "gradient_ascent": unlearning.GradientAscent(
-                batch_size=few, learning_rate=1e-5 * factor, train_like=like
+                batch_size=min(batch, 16), learning_rate=1e-5 * factor, train_like=like
             ),
             "neg_grad_plus": unlearning.NegGradPlus(**usual, beta=0.999),
             "exact_last_layers": unlearning.ExactLastLayers(**usual, k=self.last),

@@ -13,23 +13,13 @@ from scipy import stats
 from experiments import charts
 from experiments.charts import BLUE, ORANGE, RED, chart
 from experiments.poison_unlearning import claims
-from experiments.poison_unlearning.claims import EFFECTS, WORDS, at, largest_budget, runs_of
+from experiments.poison_unlearning.claims import EFFECTS, NAMES, WORDS, at, largest_budget, runs_of
 from experiments.poison_unlearning.shift import SHARES
 from unlearnkit.base import Dataset, Poisoned
 from unlearnkit.poisoning import perturbation
 from unlearnkit.studies import ORIGINAL, RETRAIN, Record
 from unlearnkit.validation import check_continuous
 
-NAMES = {
-    "retrain": "Retrain, as long",
-    "fine_tune": "GD",
-    "noisy_descent": "NGD",
-    "gradient_ascent": "GA",
-    "neg_grad_plus": "NegGrad+",
-    "exact_last_layers": "EU-k",
-    "catastrophic_last_layers": "CF-k",
-    "scrub": "SCRUB",
-}
 SHOWN = 4
 MAGNIFIED = 10
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -94,7 +95,11 @@ def _attack_claims(
     def judge(claim: Statement, values: Sequence[float], of_attack: bool, **names: str) -> Claim:
         if idle and not of_attack:
             return claim.decide("undecided", idle, **{**named, "table_2": "", **names})
-        return claim.judge(values, **named, **names)
+        found = claim.judge(values, **named, **names)
+        if found.verdict != "undecided" or not values:
+            return found
+        limit = f"{found.ours}, limited by the spread over {len(values)} seeds"
+        return dataclasses.replace(found, ours=limit)
 
     def effect(claim: Statement) -> Iterator[Claim]:
         """Whether rows show more of the poisons than the retrained network."""

@@ -22,7 +22,7 @@ from experiments.fronts import front
 from experiments.pages import Section, Table, column, details, read_columns
 from experiments.sg_unlearn import claims, figures
 from experiments.sg_unlearn.claims import SG
-from experiments.sg_unlearn.paper import METRICS, MISPRINTED, NAMES, PaperTable
+from experiments.sg_unlearn.paper import LABELS, METRICS, MISPRINTED, NAMES, PaperTable
 from experiments.sg_unlearn.runs import (
     Ablation,
     ablation_of,
@@ -43,10 +43,7 @@ DESCRIBED = ("dataset", "model", "options", "forget", "train", "label")
 JUDGES = {"random": claims.random_claims, "class": claims.class_claims}
 KINDS = {"random": "random forgetting", "class": "class-wise forgetting"}
 COLUMNS = (
-    *(
-        column(name, title=label, decimals=4, explanation="")
-        for name, label in claims.LABELS.items()
-    ),
+    *(column(name, title=label, decimals=4, explanation="") for name, label in LABELS.items()),
     *read_columns("costs"),
 )
 
@@ -162,7 +159,7 @@ class SgUnlearn(PaperCommand):
 
 
 def _paper(table: PaperTable) -> str:
-    labels = {**claims.LABELS, "mia_loss_logistic_f1": "MIA F1"}
+    labels = {**LABELS, "mia_loss_logistic_f1": "MIA F1"}
     body = []
     for name, values in table.mean.items():
         label = NAMES[name] + (" (misprinted)" if (table.number, name) in MISPRINTED else "")

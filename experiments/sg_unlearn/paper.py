@@ -9,6 +9,8 @@ from experiments.paper import read_toml
 
 _SAID = read_toml(__file__)
 METRICS: list[str] = _SAID["metrics"]
+LABELS: dict[str, str] = _SAID["labels"]
+"""The columns that are judged, as the page calls them."""
 NAMES: dict[str, str] = _SAID["names"]
 MISPRINTED = {(number, method) for number, method in _SAID["misprinted"]}
 Rows = dict[str, dict[str, float]]

@@ -19,7 +19,7 @@ import numpy as np
 from experiments import frame, pages
 from experiments.frame import Data, PaperCommand
 from experiments.fronts import front
-from experiments.pages import Section, Table, column, details, read_columns
+from experiments.pages import Section, column, details, read_columns, records_table
 from experiments.sg_unlearn import claims, figures
 from experiments.sg_unlearn.claims import SG
 from experiments.sg_unlearn.paper import LABELS, METRICS, MISPRINTED, NAMES, PaperTable
@@ -31,7 +31,7 @@ from experiments.sg_unlearn.runs import (
     tables_study,
 )
 from experiments.sg_unlearn.settings import Kind, Setting, settings
-from unlearnkit.reporting import html_table, loss_histograms, rows, to_markdown
+from unlearnkit.reporting import loss_histograms
 from unlearnkit.studies import OnStage, Record, run, tune
 
 Part = Literal["all", "random", "class", "ablation", "page"]
@@ -138,24 +138,16 @@ class SgUnlearn(PaperCommand):
     def section(self, name: str, run: dict[str, Any], records: list[Record]) -> Section:
         dataset, _, kind = name.rpartition("-")
         tried, notes = front(run["choices"], NAMES)
+        drawn: dict[str, str | None]
         if kind == "ablation":
-            ablation = Ablation(**run["ablation"])
-            drawn = {"epochs": figures.ablation_figure(ablation)}
-            drawn["alpha"] = figures.sweep_figure(ablation)
-            judged = claims.ablation_claims(ablation)
-            title = f"{dataset}: the auditor"
-            return Section(title, tried, judged, notes, drawn)
-        head = ["Method", *(column.title for column in COLUMNS)]
-        table = Table(to_markdown(records, COLUMNS), html_table(head, rows(records, COLUMNS)))
-        losses = figures.retrain_figure(run["retrain_losses"])
-        return Section(
-            f"{dataset}: {KINDS[kind]}",
-            [table, *tried],
-            JUDGES[kind](records),
-            notes,
-            pictures={"losses": None, "retrain": losses},
-            more=[*map(_paper, claims.tables_of(kind))],
-        )
+            found = Ablation(**run["ablation"])
+            drawn = {"epochs": figures.ablation_figure(found), "alpha": figures.sweep_figure(found)}
+            judged = claims.ablation_claims(found)
+            return Section(f"{dataset}: the auditor", tried, judged, notes, drawn)
+        title, tables = f"{dataset}: {KINDS[kind]}", [records_table(records, COLUMNS), *tried]
+        drawn = {"losses": None, "retrain": figures.retrain_figure(run["retrain_losses"])}
+        papers = [*map(_paper, claims.tables_of(kind))]
+        return Section(title, tables, JUDGES[kind](records), notes, drawn, papers)
 
 
 def _paper(table: PaperTable) -> str:

@@ -106,7 +106,11 @@ def study_updates(key: Key[Array, ""], setting: LeastSquares) -> dict[str, list[
             poisons = cancel(base, low, clean, jnp.float32(share), setting=setting)
             both = Samples(*(jnp.concatenate(pair) for pair in zip(clean, poisons, strict=True)))
             found[weighing].append(follow(course_key, both, clean, setting)._asdict())
-        rest = _without_some(rest_key, clean, setting)
+        half = setting.samples // 2  # the samples taken away are of the second
+        others = jax.random.choice(
+            rest_key, setting.samples - half, (setting.removed,), replace=False
+        )
+        rest = clean.take(np.delete(np.arange(setting.samples), half + np.asarray(others)))
         found["random"].append(follow(keys[-1], clean, rest, setting)._asdict())
     return found
 
@@ -208,11 +212,3 @@ def follow(key: Key[Array, ""], corrupted: Samples, rest: Samples, setting: Leas
         for start in (trained, random)
     ]
     return Course(shift.l1, shift.l2, *cosines)
-
-
-def _without_some(key: Key[Array, ""], clean: Samples, setting: LeastSquares) -> Samples:
-    """Returns the samples without some random ones of the second half."""
-    half = setting.samples // 2
-    gone = half + jax.random.choice(key, setting.samples - half, (setting.removed,), replace=False)
-    kept = np.setdiff1d(np.arange(setting.samples), np.asarray(gone))
-    return clean.take(kept)

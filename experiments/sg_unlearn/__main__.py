@@ -20,16 +20,9 @@ from experiments import frame, pages
 from experiments.frame import Data, PaperCommand
 from experiments.fronts import front
 from experiments.pages import Section, column, details, read_columns, records_table
-from experiments.sg_unlearn import claims, figures
+from experiments.sg_unlearn import claims, figures, runs
 from experiments.sg_unlearn.claims import SG
 from experiments.sg_unlearn.paper import LABELS, METRICS, MISPRINTED, NAMES, PaperTable
-from experiments.sg_unlearn.runs import (
-    Ablation,
-    ablation_of,
-    ablation_study,
-    table_of,
-    tables_study,
-)
 from experiments.sg_unlearn.settings import Kind, Setting, settings
 from unlearnkit.reporting import loss_histograms
 from unlearnkit.studies import OnStage, Record, run, tune
@@ -105,18 +98,18 @@ class SgUnlearn(PaperCommand):
         order = sorted(setting.grids, key=lambda name: name != SG)
         if grids := {n: setting.grids[n] for n in order if n == SG or part != "ablation"}:
             tuning = tune(
-                tables_study(setting, kind, data.choosing, methods, setting.tries),
+                runs.tables_study(setting, kind, data.choosing, methods, setting.tries),
                 jax.random.fold_in(key, CHOOSING), grids, rule=setting.judge(), store=self.store,
                 on_stage=on_stage,
             )  # fmt: skip
             best = {**methods, **{name: tuned.method for name, tuned in tuning.methods.items()}}
             methods = {name: method for name, method in best.items() if method is not None}
             choices = {"rule": repr(setting.judge()), "tries": setting.tries, **tuning.as_json()}
-        study = tables_study(setting, kind, data.tables, methods, setting.seeds)
+        study = runs.tables_study(setting, kind, data.tables, methods, setting.seeds)
         if part == "ablation":
             if SG not in methods:
                 raise ValueError(f"SG: {tuning.methods[SG].unmet}")
-            study = ablation_study(study, methods[SG], setting.traces)
+            study = runs.ablation_study(study, methods[SG], setting.traces)
         result = self.describe(
             {"part": part, **{field: getattr(setting, field) for field in DESCRIBED},
              "seeds": study.seeds},
@@ -125,9 +118,9 @@ class SgUnlearn(PaperCommand):
         )  # fmt: skip
         found = list(run(study, key, store=self.store, on_stage=on_stage, strict=True))
         if part == "ablation":
-            result["ablation"] = ablation_of(found)._asdict()
+            result["ablation"] = runs.ablation_of(found)._asdict()
         else:
-            records, result["retrain_losses"] = table_of(found)
+            records, result["retrain_losses"] = runs.table_of(found)
             finished = [record for record in records if record.finished]
             pages.draw(self.path(name), "losses", loss_histograms(finished))
         frame.save_result(self.path(name), result, records, started=started)
@@ -140,7 +133,7 @@ class SgUnlearn(PaperCommand):
         tried, notes = front(run["choices"], NAMES)
         drawn: dict[str, str | None]
         if kind == "ablation":
-            found = Ablation(**run["ablation"])
+            found = runs.Ablation(**run["ablation"])
             drawn = {"epochs": figures.ablation_figure(found), "alpha": figures.sweep_figure(found)}
             judged = claims.ablation_claims(found)
             return Section(f"{dataset}: the auditor", tried, judged, notes, drawn)

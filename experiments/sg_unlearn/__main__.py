@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -41,13 +41,6 @@ COLUMNS = (
 )
 
 
-class Examples(NamedTuple):
-    """Network and examples of the tables, and others that hyperparameters are chosen on."""
-
-    tables: Data
-    choosing: Data
-
-
 @dataclasses.dataclass(frozen=True)
 class SgUnlearn(PaperCommand):
     """Compares SG-Unlearn with the methods of its paper, and judges the paper's claims."""
@@ -64,8 +57,10 @@ class SgUnlearn(PaperCommand):
     def settings(self) -> Mapping[str, Setting]:
         return frame.with_seeds(settings(self.scale), self.seeds, "seeds", "traces")
 
-    def load(self, setting: Setting) -> Examples:
-        """Returns the examples; a quarter of the test set is held back if there is a choice.
+    def load(self, setting: Setting) -> tuple[Data, Data]:
+        """Returns the examples of the tables, and others that hyperparameters are chosen on.
+
+        A quarter of the test set is held back if there is a choice.
 
         Where the tables take all training examples, the choice takes them too, in other splits.
         """
@@ -79,18 +74,21 @@ class SgUnlearn(PaperCommand):
         choosing = Data(model, others, test.take(np.arange(0, test.size, HELD_BACK)))
         if setting.grids:
             test = test.take(np.flatnonzero(np.arange(test.size) % HELD_BACK > 0))
-        return Examples(Data(model, frame.subset(train, n), test), choosing)
+        return Data(model, frame.subset(train, n), test), choosing
 
-    def run_setting(self, name: str, setting: Setting, data: Examples, on_stage: OnStage) -> None:
+    def run_setting(
+        self, name: str, setting: Setting, data: tuple[Data, Data], on_stage: OnStage
+    ) -> None:
         for part in (*KINDS, "ablation"):
             if self.part in ("all", part):
                 self._run_part(f"{name}-{part}", part, setting, data, on_stage)
 
     def _run_part(
-        self, name: str, part: str, setting: Setting, data: Examples, on_stage: OnStage
+        self, name: str, part: str, setting: Setting, data: tuple[Data, Data], on_stage: OnStage
     ) -> None:
         """Runs a part; with a store the ablation takes up networks and choice of random's."""
         started, choices, records = time.perf_counter(), {}, None
+        tables, choosing = data
         kind: Kind = "class" if part == "class" else "random"
         key = jax.random.fold_in(jax.random.key(self.seed), [*KINDS].index(kind))
         setting = setting.of(kind)
@@ -98,14 +96,14 @@ class SgUnlearn(PaperCommand):
         order = sorted(setting.grids, key=lambda name: name != SG)
         if grids := {n: setting.grids[n] for n in order if n == SG or part != "ablation"}:
             tuning = tune(
-                runs.tables_study(setting, kind, data.choosing, methods, setting.tries),
+                runs.tables_study(setting, kind, choosing, methods, setting.tries),
                 jax.random.fold_in(key, CHOOSING), grids, rule=setting.judge(), store=self.store,
                 on_stage=on_stage,
             )  # fmt: skip
             best = {**methods, **{name: tuned.method for name, tuned in tuning.methods.items()}}
             methods = {name: method for name, method in best.items() if method is not None}
             choices = {"rule": repr(setting.judge()), "tries": setting.tries, **tuning.as_json()}
-        study = runs.tables_study(setting, kind, data.tables, methods, setting.seeds)
+        study = runs.tables_study(setting, kind, tables, methods, setting.seeds)
         if part == "ablation":
             if SG not in methods:
                 raise ValueError(f"SG: {tuning.methods[SG].unmet}")

@@ -40,6 +40,8 @@ class Record(NamedTuple):
       identified: the share of the poisons that the method was told of; the others it was to retain.
       no_effect: why the attack counts as without effect on the network that trained on its poisons,
         from which no verdict on unlearning follows; None where it had one, or there is no attack.
+      adapted: settings of the method that its data did not allow, and what they became: defaults,
+        and batches larger than the poisons that are identified.
     """
 
     method: str
@@ -61,6 +63,7 @@ class Record(NamedTuple):
     recipe: str = ""
     identified: float = 1.0
     no_effect: str | None = None
+    adapted: Mapping[str, int | str] = {}
 
     @property
     def finished(self) -> bool:

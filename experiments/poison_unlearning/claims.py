@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,32 +11,18 @@ from scipy import stats
 
 from experiments import claims as shared
 from experiments.claims import Claim, Runs, Statement, Verdict, holds, judge_all
+from experiments.paper import read_toml
 from unlearnkit.auditing import clopper_pearson
 from unlearnkit.studies import CONTROL, ORIGINAL, RETRAIN, Record
 
 PAPER = "poison_unlearning"
 FPR = 0.01
 IDLE = "the attack had no effect on its own victim"
-EFFECTS: dict[str, tuple[str, int]] = {
-    "gaussian": ("gaussian_tpr_two_sided", 1),
-    "targeted": ("targets_adversarial_probability", 1),
-    "indiscriminate": ("accuracy_test", -1),
-}
-"""By the kind of poisons: the metric that shows them, and +1 where more of it is more poison."""
-WORDS = {
-    "gaussian": "TPR at FPR 0.01, two-sided",
-    "targeted": "probability of the adversarial class",
-    "indiscriminate": "test accuracy",
-}
-TABLE_2: dict[str, str] = {
-    "fine_tune": "87.71, 87.57, 86.69 %",
-    "gradient_ascent": "10 %",
-    "neg_grad_plus": "10 %",
-    "catastrophic_last_layers": "71.20, 72.69, 63.80 %",
-    "exact_last_layers": "49.90, 50.65, 43.26 %",
-    "scrub": "85.48, 85.45, 84.15 %",
-}
-"""Test accuracies of Pawelczyk et al. 2024, Table 2, after 10 of 100 epochs."""
+_SAID = read_toml(__file__)
+EFFECTS: dict[str, tuple[str, int]] = {kind: tuple(said) for kind, said in _SAID["effects"].items()}
+WORDS: dict[str, str] = _SAID["words"]
+NAMES: dict[str, str] = _SAID["names"]
+TABLE_2: dict[str, str] = _SAID["table_2"]
 
 
 def at(method: str, budget: float | None) -> str:
@@ -108,7 +95,11 @@ def _attack_claims(
     def judge(claim: Statement, values: Sequence[float], of_attack: bool, **names: str) -> Claim:
         if idle and not of_attack:
             return claim.decide("undecided", idle, **{**named, "table_2": "", **names})
-        return claim.judge(values, **named, **names)
+        found = claim.judge(values, **named, **names)
+        if found.verdict != "undecided" or not values:
+            return found
+        limit = f"{found.ours}, limited by the spread over {len(values)} seeds"
+        return dataclasses.replace(found, ours=limit)
 
     def effect(claim: Statement) -> Iterator[Claim]:
         """Whether rows show more of the poisons than the retrained network."""

@@ -7,49 +7,44 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
 from experiments import charts
 from experiments.charts import BLUE, ORANGE, RED, chart
 from experiments.poison_unlearning import claims
-from experiments.poison_unlearning.claims import EFFECTS, WORDS, at, largest_budget, runs_of
+from experiments.poison_unlearning.claims import EFFECTS, NAMES, WORDS, at, largest_budget, runs_of
 from experiments.poison_unlearning.shift import SHARES
 from unlearnkit.base import Dataset, Poisoned
 from unlearnkit.poisoning import perturbation
 from unlearnkit.studies import ORIGINAL, RETRAIN, Record
 from unlearnkit.validation import check_continuous
 
-NAMES = {
-    "retrain": "Retrain, as long",
-    "fine_tune": "GD",
-    "noisy_descent": "NGD",
-    "gradient_ascent": "GA",
-    "neg_grad_plus": "NegGrad+",
-    "exact_last_layers": "EU-k",
-    "catastrophic_last_layers": "CF-k",
-    "scrub": "SCRUB",
-}
 SHOWN = 4
 MAGNIFIED = 10
 
 
 @chart
 def methods_against_retrain(kind: str, records: Sequence[Record]) -> Figure:
-    metric = EFFECTS[kind][0]
-    titles = {metric: WORDS[kind], "accuracy_test": "test accuracy"}
-    most = largest_budget(records)
-    runs = runs_of(records, records[0].question)
-    names = [name for name in NAMES if at(name, most) in runs.methods()]
-    figure, grid = charts.panels(4.2 * len(titles), 3.2, len(titles))
-    for axes, (name, title) in zip(grid, titles.items(), strict=True):
-        for place, method in enumerate(names):
-            values = runs.values(at(method, most), name)
-            charts.bar(axes, place, values, ORANGE if name == metric else BLUE)
-        for row, style, label in ((ORIGINAL, "-", "no unlearning"), (RETRAIN, "--", "Retrain")):
-            look: Any = {"color": "0.3", "linestyle": style, "linewidth": 1, "label": label}
-            axes.axhline(runs.mean(row, name), **look)
-        charts.name_places(axes, [NAMES[name] for name in names], 50)
+    """Draws what every share of poisons leaves, a bar each, and the test accuracy."""
+    titles = {EFFECTS[kind][0]: WORDS[kind], "accuracy_test": "test accuracy"}
+    attacks, most = claims.attacks_of(records), largest_budget(records)
+    rows = {"no unlearning": ORIGINAL, "Retrain": RETRAIN}
+    rows |= {label: at(name, most) for name, label in NAMES.items()}
+    figure, grid = charts.panels(5.0 * len(titles), 3.2, len(titles))
+    for axes, (metric, title) in zip(grid, titles.items(), strict=True):
+        for index, attack in enumerate(attacks):
+            runs = runs_of(records, attack)
+            values = [
+                runs.values(row, metric) if row in runs.methods() else [0.0]
+                for row in rows.values()
+            ]
+            places = np.arange(len(rows)) + 0.8 * (index + 0.5) / len(attacks) - 0.4
+            look: Any = {"color": f"C{index}", "label": attack, "ecolor": "0.2"}
+            heights, spread = map(np.mean, values), map(charts.deviation, values)
+            axes.bar(places, [*heights], 0.8 / len(attacks), yerr=[*spread], **look)
+        charts.name_places(axes, list(rows), 50)
         axes.set_title(title)
     grid[0].legend()
     return figure
@@ -57,53 +52,43 @@ def methods_against_retrain(kind: str, records: Sequence[Record]) -> Figure:
 
 @chart
 def budgets(kind: str, records: Sequence[Record]) -> Figure:
-    metric = EFFECTS[kind][0]
-    runs = runs_of(records, records[0].question)
+    """Draws what is left of the first share of poisons by what unlearning may cost."""
+    metric, runs = EFFECTS[kind][0], runs_of(records, records[0].question)
     levels = sorted({r.budget for r in records if r.budget is not None})
-    drawn = list(dict.fromkeys((metric, "accuracy_test")))
-    figure, grid = charts.panels(4.0 * len(drawn) + 1.4, 3.2, len(drawn))
-    for axes, name in zip(grid, drawn, strict=True):
-        for index, (method, label) in enumerate(NAMES.items()):
-            rows = {100 * b: at(method, b) for b in levels if at(method, b) in runs.methods()}
-            if rows:
-                means = [runs.mean(row, name) for row in rows.values()]
-                axes.plot(list(rows), means, "o-", ms=3, color=f"C{index}", label=label)
+    titles = {metric: WORDS[kind], "accuracy_test": "test accuracy"}
+    figure, grid = charts.panels(4.0 * len(titles) + 1.4, 3.2, len(titles))
+    for axes, (name, title) in zip(grid, titles.items(), strict=True):
+        curves = {
+            method: {
+                100 * b: runs.mean(at(method, b), name)
+                for b in levels
+                if at(method, b) in runs.methods()
+            }
+            for method in NAMES
+        }
+        _draw_curves(axes, curves, "% of Retrain's example-gradients", title)
         axes.axhline(runs.mean(RETRAIN, name), color="0.3", linestyle="--", linewidth=1)
-        axes.set(xlabel="% of Retrain's example-gradients")
-        axes.set_title(WORDS[kind] if name == metric else "test accuracy")
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
 
 @chart
 def identified(kind: str, shares: Sequence[float], curves: Mapping[str, list[float]]) -> Figure:
+    """Draws what is left of the poisons by how many of them are identified."""
     figure, (axes,) = charts.panels(5.6, 3.2)
-    for index, (name, means) in enumerate(curves.items()):
-        style = "k--" if name == RETRAIN else f"C{index}o-"
-        axes.plot(shares, means, style, ms=3, label=NAMES.get(name, "Retrain"))
-    axes.set(xlabel="share of the poisons that is identified", title=WORDS[kind])
+    points = {name: dict(zip(shares, means, strict=True)) for name, means in curves.items()}
+    _draw_curves(axes, points, "share of the poisons that is identified", WORDS[kind])
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
     return figure
 
 
-@chart
-def sizes(records: Sequence[Record]) -> Figure:
-    attacks = claims.attacks_of(records)
-    most = largest_budget(records)
-    rows = {"no unlearning": ORIGINAL}
-    rows |= {label: at(name, most) for name, label in NAMES.items() if name != "retrain"}
-    figure, (axes,) = charts.panels(8.4, 2.9)
-    for index, attack in enumerate(attacks):
-        runs, metric = runs_of(records, attack), EFFECTS["gaussian"][0]
-        there = runs.methods()
-        heights = [runs.mean(row, metric) if row in there else 0.0 for row in rows.values()]
-        places = np.arange(len(rows)) + 0.8 * (index + 0.5) / len(attacks) - 0.4
-        axes.bar(places, heights, 0.8 / len(attacks), color=f"C{index}", label=attack)
-    axes.axhline(claims.FPR, color="0.3", linestyle="--", linewidth=1, label="Retrain must give")
-    charts.name_places(axes, list(rows), 40)
-    axes.set_title(WORDS["gaussian"])
-    axes.legend()
-    return figure
+def _draw_curves(
+    axes: Axes, curves: Mapping[str, Mapping[float, float]], xlabel: str, title: str
+) -> None:
+    for index, (name, points) in enumerate(curves.items()):
+        style = "k--" if name == RETRAIN else f"C{index}o-"
+        axes.plot([*points], [*points.values()], style, ms=3, label=NAMES.get(name, "Retrain"))
+    axes.set(xlabel=xlabel, title=title)
 
 
 @chart

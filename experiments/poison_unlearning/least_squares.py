@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,8 +85,8 @@ WEIGHINGS = ("printed", "per example")
 """g_c + g_p of equation (4); and g_c + (m/n) g_p, the gradient of the poisoned set."""
 
 
-def study_updates(key: Key[Array, ""], setting: LeastSquares) -> dict[str, list[Course]]:
-    """Returns the courses of Figure 5 by what is unlearned, one per repetition.
+def study_updates(key: Key[Array, ""], setting: LeastSquares) -> dict[str, list[dict[str, Any]]]:
+    """Returns the courses of Figure 5 by what is unlearned, the fields of one per repetition.
 
     `printed` and `per example` are poisons of gradient canceling under either weighing, `random`
     clean samples.
@@ -95,7 +95,7 @@ def study_updates(key: Key[Array, ""], setting: LeastSquares) -> dict[str, list[
     clean = draw(data_key, setting)
     trained, _ = descend(train_key, clean, jnp.zeros(setting.features), setting)
     low = corrupt_parameters(trained, clean, setting)
-    found: dict[str, list[Course]] = {name: [] for name in (*WEIGHINGS, "random")}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in (*WEIGHINGS, "random")}
     for repetition in range(setting.repetitions):
         base_key, rest_key, *keys = jax.random.split(jax.random.fold_in(key, repetition), 5)
         base = clean.take(
@@ -105,9 +105,13 @@ def study_updates(key: Key[Array, ""], setting: LeastSquares) -> dict[str, list[
             share = 1.0 if weighing == "printed" else setting.poisons / setting.samples
             poisons = cancel(base, low, clean, jnp.float32(share), setting=setting)
             both = Samples(*(jnp.concatenate(pair) for pair in zip(clean, poisons, strict=True)))
-            found[weighing].append(follow(course_key, both, clean, setting))
-        rest = _without_some(rest_key, clean, setting)
-        found["random"].append(follow(keys[-1], clean, rest, setting))
+            found[weighing].append(follow(course_key, both, clean, setting)._asdict())
+        half = setting.samples // 2  # the samples taken away are of the second
+        others = jax.random.choice(
+            rest_key, setting.samples - half, (setting.removed,), replace=False
+        )
+        rest = clean.take(np.delete(np.arange(setting.samples), half + np.asarray(others)))
+        found["random"].append(follow(keys[-1], clean, rest, setting)._asdict())
     return found
 
 
@@ -208,11 +212,3 @@ def follow(key: Key[Array, ""], corrupted: Samples, rest: Samples, setting: Leas
         for start in (trained, random)
     ]
     return Course(shift.l1, shift.l2, *cosines)
-
-
-def _without_some(key: Key[Array, ""], clean: Samples, setting: LeastSquares) -> Samples:
-    """Returns the samples without some random ones of the second half."""
-    half = setting.samples // 2
-    gone = half + jax.random.choice(key, setting.samples - half, (setting.removed,), replace=False)
-    kept = np.setdiff1d(np.arange(setting.samples), np.asarray(gone))
-    return clean.take(kept)

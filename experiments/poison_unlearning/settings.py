@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.frame import Scale, read_scale
+from experiments.paper import read_toml
 from experiments.poison_unlearning.least_squares import LeastSquares
 from unlearnkit import unlearning
 from unlearnkit.base import Attack, Unlearner
@@ -20,6 +21,7 @@ from unlearnkit.poisoning import (
 from unlearnkit.studies import BUDGETS
 from unlearnkit.training import Recipe
 
+METHODS: dict[str, dict[str, Any]] = read_toml(__file__)["methods"]
 Poison = Literal["gaussian", "targeted", "indiscriminate"]
 POISONS: tuple[Poison, ...] = ("gaussian", "targeted", "indiscriminate")
 
@@ -40,12 +42,14 @@ class Setting:
       budgets: shares of unlearning.Retrain's example-gradients.
       identified: shares of the poisons that methods are told of, on `partial_seeds` seeds.
       rate_factor: of the learning rates of the methods. A subset has as many times fewer steps.
-      factors: of these rates, of which the best is chosen for each method; none takes them.
-      scrub_rate: the learning rate of SCRUB, which Pawelczyk et al. 2024 do not say.
+      factors: of these rates, of which the best is chosen for each method on `tries` networks; none
+        takes them.
+      tuned: by method, what is set otherwise than in Pawelczyk et al. 2024.
       matching: gradient matching; it augments as the recipe does. Its poisons have no box, as Γ of
         A.1.1.
       canceling: gradient canceling, whose pixels have no limit by default, as in A.1.3.
-      seeds, targeted_seeds: repetitions, and those of targeted poisons where they are more.
+      seeds: repetitions; at least those of `more_seeds`, by kind of poisons.
+      noise_std: of Gaussian poisons, in the units of the network.
       features: training examples of the logistic regression of Figure 4; None for all.
       feature_poisons: how many of them are poisoned, or taken away at random.
       least_squares: the synthetic regression of Figure 5.
@@ -67,31 +71,23 @@ class Setting:
     partial_seeds: int = 3
     rate_factor: float = 1.0
     factors: tuple[float, ...] = ()
-    scrub_rate: float = 5e-4
+    tries: int = 2
+    tuned: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     matching: GradientMatching = GradientMatching(bounds=Bounds(box=None, radius=16 / 255))  # noqa: RUF009
     canceling: GradientCanceling = GradientCanceling(learning_rate=None)  # noqa: RUF009
     seeds: int = 8
-    targeted_seeds: int = 0
+    more_seeds: dict[str, int] = dataclasses.field(default_factory=dict)
+    noise_std: float = 0.32**0.5
     features: int | None = None
     feature_poisons: int = 384
     least_squares: LeastSquares = LeastSquares()  # noqa: RUF009 (frozen)
-
-    @property
-    def matching_restarts(self) -> int:
-        """Restarts of gradient matching."""
-        return self.matching.restarts
-
-    @property
-    def matching_steps(self) -> int:
-        """Steps of gradient matching."""
-        return self.matching.steps
 
     def attacks(self, poison: Poison) -> dict[str, Attack]:
         """Returns the attacks of one kind, named by their share of the training set."""
         recipe = self.recipe_of(poison)
         augmentation, shift = recipe.augmentation, recipe.shift
         kinds: dict[Poison, GaussianPoison | GradientMatching | GradientCanceling] = {
-            "gaussian": GaussianPoison(),
+            "gaussian": GaussianPoison(noise_std=self.noise_std),
             "targeted": dataclasses.replace(
                 self.matching,
                 shift=0 if augmentation == "none" else shift,
@@ -107,7 +103,7 @@ class Setting:
 
     def seeds_of(self, poison: Poison) -> int:
         """Returns how often one kind of poisons is repeated."""
-        return max(self.seeds, self.targeted_seeds if poison == "targeted" else 0)
+        return max(self.seeds, self.more_seeds.get(poison, 0))
 
     def recipe_of(self, poison: Poison) -> Recipe:
         """Returns how the networks of one kind of poisons are trained."""
@@ -116,40 +112,18 @@ class Setting:
     def methods(self, poison: Poison = "gaussian") -> dict[str, Unlearner]:
         """Returns the methods as set in Pawelczyk et al. 2024, A.2, and training anew for as long.
 
-        Epochs are those that a budget allows.
+        Epochs are those that a budget allows. There is one constant rate a method; all else is as
+        the network was trained.
         """
-        recipe, factor = self.recipe_of(poison), self.rate_factor
-        batch = recipe.batch_size
-        few = min(batch, 16)
-        if self.identified and self.train is not None:  # no batch is larger than what is identified
-            least = min(self.identified) * min(getattr(self, poison)) * self.train
-            few = min(few, round(least))
-        # Pawelczyk et al. 2024 give one constant rate a method; all else is as the network was
-        # trained.
+        recipe = self.recipe_of(poison)
         like = dataclasses.replace(recipe, schedule="constant")
-        usual: dict[str, Any] = {
-            "batch_size": batch, "learning_rate": 1e-3 * factor, "train_like": like
-        }  # fmt: skip
-        return {
-            "retrain": unlearning.Retrain(recipe),
-            "fine_tune": unlearning.FineTune(**usual),
-            "noisy_descent": unlearning.NoisyDescent(**usual, noise_std=1e-3),
-            "gradient_ascent": unlearning.GradientAscent(
-                batch_size=few, learning_rate=1e-5 * factor, train_like=like
-            ),
-            "neg_grad_plus": unlearning.NegGradPlus(**usual, beta=0.999),
-            "exact_last_layers": unlearning.ExactLastLayers(**usual, k=self.last),
-            "catastrophic_last_layers": unlearning.CatastrophicLastLayers(**usual, k=self.last),
-            "scrub": unlearning.Scrub(
-                batch_size=batch, learning_rate=self.scrub_rate, alpha=0.999, gamma=0.99,
-                train_like=like,
-            ),
-        }  # fmt: skip
-
-    @property
-    def last(self) -> int:
-        """The layers that EU-k and CF-k train: 3, or all but one of a smaller network."""
-        return 1 if self.model == "mlp" else 3
+        methods: dict[str, Unlearner] = {"retrain": unlearning.Retrain(recipe)}
+        for name, given in METHODS.items():
+            rate = self.rate_factor * given["learning_rate"]
+            batch = min(given.get("batch_size", recipe.batch_size), recipe.batch_size)
+            own = {**given, "learning_rate": rate, "batch_size": batch, **self.tuned.get(name, {})}
+            methods[name] = unlearning.create(name, train_like=like, **own)
+        return methods
 
 
 def choose_settings(scale: Scale) -> dict[str, Setting]:

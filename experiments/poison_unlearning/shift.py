@@ -77,7 +77,7 @@ def study_shift(key: Key[Array, ""], body: Variables, data: Data, setting: Setti
         Budget(count=m), placement="perturb", corruption=GradPC(radius=1.0), learning_rate=_RATE
     )
     bounds = Bounds(box=None, radius=1.0, units="network")
-    restarts, steps = setting.matching_restarts, setting.matching_steps
+    restarts, steps = setting.matching.restarts, setting.matching.steps
     matching = GradientMatching(
         Budget(count=m), bounds, restarts=restarts, steps=steps, shift=0, flip=False
     )
@@ -93,20 +93,16 @@ def study_shift(key: Key[Array, ""], body: Variables, data: Data, setting: Setti
 
 
 def _shifts(sets: Mapping[str, tuple[Dataset, np.ndarray]], classes: int) -> Shifts:
-    l1: dict[str, list[float]] = {}
-    l2: dict[str, list[float]] = {}
-    worst = 0.0
+    found, worst = Shifts({}, {}, 0.0), 0.0
     for name, (dataset, rows) in sets.items():
-        ends = []
-        for share in SHARES:
-            kept = np.setdiff1d(np.arange(dataset.size), rows[: round(share * len(rows))])
-            w, residual = solve(dataset.x[kept], dataset.y[kept], classes)
-            worst = max(worst, residual)
-            ends.append(w)
+        gone = [rows[: round(share * len(rows))] for share in SHARES]
+        kept = [dataset.take(np.setdiff1d(np.arange(dataset.size), some)) for some in gone]
+        ends, residuals = zip(*(solve(part.x, part.y, classes) for part in kept), strict=True)
         moved = [model_shift({"w": ends[0]}, {"w": end}) for end in ends]
-        l1[name] = [shift.l1 for shift in moved]
-        l2[name] = [shift.l2 for shift in moved]
-    return Shifts(l1, l2, worst)
+        found.l1[name] = [shift.l1 for shift in moved]
+        found.l2[name] = [shift.l2 for shift in moved]
+        worst = max(worst, *residuals)
+    return found._replace(residual=worst)
 
 
 def standard_features(

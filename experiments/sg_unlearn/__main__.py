@@ -11,26 +11,18 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from experiments import frame, pages
 from experiments.frame import Data, PaperCommand
-from experiments.pages import Section, Table, column, details, front, read_columns
-from experiments.sg_unlearn import claims, figures
+from experiments.pages import Section, column, details, front, read_columns, records_table
+from experiments.sg_unlearn import claims, figures, runs
 from experiments.sg_unlearn.claims import SG
-from experiments.sg_unlearn.paper import METRICS, MISPRINTED, NAMES, PaperTable
-from experiments.sg_unlearn.runs import (
-    Ablation,
-    ablation_of,
-    ablation_study,
-    table_of,
-    tables_study,
-)
+from experiments.sg_unlearn.paper import LABELS, METRICS, MISPRINTED, NAMES, PaperTable
 from experiments.sg_unlearn.settings import Kind, Setting, settings
-from unlearnkit.reporting import html_table, rows, to_markdown
 from unlearnkit.studies import OnStage, Record, run, tune
 
 Part = Literal["all", "random", "class", "ablation", "page"]
@@ -42,19 +34,9 @@ DESCRIBED = ("dataset", "model", "options", "forget", "train", "label")
 JUDGES = {"random": claims.random_claims, "class": claims.class_claims}
 KINDS = {"random": "random forgetting", "class": "class-wise forgetting"}
 COLUMNS = (
-    *(
-        column(name, title=label, decimals=4, explanation="")
-        for name, label in claims.LABELS.items()
-    ),
+    *(column(name, title=label, decimals=4, explanation="") for name, label in LABELS.items()),
     *read_columns("costs"),
 )
-
-
-class Examples(NamedTuple):
-    """Network and examples of the tables, and others that hyperparameters are chosen on."""
-
-    tables: Data
-    choosing: Data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +55,10 @@ class SgUnlearn(PaperCommand):
     def settings(self) -> Mapping[str, Setting]:
         return frame.with_seeds(settings(self.scale), self.seeds, "seeds", "traces")
 
-    def load(self, setting: Setting) -> Examples:
-        """Returns the examples; a quarter of the test set is held back if there is a choice.
+    def load(self, setting: Setting) -> tuple[Data, Data]:
+        """Returns the examples of the tables, and others that hyperparameters are chosen on.
+
+        A quarter of the test set is held back if there is a choice.
 
         Where the tables take all training examples, the choice takes them too, in other splits.
         """
@@ -88,18 +72,21 @@ class SgUnlearn(PaperCommand):
         choosing = Data(model, others, test.take(np.arange(0, test.size, HELD_BACK)))
         if setting.grids:
             test = test.take(np.flatnonzero(np.arange(test.size) % HELD_BACK > 0))
-        return Examples(Data(model, frame.subset(train, n), test), choosing)
+        return Data(model, frame.subset(train, n), test), choosing
 
-    def run_setting(self, name: str, setting: Setting, data: Examples, on_stage: OnStage) -> None:
+    def run_setting(
+        self, name: str, setting: Setting, data: tuple[Data, Data], on_stage: OnStage
+    ) -> None:
         for part in (*KINDS, "ablation"):
             if self.part in ("all", part):
                 self._run_part(f"{name}-{part}", part, setting, data, on_stage)
 
     def _run_part(
-        self, name: str, part: str, setting: Setting, data: Examples, on_stage: OnStage
+        self, name: str, part: str, setting: Setting, data: tuple[Data, Data], on_stage: OnStage
     ) -> None:
         """Runs a part; with a store the ablation takes up networks and choice of random's."""
         started, choices, records = time.perf_counter(), {}, None
+        tables, choosing = data
         kind: Kind = "class" if part == "class" else "random"
         key = jax.random.fold_in(jax.random.key(self.seed), [*KINDS].index(kind))
         setting = setting.of(kind)
@@ -107,18 +94,18 @@ class SgUnlearn(PaperCommand):
         order = sorted(setting.grids, key=lambda name: name != SG)
         if grids := {n: setting.grids[n] for n in order if n == SG or part != "ablation"}:
             tuning = tune(
-                tables_study(setting, kind, data.choosing, methods, setting.tries),
+                runs.tables_study(setting, kind, choosing, methods, setting.tries),
                 jax.random.fold_in(key, CHOOSING), grids, rule=setting.judge(), store=self.store,
                 on_stage=on_stage,
             )  # fmt: skip
             best = {**methods, **{name: tuned.method for name, tuned in tuning.methods.items()}}
             methods = {name: method for name, method in best.items() if method is not None}
             choices = {"rule": repr(setting.judge()), "tries": setting.tries, **tuning.as_json()}
-        study = tables_study(setting, kind, data.tables, methods, setting.seeds)
+        study = runs.tables_study(setting, kind, tables, methods, setting.seeds)
         if part == "ablation":
             if SG not in methods:
                 raise ValueError(f"SG: {tuning.methods[SG].unmet}")
-            study = ablation_study(study, methods[SG], setting.traces)
+            study = runs.ablation_study(study, methods[SG], setting.traces)
         result = self.describe(
             {"part": part, **{field: getattr(setting, field) for field in DESCRIBED},
              "seeds": study.seeds},
@@ -127,9 +114,9 @@ class SgUnlearn(PaperCommand):
         )  # fmt: skip
         found = list(run(study, key, store=self.store, on_stage=on_stage, strict=True))
         if part == "ablation":
-            result["ablation"] = ablation_of(found)._asdict()
+            result["ablation"] = runs.ablation_of(found)._asdict()
         else:
-            records, result["retrain_losses"] = table_of(found)
+            records, result["retrain_losses"] = runs.table_of(found)
             finished = [record for record in records if record.finished]
             pages.draw(self.path(name), "losses", figures.loss_histograms(finished))
         frame.save_result(self.path(name), result, records, started=started)
@@ -140,28 +127,20 @@ class SgUnlearn(PaperCommand):
     def section(self, name: str, run: dict[str, Any], records: list[Record]) -> Section:
         dataset, _, kind = name.rpartition("-")
         tried, notes = front(run["choices"], NAMES)
+        drawn: dict[str, str | None]
         if kind == "ablation":
-            ablation = Ablation(**run["ablation"])
-            drawn = {"epochs": figures.ablation_figure(ablation)}
-            drawn["alpha"] = figures.sweep_figure(ablation)
-            judged = claims.ablation_claims(ablation)
-            title = f"{dataset}: the auditor"
-            return Section(title, tried, judged, notes, drawn)
-        head = ["Method", *(column.title for column in COLUMNS)]
-        table = Table(to_markdown(records, COLUMNS), html_table(head, rows(records, COLUMNS)))
-        losses = figures.retrain_figure(run["retrain_losses"])
-        return Section(
-            f"{dataset}: {KINDS[kind]}",
-            [table, *tried],
-            JUDGES[kind](records),
-            notes,
-            pictures={"losses": None, "retrain": losses},
-            more=[*map(_paper, claims.tables_of(kind))],
-        )
+            found = runs.Ablation(**run["ablation"])
+            drawn = {"epochs": figures.ablation_figure(found), "alpha": figures.sweep_figure(found)}
+            judged = claims.ablation_claims(found)
+            return Section(f"{dataset}: the auditor", tried, judged, notes, drawn)
+        title, tables = f"{dataset}: {KINDS[kind]}", [records_table(records, COLUMNS), *tried]
+        drawn = {"losses": None, "retrain": figures.retrain_figure(run["retrain_losses"])}
+        papers = [*map(_paper, claims.tables_of(kind))]
+        return Section(title, tables, JUDGES[kind](records), notes, drawn, papers)
 
 
 def _paper(table: PaperTable) -> str:
-    labels = {**claims.LABELS, "mia_loss_logistic_f1": "MIA F1"}
+    labels = {**LABELS, "mia_loss_logistic_f1": "MIA F1"}
     body = []
     for name, values in table.mean.items():
         label = NAMES[name] + (" (misprinted)" if (table.number, name) in MISPRINTED else "")

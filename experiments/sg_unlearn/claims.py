@@ -7,23 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from experiments.claims import Claim, Family, Judge, Runs, Statement, Verdict, holds, judge_all
-from experiments.sg_unlearn.paper import NAMES, TABLES, PaperTable
+from experiments.sg_unlearn.paper import LABELS, NAMES, TABLES, PaperTable
 from experiments.sg_unlearn.runs import Ablation
 from unlearnkit.studies import ORIGINAL, Record
 
-LABELS = {
-    "accuracy_retain": "retain accuracy",
-    "accuracy_test": "test accuracy",
-    "accuracy_forget": "forget accuracy",
-    "accuracy_gap": "accuracy gap, forget to test",
-    "mia_loss_logistic_accuracy": "MIA accuracy",
-    "mia_loss_logistic_auc": "MIA AUC",
-    "ks_statistic": "KS statistic",
-    "wasserstein": "Wasserstein distance",
-}
-"""The columns that are judged. The paper's F1 of the attack is not one of them: at chance it is
-.3 ± .2 by which of two answers an ignorant attacker gives: being close to Retrain's says nothing.
-"""
 SG, FT, RETRAIN = "stackelberg", "fine_tune", "retrain"
 MIA = "mia_loss_logistic_accuracy"
 Means = Mapping[str, Mapping[str, float]]

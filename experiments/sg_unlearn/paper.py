@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-_SAID: dict[str, Any] = tomllib.loads(
-    Path(__file__).with_name("paper.toml").read_text(encoding="utf-8")
-)
+from experiments.paper import read_toml
+
+_SAID = read_toml(__file__)
 METRICS: list[str] = _SAID["metrics"]
+LABELS: dict[str, str] = _SAID["labels"]
+"""The columns that are judged, as the page calls them."""
 NAMES: dict[str, str] = _SAID["names"]
 MISPRINTED = {(number, method) for number, method in _SAID["misprinted"]}
 Rows = dict[str, dict[str, float]]

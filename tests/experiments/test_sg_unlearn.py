@@ -8,13 +8,8 @@ from scipy import stats
 from experiments.claims import judge_difference
 from experiments.frame import load_result, main
 from experiments.sg_unlearn.__main__ import SgUnlearn
-from experiments.sg_unlearn.claims import (
-    LABELS,
-    ablation_claims,
-    class_claims,
-    random_claims,
-)
-from experiments.sg_unlearn.paper import MISPRINTED, NAMES, TABLES
+from experiments.sg_unlearn.claims import ablation_claims, class_claims, random_claims
+from experiments.sg_unlearn.paper import LABELS, MISPRINTED, NAMES, TABLES
 from experiments.sg_unlearn.runs import ALPHAS, WATCHED, Ablation, ablation_study, tables_study
 from experiments.sg_unlearn.settings import settings
 from unlearnkit.base import (

@@ -157,6 +157,12 @@ class TestTargets:
         with pytest.raises(ValueError, match="adversarial_class must be in 0 … 2"):
             self.attack(problem, adversarial_class=3)(KEY, *problem)
 
+    def test_targets_that_the_clean_network_gets_wrong_are_refused(self, problems):
+        problem = problems["any"]
+        wrong = jax.tree.map(lambda v: -v, problem.variables)
+        with pytest.raises(ValueError, match="targets must be what the clean network gets right"):
+            self.attack(problem)(KEY, *problem._replace(variables=wrong))
+
     def test_more_poisons_than_the_class_has_are_refused(self, problems):
         problem = problems["any"]
         with pytest.raises(ValueError, match="fewer than the 54 poisons"):

@@ -27,7 +27,8 @@ from unlearnkit.studies import (
     search_rates,
     significance,
 )
-from unlearnkit.unlearning import FineTune, Retrain
+from unlearnkit.training import DivergedError
+from unlearnkit.unlearning import FineTune, GradientAscent, Retrain, Scrub
 
 FLIP = LabelFlip(budget=Budget(0.2), placement="perturb")
 CLEAN = Pair(draw(0, 120), draw(1, 80))
@@ -46,6 +47,21 @@ class Looks:
 
 
 SEEN: list[Task] = []
+NETWORKS: dict[float, int] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fragile(Looks):
+    """Diverges on the second network that it meets, but at a small rate."""
+
+    learning_rate: float = 1.0
+
+    def __call__(self, key, model, variables, task, *, on_epoch=None) -> Unlearned:
+        weight = float(jax.tree.leaves(variables.params)[-1].ravel()[0])
+        place = NETWORKS.setdefault(weight, len(NETWORKS))
+        if self.learning_rate > 0.1 and place == 1:
+            raise DivergedError("lost")
+        return super().__call__(key, model, variables, task, on_epoch=on_epoch)
 
 
 def study(**options):
@@ -224,6 +240,26 @@ def test_controls_share_keys_and_have_no_methods():
     np.testing.assert_allclose(*sizes, rtol=1e-4)
 
 
+def test_a_batch_larger_than_what_is_identified_becomes_it():
+    """24 poisons of 120 examples: a quarter are 6, half 12."""
+    methods = {
+        "ascent": GradientAscent(epochs=1, batch_size=10, learning_rate=1e-3),
+        "scrub": Scrub(epochs=1, batch_size=20, forget_batch_size=16, learning_rate=1e-3),
+        "tuned": FineTune(epochs=1, batch_size=20, learning_rate=1e-3),
+    }
+    found = run(study(methods=methods), KEY)
+    adapted = {(r.method, r.identified): dict(r.adapted) for r in found}
+    assert all(said == {} for (_, share), said in adapted.items() if share == 1)
+    for share, poisons in ((0.25, 6), (0.5, 12)):
+        smaller = {"batch_size": poisons} if poisons < 10 else {}
+        assert adapted["ascent", share] == smaller
+        assert adapted["scrub", share] == {"forget_batch_size": poisons}
+        assert adapted["tuned", share] == {}
+    whole = study(methods={"ascent": GradientAscent(batch_size=30)}, identified=(1.0,))
+    (refused,) = (r for r in run(whole, KEY) if r.method == "ascent")
+    assert "batch_size=30 is larger than the data (24 examples)" in refused.failed
+
+
 class TestRates:
     def search(self, **options):
         settings = {
@@ -249,6 +285,12 @@ class TestRates:
         for factor, score in judged.scores["tuned"].items():
             assert score <= plain.scores["tuned"][factor]
         assert judged.scores["tuned"][1e-6] < plain.scores["tuned"][1e-6] - 0.3
+
+    def test_a_rate_that_diverges_on_one_network_is_not_taken(self):
+        found = self.search(seeds=2, methods={"tuned": Fragile(learning_rate=1.0)})
+        assert found.methods["tuned"].learning_rate == 1e-6
+        assert found.scores["tuned"][1.0] == -np.inf
+        assert len(NETWORKS) == 2
 
     def test_refuses(self):
         for factors in ((), (0.0,), (-1.0, 1.0)):

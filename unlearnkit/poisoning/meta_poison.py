@@ -15,7 +15,7 @@ from jaxtyping import Array, Key
 from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.costs import Stopwatch
 from unlearnkit.poisoning._split import check_share, hold_out
-from unlearnkit.poisoning._targets import check_targets, rows_of_class
+from unlearnkit.poisoning._targets import check_right, check_targets, rows_of_class
 from unlearnkit.poisoning._unrolled import AttackData, Unrolling, craft, make_surrogates
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
@@ -119,9 +119,9 @@ class MetaPoison:
         """Returns the poisoned training set; the networks are fresh ones, not `variables`.
 
         Raises:
-          ValueError: a task or variables that do not fit the model, targets that are not there or
-            of the adversarial class already, too few examples of that class, or bounds that
-            exclude a training image.
+          ValueError: a task or variables that do not fit the model, targets that are not there, of
+            the adversarial class already or wrong under `variables`, too few examples of that
+            class, or bounds that exclude a training image.
           DivergedError: the attacker's loss is no longer finite.
         """
         check_task(task, model)
@@ -129,6 +129,7 @@ class MetaPoison:
         check_variables(variables, model)
         if self.targets:
             check_targets(self.targets, self.adversarial_class, task.validation, model.n_classes)
+            check_right(np.asarray(self.targets), model, variables, task.validation)
         clean = task.train
         split_key, row_key, network_key, craft_key = jax.random.split(key, 4)
         ours, theirs = hold_out(split_key, clean.size, self.held_out)

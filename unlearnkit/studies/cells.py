@@ -153,7 +153,23 @@ class _Question:
         return [self._judge(name, subject, None)]
 
     def run_method(self, name: str, method: Unlearner, key: AnyKey) -> list[Record]:
-        """Returns the records of a method: one, or one a budget."""
+        """Returns the records of a method: one, or one a budget.
+
+        Where a share of the poisons is known that is smaller than a batch, the batch is they.
+        """
+        fitting = getattr(method, "fitting", None)
+        if not isinstance(self._task, Task) or "identified" not in self._where or not fitting:
+            return self._run_method(name, method, key)
+        smaller = fitting(self._task)
+        adapted: dict[str, int | str] = {
+            field: getattr(smaller, field)
+            for field in ("batch_size", "forget_batch_size")
+            if getattr(smaller, field, None) != getattr(method, field, None)
+        }
+        records = self._run_method(name, smaller, key)
+        return [record._replace(adapted={**record.adapted, **adapted}) for record in records]
+
+    def _run_method(self, name: str, method: Unlearner, key: AnyKey) -> list[Record]:
         budgets = self._running.study.budgets
         if isinstance(self._task, Failure):
             allowed: Sequence[float | None] = budgets or [None]
@@ -274,7 +290,7 @@ class _Question:
             return result.record(self._where, name, budget)
         told = result.info
         subject = Subject(result.variables, told.cost, method, history=told.history)
-        return self._judge(name, subject, budget)
+        return self._judge(name, subject, budget)._replace(adapted=dict(told.adapted))
 
     def _judge(self, name: str, subject: Subject, budget: float | None) -> Record:
         """Returns the record of a network that every audit judged."""

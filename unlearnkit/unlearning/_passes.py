@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
@@ -32,8 +32,9 @@ from unlearnkit.training.identity import identify
 from unlearnkit.training.recipe import split_recipe
 from unlearnkit.training.resuming import Checkpoints, Identity
 from unlearnkit.training.step import TrainState, start_state
-from unlearnkit.unlearning._sgd import Fitted, SgdSettings, with_running_statistics
+from unlearnkit.unlearning._sgd import Fitted, SgdSettings, capped, with_running_statistics
 
+S = TypeVar("S", bound="TwoSetSettings")
 AfterEpoch = Callable[[Variables], Mapping[str, float]]
 """Measures the network after an epoch; the arrays are donated to the next: copy what is kept."""
 
@@ -69,6 +70,10 @@ class TwoSetSettings(SgdSettings):
         super().__post_init__()
         if self.forget_batch_size is not None and self.forget_batch_size < 1:
             raise ValueError(f"forget_batch_size must be >= 1, got {self.forget_batch_size}")
+
+    def fitting(self: S, task: Task) -> S:
+        """Returns the settings with batches no larger than the task's sets; see `SgdSettings`."""
+        return capped(super().fitting(task), forget_batch_size=task.forget.size)
 
     def fitted_pair(self, variables: Variables, task: Task) -> FittedPair:
         """Returns how the passes over the retain and over the forget set run.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 import jax
 from jaxtyping import Array, Key
@@ -15,6 +15,7 @@ from unlearnkit.base import (
     Model,
     OnEpoch,
     OnSnapshot,
+    Task,
     Unlearned,
     UnlearnInfo,
     Variables,
@@ -22,6 +23,7 @@ from unlearnkit.base import (
 from unlearnkit.costs import Stopwatch
 from unlearnkit.training import CrossEntropy, Recipe, descend, inherited
 
+S = TypeVar("S", bound="SgdSettings")
 DEFAULT_BATCH = 128
 """Examples a step where a method is not told how many, or all of the data where they are fewer."""
 LEAST_FOR_STATISTICS = 8
@@ -66,6 +68,9 @@ class SgdSettings:
     weight_decay: float = 5e-4
     train_like: Recipe | None = None
 
+    on_forget: ClassVar[bool] = False
+    """Whether the method descends on the forget set, and not on the retain set."""
+
     def __post_init__(self) -> None:
         self.recipe()
 
@@ -97,6 +102,13 @@ class SgdSettings:
         recipe.steps_per_epoch(dataset.size)
         return Fitted(*with_running_statistics(recipe, variables, adapted, "statistics"))
 
+    def fitting(self: S, task: Task) -> S:
+        """Returns the settings with batches no larger than the task's sets.
+
+        For the forget set of a task that is a part of the one that the batches were chosen for.
+        """
+        return capped(self, batch_size=(task.forget if self.on_forget else task.retain).size)
+
     @property
     def prefix_stable(self) -> bool:
         """Whether a run of fewer epochs is, bit for bit, the beginning of a longer one.
@@ -109,6 +121,14 @@ class SgdSettings:
     def gradients_on(self, variables: Variables, dataset: Dataset) -> float:
         """Returns the example-gradients of a descent on `dataset`; see `fitted`."""
         return self.fitted(variables, dataset).recipe.example_gradients(dataset.size)
+
+
+def capped(settings: S, **most: int) -> S:
+    """Returns settings whose fields are at most these numbers; None stays."""
+    for name, size in most.items():
+        if (getattr(settings, name) or 0) > size:
+            settings = dataclasses.replace(settings, **{name: size})  # type: ignore[arg-type]
+    return settings
 
 
 def with_running_statistics(

@@ -54,6 +54,8 @@ class BoundaryExpand(SgdSettings):
 
     learning_rate: float = 1e-5
 
+    on_forget: ClassVar[bool] = True
+
     trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(
         small={"batch_size": 16, "learning_rate": 1e-3},
         effective={"epochs": 5, "batch_size": 10, "learning_rate": 0.02},

@@ -62,6 +62,8 @@ class BoundaryShrink(SgdSettings):
     step: float = 0.1
     box: Box | None = (0.0, 1.0)
 
+    on_forget: ClassVar[bool] = True
+
     trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(
         small={"batch_size": 16, "learning_rate": 1e-3},
         effective={"epochs": 5, "batch_size": 10, "learning_rate": 0.02, "step": 0.5, "box": None},

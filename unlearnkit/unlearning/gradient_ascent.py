@@ -36,6 +36,8 @@ class GradientAscent(SgdSettings):
 
     epochs: int = 5
 
+    on_forget: ClassVar[bool] = True
+
     trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(
         small={"batch_size": 16},
         effective={"epochs": 5, "batch_size": 10, "learning_rate": 0.01},

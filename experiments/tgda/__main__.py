@@ -3,6 +3,7 @@
 Command:   python -m experiments.tgda --scale cpu --data-dir DIR
            python -m experiments.tgda --scale cpu --target mnist-lr     (one network)
            python -m experiments.tgda --target mnist-lr --attack tgda   (put into its result)
+           python -m experiments.tgda --target mnist-lr --first-seed 3  (seeds from 3 on, as well)
            python -m experiments.tgda --scale cpu --page                (the page from results)
 Time:      smoke: about a minute, of compilation. cpu, on one core: mnist-lr 48 minutes,
            mnist-nn 39 (its TGDA twice), mnist-cnn 32, cifar10-cnn 21, mnist17-lr 1 to 10 each.
@@ -26,7 +27,7 @@ from experiments.frame import Data, PaperCommand, Result
 from experiments.pages import Section, Table, column, details, plain_table, read_columns
 from experiments.tgda import figures, paper
 from experiments.tgda.claims import Drops, judge, judge_sizes
-from experiments.tgda.runs import attack_all, load_data
+from experiments.tgda.runs import CLEAN, attack_all, load_data
 from experiments.tgda.settings import Target, targets
 from unlearnkit.reporting import MISSING, present, rows
 from unlearnkit.studies import OnStage, Record
@@ -46,6 +47,8 @@ class Tgda(PaperCommand):
     """One attack of --target, which is put into the result that is there; by default all."""
     seeds: int | None = None
     """Repetitions; by default the scale's."""
+    first_seed: int = 0
+    """Runs seeds from this one on, and puts them into the result that is there; needs --target."""
     page: bool = False
     """Makes the tables and the page again from results that are there."""
 
@@ -54,29 +57,37 @@ class Tgda(PaperCommand):
 
     def chosen(self) -> dict[str, Target]:
         chosen = super().chosen()
-        if self.attack is None:
+        if not self.adds:
             return chosen
         if self.target is None:
-            raise ValueError("attack needs a target; choose one by --target")
+            asked = "first_seed" if self.attack is None else "attack"
+            raise ValueError(f"{asked} needs a target; choose one by --target")
         ((name, target),) = chosen.items()
-        check_known("attack", self.attack, target.attacks)
-        alone = dataclasses.replace(target, attacks={self.attack: target.attacks[self.attack]})
-        _load_earlier(self, name, alone)
-        return {name: alone}
+        if self.attack is not None:
+            check_known("attack", self.attack, target.attacks)
+            target = dataclasses.replace(target, attacks={self.attack: target.attacks[self.attack]})
+        _load_earlier(self, name, target)
+        return {name: target}
+
+    @property
+    def adds(self) -> bool:
+        """Whether what is run is put into the result that is there."""
+        return self.attack is not None or self.first_seed > 0
 
     def load(self, setting: Target) -> Data:
         return load_data(setting, self.data_dir)
 
     def run_setting(self, name: str, setting: Target, data: Data, on_stage: OnStage) -> None:
         started, path = time.perf_counter(), self.path(name)
-        earlier = None if self.attack is None else _load_earlier(self, name, setting)
-        outcome = attack_all(jax.random.key(self.seed), setting, data, on_stage, self.store)
+        earlier = _load_earlier(self, name, setting) if self.adds else None
+        key = jax.random.key(self.seed)
+        outcome = attack_all(key, setting, data, on_stage, self.store, self.first_seed)
         attacks = {attack: repr(made) for attack, made in setting.attacks.items()}
         run = self.describe(**_shared(name, setting), attacks=attacks, notes=outcome.notes)
         run["seconds"] = round(time.perf_counter() - started, 1)
         result = run, outcome.records
         frame.save_result(path, *(result if earlier is None else _add(earlier, *result)))
-        if outcome.samples:
+        if outcome.samples and self.first_seed == 0:
             drawn = "poisons" if self.attack is None else f"poisons-{self.attack}"
             pages.draw(path, drawn, figures.poison_figure(outcome.samples))
 
@@ -85,7 +96,7 @@ class Tgda(PaperCommand):
         heading = f"{target.source}, {paper.NETWORKS[target.model]}"
         if target.train is not None:
             heading += f", {target.train:,} training examples"
-        later = [f"poisons-{attack}" for attack in run.get("added", {})]
+        later = [f"poisons-{attack}" for attack in run.get("added", {}) if attack in run["attacks"]]
         drawn = dict.fromkeys(("poisons", *later))
         told = run["notes"].items()
         return Section(
@@ -107,7 +118,7 @@ class Tgda(PaperCommand):
 
 
 def _shared(name: str, target: Target) -> dict[str, Any]:
-    """Returns what all attacks of a result share."""
+    """Returns what all attacks and seeds of a result share."""
     fields = ("model", "train", "seeds")
     settings = {"target": name, "dataset": target.source, "transfer": list(target.transfer)}
     settings |= {field: getattr(target, field) for field in fields}
@@ -115,28 +126,42 @@ def _shared(name: str, target: Target) -> dict[str, Any]:
 
 
 def _load_earlier(config: Tgda, name: str, target: Target) -> Result:
-    """Returns the result that is there; refuses one that was made otherwise."""
+    """Returns the result that is there; refuses one that was made otherwise, or of fewer seeds."""
     path, asked = config.path(name), config.describe(**_shared(name, target))
     if not path.exists():
-        raise FileNotFoundError(f"no {path} to put the attack into; run it without --attack first")
+        raise FileNotFoundError(f"no {path} to add to; run it without --attack and --first-seed")
     run, records = frame.load_result(path)
-    parts = ("settings", "recipe")
-    there, wanted = ({part: made[part] for part in parts} for made in (run, asked))
+    there, wanted = ({**made["settings"], **made["recipe"]} for made in (run, asked))
+    held = there["seeds"]
+    if config.first_seed > held or target.seeds < held:
+        raise ValueError(
+            f"{path} has seeds 0 to {held - 1}: those from {config.first_seed} to "
+            f"{target.seeds - 1} would leave a gap or drop some; choose --first-seed and --seeds"
+        )
+    wanted["seeds"] = held
     if there != json.loads(json.dumps(wanted)):
         raise ValueError(f"{path} was made with {there}, not with {wanted}")
     return run, records
 
 
 def _add(earlier: Result, run: dict[str, Any], records: list[Record]) -> Result:
-    """Returns the earlier result with the rows of one attack; the clean networks are the same."""
+    """Returns the earlier result with rows of some attacks or seeds, in the place of their own."""
     merged, kept = earlier
-    (attack,) = run["attacks"]
     for part in ("attacks", "notes"):
         merged[part] = {**merged[part], **run[part]}
+    merged["settings"] = {**merged["settings"], "seeds": run["settings"]["seeds"]}
+    there = {(record.method, record.seed) for record in kept}
+    new = {
+        (record.method, record.seed): record
+        for record in records
+        if record.method != CLEAN or (CLEAN, record.seed) not in there
+    }
+    seeds = sorted({record.seed for record in records})
+    name = f"seeds {seeds[0]} to {seeds[-1]}" if seeds[0] else ", ".join(run["attacks"])
     details = {"provenance": run["provenance"], "seconds": run["seconds"]}
-    merged["added"] = {**merged.get("added", {}), attack: details}
-    rows = [record for record in records if record.method == attack]
-    return merged, [*(record for record in kept if record.method != attack), *rows]
+    merged["added"] = {**merged.get("added", {}), name: details}
+    held = [new.pop((record.method, record.seed), record) for record in kept]
+    return merged, sorted([*held, *new.values()], key=lambda record: record.seed)
 
 
 def _attacks(target: Target, records: Sequence[Record]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -62,8 +63,9 @@ def load_data(target: Target, data_dir: Path | None) -> Data:
 
 
 def attack_all(
-    key: Key[Array, ""], target: Target, data: Data, on_stage: OnStage, store: Path | None = None
-) -> Outcome:
+    key: Key[Array, ""], target: Target, data: Data, on_stage: OnStage,
+    store: Path | None = None, first: int = 0,
+) -> Outcome:  # fmt: skip
     """Returns what each attack does to the network, seed by seed.
 
     Clean and poisoned training of a seed share a key, so that their difference is the poisons'.
@@ -74,6 +76,7 @@ def attack_all(
       data: from `load_data`.
       on_stage: called as the work goes on.
       store: a folder of finished stages; None for none.
+      first: of the seeds that are run; those before it are not.
     """
     notes: dict[str, list[str]] = {name: [] for name in target.attacks}
     samples: dict[str, Sample] = {}
@@ -81,12 +84,16 @@ def attack_all(
 
     def keep(name: str, seed: int, poisoned: Poisoned) -> None:
         costs[name, seed] = poisoned.info.cost
-        if seed == 0:
+        if seed == first:
             samples[name] = _sample(poisoned, data.train)
 
     found: list[Record] = []
-    for study in _studies(target, data):
-        records = run(study, key, store=store, on_stage=on_stage, on_poisoned=keep, strict=True)
+    seeds = range(first, target.seeds)
+    for study, seed in itertools.product(_studies(target, data), seeds):
+        records = run(
+            study, key, store=store, on_stage=on_stage, on_poisoned=keep, strict=True,
+            shard=(seed + 1, target.seeds),
+        )  # fmt: skip
         while True:
             told: list[str] = []
             with frame.collect_warnings(told, PoisonWarning, DefenceWarning):
@@ -95,7 +102,7 @@ def attack_all(
                 break
             found.append(record)
             notes[record.question] += [n for n in told if n not in notes[record.question]]
-    rows = [row for seed in range(target.seeds) for row in _rows(seed, target, found, costs)]
+    rows = [row for seed in seeds for row in _rows(seed, target, found, costs)]
     return Outcome(rows, notes, samples)
 
 

@@ -87,7 +87,7 @@ def check_that_an_attack_is_put_into_a_result(results, path, capsys):
         ({"page": True}, "no result of scale smoke"),
         ({"attack": "tgda"}, "attack needs a target"),
         ({"target": "digits-lr", "attack": "kkt"}, "unknown attack 'kkt'; known: label_flip"),
-        ({"target": "digits-lr", "attack": "tgda"}, "run it without --attack first"),
+        ({"target": "digits-lr", "attack": "tgda"}, "run it without --attack and --first-seed"),
     ],
 )
 def test_mistakes_are_told_clearly(tmp_path, capsys, options, message):

@@ -31,6 +31,7 @@ from experiments.tgda.runs import CLEAN, attack_all, load_data
 from experiments.tgda.settings import Target, targets
 from unlearnkit.reporting import MISSING, present, rows
 from unlearnkit.studies import OnStage, Record
+from unlearnkit.training import Recipe
 from unlearnkit.validation import check_known
 
 COLUMNS = read_columns("tgda")
@@ -131,7 +132,10 @@ def _load_earlier(config: Tgda, name: str, target: Target) -> Result:
     if not path.exists():
         raise FileNotFoundError(f"no {path} to add to; run it without --attack and --first-seed")
     run, records = frame.load_result(path)
-    there, wanted = ({**made["settings"], **made["recipe"]} for made in (run, asked))
+    there, wanted = (
+        {**made["settings"], **dataclasses.asdict(Recipe(**made["recipe"]))}
+        for made in (run, json.loads(json.dumps(asked)))
+    )
     held = there["seeds"]
     if config.first_seed > held or target.seeds < held:
         raise ValueError(
@@ -139,7 +143,7 @@ def _load_earlier(config: Tgda, name: str, target: Target) -> Result:
             f"{target.seeds - 1} would leave a gap or drop some; choose --first-seed and --seeds"
         )
     wanted["seeds"] = held
-    if there != json.loads(json.dumps(wanted)):
+    if frame.rounded(there) != frame.rounded(wanted):
         raise ValueError(f"{path} was made with {there}, not with {wanted}")
     return run, records
 

@@ -17,14 +17,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from experiments import frame, pages
 from experiments.frame import Data, PaperCommand, Result
-from experiments.pages import Section, Table, column, details, plain_table, read_columns
+from experiments.pages import (
+    Section,
+    Table,
+    column,
+    formatted_table,
+    plain_table,
+    read_columns,
+)
 from experiments.tgda import figures, paper
 from experiments.tgda.claims import Drops, judge, judge_sizes
 from experiments.tgda.runs import CLEAN, attack_all, load_data
@@ -58,36 +67,33 @@ class Tgda(PaperCommand):
 
     def chosen(self) -> dict[str, Target]:
         chosen = super().chosen()
-        if not self.adds:
-            return chosen
-        if self.target is None:
-            asked = "first_seed" if self.attack is None else "attack"
+        if self.target is None and (self.attack or self.first_seed):
+            asked = "attack" if self.attack else "first_seed"
             raise ValueError(f"{asked} needs a target; choose one by --target")
+        if self.attack is None:
+            return chosen
         ((name, target),) = chosen.items()
-        if self.attack is not None:
-            check_known("attack", self.attack, target.attacks)
-            target = dataclasses.replace(target, attacks={self.attack: target.attacks[self.attack]})
-        _load_earlier(self, name, target)
-        return {name: target}
-
-    @property
-    def adds(self) -> bool:
-        """Whether what is run is put into the result that is there."""
-        return self.attack is not None or self.first_seed > 0
+        check_known("attack", self.attack, target.attacks)
+        alone = {self.attack: target.attacks[self.attack]}
+        return {name: dataclasses.replace(target, attacks=alone)}
 
     def load(self, setting: Target) -> Data:
         return load_data(setting, self.data_dir)
 
     def run_setting(self, name: str, setting: Target, data: Data, on_stage: OnStage) -> None:
         started, path = time.perf_counter(), self.path(name)
-        earlier = _load_earlier(self, name, setting) if self.adds else None
+        shared = ("model", "train", "seeds", "transfer")
+        settings = {"target": name, "dataset": setting.source}
+        settings |= {field: getattr(setting, field) for field in shared}
+        run = self.describe(settings, recipe=dataclasses.asdict(setting.recipe))
+        adds = self.attack is not None or self.first_seed > 0
+        earlier = _load_earlier(path, run, self.first_seed) if adds else None
         key = jax.random.key(self.seed)
         outcome = attack_all(key, setting, data, on_stage, self.store, self.first_seed)
-        attacks = {attack: repr(made) for attack, made in setting.attacks.items()}
-        run = self.describe(**_shared(name, setting), attacks=attacks, notes=outcome.notes)
-        run["seconds"] = round(time.perf_counter() - started, 1)
+        run["attacks"] = {attack: repr(made) for attack, made in setting.attacks.items()}
+        run |= {"notes": outcome.notes, "seconds": round(time.perf_counter() - started, 1)}
         result = run, outcome.records
-        frame.save_result(path, *(result if earlier is None else _add(earlier, *result)))
+        frame.save_result(path, *(_add(earlier, *result) if earlier else result))
         if outcome.samples and self.first_seed == 0:
             drawn = "poisons" if self.attack is None else f"poisons-{self.attack}"
             pages.draw(path, drawn, figures.poison_figure(outcome.samples))
@@ -95,57 +101,47 @@ class Tgda(PaperCommand):
     def section(self, name: str, run: dict[str, Any], records: list[Record]) -> Section:
         target = self.settings()[name]
         heading = f"{target.source}, {paper.NETWORKS[target.model]}"
-        if target.train is not None:
-            heading += f", {target.train:,} training examples"
-        later = [f"poisons-{attack}" for attack in run.get("added", {}) if attack in run["attacks"]]
-        drawn = dict.fromkeys(("poisons", *later))
-        told = run["notes"].items()
+        heading += f", {target.train:,} training examples" if target.train else ""
+        drawn = ["poisons", *(f"poisons-{attack}" for attack in run.get("added", ()))]
+        told = [f"{paper.title(a)}: {note}" for a, notes in run["notes"].items() for note in notes]
         return Section(
             heading,
-            [_attacks(target, records), *_further(target, records)],
+            [*_attacks(target, records), *_further(target, records)],
             judge(target, records),
-            [f"{paper.title(attack)}: {note}" for attack, notes in told for note in notes],
-            {"budget": figures.epsilon_figure(Drops(records)), **drawn},
+            [*_seeds(records), *told],
+            {"budget": figures.epsilon_figure(Drops(records)), **dict.fromkeys(drawn)},
         )
 
     def overview(self, found: Mapping[str, Result]) -> frame.Overview:
         records, known = {name: made for name, (_, made) in found.items()}, self.settings()
-        after, quoted = {}, [_paper(table) for table in paper.TABLES]
+        after = {}
         if claims := judge_sizes(known, records):
             sizes = {known[n].train or 0: Drops(r) for n, r in records.items() if known[n].classes}
             drawn = {"sizes": figures.size_figure(sizes)}
             after["sizes"] = Section("The training set's size", claims=claims, pictures=drawn)
-        return frame.Overview(after=after, more=quoted)
+        needs = [[name, said] for name, said in paper.NOT_HERE.items()]
+        missing = pages.details("What is not here, and what it needs", ["What", "Needs"], needs)
+        return frame.Overview(after=after, more=[missing, *map(_paper, paper.TABLES)])
 
 
-def _shared(name: str, target: Target) -> dict[str, Any]:
-    """Returns what all attacks and seeds of a result share."""
-    fields = ("model", "train", "seeds")
-    settings = {"target": name, "dataset": target.source, "transfer": list(target.transfer)}
-    settings |= {field: getattr(target, field) for field in fields}
-    return {"settings": settings, "recipe": dataclasses.asdict(target.recipe)}
-
-
-def _load_earlier(config: Tgda, name: str, target: Target) -> Result:
+def _load_earlier(path: Path, run: dict[str, Any], first_seed: int) -> Result:
     """Returns the result that is there; refuses one that was made otherwise, or of fewer seeds."""
-    path, asked = config.path(name), config.describe(**_shared(name, target))
     if not path.exists():
         raise FileNotFoundError(f"no {path} to add to; run it without --attack and --first-seed")
-    run, records = frame.load_result(path)
+    earlier, records = frame.load_result(path)
     there, wanted = (
         {**made["settings"], **dataclasses.asdict(Recipe(**made["recipe"]))}
-        for made in (run, json.loads(json.dumps(asked)))
+        for made in (earlier, json.loads(json.dumps(run)))
     )
-    held = there["seeds"]
-    if config.first_seed > held or target.seeds < held:
+    held, seeds = there.pop("seeds"), wanted.pop("seeds")
+    if not first_seed <= held <= seeds:
         raise ValueError(
-            f"{path} has seeds 0 to {held - 1}: those from {config.first_seed} to "
-            f"{target.seeds - 1} would leave a gap or drop some; choose --first-seed and --seeds"
+            f"{path} has seeds 0 to {held - 1}: those from {first_seed} to {seeds - 1} would leave "
+            "a gap or drop some; choose --first-seed and --seeds"
         )
-    wanted["seeds"] = held
     if frame.rounded(there) != frame.rounded(wanted):
         raise ValueError(f"{path} was made with {there}, not with {wanted}")
-    return run, records
+    return earlier, records
 
 
 def _add(earlier: Result, run: dict[str, Any], records: list[Record]) -> Result:
@@ -153,53 +149,64 @@ def _add(earlier: Result, run: dict[str, Any], records: list[Record]) -> Result:
     merged, kept = earlier
     for part in ("attacks", "notes"):
         merged[part] = {**merged[part], **run[part]}
-    merged["settings"] = {**merged["settings"], "seeds": run["settings"]["seeds"]}
-    there = {(record.method, record.seed) for record in kept}
+    merged["settings"]["seeds"] = run["settings"]["seeds"]
+    rows = {(record.method, record.seed): record for record in kept}
+    # The clean networks are the same, but for what only TGDA's row asks of them.
     new = {
-        (record.method, record.seed): record
-        for record in records
-        if record.method != CLEAN or (CLEAN, record.seed) not in there
+        (r.method, r.seed): r for r in records if r.method != CLEAN or (CLEAN, r.seed) not in rows
     }
-    seeds = sorted({record.seed for record in records})
-    name = f"seeds {seeds[0]} to {seeds[-1]}" if seeds[0] else ", ".join(run["attacks"])
-    details = {"provenance": run["provenance"], "seconds": run["seconds"]}
-    merged["added"] = {**merged.get("added", {}), name: details}
-    held = [new.pop((record.method, record.seed), record) for record in kept]
-    return merged, sorted([*held, *new.values()], key=lambda record: record.seed)
+    first = min(record.seed for record in records)
+    name = ", ".join(run["attacks"]) + (f" from seed {first} on" if first else "")
+    told = {"provenance": run["provenance"], "seconds": run["seconds"]}
+    merged["added"] = {**merged.get("added", {}), name: told}
+    return merged, sorted({**rows, **new}.values(), key=lambda record: record.seed)
 
 
-def _attacks(target: Target, records: Sequence[Record]) -> Table:
-    """Returns a line per attack, in the order in which they were run."""
-    body = []
-    for label, accuracy, drop, *others in rows(records, COLUMNS):
-        name = label.partition(" ")[0]
-        said = paper.printed_drop(target.source, target.model, name)
-        cells = [accuracy, drop, said, *others]
-        shown = ("" if cell == MISSING else cell for cell in cells)
-        body.append([label.replace(name, paper.title(name)), *shown])
-    titles = [one.title for one in present(records, COLUMNS)]
-    return plain_table(["Attack", *titles[:2], "paper's drop", *titles[2:]], body)
+def _seeds(records: Sequence[Record]) -> list[str]:
+    """Returns how many seeds the rows have."""
+    counts: dict[int, list[str]] = {}
+    for name, seeds in Counter(record.method for record in records).items():
+        counts.setdefault(seeds, []).append(paper.title(name))
+    most = max(counts)
+    fewer = (f"; {seeds}: {', '.join(names)}" for seeds, names in counts.items() if seeds < most)
+    return [f"Seeds: {most}{''.join(fewer)}."]
+
+
+def _attacks(target: Target, records: Sequence[Record]) -> list[Table]:
+    """Returns the attacks that keep the labels of what they poison, and those that choose them."""
+    tables = []
+    for head, free in (("Attack, labels kept", False), ("Attack, labels chosen", True)):
+        mine = [r for r in records if r.method == CLEAN or paper.chooses_labels(r.method) == free]
+        body = []
+        for label, accuracy, drop, *others in rows(mine, COLUMNS):
+            name = label.partition(" ")[0]
+            said = paper.printed_drop(target.source, target.model, name)
+            cells = [label.replace(name, paper.title(name)), accuracy, drop, said, *others]
+            body.append(["" if cell == MISSING else cell for cell in cells])
+        titles = [one.title for one in present(mine, COLUMNS)]
+        if len(body) > 1:
+            columns = [head, *titles[:2], "paper's drop", *titles[2:]]
+            tables.append(plain_table(columns, body))
+    return tables
 
 
 def _further(target: Target, records: Sequence[Record]) -> list[Table]:
     """Returns TGDA's drop on other networks (Table 9), and after defences (Tables 10 and 11)."""
     own = [record for record in records if record.method == "tgda"]
     printed = paper.ON_OTHERS[paper.NETWORKS[target.model]] if target.source == "mnist" else {}
-    metrics, tables = dict.fromkeys(name for record in own for name in record.metrics), []
-    for prefix, head, scores in (
-        ("drop_on_", "Poisons of TGDA, trained on by", ()),
-        ("drop_after_", "TGDA after", ("precision", "recall")),
-    ):
-        body = []
-        for other in (n.removeprefix(prefix) for n in metrics if n.startswith(prefix)):
-            label = paper.NETWORKS.get(other, other)
-            theirs = f"{printed[label]:.2f}" if label in printed else ""
-            measured = [_percent(own, f"{score}_of_{other}") for score in scores]
-            body.append([label, _percent(own, f"{prefix}{other}"), theirs, *measured])
-        if body:
-            titles = [f"{score} on the poisons, %" for score in scores]
-            tables.append(plain_table([head, "drop, points", "paper's drop", *titles], body))
-    return tables
+    metrics = list(dict.fromkeys(name for record in own for name in record.metrics))
+
+    def told(name: str, other: str) -> dict[str, str]:
+        label = paper.NETWORKS.get(other, other)
+        row = {"label": label, "drop": _percent(own, name)}
+        row |= {score: _percent(own, f"{score}_of_{other}") for score in ("precision", "recall")}
+        return row | {"printed": f"{printed[label]:.2f}" if label in printed else ""}
+
+    tables = {
+        table: [told(n, n.removeprefix(prefix)) for n in metrics if n.startswith(prefix)]
+        for table, prefix in (("tgda_transfer", "drop_on_"), ("tgda_defended", "drop_after_"))
+    }
+    return [formatted_table(table, told) for table, told in tables.items() if told]
 
 
 def _percent(records: Sequence[Record], metric: str) -> str:
@@ -210,14 +217,13 @@ def _percent(records: Sequence[Record], metric: str) -> str:
 
 def _paper(table: paper.PaperTable) -> str:
     body = []
-    for network, entries in table.entries.items():
-        for name, entry in entries.items():
-            note = " (misprinted)" if (table.number, network, name) in paper.MISPRINTED else ""
-            hours = "" if entry.hours is None else f"{entry.hours:g}"
-            cells = [f"{entry.accuracy:.2f}", f"{entry.drop:.2f}{note}", hours]
-            body.append([network, paper.title(name), *cells])
+    for (network, name), entry in table.rows():
+        note = " (misprinted)" if (table.number, network, name) in paper.MISPRINTED else ""
+        hours = "" if entry.hours is None else f"{entry.hours:g}"
+        cells = [f"{entry.accuracy:.2f}", f"{entry.drop:.2f}{note}", hours]
+        body.append([network, paper.title(name), *cells])
     head = ["Network", "Attack", "accuracy, %", "drop, points", "hours"]
-    return details(f"The paper's Table {table.number}, {table.dataset}", head, body)
+    return pages.details(f"The paper's Table {table.number}, {table.dataset}", head, body)
 
 
 if __name__ == "__main__":

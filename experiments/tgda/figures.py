@@ -21,33 +21,27 @@ COLOURS = {
 }  # fmt: skip
 MAGNIFIED = 10
 """How many times a perturbation is shown."""
-Lines = dict[str, dict[float, list[float]]]
-"""Drops over the seeds, by attack and place on the axis."""
 
 
 def epsilon_figure(drops: Drops) -> str:
     """Returns the drop against ε, means with 95 % intervals (Figure 4); "" for one ε alone."""
     swept = {attack: drops.sweep(attack) for attack in ("tgda", "label_flip", "min_max")}
-    lines: Lines = {
+    lines = {
         attack: {100 * epsilon: drops.drops(name) for epsilon, name in names.items()}
-        for attack, names in swept.items()
-        if len(names) > 1
-    }
+        for attack, names in swept.items() if len(names) > 1
+    }  # fmt: skip
     return _lines(lines, "ε, % of the training set") if lines else ""
 
 
 def size_figure(by_size: Mapping[int, Drops]) -> str:
     """Returns the drop against the number of training examples (Figure 1)."""
-    sizes = sorted(by_size.items())
-    lines: Lines = {
-        attack: {size: found.drops(attack) for size, found in sizes if found.drops(attack)}
-        for attack in COLOURS
-    }
-    return _lines({attack: line for attack, line in lines.items() if line}, "training examples")
+    lines = {a: {size: by_size[size].drops(a) for size in sorted(by_size)} for a in COLOURS}
+    return _lines({a: line for a, line in lines.items() if all(line.values())}, "training examples")
 
 
 @chart
-def _lines(lines: Lines, xlabel: str) -> Figure:
+def _lines(lines: Mapping[str, Mapping[float, list[float]]], xlabel: str) -> Figure:
+    """Draws the drops over the seeds, by attack and place on the axis."""
     figure, (axes,) = panels(5.2, 3.0)
     for attack, line in lines.items():
         means, reaches = np.transpose([interval(found) for found in line.values()])

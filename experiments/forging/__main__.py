@@ -32,14 +32,7 @@ from experiments.forging.claims import RunResult, by_question, forgers_of, late_
 from experiments.forging.figures import LABELS
 from experiments.forging.settings import Setting, settings
 from experiments.frame import Data, PaperCommand, Result
-from experiments.pages import (
-    Section,
-    Table,
-    formatted_table,
-    plain_table,
-    read_columns,
-    records_table,
-)
+from experiments.pages import Section, Table, formatted_table, read_columns, records_table
 from unlearnkit.forging import convert_error, verify
 from unlearnkit.io.provenance import environment
 from unlearnkit.studies import ORIGINAL, RETRAIN, OnStage, Record
@@ -47,8 +40,6 @@ from unlearnkit.studies import run as run_study
 from unlearnkit.training import read_trajectory
 
 Part = Literal["all", "logs", "reproduce", "page"]
-DESCRIBED = ("title", "dataset", "model", "batch_size", "train", "epochs", "triples", "shuffles")
-"""Of a setting; its attacks are listed with their results."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,32 +83,20 @@ class Forging(PaperCommand):
             log_key, *keys, study_key = jax.random.split(key, 4)
             on_stage("training, logged", 0, 1)
             measure.write_log(log_key, setting, data, log)
-            if self.part == "all":
-                run = self.describe(
-                    {name: getattr(setting, name) for name in DESCRIBED}
-                    | {
-                        "recipe": dataclasses.asdict(setting.recipe),
-                        "exact": setting.exact,
-                        "forgetting": setting.forgetting and repr(setting.forgetting),
-                    }
-                )
-                on_stage("replaying honestly", 0, 1)
-                run["reproduction"] = measure.reproduce(keys[0], setting, data, log)
-                forged, batches = measure.forge_triples(keys[1], setting, data, log, on_stage)
-                pages.draw(self.path(name), "pictures", figures.pictures_figure(batches))
-                records = self._study_logs(study_key, setting, data, on_stage)
-                run |= {"forged": forged}
-                frame.save_result(self.path(name), run, records, started=started)
-
-    def _study_logs(
-        self, key: Any, setting: Setting, data: Data, on_stage: OnStage
-    ) -> list[Record] | None:
-        """Returns the records of the study of forged logs, none where the setting has none."""
-        if setting.forgetting is None:
-            return None
-        with measure.highest_precision():
-            study = setting.forgetting.study(data)
-            return list(run_study(study, key, store=self.store, on_stage=on_stage, strict=True))
+            if self.part == "logs":
+                return
+            run = self.describe(setting.described())
+            on_stage("replaying honestly", 0, 1)
+            run["reproduction"] = measure.reproduce(keys[0], setting, data, log)
+            run["forged"], batches = measure.forge_triples(keys[1], setting, data, log, on_stage)
+            pages.draw(self.path(name), "pictures", figures.pictures_figure(batches))
+            records = None
+            if setting.forgetting is not None:
+                study: Any = setting.forgetting.study(data), study_key
+                with measure.highest_precision():
+                    told = run_study(*study, store=self.store, on_stage=on_stage, strict=True)
+                    records = list(told)
+            frame.save_result(self.path(name), run, records, started=started)
 
     def section(self, name: str, run: dict[str, Any], records: list[Record]) -> Section:
         attacks, honest = run["forged"]["attacks"], run["reproduction"]
@@ -141,13 +120,13 @@ class Forging(PaperCommand):
         return Section(run["settings"]["title"], tables, judged, pictures=pictures)
 
     def overview(self, found: Mapping[str, Result]) -> frame.Overview:
-        results = [run for run, _ in found.values()]
-        tables = {
-            "Table 1": _overview(results),
-            "Table 2": _measures(results),
-            "Table 3, the paper's": _paper_devices(),
-        }
-        more = [f"<h2>{title}</h2>{table.html}" for title, table in tables.items()]
+        results = [_told(run) for run, _ in found.values()]
+        printed = [{"setup": name, **row} for name, row in claims.PAPER["setups"].items()]
+        tables = {"Table 1": results, "Table 2": results, "Table 3, the paper's": printed}
+        more = [
+            f"<h2>{title}</h2>{formatted_table(f'forging_table_{number}', rows).html}"
+            for number, (title, rows) in enumerate(tables.items(), start=1)
+        ]
         return frame.Overview(more=more)
 
 
@@ -162,56 +141,20 @@ def _add_device(path: Path, data: Data, log: Path) -> None:
     places = (read_trajectory(log).claim.environment, environment())
     made_on, verified_on = (f"{one['device']} {one['processor']}".strip() for one in places)
     row = {"made_on": made_on, "verified_on": verified_on, **measure.verdict(report)}
-    others = [
-        one
-        for one in result.get("elsewhere", [])
-        if (one["made_on"], one["verified_on"]) != (made_on, verified_on)
-    ]
-    described = {**result, "elsewhere": [*others, row]}
-    frame.save_result(path, described, records or None)
+    own = (made_on, verified_on)
+    others = [o for o in result.get("elsewhere", []) if (o["made_on"], o["verified_on"]) != own]
+    frame.save_result(path, {**result, "elsewhere": [*others, row]}, records or None)
 
 
-def _overview(results: Sequence[RunResult]) -> Table:
-    """Returns Table 1: ours, and the paper's in brackets."""
-    rows = []
-    for result in results:
-        attacks, printed = result["forged"]["attacks"], setup(result) or {}
-        means = {
-            name: f"{np.mean(attacks[name]['errors']):.2g}" if name in attacks else "not run"
-            for name in ("greedy", "swap")
-        }
-        theirs = {
-            f"their_{name}": f" ({printed[name]:g})" if printed else ""
-            for name in ("reproduction", "forged")
-        }
-        rows.append({**result, **result["reproduction"], **means, **theirs})
-    return formatted_table("forging_table_1", rows)
-
-
-def _measures(results: Sequence[RunResult]) -> Table:
-    """Returns Table 2: the greedy attack's mean error in each work's measure."""
-    body = []
-    for result in results:
-        greedy = result["forged"]["attacks"].get("greedy")
-        if greedy is not None:
-            error, dimension = np.mean(greedy["errors"]), result["reproduction"]["n_parameters"]
-            cells = [
-                f"{convert_error(float(error), 'l2', norm, dimension):.2g}"
-                for norm in claims.PAPER["measures"].values()
-            ]
-            body.append([result["settings"]["title"], *cells])
-    works = (f"{work}: {norm}" for work, norm in claims.PAPER["measures"].items())
-    return plain_table(["Setup", *works], body)
-
-
-def _paper_devices() -> Table:
-    pairs = list(itertools.product(("GTX 4090", "Tesla V100"), repeat=2))
-    body = [
-        ["{} on {}, b = {}".format(*name.split("-")), *pair, f"{error:g}"]
-        for name, row in claims.PAPER["setups"].items()
-        for pair, error in zip(pairs, row["devices"], strict=True)
-    ]
-    return plain_table(["Setup", "log made on", "verified on", "error"], body)
+def _told(result: RunResult) -> dict[str, Any]:
+    """Returns what Tables 1 and 2 say of a setting; the greedy attack's in each work's measure."""
+    attacks, honest = result["forged"]["attacks"], result["reproduction"]
+    means = {name: float(np.mean(attack["errors"])) for name, attack in attacks.items()}
+    row = {**result, **honest, **means, "printed": setup(result) or {}}
+    if "greedy" in means:
+        for norm in ("l2_squared", "l2_squared_per_parameter", "l2"):
+            row[norm] = convert_error(means["greedy"], "l2", norm, honest["n_parameters"])
+    return row
 
 
 def _reproduction(result: RunResult) -> Table:

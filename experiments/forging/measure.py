@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -32,17 +32,14 @@ from unlearnkit.training import fit, read_trajectory
 from unlearnkit.validation import check_continuous
 
 Pictures: TypeAlias = dict[str, np.ndarray]
+highest_precision = partial(jax.default_matmul_precision, "highest")
+"""Sets the precision that the log of a run names."""
 DRAWN_POINTS = 200
 """Of an error curve, at most."""
 SHOWN = 100
 """Examples of a batch that are shown to the detectors."""
 DRAWN = 36
 """Examples of a batch that are drawn."""
-
-
-def highest_precision() -> AbstractContextManager[Any]:
-    """Returns what sets the precision that the log of a run names."""
-    return jax.default_matmul_precision("highest")
 
 
 def write_log(key: Key[Array, ""], setting: Setting, data: Data, folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,6 +93,14 @@ class Setting:
     def recipe(self) -> Recipe:
         """How the logged run descends: θ' = θ - η ∇L, at the paper's η."""
         return Recipe(self.epochs, self.batch_size, learning_rate=0.01, momentum=0, weight_decay=0)
+
+    def described(self) -> dict[str, Any]:
+        """Returns it but for its attacks, which are listed with their results."""
+        own = {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "attacks"
+        }
+        shown = {"title": self.title, "recipe": dataclasses.asdict(self.recipe)}
+        return own | shown | {"forgetting": self.forgetting and repr(self.forgetting)}
 
 
 def settings(scale: Scale) -> dict[str, Setting]:

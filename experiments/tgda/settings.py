@@ -10,7 +10,7 @@ from typing import Any
 from experiments.frame import Scale, read_scale
 from experiments.paper import read_toml
 from unlearnkit.defences import DEFENCES, Sever
-from unlearnkit.poisoning import ATTACKS, ImprovedMinMax
+from unlearnkit.poisoning import ATTACKS, ImprovedMinMax, ModelTargeted
 from unlearnkit.studies.declared import make_part
 from unlearnkit.training import Recipe
 
@@ -87,5 +87,5 @@ def _settings(attacks: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _make(name: str, kind: Any, settings: dict[str, Any], told: Target) -> Any:
-    own = {"recipe": told.recipe} if kind in (ImprovedMinMax, Sever) else {}
+    own = {"recipe": told.recipe} if kind in (ImprovedMinMax, ModelTargeted, Sever) else {}
     return make_part(name, kind, {**own, **settings})

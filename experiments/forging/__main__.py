@@ -28,11 +28,9 @@ import numpy as np
 
 from experiments import frame, pages
 from experiments.forging import claims, figures, measure
-from experiments.forging.claims import RunResult, by_question, forgers_of, late_shares, setup
 from experiments.forging.figures import LABELS
 from experiments.forging.settings import Setting, settings
 from experiments.frame import Data, PaperCommand, Result
-from experiments.pages import Section, Table, formatted_table, read_columns, records_table
 from unlearnkit.forging import convert_error, verify
 from unlearnkit.io.provenance import environment
 from unlearnkit.studies import ORIGINAL, RETRAIN, OnStage, Record
@@ -98,14 +96,14 @@ class Forging(PaperCommand):
                     records = list(told)
             frame.save_result(self.path(name), run, records, started=started)
 
-    def section(self, name: str, run: dict[str, Any], records: list[Record]) -> Section:
+    def section(self, name: str, run: dict[str, Any], records: list[Record]) -> pages.Section:
         attacks, honest = run["forged"]["attacks"], run["reproduction"]
         tables = [_reproduction(run), _attacks(run)]
         if "elsewhere" in run:
-            tables.append(formatted_table("forging_devices", run["elsewhere"]))
+            tables.append(pages.formatted_table("forging_devices", run["elsewhere"]))
         if records:
-            audits = records_table(records, read_columns("forging_audits"))
-            tables += [_logs(records), audits]
+            audits = pages.records_table(records, pages.read_columns("forging_audits"))
+            tables += [_logs(records), _acceptance(records), audits]
         curves = {name: attack["curves"] for name, attack in attacks.items() if "curves" in attack}
         bands = {band["name"]: band["errors"] for band in honest["bands"]}
         shuffled = bands.get("batch order")
@@ -117,14 +115,14 @@ class Forging(PaperCommand):
             "log": figures.acceptance_figure(records) if records else "",
         }
         judged = claims.judge(run) + claims.judge_logs(records)
-        return Section(run["settings"]["title"], tables, judged, pictures=pictures)
+        return pages.Section(run["settings"]["title"], tables, judged, pictures=pictures)
 
     def overview(self, found: Mapping[str, Result]) -> frame.Overview:
         results = [_told(run) for run, _ in found.values()]
         printed = [{"setup": name, **row} for name, row in claims.PAPER["setups"].items()]
         tables = {"Table 1": results, "Table 2": results, "Table 3, the paper's": printed}
         more = [
-            f"<h2>{title}</h2>{formatted_table(f'forging_table_{number}', rows).html}"
+            f"<h2>{title}</h2>{pages.formatted_table(f'forging_table_{number}', rows).html}"
             for number, (title, rows) in enumerate(tables.items(), start=1)
         ]
         return frame.Overview(more=more)
@@ -146,18 +144,18 @@ def _add_device(path: Path, data: Data, log: Path) -> None:
     frame.save_result(path, {**result, "elsewhere": [*others, row]}, records or None)
 
 
-def _told(result: RunResult) -> dict[str, Any]:
+def _told(result: claims.RunResult) -> dict[str, Any]:
     """Returns what Tables 1 and 2 say of a setting; the greedy attack's in each work's measure."""
     attacks, honest = result["forged"]["attacks"], result["reproduction"]
     means = {name: float(np.mean(attack["errors"])) for name, attack in attacks.items()}
-    row = {**result, **honest, **means, "printed": setup(result) or {}}
+    row = {**result, **honest, **means, "printed": claims.setup(result) or {}}
     if "greedy" in means:
         for norm in ("l2_squared", "l2_squared_per_parameter", "l2"):
             row[norm] = convert_error(means["greedy"], "l2", norm, honest["n_parameters"])
     return row
 
 
-def _reproduction(result: RunResult) -> Table:
+def _reproduction(result: claims.RunResult) -> pages.Table:
     """Returns the honest errors by what was changed."""
     honest = result["reproduction"]
     same = {"name": "nothing: the log verified on its own device", "counts": "no"}
@@ -166,10 +164,10 @@ def _reproduction(result: RunResult) -> Table:
         errors = np.asarray(band["errors"], float)
         told = {"segments": len(errors), "median": np.median(errors), "largest": errors.max()}
         rows.append({**band, **told, "counts": "yes" if band["benign"] else "no"})
-    return formatted_table("forging_reproduction", rows)
+    return pages.formatted_table("forging_reproduction", rows)
 
 
-def _attacks(result: RunResult) -> Table:
+def _attacks(result: claims.RunResult) -> pages.Table:
     """Returns the errors of the attacks, and what detectors see of the first batch."""
     tolerance = result["reproduction"]["tolerance"]
     rows = [{**result["forged"]["honest"], "label": "none: other examples"}]
@@ -178,12 +176,12 @@ def _attacks(result: RunResult) -> Table:
         told = {"batches": len(errors), "mean": errors.mean(), "best": errors.min()}
         accepted = np.mean(errors <= tolerance)
         rows.append({**attack, **told, "accepted": accepted, "label": LABELS[name]})
-    return formatted_table("forging_attacks", rows)
+    return pages.formatted_table("forging_attacks", rows)
 
 
-def _logs(records: Sequence[Record]) -> Table:
+def _logs(records: Sequence[Record]) -> pages.Table:
     """Returns how honest and forged logs fare, by what is to be forgotten and forger."""
-    asked = itertools.product(by_question(records).items(), forgers_of(records))
+    asked = itertools.product(claims.by_question(records).items(), claims.forgers_of(records))
     rows = []
     for (question, runs), name in asked:
         for method, words in ((ORIGINAL, f"forged by {name}"), (RETRAIN, "honest, without")):
@@ -194,10 +192,21 @@ def _logs(records: Sequence[Record]) -> Table:
             if accepted:
                 told = {"question": question, "log": words, "accepted": np.mean(accepted)}
                 told |= {"valid": f"{sum(valid):.0f} of {len(valid)}"} if valid else {}
-                told["late"] = np.mean(late_shares(records, question, name, method))
+                told["late"] = np.mean(claims.late_shares(records, question, name, method))
                 told |= {"error": np.median(error), "largest": max(largest)}
                 rows.append({**told, "tolerance": max(tolerance)})
-    return formatted_table("forging_logs", rows)
+    return pages.formatted_table("forging_logs", rows)
+
+
+def _acceptance(records: Sequence[Record]) -> pages.Table:
+    """Returns the share of the forged steps that the verifier accepts, by epoch."""
+    lines = claims.forged_by_epoch(records)
+    epochs = sorted(set[int]().union(*lines.values()))
+    body = [
+        [f"{question}, {name}", *(f"{line[e]:.0%}" if e in line else "" for e in epochs)]
+        for (question, name), line in lines.items()
+    ]
+    return pages.plain_table(["Forgotten, and forger: accepted in epoch", *map(str, epochs)], body)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ def judge(target: Target, records: Sequence[Record]) -> list[Claim]:
         if hurts := drops.drops(drops.run_of(*claim.rows)):
             quoted = quote(target.source, target.model, "tgda")
             paper = "not given" if quoted is None else f"{quoted.drop:.2f}"
+            paper = paper if claim.paper == NO_NUMBER else claim.paper
             yield claim.judge(hurts, paper=paper, network=NETWORKS[target.model])
 
     def sweep(claim: Statement) -> Iterator[Claim]:

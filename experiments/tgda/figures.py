@@ -8,17 +8,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.charts import BLUE, TEAL, chart, gallery, mosaic, panels
+from experiments.charts import chart, gallery, mosaic, panels
 from experiments.claims import interval
 from experiments.tgda.claims import Drops
 from experiments.tgda.paper import title
-from experiments.tgda.runs import Sample
+from experiments.tgda.runs import CLEAN, Sample
 
-COLOURS = {
-    "tgda": "#c2410c", "label_flip": TEAL, "min_max": "#4d7c0f", "poison_svm": "#6d28d9",
-    "back_gradient": "#b45309", "influence": "#be185d", "kkt": BLUE,
-    "improved_min_max": "#57534e",
-}  # fmt: skip
 MAGNIFIED = 10
 """How many times a perturbation is shown."""
 
@@ -35,7 +30,10 @@ def epsilon_figure(drops: Drops) -> str:
 
 def size_figure(by_size: Mapping[int, Drops]) -> str:
     """Returns the drop against the number of training examples (Figure 1)."""
-    lines = {a: {size: by_size[size].drops(a) for size in sorted(by_size)} for a in COLOURS}
+    attacks = next(iter(by_size.values())).methods()
+    lines = {
+        a: {size: by_size[size].drops(a) for size in sorted(by_size)} for a in attacks if a != CLEAN
+    }
     return _lines({a: line for a, line in lines.items() if all(line.values())}, "training examples")
 
 
@@ -45,9 +43,8 @@ def _lines(lines: Mapping[str, Mapping[float, list[float]]], xlabel: str) -> Fig
     figure, (axes,) = panels(5.2, 3.0)
     for attack, line in lines.items():
         means, reaches = np.transpose([interval(found) for found in line.values()])
-        look: Any = {"label": title(attack), "color": COLOURS[attack], "marker": "o"}
-        error = np.nan_to_num(reaches)
-        axes.errorbar(list(line), means, error, **look, markersize=3, linewidth=1.2, capsize=2)
+        look: Any = {"label": title(attack), "marker": "o", "markersize": 3, "capsize": 2}
+        axes.errorbar(list(line), means, np.nan_to_num(reaches), linewidth=1.2, **look)
     axes.set(xscale="log", xlabel=xlabel, ylabel="accuracy drop, points")
     axes.legend(ncols=1 if len(lines) < 4 else 2)
     return figure

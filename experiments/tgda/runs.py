@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from experiments.tgda.settings import Target
 from unlearnkit import models
 from unlearnkit.auditing import AccuracyDrop, CaseAudit, FilterScore, PoisonSize, PoisonTransfer
 from unlearnkit.base import Audit, Cost, Dataset, Poisoned
-from unlearnkit.data import draw_order
 from unlearnkit.defences import DefenceWarning
 from unlearnkit.poisoning import FROM_SCRATCH, PoisonWarning
 from unlearnkit.studies import ORIGINAL, OnStage, Pair, Record, Study, run
@@ -52,20 +50,12 @@ class Outcome(NamedTuple):
 def load_data(target: Target, data_dir: Path | None) -> Data:
     """Returns the target's examples, pixels in [0, 1], its subset drawn by a key of its own."""
     data = frame.load_data(target.dataset, target.model, data_dir, classes=target.classes)
-    if target.train is None:
-        return data
-    if target.train > data.train.size:
-        raise ValueError(
-            f"{target.source} has {data.train.size} training examples, fewer than {target.train}"
-        )
-    rows = draw_order(data.train)[: target.train]
-    return data._replace(train=data.train.take(rows))
+    return data._replace(train=frame.subset(data.train, target.train))
 
 
 def attack_all(
-    key: Key[Array, ""], target: Target, data: Data, on_stage: OnStage,
-    store: Path | None = None, first: int = 0,
-) -> Outcome:  # fmt: skip
+    key: Key[Array, ""], target: Target, data: Data, on_stage: OnStage, store: Path | None = None
+) -> Outcome:
     """Returns what each attack does to the network, seed by seed.
 
     Clean and poisoned training of a seed share a key, so that their difference is the poisons'.
@@ -76,7 +66,6 @@ def attack_all(
       data: from `load_data`.
       on_stage: called as the work goes on.
       store: a folder of finished stages; None for none.
-      first: of the seeds that are run; those before it are not.
     """
     notes: dict[str, list[str]] = {name: [] for name in target.attacks}
     samples: dict[str, Sample] = {}
@@ -84,25 +73,19 @@ def attack_all(
 
     def keep(name: str, seed: int, poisoned: Poisoned) -> None:
         costs[name, seed] = poisoned.info.cost
-        if seed == first:
+        if seed == 0:
             samples[name] = _sample(poisoned, data.train)
 
     found: list[Record] = []
-    seeds = range(first, target.seeds)
-    for study, seed in itertools.product(_studies(target, data), seeds):
-        records = run(
-            study, key, store=store, on_stage=on_stage, on_poisoned=keep, strict=True,
-            shard=(seed + 1, target.seeds),
-        )  # fmt: skip
-        while True:
-            told: list[str] = []
-            with frame.collect_warnings(told, PoisonWarning, DefenceWarning):
-                record = next(records, None)
-            if record is None:
-                break
-            found.append(record)
-            notes[record.question] += [n for n in told if n not in notes[record.question]]
-    rows = [row for seed in seeds for row in _rows(seed, target, found, costs)]
+    told: list[str] = []
+    options: dict[str, Any] = {"store": store, "on_stage": on_stage, "on_poisoned": keep}
+    with frame.collect_warnings(told, PoisonWarning, DefenceWarning):
+        for study in _studies(target, data):
+            for record in run(study, key, strict=True, **options):
+                found.append(record)
+                notes[record.question] += [n for n in told if n not in notes[record.question]]
+                told.clear()
+    rows = [row for seed in range(target.seeds) for row in _rows(seed, target, found, costs)]
     return Outcome(rows, notes, samples)
 
 
@@ -135,22 +118,16 @@ def _rows(
             rows.append(Record(name, seed, {}, Cost(0.0, 0.0), undefended.diverged))
             continue
         told = undefended.metrics
-        clean["accuracy"] = told["accuracy_clean"]
         clean |= _renamed(told, "transfer_accuracy_clean_", "accuracy_{}")
-        metrics = {"accuracy": told["accuracy_test"], "drop": _drop(told)}
-        metrics |= _renamed(told, "poisons_", "{}") | _renamed(told, "transfer_drop_", "drop_on_{}")
-        for record in (record for record in defended if record.finished):
-            metrics[f"drop_after_{record.defence}"] = _drop(record.metrics)
-            for score in ("precision", "recall"):
-                new = f"{score}_of_{record.defence}"
-                metrics |= _renamed(record.metrics, f"filter_{score}", new)
+        clean["accuracy"] = told["accuracy_clean"]
+        metrics = {"accuracy": told["accuracy_test"]} | _renamed(told, "poisons_", "{}")
+        metrics |= _renamed(told, "transfer_drop_", "drop_on_{}")
+        for record in (undefended, *(record for record in defended if record.finished)):
+            after, told = record is not undefended and f"_after_{record.defence}", record.metrics
+            metrics[f"drop{after or ''}"] = told["accuracy_clean"] - told["accuracy_test"]
+            metrics |= _renamed(told, "filter_", f"{{}}_of_{record.defence}")
         rows.append(Record(name, seed, metrics, costs[name, seed]))
     return [Record(CLEAN, seed, clean, Cost(0.0, 0.0)), *rows]
-
-
-def _drop(metrics: Mapping[str, float]) -> float:
-    """Returns the difference of the accuracies, which is 0 and not nearly so where they agree."""
-    return metrics["accuracy_clean"] - metrics["accuracy_test"]
 
 
 def _renamed(metrics: Mapping[str, float], prefix: str, name: str) -> dict[str, float]:

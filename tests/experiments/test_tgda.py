@@ -47,36 +47,11 @@ def test_the_experiment_runs_from_data_to_page(tmp_path, capsys):
     assert page.count("<svg") == len(chosen) + 2  # pictures; the budget, and the size
     for words in ("Pretraining the leader matters", "undecided", "The paper", "harder to poison"):
         assert words in page
-    check_that_an_attack_is_put_into_a_result(tmp_path, folder / "digits-lr-smoke.json", capsys)
-    assert main(Tgda(scale="smoke", page=True, results=tmp_path)) == 0
-    page = (folder / "smoke.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == len(chosen) + 3
     table = (folder / "digits-lr-smoke.md").read_text(encoding="utf-8")
     assert "Label flip, 30 %" in table
     assert "precision on the poisons" in table
     assert main(Tgda(scale="smoke", page=True, results=tmp_path)) == 0
     assert (folder / "smoke.html").read_text(encoding="utf-8") == page
-
-
-def check_that_an_attack_is_put_into_a_result(results, path, capsys):
-    """The same rows at another time; nothing else is touched, and nothing is mixed."""
-    run, records = load_result(path)
-    again = Tgda(
-        scale="smoke", target="digits-lr", attack="label_flip@0.3", seeds=1, results=results
-    )
-    assert main(again) == 0
-    merged, found = load_result(path)
-    assert {record.method for record in found} == {record.method for record in records}
-    assert len(found) == len(records)
-    for record in records:
-        (same,) = [other for other in found if other.method == record.method]
-        assert same.metrics == record.metrics, record.method
-    assert list(merged["added"]) == ["label_flip@0.3"]
-    assert merged["provenance"] == run["provenance"]
-    before = path.read_bytes()
-    assert main(dataclasses.replace(again, seed=1)) == 2
-    assert "was made with" in capsys.readouterr().out
-    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -85,9 +60,6 @@ def check_that_an_attack_is_put_into_a_result(results, path, capsys):
         ({"target": "mnist-lr"}, "target must be one of digits-lr"),
         ({"seeds": 0}, "seeds must be >= 1, got 0"),
         ({"page": True}, "no result of scale smoke"),
-        ({"attack": "tgda"}, "attack needs a target"),
-        ({"target": "digits-lr", "attack": "kkt"}, "unknown attack 'kkt'; known: label_flip"),
-        ({"target": "digits-lr", "attack": "tgda"}, "run it without --attack and --first-seed"),
     ],
 )
 def test_mistakes_are_told_clearly(tmp_path, capsys, options, message):

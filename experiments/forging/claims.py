@@ -34,9 +34,9 @@ def setup(result: RunResult) -> dict[str, Any] | None:
     return setups.get("{model}-{dataset}-{batch_size}".format(**result["settings"]))
 
 
-def judge(result: RunResult) -> list[Claim]:
-    """Returns the claims that one setting's result can judge, but for those on whole logs."""
-    return in_order("forging", _judge(result))
+def judge(result: RunResult, records: Sequence[Record] = ()) -> list[Claim]:
+    """Returns the claims that one setting's result can judge, and its records of forged logs."""
+    return in_order("forging", [*_judge(result), *judge_logs(records)])
 
 
 def _judge(result: RunResult) -> Iterator[Claim]:
@@ -48,8 +48,8 @@ def _judge(result: RunResult) -> Iterator[Claim]:
     for name in errors.keys() & {"greedy", "swap", "adam"}:
         claim, best = KNOWN[f"{name}_apart"], errors[name].min()
         ratio = best / honest["largest"] if honest["largest"] > 0 else math.inf
-        printed = row and name == "greedy" and "{forged:.2g} against {reproduction:.2g}"
-        paper = printed.format(**row) if printed else NOT_THERE
+        quoted = row if name == "greedy" else None
+        paper = "{forged:.2g} against {reproduction:.2g}".format(**quoted) if quoted else NOT_THERE
         ours = f"{best:.2g} against {honest['largest']:.2g}: {ratio:.0f} times"
         yield claim.decide(ratio >= claim.threshold, ours, paper=paper)
     if row is not None and "greedy" in errors:
@@ -61,8 +61,8 @@ def _judge(result: RunResult) -> Iterator[Claim]:
             yield KNOWN["two_devices"].order(max(others), row["reproduction"])
         else:
             ours = "one device; other orders, precisions and convolutions on it differ by up to "
-            ours, paper = f"{ours}{honest['largest']:.2g}", f"{row['reproduction']:.2g}"
-            yield KNOWN["two_devices"].decide("undecided", ours, paper=paper)
+            ours, printed = f"{ours}{honest['largest']:.2g}", f"{row['reproduction']:.2g}"
+            yield KNOWN["two_devices"].decide("undecided", ours, paper=printed)
     if network in PAPER["conversions"]:
         claim, (norm, error, expected) = KNOWN["conversion"], PAPER["conversions"][network]
         found = convert_error(error, norm, "l2", honest["n_parameters"])
@@ -124,12 +124,8 @@ def _judge_regression(result: RunResult, errors: Mapping[str, Any]) -> Iterator[
         yield KNOWN["grid_passes"].decide(best <= tolerance, ours)
 
 
-def judge_logs(records: Sequence[Record]) -> list[Claim]:
-    """Returns the claims on logs that are forged to forget, and on their model."""
-    return in_order("forging", _judge_logs(records))
-
-
-def _judge_logs(records: Sequence[Record]) -> Iterator[Claim]:
+def judge_logs(records: Sequence[Record]) -> Iterator[Claim]:
+    """Yields the claims on logs that are forged to forget, and on their model."""
     asked = by_question(records)
     for name in forgers_of(records):
         true, valid, shares = (

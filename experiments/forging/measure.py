@@ -122,12 +122,8 @@ def describe_attack(attack: Attack, forged: list[Forged], first: LoggedStep) -> 
     }
     if hasattr(info, "errors") and hasattr(attack.forger, "learning_rate"):
         described["curves"] = [_thinned(np.asarray(one.info.errors)) for one in forged]
-    if hasattr(info, "started"):
-        described["started"] = float(info.started)
-        described["changed"] = float(info.changed)
-    if hasattr(info, "bound"):
-        described["bound"] = float(info.bound)
-    return rounded(described)
+    kept = (name for name in ("started", "changed", "bound") if hasattr(info, name))
+    return rounded(described | {name: float(getattr(info, name)) for name in kept})
 
 
 def _honest(first: LoggedStep) -> dict[str, Any]:

@@ -51,9 +51,8 @@ class Forgetting:
     def study(self, data: Data) -> Study:
         """Returns the study, of this network on the first of these data."""
         own = Pair(data.train.take(np.arange(self.train)), data.test)
-        forget, attacks = self.forget, self.attacks
-        shared = own, data.model, self.recipe
-        return Study(*shared, forget, attacks, audits=self.audits, seeds=self.seeds)
+        asked = self.recipe, self.forget, self.attacks
+        return Study(own, data.model, *asked, audits=self.audits, seeds=self.seeds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,11 +95,12 @@ class Setting:
 
     def described(self) -> dict[str, Any]:
         """Returns it but for its attacks, which are listed with their results."""
-        own = {
-            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "attacks"
-        }
-        shown = {"title": self.title, "recipe": dataclasses.asdict(self.recipe)}
-        return own | shown | {"forgetting": self.forgetting and repr(self.forgetting)}
+        recipe, forgetting = (
+            dataclasses.asdict(self.recipe),
+            self.forgetting and repr(self.forgetting),
+        )
+        own = {**vars(self), "title": self.title, "recipe": recipe, "forgetting": forgetting}
+        return {name: value for name, value in own.items() if name != "attacks"}
 
 
 def settings(scale: Scale) -> dict[str, Setting]:

@@ -19,16 +19,12 @@ class Drops(Runs):
     """Records by attack and seed, their metrics in %: drops are in points."""
 
     def __init__(self, records: Sequence[Record]):
-        scaled = ({name: 100 * value for name, value in r.metrics.items()} for r in records)
-        super().__init__([r._replace(metrics=m) for r, m in zip(records, scaled, strict=True)])
+        points = [{name: 100 * value for name, value in r.metrics.items()} for r in records]
+        super().__init__([r._replace(metrics=m) for r, m in zip(records, points, strict=True)])
 
     def run_of(self, name: str) -> str:
         """Returns the name itself; of TGDA for longer that of TGDA, where it was not run."""
         return "tgda" if name == LONG and LONG not in self.methods() else name
-
-    def drops(self, name: str) -> list[float]:
-        """Returns the drops of an attack, one per seed."""
-        return self.values(name, "drop")
 
     def sweep(self, attack: str) -> dict[float, str]:
         """Returns the names under which an attack was run, by ε, ascending."""
@@ -51,7 +47,7 @@ def judge(target: Target, records: Sequence[Record]) -> list[Claim]:
         return " against ".join(f"{drops.mean(name, 'drop'):.2f}" for name in names) + " points"
 
     def drop(claim: Statement) -> Iterator[Claim]:
-        if hurts := drops.drops(drops.run_of(*claim.rows)):
+        if hurts := drops.values(drops.run_of(*claim.rows), "drop"):
             quoted = quote(target.source, target.model, "tgda")
             paper = "not given" if quoted is None else f"{quoted.drop:.2f}"
             paper = paper if claim.paper == NO_NUMBER else claim.paper

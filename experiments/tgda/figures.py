@@ -22,7 +22,7 @@ def epsilon_figure(drops: Drops) -> str:
     """Returns the drop against ε, means with 95 % intervals (Figure 4); "" for one ε alone."""
     swept = {attack: drops.sweep(attack) for attack in ("tgda", "label_flip", "min_max")}
     lines = {
-        attack: {100 * epsilon: drops.drops(name) for epsilon, name in names.items()}
+        attack: {100 * epsilon: drops.values(name, "drop") for epsilon, name in names.items()}
         for attack, names in swept.items() if len(names) > 1
     }  # fmt: skip
     return _lines(lines, "ε, % of the training set") if lines else ""
@@ -30,11 +30,10 @@ def epsilon_figure(drops: Drops) -> str:
 
 def size_figure(by_size: Mapping[int, Drops]) -> str:
     """Returns the drop against the number of training examples (Figure 1)."""
-    attacks = next(iter(by_size.values())).methods()
-    lines = {
-        a: {size: by_size[size].drops(a) for size in sorted(by_size)} for a in attacks if a != CLEAN
-    }
-    return _lines({a: line for a, line in lines.items() if all(line.values())}, "training examples")
+    sizes = sorted(by_size.items())
+    lines = {a: {float(n): d.values(a, "drop") for n, d in sizes} for a in sizes[0][1].methods()}
+    shown = {a: line for a, line in lines.items() if a != CLEAN and all(line.values())}
+    return _lines(shown, "training examples")
 
 
 @chart

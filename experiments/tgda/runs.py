@@ -47,12 +47,6 @@ class Outcome(NamedTuple):
     samples: dict[str, Sample]
 
 
-def load_data(target: Target, data_dir: Path | None) -> Data:
-    """Returns the target's examples, pixels in [0, 1], its subset drawn by a key of its own."""
-    data = frame.load_data(target.dataset, target.model, data_dir, classes=target.classes)
-    return data._replace(train=frame.subset(data.train, target.train))
-
-
 def attack_all(
     key: Key[Array, ""], target: Target, data: Data, on_stage: OnStage, store: Path | None = None
 ) -> Outcome:
@@ -63,7 +57,7 @@ def attack_all(
     Args:
       key: of the whole.
       target: what is attacked by what.
-      data: from `load_data`.
+      data: network and examples.
       on_stage: called as the work goes on.
       store: a folder of finished stages; None for none.
     """
@@ -76,8 +70,7 @@ def attack_all(
         if seed == 0:
             samples[name] = _sample(poisoned, data.train)
 
-    found: list[Record] = []
-    told: list[str] = []
+    found, told = list[Record](), list[str]()
     options: dict[str, Any] = {"store": store, "on_stage": on_stage, "on_poisoned": keep}
     with frame.collect_warnings(told, PoisonWarning, DefenceWarning):
         for study in _studies(target, data):

@@ -11,7 +11,7 @@ from experiments.tgda.__main__ import Tgda
 from experiments.tgda.claims import Drops, judge, judge_sizes
 from experiments.tgda.figures import MAGNIFIED, epsilon_figure, montage
 from experiments.tgda.paper import CLEAN, MISPRINTED, TABLES, quote, title
-from experiments.tgda.runs import Sample, attack_all, load_data
+from experiments.tgda.runs import Sample, attack_all
 from experiments.tgda.settings import VARIANTS, targets
 from unlearnkit.base import (
     Cost,
@@ -73,7 +73,7 @@ def small():
     target = targets("smoke")["digits-lr"]
     attacks = {"tgda": LabelFlip(), "label_flip": LabelFlip()}
     target = dataclasses.replace(target, attacks=attacks, defences={}, seeds=1)
-    return target, load_data(target, None)
+    return target, Tgda().load(target)
 
 
 def silent(stage, done, total):
@@ -139,11 +139,11 @@ def test_an_attack_that_diverges_is_told_and_the_others_go_on(small):
 
 def test_two_classes_are_counted_from_zero():
     target = targets("smoke")["digits17-lr-60"]
-    data = load_data(target, None)
+    data = Tgda().load(target)
     assert data.model.n_classes == 2
     assert data.train.size == 60
     assert set(np.unique(data.train.y)) == set(np.unique(data.test.y)) == {0, 1}
-    whole = load_data(dataclasses.replace(target, classes=None, train=None), None)
+    whole = Tgda().load(dataclasses.replace(target, classes=None, train=None))
     images = {
         image.tobytes() for image in np.asarray(whole.train.x)[np.asarray(whole.train.y) == 7]
     }

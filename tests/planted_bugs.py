@@ -359,7 +359,7 @@ BUGS = (
          "smaller = fitting(self._task)", "smaller = method", "studies/test_identified.py"),
     _bug("a_smaller_batch_is_not_told", "studies.cells:_Question.run_method",
          "{**record.adapted, **adapted}", "{}", "studies/test_identified.py"),
-    _bug("a_rate_that_diverges_once_is_taken", "studies.rates:search_rates",
+    _bug("a_rate_that_diverges_once_is_taken", "studies.tuning:search_rates",
          "sum(found[label]) / len(found[label])", "max(found[label])",
          "studies/test_identified.py"),
     _bug("targets_that_are_wrong_are_taken", "poisoning.meta_poison:MetaPoison.__call__",

@@ -5,9 +5,8 @@ Command:   python -m experiments.forging --scale cpu --data-dir DIR
 Two devices (Tables 1 and 3):
            python -m experiments.forging --part logs --logs DIR       (on the one)
            python -m experiments.forging --part reproduce --logs DIR  (on the other)
-Time:      smoke: two minutes. cpu: about an hour on one core: LeNet 30 and 9 minutes,
-           logistic regression 2 and 3, VGGmini 11; a setting alone by --setting. paper: an
-           accelerator, and 12 GB of disk for one log.
+Time:      smoke: two minutes. cpu: an hour on one core, half of it LeNet's; a setting alone by
+           --setting. paper: an accelerator, and 12 GB of disk for one log.
 Expected:  honest replays differ by 1e-8 to 1e-6; greedy search and Adam err by 1e-3 to 1e-2, which
            a calibrated verifier rejects; logistic regression is forged to rounding, by batches that
            are no images; a log forged to forget is rejected.
@@ -28,18 +27,9 @@ import numpy as np
 
 from experiments import frame, pages
 from experiments.forging import claims, figures, measure
-from experiments.forging.claims import RunResult, by_question, forgers_of, late_shares, setup
 from experiments.forging.figures import LABELS
 from experiments.forging.settings import Setting, settings
 from experiments.frame import Data, PaperCommand, Result
-from experiments.pages import (
-    Section,
-    Table,
-    formatted_table,
-    plain_table,
-    read_columns,
-    records_table,
-)
 from unlearnkit.forging import convert_error, verify
 from unlearnkit.io.provenance import environment
 from unlearnkit.studies import ORIGINAL, RETRAIN, OnStage, Record
@@ -47,8 +37,6 @@ from unlearnkit.studies import run as run_study
 from unlearnkit.training import read_trajectory
 
 Part = Literal["all", "logs", "reproduce", "page"]
-DESCRIBED = ("title", "dataset", "model", "batch_size", "train", "epochs", "triples", "shuffles")
-"""Of a setting; its attacks are listed with their results."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,41 +80,29 @@ class Forging(PaperCommand):
             log_key, *keys, study_key = jax.random.split(key, 4)
             on_stage("training, logged", 0, 1)
             measure.write_log(log_key, setting, data, log)
-            if self.part == "all":
-                run = self.describe(
-                    {name: getattr(setting, name) for name in DESCRIBED}
-                    | {
-                        "recipe": dataclasses.asdict(setting.recipe),
-                        "exact": setting.exact,
-                        "forgetting": setting.forgetting and repr(setting.forgetting),
-                    }
-                )
-                on_stage("replaying honestly", 0, 1)
-                run["reproduction"] = measure.reproduce(keys[0], setting, data, log)
-                forged, batches = measure.forge_triples(keys[1], setting, data, log, on_stage)
-                pages.draw(self.path(name), "pictures", figures.pictures_figure(batches))
-                records = self._study_logs(study_key, setting, data, on_stage)
-                run |= {"forged": forged}
-                frame.save_result(self.path(name), run, records, started=started)
+            if self.part == "logs":
+                return
+            run = self.describe(setting.described())
+            on_stage("replaying honestly", 0, 1)
+            run["reproduction"] = measure.reproduce(keys[0], setting, data, log)
+            run["forged"], batches = measure.forge_triples(keys[1], setting, data, log, on_stage)
+            pages.draw(self.path(name), "pictures", figures.pictures_figure(batches))
+            records = None
+            if setting.forgetting is not None:
+                study: Any = setting.forgetting.study(data), study_key
+                with measure.highest_precision():
+                    told = run_study(*study, store=self.store, on_stage=on_stage, strict=True)
+                    records = list(told)
+            frame.save_result(self.path(name), run, records, started=started)
 
-    def _study_logs(
-        self, key: Any, setting: Setting, data: Data, on_stage: OnStage
-    ) -> list[Record] | None:
-        """Returns the records of the study of forged logs, none where the setting has none."""
-        if setting.forgetting is None:
-            return None
-        with measure.highest_precision():
-            study = setting.forgetting.study(data)
-            return list(run_study(study, key, store=self.store, on_stage=on_stage, strict=True))
-
-    def section(self, name: str, run: dict[str, Any], records: list[Record]) -> Section:
+    def section(self, name: str, run: dict[str, Any], records: list[Record]) -> pages.Section:
         attacks, honest = run["forged"]["attacks"], run["reproduction"]
         tables = [_reproduction(run), _attacks(run)]
         if "elsewhere" in run:
-            tables.append(formatted_table("forging_devices", run["elsewhere"]))
+            tables.append(pages.formatted_table("forging_devices", run["elsewhere"]))
         if records:
-            audits = records_table(records, read_columns("forging_audits"))
-            tables += [_logs(records), audits]
+            audits = pages.records_table(records, pages.read_columns("forging_audits"))
+            tables += [_logs(records), _acceptance(records), audits]
         curves = {name: attack["curves"] for name, attack in attacks.items() if "curves" in attack}
         bands = {band["name"]: band["errors"] for band in honest["bands"]}
         shuffled = bands.get("batch order")
@@ -137,17 +113,17 @@ class Forging(PaperCommand):
             "shuffles": figures.shuffles_figure(shuffled) if shuffled else "",
             "log": figures.acceptance_figure(records) if records else "",
         }
-        judged = claims.judge(run) + claims.judge_logs(records)
-        return Section(run["settings"]["title"], tables, judged, pictures=pictures)
+        judged = claims.judge(run, records)
+        return pages.Section(run["settings"]["title"], tables, judged, pictures=pictures)
 
     def overview(self, found: Mapping[str, Result]) -> frame.Overview:
-        results = [run for run, _ in found.values()]
-        tables = {
-            "Table 1": _overview(results),
-            "Table 2": _measures(results),
-            "Table 3, the paper's": _paper_devices(),
-        }
-        more = [f"<h2>{title}</h2>{table.html}" for title, table in tables.items()]
+        results = [_told(run) for run, _ in found.values()]
+        printed = [{"setup": name, **row} for name, row in claims.PAPER["setups"].items()]
+        tables = {"Table 1": results, "Table 2": results, "Table 3, the paper's": printed}
+        more = [
+            f"<h2>{title}</h2>{pages.formatted_table(f'forging_table_{number}', rows).html}"
+            for number, (title, rows) in enumerate(tables.items(), start=1)
+        ]
         return frame.Overview(more=more)
 
 
@@ -162,59 +138,23 @@ def _add_device(path: Path, data: Data, log: Path) -> None:
     places = (read_trajectory(log).claim.environment, environment())
     made_on, verified_on = (f"{one['device']} {one['processor']}".strip() for one in places)
     row = {"made_on": made_on, "verified_on": verified_on, **measure.verdict(report)}
-    others = [
-        one
-        for one in result.get("elsewhere", [])
-        if (one["made_on"], one["verified_on"]) != (made_on, verified_on)
-    ]
-    described = {**result, "elsewhere": [*others, row]}
-    frame.save_result(path, described, records or None)
+    own = (made_on, verified_on)
+    others = [o for o in result.get("elsewhere", []) if (o["made_on"], o["verified_on"]) != own]
+    frame.save_result(path, {**result, "elsewhere": [*others, row]}, records or None)
 
 
-def _overview(results: Sequence[RunResult]) -> Table:
-    """Returns Table 1: ours, and the paper's in brackets."""
-    rows = []
-    for result in results:
-        attacks, printed = result["forged"]["attacks"], setup(result) or {}
-        means = {
-            name: f"{np.mean(attacks[name]['errors']):.2g}" if name in attacks else "not run"
-            for name in ("greedy", "swap")
-        }
-        theirs = {
-            f"their_{name}": f" ({printed[name]:g})" if printed else ""
-            for name in ("reproduction", "forged")
-        }
-        rows.append({**result, **result["reproduction"], **means, **theirs})
-    return formatted_table("forging_table_1", rows)
+def _told(result: claims.RunResult) -> dict[str, Any]:
+    """Returns what Tables 1 and 2 say of a setting; the greedy attack's in each work's measure."""
+    attacks, honest = result["forged"]["attacks"], result["reproduction"]
+    means = {name: float(np.mean(attack["errors"])) for name, attack in attacks.items()}
+    row = {**result, **honest, **means, "printed": claims.setup(result) or {}}
+    if "greedy" in means:
+        for norm in ("l2_squared", "l2_squared_per_parameter", "l2"):
+            row[norm] = convert_error(means["greedy"], "l2", norm, honest["n_parameters"])
+    return row
 
 
-def _measures(results: Sequence[RunResult]) -> Table:
-    """Returns Table 2: the greedy attack's mean error in each work's measure."""
-    body = []
-    for result in results:
-        greedy = result["forged"]["attacks"].get("greedy")
-        if greedy is not None:
-            error, dimension = np.mean(greedy["errors"]), result["reproduction"]["n_parameters"]
-            cells = [
-                f"{convert_error(float(error), 'l2', norm, dimension):.2g}"
-                for norm in claims.PAPER["measures"].values()
-            ]
-            body.append([result["settings"]["title"], *cells])
-    works = (f"{work}: {norm}" for work, norm in claims.PAPER["measures"].items())
-    return plain_table(["Setup", *works], body)
-
-
-def _paper_devices() -> Table:
-    pairs = list(itertools.product(("GTX 4090", "Tesla V100"), repeat=2))
-    body = [
-        ["{} on {}, b = {}".format(*name.split("-")), *pair, f"{error:g}"]
-        for name, row in claims.PAPER["setups"].items()
-        for pair, error in zip(pairs, row["devices"], strict=True)
-    ]
-    return plain_table(["Setup", "log made on", "verified on", "error"], body)
-
-
-def _reproduction(result: RunResult) -> Table:
+def _reproduction(result: claims.RunResult) -> pages.Table:
     """Returns the honest errors by what was changed."""
     honest = result["reproduction"]
     same = {"name": "nothing: the log verified on its own device", "counts": "no"}
@@ -223,10 +163,10 @@ def _reproduction(result: RunResult) -> Table:
         errors = np.asarray(band["errors"], float)
         told = {"segments": len(errors), "median": np.median(errors), "largest": errors.max()}
         rows.append({**band, **told, "counts": "yes" if band["benign"] else "no"})
-    return formatted_table("forging_reproduction", rows)
+    return pages.formatted_table("forging_reproduction", rows)
 
 
-def _attacks(result: RunResult) -> Table:
+def _attacks(result: claims.RunResult) -> pages.Table:
     """Returns the errors of the attacks, and what detectors see of the first batch."""
     tolerance = result["reproduction"]["tolerance"]
     rows = [{**result["forged"]["honest"], "label": "none: other examples"}]
@@ -235,12 +175,12 @@ def _attacks(result: RunResult) -> Table:
         told = {"batches": len(errors), "mean": errors.mean(), "best": errors.min()}
         accepted = np.mean(errors <= tolerance)
         rows.append({**attack, **told, "accepted": accepted, "label": LABELS[name]})
-    return formatted_table("forging_attacks", rows)
+    return pages.formatted_table("forging_attacks", rows)
 
 
-def _logs(records: Sequence[Record]) -> Table:
+def _logs(records: Sequence[Record]) -> pages.Table:
     """Returns how honest and forged logs fare, by what is to be forgotten and forger."""
-    asked = itertools.product(by_question(records).items(), forgers_of(records))
+    asked = itertools.product(claims.by_question(records).items(), claims.forgers_of(records))
     rows = []
     for (question, runs), name in asked:
         for method, words in ((ORIGINAL, f"forged by {name}"), (RETRAIN, "honest, without")):
@@ -251,10 +191,21 @@ def _logs(records: Sequence[Record]) -> Table:
             if accepted:
                 told = {"question": question, "log": words, "accepted": np.mean(accepted)}
                 told |= {"valid": f"{sum(valid):.0f} of {len(valid)}"} if valid else {}
-                told["late"] = np.mean(late_shares(records, question, name, method))
+                told["late"] = np.mean(claims.late_shares(records, question, name, method))
                 told |= {"error": np.median(error), "largest": max(largest)}
                 rows.append({**told, "tolerance": max(tolerance)})
-    return formatted_table("forging_logs", rows)
+    return pages.formatted_table("forging_logs", rows)
+
+
+def _acceptance(records: Sequence[Record]) -> pages.Table:
+    """Returns the share of the forged steps that the verifier accepts, by epoch."""
+    lines = claims.forged_by_epoch(records)
+    epochs = sorted(set[int]().union(*lines.values()))
+    body = [
+        [f"{question}, {name}", *(f"{line[e]:.0%}" if e in line else "" for e in epochs)]
+        for (question, name), line in lines.items()
+    ]
+    return pages.plain_table(["Forgotten, and forger: accepted in epoch", *map(str, epochs)], body)
 
 
 if __name__ == "__main__":

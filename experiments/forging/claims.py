@@ -7,6 +7,7 @@ within a factor of ten. "Reaches" is meant as it is written.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -29,15 +30,13 @@ FIGURES: dict[str, Any] = PAPER["figures"]
 
 def setup(result: RunResult) -> dict[str, Any] | None:
     """Returns what the paper reports of a result's network, dataset and batch size, if anything."""
-    settings = result["settings"]
-    name = f"{settings['model']}-{settings['dataset']}-{settings['batch_size']}"
-    found: dict[str, Any] | None = PAPER["setups"].get(name)
-    return found
+    setups: dict[str, dict[str, Any]] = PAPER["setups"]
+    return setups.get("{model}-{dataset}-{batch_size}".format(**result["settings"]))
 
 
-def judge(result: RunResult) -> list[Claim]:
-    """Returns the claims that one setting's result can judge, but for those on whole logs."""
-    return in_order("forging", _judge(result))
+def judge(result: RunResult, records: Sequence[Record] = ()) -> list[Claim]:
+    """Returns the claims that one setting's result can judge, and its records of forged logs."""
+    return in_order("forging", [*_judge(result), *judge_logs(records)])
 
 
 def _judge(result: RunResult) -> Iterator[Claim]:
@@ -47,7 +46,12 @@ def _judge(result: RunResult) -> Iterator[Claim]:
     network, largest = result["settings"]["model"], honest["verified"]["largest"]
     yield KNOWN["same_device"].decide(largest == 0, f"largest error {largest:.2g}")
     for name in errors.keys() & {"greedy", "swap", "adam"}:
-        yield _judge_distance(name, errors[name].min(), honest["largest"], row)
+        claim, best = KNOWN[f"{name}_apart"], errors[name].min()
+        ratio = best / honest["largest"] if honest["largest"] > 0 else math.inf
+        quoted = row if name == "greedy" else None
+        paper = "{forged:.2g} against {reproduction:.2g}".format(**quoted) if quoted else NOT_THERE
+        ours = f"{best:.2g} against {honest['largest']:.2g}: {ratio:.0f} times"
+        yield claim.decide(ratio >= claim.threshold, ours, paper=paper)
     if row is not None and "greedy" in errors:
         mean = float(errors["greedy"].mean())
         yield KNOWN["greedy_order"].order(mean, row["forged"], author=row["author"])
@@ -57,8 +61,8 @@ def _judge(result: RunResult) -> Iterator[Claim]:
             yield KNOWN["two_devices"].order(max(others), row["reproduction"])
         else:
             ours = "one device; other orders, precisions and convolutions on it differ by up to "
-            ours, paper = f"{ours}{honest['largest']:.2g}", f"{row['reproduction']:.2g}"
-            yield KNOWN["two_devices"].decide("undecided", ours, paper=paper)
+            ours, printed = f"{ours}{honest['largest']:.2g}", f"{row['reproduction']:.2g}"
+            yield KNOWN["two_devices"].decide("undecided", ours, paper=printed)
     if network in PAPER["conversions"]:
         claim, (norm, error, expected) = KNOWN["conversion"], PAPER["conversions"][network]
         found = convert_error(error, norm, "l2", honest["n_parameters"])
@@ -83,26 +87,15 @@ def _judge(result: RunResult) -> Iterator[Claim]:
         yield from _judge_regression(result, errors)
 
 
-def _judge_distance(name: str, best: float, largest: float, row: Mapping[str, Any] | None) -> Claim:
-    """Returns whether an attack's best batch errs so much more than any honest replay."""
-    claim, ratio = KNOWN[f"{name}_apart"], best / largest if largest > 0 else math.inf
-    paper = NOT_THERE
-    if row is not None and name == "greedy":
-        paper = f"{row['forged']:.2g} against {row['reproduction']:.2g}"
-    ours = f"{best:.2g} against {largest:.2g}: {ratio:.0f} times"
-    return claim.decide(ratio >= claim.threshold, ours, paper=paper)
-
-
 def _judge_reached(
     claim: Statement, reached: float, drawn: float | None, begun: Sequence[float]
 ) -> Claim:
     """Returns whether an attack reaches the error that is drawn in the paper, from above it."""
-    if drawn is None:
-        return claim.decide("undecided", f"{reached:.2g}", paper=NOT_THERE)
-    if begun and np.mean(begun) <= drawn:  # nothing was descended to
-        ours = f"{reached:.2g}, but {np.mean(begun):.2g} before it began"
-        return claim.decide("undecided", ours, paper=f"{drawn:.2g}")
-    return claim.decide(reached <= drawn, f"{reached:.2g}", paper=f"{drawn:.2g}")
+    there = drawn is not None and bool(begun) and np.mean(begun) <= drawn  # nothing to descend
+    ours = f"{reached:.2g}" + (f", but {np.mean(begun):.2g} before it began" if there else "")
+    if drawn is None or there:
+        return claim.decide("undecided", ours, paper=NOT_THERE if drawn is None else f"{drawn:.2g}")
+    return claim.decide(reached <= drawn, ours, paper=f"{drawn:.2g}")
 
 
 def _judge_regression(result: RunResult, errors: Mapping[str, Any]) -> Iterator[Claim]:
@@ -131,12 +124,8 @@ def _judge_regression(result: RunResult, errors: Mapping[str, Any]) -> Iterator[
         yield KNOWN["grid_passes"].decide(best <= tolerance, ours)
 
 
-def judge_logs(records: Sequence[Record]) -> list[Claim]:
-    """Returns the claims on logs that are forged to forget, and on their model."""
-    return in_order("forging", _judge_logs(records))
-
-
-def _judge_logs(records: Sequence[Record]) -> Iterator[Claim]:
+def judge_logs(records: Sequence[Record]) -> Iterator[Claim]:
+    """Yields the claims on logs that are forged to forget, and on their model."""
     asked = by_question(records)
     for name in forgers_of(records):
         true, valid, shares = (
@@ -180,6 +169,20 @@ def by_epoch(record: Record, name: str, metric: str = "accepted") -> dict[int, f
     prefix = f"{name}_{metric}_epoch_"
     found = {int(m.removeprefix(prefix)): v for m, v in record.metrics.items() if prefix in m}
     return dict(sorted(found.items()))
+
+
+def forged_by_epoch(
+    records: Sequence[Record], metric: str = "accepted"
+) -> dict[tuple[str, str], dict[int, float]]:
+    """Returns a metric of forged logs by epoch, its mean over the seeds, by question and forger."""
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for question, name in itertools.product(by_question(records), forgers_of(records)):
+        asked = [r for r in records if (r.question, r.method) == (question, ORIGINAL)]
+        lines = [by_epoch(record, name, metric) for record in asked]
+        epochs = sorted(set[int]().union(*lines))
+        means = {e: float(np.mean([line[e] for line in lines if e in line])) for e in epochs}
+        found[question, name] = means
+    return found
 
 
 def late_shares(

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.charts import INK, RUST, TEAL, chart, gallery, mosaic, panels
-from experiments.forging.claims import by_epoch, forgers_of
-from unlearnkit.studies import ORIGINAL, Record
+from experiments.forging.claims import forged_by_epoch
+from unlearnkit.studies import Record
 
 LABELS = {
     "real": "real batch",
@@ -85,20 +85,12 @@ def pictures_figure(batches: Mapping[str, np.ndarray]) -> Figure:
 def acceptance_figure(records: Sequence[Record]) -> Figure:
     """A line per number of forgotten examples and forger, the mean over the seeds."""
     figure, (shares, errors) = panels(8.4, 2.8, 2)
-    runs: dict[tuple[str, str], list[Record]] = {
-        (r.question, name): [] for r in records for name in forgers_of(records)
-    }
-    for record in records:
-        for name in forgers_of(records) if record.method == ORIGINAL else ():
-            runs[record.question, name].append(record)
-    for place, ((question, name), found) in enumerate(runs.items()):
-        colour = matplotlib.colormaps["viridis"](place / max(len(runs), 2))
-        for axes, metric in ((shares, "accepted"), (errors, "error")):
-            lines = [by_epoch(record, name, metric) for record in found]
-            epochs = sorted(set[int]().union(*lines))
-            means = [np.mean([line[e] for line in lines if e in line]) for e in epochs]
+    for axes, metric in ((shares, "accepted"), (errors, "error")):
+        lines = forged_by_epoch(records, metric)
+        for place, ((question, name), line) in enumerate(lines.items()):
+            colour = matplotlib.colormaps["viridis"](place / max(len(lines), 2))
             label = f"{question} forgotten, {name}"
-            axes.plot(epochs, means, color=colour, linewidth=1.0, label=label)
+            axes.plot(list(line), list(line.values()), color=colour, linewidth=1.0, label=label)
     shares.set(xlabel="epoch", ylabel="accepted", ylim=(-0.02, 1.02))
     errors.set(xlabel="epoch", ylabel="error", yscale="log")
     shares.legend(fontsize="small", frameon=False)

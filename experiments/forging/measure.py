@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,37 +12,22 @@ from jaxtyping import Array, Key
 
 from experiments.forging.settings import Attack, Setting
 from experiments.frame import Data, rounded
+from unlearnkit import forging
 from unlearnkit.base import Dataset, Forged, SoftDataset
-from unlearnkit.forging import (
-    LoggedStep,
-    VerificationReport,
-    calibrate,
-    logged_steps,
-    search_exact,
-    verify,
-)
-from unlearnkit.forging.detectors import (
-    domain_violations,
-    near_duplicates,
-    scalar_multiples,
-    superposition,
-)
+from unlearnkit.forging import LoggedStep, VerificationReport, detectors
 from unlearnkit.studies import OnStage
 from unlearnkit.training import fit, read_trajectory
 from unlearnkit.validation import check_continuous
 
 Pictures: TypeAlias = dict[str, np.ndarray]
+highest_precision = partial(jax.default_matmul_precision, "highest")
+"""Sets the precision that the log of a run names."""
 DRAWN_POINTS = 200
 """Of an error curve, at most."""
 SHOWN = 100
 """Examples of a batch that are shown to the detectors."""
 DRAWN = 36
 """Examples of a batch that are drawn."""
-
-
-def highest_precision() -> AbstractContextManager[Any]:
-    """Returns what sets the precision that the log of a run names."""
-    return jax.default_matmul_precision("highest")
 
 
 def write_log(key: Key[Array, ""], setting: Setting, data: Data, folder: Path) -> None:
@@ -57,11 +42,11 @@ def reproduce(key: Key[Array, ""], setting: Setting, data: Data, folder: Path) -
     segments = min(setting.triples, read_trajectory(folder).segments)
     calibrate_key, verify_key = jax.random.split(key)
     with highest_precision():
-        calibration = calibrate(
+        calibration = forging.calibrate(
             calibrate_key, folder, train, model=model, segments=segments, shuffles=setting.shuffles
         )
         steps, tolerance = f"random:{segments}", calibration.tolerance
-        report = verify(
+        report = forging.verify(
             folder, train, tolerance=tolerance, model=model, steps=steps, key=verify_key
         )
     largest = max(band.largest.weights for band in calibration.bands if band.benign)
@@ -94,7 +79,7 @@ def forge_triples(
 
     def read(number: int) -> LoggedStep:
         """Every example of the batch counts as to be forgotten."""
-        (found,) = logged_steps(log, data.model, data.train, steps=np.array([number]))
+        (found,) = forging.logged_steps(log, data.model, data.train, steps=np.array([number]))
         return found
 
     shuffled = np.asarray(jax.random.permutation(order_key, log.segments))
@@ -116,7 +101,7 @@ def forge_triples(
     if setting.exact is not None:
         on_stage("greedy search in integer arithmetic", 0, 1)
         sizes = dict(zip(("points", "candidates"), setting.exact, strict=True))
-        searched = search_exact(
+        searched = forging.search_exact(
             exact_key, data.model, first.step.variables, first.batch, first.allowed, **sizes
         )
         found["exact"] = {name: int(value) for name, value in searched._asdict().items()}
@@ -126,7 +111,7 @@ def forge_triples(
 def describe_attack(attack: Attack, forged: list[Forged], first: LoggedStep) -> dict[str, Any]:
     """Returns errors, course, cost and traces of one attack; the traces of the first batch."""
     info = forged[0].info
-    domain = domain_violations(forged[0].batch)
+    domain = detectors.domain_violations(forged[0].batch)
     described: dict[str, Any] = {
         "forger": repr(attack.forger),
         "errors": [float(one.error) for one in forged],
@@ -137,18 +122,14 @@ def describe_attack(attack: Attack, forged: list[Forged], first: LoggedStep) -> 
     }
     if hasattr(info, "errors") and hasattr(attack.forger, "learning_rate"):
         described["curves"] = [_thinned(np.asarray(one.info.errors)) for one in forged]
-    if hasattr(info, "started"):
-        described["started"] = float(info.started)
-        described["changed"] = float(info.changed)
-    if hasattr(info, "bound"):
-        described["bound"] = float(info.bound)
-    return rounded(described)
+    kept = (name for name in ("started", "changed", "bound") if hasattr(info, name))
+    return rounded(described | {name: float(getattr(info, name)) for name in kept})
 
 
 def _honest(first: LoggedStep) -> dict[str, Any]:
     """Returns the traces of an honest batch of other examples, to compare those of forged ones."""
     others = first.allowed.take(np.arange(first.batch.size))
-    flagged = float(np.mean(domain_violations(first.batch).flagged))
+    flagged = float(np.mean(detectors.domain_violations(first.batch).flagged))
     return rounded({"out_of_domain": flagged, "traces": _traces(others, first.batch)})
 
 
@@ -156,9 +137,9 @@ def _traces(batch: Dataset | SoftDataset, accused: Dataset) -> dict[str, float]:
     """Returns what the detectors see of the accused batch in the first examples of another."""
     batch = batch._replace(x=batch.x[:SHOWN], y=batch.y[:SHOWN])
     return {
-        "near_duplicates": float(np.mean(near_duplicates(batch, accused).any(axis=1))),
-        "scalar_multiples": float(np.mean(scalar_multiples(batch, accused).any(axis=1))),
-        "left_of_superposition": float(np.median(superposition(batch, accused))),
+        "near_duplicates": float(np.mean(detectors.near_duplicates(batch, accused).any(axis=1))),
+        "scalar_multiples": float(np.mean(detectors.scalar_multiples(batch, accused).any(axis=1))),
+        "left_of_superposition": float(np.median(detectors.superposition(batch, accused))),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,9 +51,8 @@ class Forgetting:
     def study(self, data: Data) -> Study:
         """Returns the study, of this network on the first of these data."""
         own = Pair(data.train.take(np.arange(self.train)), data.test)
-        forget, attacks = self.forget, self.attacks
-        shared = own, data.model, self.recipe
-        return Study(*shared, forget, attacks, audits=self.audits, seeds=self.seeds)
+        asked = self.recipe, self.forget, self.attacks
+        return Study(own, data.model, *asked, audits=self.audits, seeds=self.seeds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +92,15 @@ class Setting:
     def recipe(self) -> Recipe:
         """How the logged run descends: θ' = θ - η ∇L, at the paper's η."""
         return Recipe(self.epochs, self.batch_size, learning_rate=0.01, momentum=0, weight_decay=0)
+
+    def described(self) -> dict[str, Any]:
+        """Returns it but for its attacks, which are listed with their results."""
+        recipe, forgetting = (
+            dataclasses.asdict(self.recipe),
+            self.forgetting and repr(self.forgetting),
+        )
+        own = {**vars(self), "title": self.title, "recipe": recipe, "forgetting": forgetting}
+        return {name: value for name, value in own.items() if name != "attacks"}
 
 
 def settings(scale: Scale) -> dict[str, Setting]:

@@ -2,20 +2,19 @@
 
 Command:   python -m experiments.tgda --scale cpu --data-dir DIR
            python -m experiments.tgda --scale cpu --target mnist-lr     (one network)
-           python -m experiments.tgda --target mnist-lr --attack tgda   (put into its result)
+           python -m experiments.tgda --store DIR  (keeps stages: more seeds need only the new ones)
            python -m experiments.tgda --scale cpu --page                (the page from results)
 Time:      smoke: about a minute, of compilation. cpu, on one core: mnist-lr 48 minutes,
            mnist-nn 39 (its TGDA twice), mnist-cnn 32, cifar10-cnn 21, mnist17-lr 1 to 10 each.
 Expected:  TGDA drops the accuracy of LR on MNIST by more than label flip does at ε = 3 %, where
-           it is played for long; min-max drops it further. The page says of each claim whether it
-           holds.
+           it is played for long; min-max and metagradients drop it further.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,16 +22,14 @@ import jax
 
 from experiments import frame, pages
 from experiments.frame import Data, PaperCommand, Result
-from experiments.pages import Section, Table, column, details, plain_table, read_columns
 from experiments.tgda import figures, paper
 from experiments.tgda.claims import Drops, judge, judge_sizes
-from experiments.tgda.runs import attack_all, load_data
+from experiments.tgda.runs import CLEAN, attack_all
 from experiments.tgda.settings import Target, targets
 from unlearnkit.reporting import MISSING, present, rows
 from unlearnkit.studies import OnStage, Record
-from unlearnkit.validation import check_known
 
-COLUMNS = read_columns("tgda")
+COLUMNS = pages.read_columns("tgda")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +39,6 @@ class Tgda(PaperCommand):
     paper, chosen_by = "tgda", "target"
     target: str | None = None
     """One network of the scale, as mnist-lr; by default all whose data are present."""
-    attack: str | None = None
-    """One attack of --target, which is put into the result that is there; by default all."""
     seeds: int | None = None
     """Repetitions; by default the scale's."""
     page: bool = False
@@ -52,143 +47,102 @@ class Tgda(PaperCommand):
     def settings(self) -> Mapping[str, Target]:
         return frame.with_seeds(targets(self.scale), self.seeds)
 
-    def chosen(self) -> dict[str, Target]:
-        chosen = super().chosen()
-        if self.attack is None:
-            return chosen
-        if self.target is None:
-            raise ValueError("attack needs a target; choose one by --target")
-        ((name, target),) = chosen.items()
-        check_known("attack", self.attack, target.attacks)
-        alone = dataclasses.replace(target, attacks={self.attack: target.attacks[self.attack]})
-        _load_earlier(self, name, alone)
-        return {name: alone}
-
     def load(self, setting: Target) -> Data:
-        return load_data(setting, self.data_dir)
+        options: dict[str, Any] = {"classes": setting.classes}
+        data = frame.load_data(setting.dataset, setting.model, self.data_dir, **options)
+        return data._replace(train=frame.subset(data.train, setting.train))
 
     def run_setting(self, name: str, setting: Target, data: Data, on_stage: OnStage) -> None:
         started, path = time.perf_counter(), self.path(name)
-        earlier = None if self.attack is None else _load_earlier(self, name, setting)
+        kept = {part: getattr(setting, part) for part in ("model", "train", "seeds", "transfer")}
+        settings = {"target": name, "dataset": setting.source, **kept}
         outcome = attack_all(jax.random.key(self.seed), setting, data, on_stage, self.store)
-        attacks = {attack: repr(made) for attack, made in setting.attacks.items()}
-        run = self.describe(**_shared(name, setting), attacks=attacks, notes=outcome.notes)
-        run["seconds"] = round(time.perf_counter() - started, 1)
-        result = run, outcome.records
-        frame.save_result(path, *(result if earlier is None else _add(earlier, *result)))
-        if outcome.samples:
-            drawn = "poisons" if self.attack is None else f"poisons-{self.attack}"
-            pages.draw(path, drawn, figures.poison_figure(outcome.samples))
+        run = self.describe(settings, recipe=dataclasses.asdict(setting.recipe))
+        run["attacks"] = {attack: repr(made) for attack, made in setting.attacks.items()}
+        run["notes"] = outcome.notes
+        frame.save_result(path, run, outcome.records, started=started)
+        pages.draw(path, "poisons", figures.poison_figure(outcome.samples))
 
-    def section(self, name: str, run: dict[str, Any], records: list[Record]) -> Section:
+    def section(self, name: str, run: dict[str, Any], records: list[Record]) -> pages.Section:
         target = self.settings()[name]
         heading = f"{target.source}, {paper.NETWORKS[target.model]}"
-        if target.train is not None:
-            heading += f", {target.train:,} training examples"
-        later = [f"poisons-{attack}" for attack in run.get("added", {})]
-        drawn = dict.fromkeys(("poisons", *later))
-        told = run["notes"].items()
-        return Section(
+        heading += f", {target.train:,} training examples" if target.train else ""
+        drawn = ["poisons", *(f"poisons-{attack}" for attack in run.get("added", ()))]
+        counts = Counter(record.method for record in records).values()
+        told = [f"Seeds of each row: {min(counts)} to {max(counts)}."]
+        told += [f"{paper.title(a)}: {note}" for a, notes in run["notes"].items() for note in notes]
+        return pages.Section(
             heading,
-            [_attacks(target, records), *_further(target, records)],
+            [*_attacks(target, records), *_further(target, records)],
             judge(target, records),
-            [f"{paper.title(attack)}: {note}" for attack, notes in told for note in notes],
-            {"budget": figures.epsilon_figure(Drops(records)), **drawn},
+            told,
+            {"budget": figures.epsilon_figure(Drops(records)), **dict.fromkeys(drawn)},
         )
 
     def overview(self, found: Mapping[str, Result]) -> frame.Overview:
         records, known = {name: made for name, (_, made) in found.items()}, self.settings()
-        after, quoted = {}, [_paper(table) for table in paper.TABLES]
+        after = {}
         if claims := judge_sizes(known, records):
             sizes = {known[n].train or 0: Drops(r) for n, r in records.items() if known[n].classes}
             drawn = {"sizes": figures.size_figure(sizes)}
-            after["sizes"] = Section("The training set's size", claims=claims, pictures=drawn)
-        return frame.Overview(after=after, more=quoted)
+            after["sizes"] = pages.Section("The training set's size", claims=claims, pictures=drawn)
+        needs = [[name, said] for name, said in paper.NOT_HERE.items()]
+        missing = pages.details("What is not here, and what it needs", ["What", "Needs"], needs)
+        return frame.Overview(after=after, more=[missing, *map(_paper, paper.TABLES)])
 
 
-def _shared(name: str, target: Target) -> dict[str, Any]:
-    """Returns what all attacks of a result share."""
-    fields = ("model", "train", "seeds")
-    settings = {"target": name, "dataset": target.source, "transfer": list(target.transfer)}
-    settings |= {field: getattr(target, field) for field in fields}
-    return {"settings": settings, "recipe": dataclasses.asdict(target.recipe)}
+def _attacks(target: Target, records: Sequence[Record]) -> list[pages.Table]:
+    """Returns the attacks that keep the labels of what they poison, and those that choose them."""
+    tables = []
+    for head, free in (("Attack, labels kept", False), ("Attack, labels chosen", True)):
+        mine = [r for r in records if r.method == CLEAN or paper.chooses_labels(r.method) == free]
+        body = []
+        for label, accuracy, drop, *others in rows(mine, COLUMNS):
+            name = label.partition(" ")[0]
+            said = paper.printed_drop(target.source, target.model, name)
+            cells = [label.replace(name, paper.title(name)), accuracy, drop, said, *others]
+            body.append(["" if cell == MISSING else cell for cell in cells])
+        titles = [one.title for one in present(mine, COLUMNS)]
+        if len(body) > 1:
+            columns = [head, *titles[:2], "paper's drop", *titles[2:]]
+            tables.append(pages.plain_table(columns, body))
+    return tables
 
 
-def _load_earlier(config: Tgda, name: str, target: Target) -> Result:
-    """Returns the result that is there; refuses one that was made otherwise."""
-    path, asked = config.path(name), config.describe(**_shared(name, target))
-    if not path.exists():
-        raise FileNotFoundError(f"no {path} to put the attack into; run it without --attack first")
-    run, records = frame.load_result(path)
-    parts = ("settings", "recipe")
-    there, wanted = ({part: made[part] for part in parts} for made in (run, asked))
-    if there != json.loads(json.dumps(wanted)):
-        raise ValueError(f"{path} was made with {there}, not with {wanted}")
-    return run, records
-
-
-def _add(earlier: Result, run: dict[str, Any], records: list[Record]) -> Result:
-    """Returns the earlier result with the rows of one attack; the clean networks are the same."""
-    merged, kept = earlier
-    (attack,) = run["attacks"]
-    for part in ("attacks", "notes"):
-        merged[part] = {**merged[part], **run[part]}
-    details = {"provenance": run["provenance"], "seconds": run["seconds"]}
-    merged["added"] = {**merged.get("added", {}), attack: details}
-    rows = [record for record in records if record.method == attack]
-    return merged, [*(record for record in kept if record.method != attack), *rows]
-
-
-def _attacks(target: Target, records: Sequence[Record]) -> Table:
-    """Returns a line per attack, in the order in which they were run."""
-    body = []
-    for label, accuracy, drop, *others in rows(records, COLUMNS):
-        name = label.partition(" ")[0]
-        said = paper.printed_drop(target.source, target.model, name)
-        cells = [accuracy, drop, said, *others]
-        shown = ("" if cell == MISSING else cell for cell in cells)
-        body.append([label.replace(name, paper.title(name)), *shown])
-    titles = [one.title for one in present(records, COLUMNS)]
-    return plain_table(["Attack", *titles[:2], "paper's drop", *titles[2:]], body)
-
-
-def _further(target: Target, records: Sequence[Record]) -> list[Table]:
+def _further(target: Target, records: Sequence[Record]) -> list[pages.Table]:
     """Returns TGDA's drop on other networks (Table 9), and after defences (Tables 10 and 11)."""
     own = [record for record in records if record.method == "tgda"]
     printed = paper.ON_OTHERS[paper.NETWORKS[target.model]] if target.source == "mnist" else {}
-    metrics, tables = dict.fromkeys(name for record in own for name in record.metrics), []
-    for prefix, head, scores in (
-        ("drop_on_", "Poisons of TGDA, trained on by", ()),
-        ("drop_after_", "TGDA after", ("precision", "recall")),
-    ):
-        body = []
-        for other in (n.removeprefix(prefix) for n in metrics if n.startswith(prefix)):
-            label = paper.NETWORKS.get(other, other)
-            theirs = f"{printed[label]:.2f}" if label in printed else ""
-            measured = [_percent(own, f"{score}_of_{other}") for score in scores]
-            body.append([label, _percent(own, f"{prefix}{other}"), theirs, *measured])
-        if body:
-            titles = [f"{score} on the poisons, %" for score in scores]
-            tables.append(plain_table([head, "drop, points", "paper's drop", *titles], body))
-    return tables
+    metrics = list(dict.fromkeys(name for record in own for name in record.metrics))
+
+    def told(name: str, other: str) -> dict[str, str]:
+        label = paper.NETWORKS.get(other, other)
+        row = {"label": label, "drop": _percent(own, name)}
+        row |= {score: _percent(own, f"{score}_of_{other}") for score in ("precision", "recall")}
+        return row | {"printed": f"{printed[label]:.2f}" if label in printed else ""}
+
+    tables = {
+        table: [told(n, n.removeprefix(prefix)) for n in metrics if n.startswith(prefix)]
+        for table, prefix in (("tgda_transfer", "drop_on_"), ("tgda_defended", "drop_after_"))
+    }
+    return [pages.formatted_table(table, told) for table, told in tables.items() if told]
 
 
 def _percent(records: Sequence[Record], metric: str) -> str:
     """Returns mean and deviation of a metric over the seeds, in %; nothing where it has none."""
-    (row,) = rows(records, [column(metric, 100, title="", decimals=2, explanation="")])
+    (row,) = rows(records, [pages.column(metric, 100, title="", decimals=2, explanation="")])
     return "".join(row[1:])
 
 
 def _paper(table: paper.PaperTable) -> str:
     body = []
-    for network, entries in table.entries.items():
-        for name, entry in entries.items():
-            note = " (misprinted)" if (table.number, network, name) in paper.MISPRINTED else ""
-            hours = "" if entry.hours is None else f"{entry.hours:g}"
-            cells = [f"{entry.accuracy:.2f}", f"{entry.drop:.2f}{note}", hours]
-            body.append([network, paper.title(name), *cells])
+    for (network, name), entry in table.rows():
+        note = " (misprinted)" if (table.number, network, name) in paper.MISPRINTED else ""
+        hours = "" if entry.hours is None else f"{entry.hours:g}"
+        cells = [f"{entry.accuracy:.2f}", f"{entry.drop:.2f}{note}", hours]
+        body.append([network, paper.title(name), *cells])
     head = ["Network", "Attack", "accuracy, %", "drop, points", "hours"]
-    return details(f"The paper's Table {table.number}, {table.dataset}", head, body)
+    return pages.details(f"The paper's pages.Table {table.number}, {table.dataset}", head, body)
 
 
 if __name__ == "__main__":

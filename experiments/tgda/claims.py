@@ -19,24 +19,18 @@ class Drops(Runs):
     """Records by attack and seed, their metrics in %: drops are in points."""
 
     def __init__(self, records: Sequence[Record]):
-        scaled = ({name: 100 * value for name, value in r.metrics.items()} for r in records)
-        super().__init__([r._replace(metrics=m) for r, m in zip(records, scaled, strict=True)])
+        points = [{name: 100 * value for name, value in r.metrics.items()} for r in records]
+        super().__init__([r._replace(metrics=m) for r, m in zip(records, points, strict=True)])
 
     def run_of(self, name: str) -> str:
         """Returns the name itself; of TGDA for longer that of TGDA, where it was not run."""
         return "tgda" if name == LONG and LONG not in self.methods() else name
 
-    def drops(self, name: str) -> list[float]:
-        """Returns the drops of an attack, one per seed."""
-        return self.values(name, "drop")
-
     def sweep(self, attack: str) -> dict[float, str]:
         """Returns the names under which an attack was run, by ε, ascending."""
         names = self.methods()
         found = {float(n.partition("@")[2]): n for n in names if n.startswith(f"{attack}@")}
-        if attack in names:
-            found.setdefault(EPSILON, attack)
-        return dict(sorted(found.items()))
+        return dict(sorted({**({EPSILON: attack} if attack in names else {}), **found}.items()))
 
 
 def judge(target: Target, records: Sequence[Record]) -> list[Claim]:
@@ -46,14 +40,17 @@ def judge(target: Target, records: Sequence[Record]) -> list[Claim]:
     def compare(claim: Statement) -> Iterator[Claim]:
         more, less = map(drops.run_of, claim.rows)
         if differences := drops.gaps("drop", more, less):
-            means = " against ".join(f"{drops.mean(name, 'drop'):.2f}" for name in (more, less))
             paper = _quoted(target, more, less) if claim.paper == NO_NUMBER else claim.paper
-            yield claim.judge(differences, ours=f"{means} points; {{}}", paper=paper)
+            yield claim.judge(differences, ours=f"{drops_of(more, less)}; {{}}", paper=paper)
+
+    def drops_of(*names: str) -> str:
+        return " against ".join(f"{drops.mean(name, 'drop'):.2f}" for name in names) + " points"
 
     def drop(claim: Statement) -> Iterator[Claim]:
-        if hurts := drops.drops(drops.run_of(*claim.rows)):
+        if hurts := drops.values(drops.run_of(*claim.rows), "drop"):
             quoted = quote(target.source, target.model, "tgda")
             paper = "not given" if quoted is None else f"{quoted.drop:.2f}"
+            paper = paper if claim.paper == NO_NUMBER else claim.paper
             yield claim.judge(hurts, paper=paper, network=NETWORKS[target.model])
 
     def sweep(claim: Statement) -> Iterator[Claim]:
@@ -65,10 +62,9 @@ def judge(target: Target, records: Sequence[Record]) -> list[Claim]:
         values = drops.gaps("drop", large, small)
         if claim.figure == "below":
             values = drops.paired(lambda r: 100 * most - r[large].metrics["drop"], small, large)
-        if values:
-            ends = ((least, small), (most, large))
-            said = ", ".join(f"{drops.mean(n, 'drop'):.2f} at {100 * e:g} %" for e, n in ends)
-            yield claim.judge(values, ends=said)
+        ends = ((least, small), (most, large))
+        said = ", ".join(f"{drops.mean(n, 'drop'):.2f} at {100 * e:g} %" for e, n in ends)
+        yield claim.judge(values, ends=said)
 
     figures = {"drops": compare, "drop": drop, "growth": sweep, "below": sweep}
     return judge_all("tgda", figures)
@@ -76,11 +72,11 @@ def judge(target: Target, records: Sequence[Record]) -> list[Claim]:
 
 def _quoted(target: Target, more: str, less: str) -> str:
     """Returns the paper's drops on this network, or, where it has none, on MNIST's."""
-    for dataset in (target.source, "mnist"):
+    for dataset, note in ((target.source, ""), ("mnist", " (MNIST)")):
         pair = [quote(dataset, target.model, name) for name in (more, less)]
-        if all(entry is not None for entry in pair):
-            drops = " against ".join(f"{entry.drop:.2f}" for entry in pair if entry is not None)
-            return drops if dataset == target.source else f"{drops} (MNIST)"
+        printed = [f"{entry.drop:.2f}" for entry in pair if entry is not None]
+        if len(printed) == 2:
+            return " against ".join(printed) + note
     return "not given"
 
 

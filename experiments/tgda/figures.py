@@ -8,52 +8,42 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.charts import BLUE, TEAL, chart, gallery, mosaic, panels
+from experiments.charts import chart, gallery, mosaic, panels
 from experiments.claims import interval
 from experiments.tgda.claims import Drops
 from experiments.tgda.paper import title
-from experiments.tgda.runs import Sample
+from experiments.tgda.runs import CLEAN, Sample
 
-COLOURS = {
-    "tgda": "#c2410c", "label_flip": TEAL, "min_max": "#4d7c0f", "poison_svm": "#6d28d9",
-    "back_gradient": "#b45309", "influence": "#be185d", "kkt": BLUE,
-    "improved_min_max": "#57534e",
-}  # fmt: skip
 MAGNIFIED = 10
 """How many times a perturbation is shown."""
-Lines = dict[str, dict[float, list[float]]]
-"""Drops over the seeds, by attack and place on the axis."""
 
 
 def epsilon_figure(drops: Drops) -> str:
     """Returns the drop against ε, means with 95 % intervals (Figure 4); "" for one ε alone."""
     swept = {attack: drops.sweep(attack) for attack in ("tgda", "label_flip", "min_max")}
-    lines: Lines = {
-        attack: {100 * epsilon: drops.drops(name) for epsilon, name in names.items()}
-        for attack, names in swept.items()
-        if len(names) > 1
-    }
+    lines = {
+        attack: {100 * epsilon: drops.values(name, "drop") for epsilon, name in names.items()}
+        for attack, names in swept.items() if len(names) > 1
+    }  # fmt: skip
     return _lines(lines, "ε, % of the training set") if lines else ""
 
 
 def size_figure(by_size: Mapping[int, Drops]) -> str:
     """Returns the drop against the number of training examples (Figure 1)."""
     sizes = sorted(by_size.items())
-    lines: Lines = {
-        attack: {size: found.drops(attack) for size, found in sizes if found.drops(attack)}
-        for attack in COLOURS
-    }
-    return _lines({attack: line for attack, line in lines.items() if line}, "training examples")
+    lines = {a: {float(n): d.values(a, "drop") for n, d in sizes} for a in sizes[0][1].methods()}
+    shown = {a: line for a, line in lines.items() if a != CLEAN and all(line.values())}
+    return _lines(shown, "training examples")
 
 
 @chart
-def _lines(lines: Lines, xlabel: str) -> Figure:
+def _lines(lines: Mapping[str, Mapping[float, list[float]]], xlabel: str) -> Figure:
+    """Draws the drops over the seeds, by attack and place on the axis."""
     figure, (axes,) = panels(5.2, 3.0)
     for attack, line in lines.items():
         means, reaches = np.transpose([interval(found) for found in line.values()])
-        look: Any = {"label": title(attack), "color": COLOURS[attack], "marker": "o"}
-        error = np.nan_to_num(reaches)
-        axes.errorbar(list(line), means, error, **look, markersize=3, linewidth=1.2, capsize=2)
+        look: Any = {"label": title(attack), "marker": "o", "markersize": 3, "capsize": 2}
+        axes.errorbar(list(line), means, np.nan_to_num(reaches), linewidth=1.2, **look)
     axes.set(xscale="log", xlabel=xlabel, ylabel="accuracy drop, points")
     axes.legend(ncols=1 if len(lines) < 4 else 2)
     return figure

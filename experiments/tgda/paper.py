@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from experiments.paper import read_toml
@@ -12,6 +13,8 @@ NETWORKS: dict[str, str] = _SAID["networks"]
 """The paper's names of our networks."""
 DATASETS: dict[str, str] = _SAID["datasets"]
 TITLES: dict[str, str] = _SAID["titles"]
+NOT_HERE: dict[str, str] = _SAID["not_here"]
+"""Rows of the paper's tables that we do not measure, and what they would need."""
 CLEAN: dict[str, dict[str, float]] = _SAID["clean"]
 """Accuracy without poisons, in %, by dataset and network."""
 ON_OTHERS: dict[str, dict[str, float]] = {
@@ -36,17 +39,15 @@ class PaperTable(NamedTuple):
 
     number: int
     dataset: str
-    entries: dict[str, dict[str, Entry]]
+    entries: dict[str, dict[str, list[float]]]
+
+    def rows(self) -> Iterator[tuple[tuple[str, str], Entry]]:
+        """Yields (network, attack) and what is printed of them."""
+        for network, attacks in self.entries.items():
+            yield from (((network, attack), Entry(*row)) for attack, row in attacks.items())
 
 
-def _entries(rows: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, Entry]]:
-    return {
-        network: {attack: Entry(*row) for attack, row in attacks.items()}
-        for network, attacks in rows.items()
-    }
-
-
-TABLES = [PaperTable(**{**told, "entries": _entries(told["entries"])}) for told in _SAID["tables"]]
+TABLES = [PaperTable(**told) for told in _SAID["tables"]]
 
 
 def title(name: str) -> str:
@@ -55,12 +56,16 @@ def title(name: str) -> str:
     return TITLES[attack] + (f", {100 * float(share):g} %" if share else "")
 
 
+def chooses_labels(name: str) -> bool:
+    """Returns whether an attack gives its poisons labels that are not their images'."""
+    return name.partition("@")[0] in _SAID["labels_chosen"]
+
+
 def quote(dataset: str, model: str, name: str) -> Entry | None:
     """Returns what the paper says of an attack on one of our networks, or None."""
-    printed, network = "tgda" if name == LONG else name, NETWORKS[model]
-    tables = (t.entries for t in TABLES if t.dataset == DATASETS.get(dataset))
-    found = (entries.get(network, {}).get(printed) for entries in tables)
-    return next((entry for entry in found if entry is not None), None)
+    sought = NETWORKS[model], "tgda" if name == LONG else name
+    tables = (table for table in TABLES if table.dataset == DATASETS.get(dataset))
+    return next((entry for t in tables for place, entry in t.rows() if place == sought), None)
 
 
 def printed_drop(dataset: str, model: str, name: str) -> str:

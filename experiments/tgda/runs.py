@@ -16,7 +16,6 @@ from experiments.tgda.settings import Target
 from unlearnkit import models
 from unlearnkit.auditing import AccuracyDrop, CaseAudit, FilterScore, PoisonSize, PoisonTransfer
 from unlearnkit.base import Audit, Cost, Dataset, Poisoned
-from unlearnkit.data import draw_order
 from unlearnkit.defences import DefenceWarning
 from unlearnkit.poisoning import FROM_SCRATCH, PoisonWarning
 from unlearnkit.studies import ORIGINAL, OnStage, Pair, Record, Study, run
@@ -48,19 +47,6 @@ class Outcome(NamedTuple):
     samples: dict[str, Sample]
 
 
-def load_data(target: Target, data_dir: Path | None) -> Data:
-    """Returns the target's examples, pixels in [0, 1], its subset drawn by a key of its own."""
-    data = frame.load_data(target.dataset, target.model, data_dir, classes=target.classes)
-    if target.train is None:
-        return data
-    if target.train > data.train.size:
-        raise ValueError(
-            f"{target.source} has {data.train.size} training examples, fewer than {target.train}"
-        )
-    rows = draw_order(data.train)[: target.train]
-    return data._replace(train=data.train.take(rows))
-
-
 def attack_all(
     key: Key[Array, ""], target: Target, data: Data, on_stage: OnStage, store: Path | None = None
 ) -> Outcome:
@@ -71,7 +57,7 @@ def attack_all(
     Args:
       key: of the whole.
       target: what is attacked by what.
-      data: from `load_data`.
+      data: network and examples.
       on_stage: called as the work goes on.
       store: a folder of finished stages; None for none.
     """
@@ -84,17 +70,14 @@ def attack_all(
         if seed == 0:
             samples[name] = _sample(poisoned, data.train)
 
-    found: list[Record] = []
-    for study in _studies(target, data):
-        records = run(study, key, store=store, on_stage=on_stage, on_poisoned=keep, strict=True)
-        while True:
-            told: list[str] = []
-            with frame.collect_warnings(told, PoisonWarning, DefenceWarning):
-                record = next(records, None)
-            if record is None:
-                break
-            found.append(record)
-            notes[record.question] += [n for n in told if n not in notes[record.question]]
+    found, told = list[Record](), list[str]()
+    options: dict[str, Any] = {"store": store, "on_stage": on_stage, "on_poisoned": keep}
+    with frame.collect_warnings(told, PoisonWarning, DefenceWarning):
+        for study in _studies(target, data):
+            for record in run(study, key, strict=True, **options):
+                found.append(record)
+                notes[record.question] += [n for n in told if n not in notes[record.question]]
+                told.clear()
     rows = [row for seed in range(target.seeds) for row in _rows(seed, target, found, costs)]
     return Outcome(rows, notes, samples)
 
@@ -128,22 +111,16 @@ def _rows(
             rows.append(Record(name, seed, {}, Cost(0.0, 0.0), undefended.diverged))
             continue
         told = undefended.metrics
-        clean["accuracy"] = told["accuracy_clean"]
         clean |= _renamed(told, "transfer_accuracy_clean_", "accuracy_{}")
-        metrics = {"accuracy": told["accuracy_test"], "drop": _drop(told)}
-        metrics |= _renamed(told, "poisons_", "{}") | _renamed(told, "transfer_drop_", "drop_on_{}")
-        for record in (record for record in defended if record.finished):
-            metrics[f"drop_after_{record.defence}"] = _drop(record.metrics)
-            for score in ("precision", "recall"):
-                new = f"{score}_of_{record.defence}"
-                metrics |= _renamed(record.metrics, f"filter_{score}", new)
+        clean["accuracy"] = told["accuracy_clean"]
+        metrics = {"accuracy": told["accuracy_test"]} | _renamed(told, "poisons_", "{}")
+        metrics |= _renamed(told, "transfer_drop_", "drop_on_{}")
+        for record in (undefended, *(record for record in defended if record.finished)):
+            after, told = record is not undefended and f"_after_{record.defence}", record.metrics
+            metrics[f"drop{after or ''}"] = told["accuracy_clean"] - told["accuracy_test"]
+            metrics |= _renamed(told, "filter_", f"{{}}_of_{record.defence}")
         rows.append(Record(name, seed, metrics, costs[name, seed]))
     return [Record(CLEAN, seed, clean, Cost(0.0, 0.0)), *rows]
-
-
-def _drop(metrics: Mapping[str, float]) -> float:
-    """Returns the difference of the accuracies, which is 0 and not nearly so where they agree."""
-    return metrics["accuracy_clean"] - metrics["accuracy_test"]
 
 
 def _renamed(metrics: Mapping[str, float], prefix: str, name: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 from experiments.frame import Scale, read_scale
 from experiments.paper import read_toml
 from unlearnkit.defences import DEFENCES, Sever
-from unlearnkit.poisoning import ATTACKS, ImprovedMinMax
+from unlearnkit.poisoning import ATTACKS, ImprovedMinMax, ModelTargeted
 from unlearnkit.studies.declared import make_part
 from unlearnkit.training import Recipe
 
@@ -62,30 +62,23 @@ def targets(scale: Scale) -> dict[str, Target]:
 
 def _made(told: Target) -> Target:
     """Returns a target as it is declared with its attacks and defences."""
+
+    def make(name: str, kind: Any, settings: Mapping[str, Any]) -> Any:
+        own = {"recipe": told.recipe} if kind in (ImprovedMinMax, ModelTargeted, Sever) else {}
+        return make_part(name, kind, {**own, **settings})
+
+    def settings(name: str) -> dict[str, Any]:
+        own = dict(VARIANTS.get(name) or told.attacks.get(name, {}))
+        use = "total_gradient" if name == "tgda" else name.rstrip("@")
+        return (settings(own.pop("like")) if "like" in own else {"use": use}) | own
+
     attacks = {}
     for name in told.runs:
         base, _, share = name.partition("@")
-        settings = _settings(
-            told.attacks, f"{base}@" if f"{base}@" in told.attacks and share else base
-        )
-        if share:
-            settings["budget"] = {"epsilon": float(share)}
-        attacks[name] = _make(name, ATTACKS.find(settings.pop("use")), settings, told)
+        own = settings(f"{base}@" if share and f"{base}@" in told.attacks else base)
+        budget = {"budget": {"epsilon": float(share)}} if share else {}
+        attacks[name] = make(name, ATTACKS.find(own.pop("use")), {**own, **budget})
     # With their defaults; each filter drops 3 % of the training set.
     found = {name: DEFENCES.find(name.removesuffix("_filter")) for name in told.defences}
-    defences = {name: _make(name, kind, {}, told) for name, kind in found.items()}
+    defences = {name: make(name, kind, {}) for name, kind in found.items()}
     return dataclasses.replace(told, attacks=attacks, defences=defences, runs=())
-
-
-def _settings(attacks: Mapping[str, Any], name: str) -> dict[str, Any]:
-    if name in VARIANTS:
-        return _settings(attacks, "tgda") | VARIANTS[name]
-    own = dict(attacks.get(name, {}))
-    if "like" in own:
-        return _settings(attacks, own.pop("like")) | own
-    return {"use": "total_gradient" if name == "tgda" else name.rstrip("@"), **own}
-
-
-def _make(name: str, kind: Any, settings: dict[str, Any], told: Target) -> Any:
-    own = {"recipe": told.recipe} if kind in (ImprovedMinMax, Sever) else {}
-    return make_part(name, kind, {**own, **settings})

@@ -11,7 +11,7 @@ from experiments.tgda.__main__ import Tgda
 from experiments.tgda.claims import Drops, judge, judge_sizes
 from experiments.tgda.figures import MAGNIFIED, epsilon_figure, montage
 from experiments.tgda.paper import CLEAN, MISPRINTED, TABLES, quote, title
-from experiments.tgda.runs import Sample, attack_all, load_data
+from experiments.tgda.runs import Sample, attack_all
 from experiments.tgda.settings import VARIANTS, targets
 from unlearnkit.base import (
     Cost,
@@ -47,36 +47,11 @@ def test_the_experiment_runs_from_data_to_page(tmp_path, capsys):
     assert page.count("data:image/svg") == len(chosen) + 2  # pictures; the budget, and the size
     for words in ("Pretraining the leader matters", "undecided", "The paper", "harder to poison"):
         assert words in page
-    check_that_an_attack_is_put_into_a_result(tmp_path, folder / "digits-lr-smoke.json", capsys)
-    assert main(Tgda(scale="smoke", page=True, results=tmp_path)) == 0
-    page = (folder / "smoke.html").read_text(encoding="utf-8")
-    assert page.count("data:image/svg") == len(chosen) + 3
     table = (folder / "digits-lr-smoke.md").read_text(encoding="utf-8")
     assert "Label flip, 30 %" in table
     assert "precision on the poisons" in table
     assert main(Tgda(scale="smoke", page=True, results=tmp_path)) == 0
     assert (folder / "smoke.html").read_text(encoding="utf-8") == page
-
-
-def check_that_an_attack_is_put_into_a_result(results, path, capsys):
-    """The same rows at another time; nothing else is touched, and nothing is mixed."""
-    run, records = load_result(path)
-    again = Tgda(
-        scale="smoke", target="digits-lr", attack="label_flip@0.3", seeds=1, results=results
-    )
-    assert main(again) == 0
-    merged, found = load_result(path)
-    assert {record.method for record in found} == {record.method for record in records}
-    assert len(found) == len(records)
-    for record in records:
-        (same,) = [other for other in found if other.method == record.method]
-        assert same.metrics == record.metrics, record.method
-    assert list(merged["added"]) == ["label_flip@0.3"]
-    assert merged["provenance"] == run["provenance"]
-    before = path.read_bytes()
-    assert main(dataclasses.replace(again, seed=1)) == 2
-    assert "was made with" in capsys.readouterr().out
-    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -85,9 +60,6 @@ def check_that_an_attack_is_put_into_a_result(results, path, capsys):
         ({"target": "mnist-lr"}, "target must be one of digits-lr"),
         ({"seeds": 0}, "seeds must be >= 1, got 0"),
         ({"page": True}, "no result of scale smoke"),
-        ({"attack": "tgda"}, "attack needs a target"),
-        ({"target": "digits-lr", "attack": "kkt"}, "unknown attack 'kkt'; known: label_flip"),
-        ({"target": "digits-lr", "attack": "tgda"}, "run it without --attack first"),
     ],
 )
 def test_mistakes_are_told_clearly(tmp_path, capsys, options, message):
@@ -101,7 +73,7 @@ def small():
     target = targets("smoke")["digits-lr"]
     attacks = {"tgda": LabelFlip(), "label_flip": LabelFlip()}
     target = dataclasses.replace(target, attacks=attacks, defences={}, seeds=1)
-    return target, load_data(target, None)
+    return target, Tgda().load(target)
 
 
 def silent(stage, done, total):
@@ -167,11 +139,11 @@ def test_an_attack_that_diverges_is_told_and_the_others_go_on(small):
 
 def test_two_classes_are_counted_from_zero():
     target = targets("smoke")["digits17-lr-60"]
-    data = load_data(target, None)
+    data = Tgda().load(target)
     assert data.model.n_classes == 2
     assert data.train.size == 60
     assert set(np.unique(data.train.y)) == set(np.unique(data.test.y)) == {0, 1}
-    whole = load_data(dataclasses.replace(target, classes=None, train=None), None)
+    whole = Tgda().load(dataclasses.replace(target, classes=None, train=None))
     images = {
         image.tobytes() for image in np.asarray(whole.train.x)[np.asarray(whole.train.y) == 7]
     }
@@ -203,14 +175,13 @@ def test_the_paper_scale_has_every_ablation():
 def test_the_quoted_tables_agree_with_themselves():
     seen = {}
     for table in TABLES:
-        for network, entries in table.entries.items():
+        for (network, name), entry in table.rows():
             clean = CLEAN[table.dataset][network]
-            for name, entry in entries.items():
-                agrees = abs(clean - entry.accuracy - entry.drop) < 5e-3
-                place = (table.number, network, name)
-                assert agrees == (place not in MISPRINTED), place
-                first = seen.setdefault((table.dataset, network, name), entry)
-                assert (first.accuracy, first.drop) == (entry.accuracy, entry.drop)
+            agrees = abs(clean - entry.accuracy - entry.drop) < 5e-3
+            place = (table.number, network, name)
+            assert agrees == (place not in MISPRINTED), place
+            first = seen.setdefault((table.dataset, network, name), entry)
+            assert (first.accuracy, first.drop) == (entry.accuracy, entry.drop)
     assert quote("mnist", "nn", "tgda").drop == 1.5
     assert quote("digits", "logistic", "tgda") is None
 

@@ -19,6 +19,7 @@ from unlearnkit.poisoning.label_flip import LabelFlip
 from unlearnkit.poisoning.meta_poison import MetaPoison
 from unlearnkit.poisoning.metagradient import MetagradientAttack, Surrogate
 from unlearnkit.poisoning.min_max import MinMax
+from unlearnkit.poisoning.model_targeted import ModelTargeted
 from unlearnkit.poisoning.placing import (
     Placement,
     PoisonInfo,
@@ -38,6 +39,7 @@ ATTACKS: Registry[Attack] = Registry(
         "label_flip": LabelFlip,
         "min_max": MinMax,
         "improved_min_max": ImprovedMinMax,
+        "model_targeted": ModelTargeted,
         "back_gradient": BackGradient,
         "influence": InfluenceAttack,
         "kkt": KktAttack,
@@ -87,6 +89,7 @@ __all__ = [
     "MetaPoison",
     "MetagradientAttack",
     "MinMax",
+    "ModelTargeted",
     "Placement",
     "PoisonFileError",
     "PoisonInfo",

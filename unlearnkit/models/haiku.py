@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from unlearnkit.models.assembling import Held, assemble, example_of, subtrees
 from unlearnkit.models.modes import Calls, Mode, arguments, choose_mode, trace_call
 
 
+@runtime_checkable
 class Transformed(Protocol):
     """A pair of functions, as `haiku.transform` and `haiku.transform_with_state` return it.
 

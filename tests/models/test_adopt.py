@@ -200,7 +200,7 @@ def test_refuses_what_cannot_be_adopted(unchecked_types):
         models.from_nnx(Module(nnx.Rngs(0)), input_shape=(8,))
 
 
-FACTORIES = '''
+FACTORIES = """
 import flax.linen as nn
 from unlearnkit import models
 
@@ -212,7 +212,7 @@ def wide(input_shape, n_classes, width=2):
 
 def wrong():
     return 3
-'''
+"""
 
 
 def test_a_network_is_named_by_the_function_that_makes_it(tmp_path, monkeypatch):

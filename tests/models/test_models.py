@@ -52,7 +52,6 @@ IMAGE_MODELS = tuple(
 THIN = {
     "resnet18": {"width": 4},
     "allcnn": {"width": 4},
-    "vgg11": {"width": 2, "hidden": 4, "dropout": 0.0},
 }
 
 
@@ -149,7 +148,7 @@ def implementations(name, **options):
         yield model, model.init(jax.random.key(0))
 
 
-@pytest.mark.parametrize("name", sorted(set(IMAGE_MODELS) - {"allcnn_small", "vgg16"}))
+@pytest.mark.parametrize("name", sorted(set(IMAGE_MODELS) - {"allcnn_small", "vgg11", "vgg16"}))
 def test_implementations_agree(name):
     options = THIN.get(name, {})
     x = jax.random.normal(jax.random.key(1), (5, *TAKES[name][0]))

@@ -52,6 +52,19 @@ def _bug(name: str, symbol: str, old: str, new: str, *tests: str) -> Bug:
 
 
 BUGS = (
+    # Weights and networks from elsewhere
+    _bug("maps_are_flattened_as_in_pytorch", "weights.layouts:Layout.to_network",
+         ".transpose(1, 2, 0, 3)", ".transpose(0, 1, 2, 3)", "weights/test_weights.py"),
+    _bug("kernels_swap_in_and_out", "weights.layouts:layout_of", "(*last[2:], 1, 0)",
+         "(*last[2:], 0, 1)", "weights/test_weights.py"),
+    _bug("weights_are_written_in_our_layout", "weights.reading:write_weights",
+         "layout.to_file(after)", "after.reshape(arrays[place].shape)", "weights/test_weights.py"),
+    _bug("averaged_weights_are_preferred", "weights.fitting:_choose_prefix",
+         "if not is_averaged(prefix)]", "if is_averaged(prefix)]", "weights/test_weights.py"),
+    _bug("adopted_equinox_infers_as_it_trains", "models.equinox:adopt_equinox",
+         "value=not train", "value=train", "models/test_adopt.py"),
+    _bug("given_networks_start_from_their_weights", "models.fresh:check_fresh",
+         "if not can_start_afresh(model)", "if False", "models/test_adopt.py"),
     # Data and lists as they come; outputs alone
     _bug("one_hot_takes_the_first_class", "data.labels:as_labels", "y.argmax(axis=1)",
          "y.argmin(axis=1)", "data/test_own_files.py"),

@@ -1,3 +1,5 @@
+import inspect
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,10 @@ TAKES = {
     "allcnn_small": (DIGITS, CIFAR, (4, 5, 1)),
     "resnet18": (DIGITS, CIFAR),
     "speedrun": ((16, 17, 1), CIFAR),
+    "vgg11": ((32, 33, 1), CIFAR),
+    "vgg16": ((32, 33, 1), CIFAR),
+    "vit_tiny": (DIGITS, CIFAR, (224, 224, 3)),
+    "convnext_tiny": (DIGITS, CIFAR, (224, 224, 3)),
 }
 PARAMETERS = {
     ("logistic", MNIST): 7_850,
@@ -32,7 +38,21 @@ PARAMETERS = {
     ("resnet18", CIFAR): 11_173_962,
     ("speedrun", CIFAR): 287_360,
 }
-IMAGE_MODELS = tuple(name for name in MODELS if name not in ("logistic", "mlp", "nn"))
+PUBLISHED = {  # with 1000 classes, by torchvision and timm
+    ("vgg11", ()): 132_863_336,
+    ("vgg16", ()): 138_357_544,
+    ("vgg16", (("norm", True),)): 138_365_992,
+    ("vit_tiny", ()): 5_717_416,
+    ("convnext_tiny", ()): 28_589_128,
+    ("resnet18", (("stem", "imagenet"),)): 11_689_512,
+}
+IMAGE_MODELS = tuple(
+    name for name in MODELS if "implementation" in inspect.signature(MODELS[name]).parameters
+)
+THIN = {
+    "resnet18": {"width": 4},
+    "allcnn": {"width": 4},
+}
 
 
 def count(tree):
@@ -51,6 +71,12 @@ def test_every_model_has_its_shapes_listed():
 def test_parameter_counts(name, shape):
     model = create(name, input_shape=shape, n_classes=10)
     assert count(abstract(model).params) == PARAMETERS[name, shape]
+
+
+@pytest.mark.parametrize(("name", "options"), PUBLISHED, ids=str)
+def test_published_parameter_counts(name, options):
+    model = create(name, input_shape=(224, 224, 3), n_classes=1000, **dict(options))
+    assert count(abstract(model).params) == PUBLISHED[name, options]
 
 
 def test_vggmini_fits_the_error_that_the_paper_converts():
@@ -87,7 +113,7 @@ def test_layers_run_from_input_to_output_and_cover_the_parameters(name):
     assert model.layers[-1] == (("classifier",),)
     assert kernels[-1][-1] == 7
     # Each layer takes what the one before gives; a flattened map multiplies it by its area.
-    if name != "resnet18":
+    if name not in ("resnet18", "vit_tiny", "convnext_tiny"):
         outputs = [kernel[-1] for kernel in kernels[:-1]]
         inputs = [kernel[-2] for kernel in kernels[1:]]
         assert all(i % o == 0 for i, o in zip(inputs, outputs, strict=True))
@@ -122,9 +148,9 @@ def implementations(name, **options):
         yield model, model.init(jax.random.key(0))
 
 
-@pytest.mark.parametrize("name", sorted(set(IMAGE_MODELS) - {"allcnn_small"}))
+@pytest.mark.parametrize("name", sorted(set(IMAGE_MODELS) - {"allcnn_small", "vgg11", "vgg16"}))
 def test_implementations_agree(name):
-    options = {"width": 4} if name in ("resnet18", "allcnn") else {}
+    options = THIN.get(name, {})
     x = jax.random.normal(jax.random.key(1), (5, *TAKES[name][0]))
     (logits, state), *others = (
         jax.jit(model.apply_train)(variables, x, jax.random.key(2))
@@ -155,7 +181,7 @@ def test_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match=r"'lanet'; known: logistic, mlp, .*resnet18"):
         create("lanet", input_shape=MNIST, n_classes=10)
     with pytest.raises(
-        ValueError, match="no option depth; its options: implementation, rematerialise, width"
+        ValueError, match="no option depth; its options: implementation, rematerialise, stem, width"
     ):
         create("resnet18", input_shape=CIFAR, n_classes=10, depth=3)
     with pytest.raises(ValueError, match="its options: none"):
@@ -174,6 +200,16 @@ def test_refuses_what_it_does_not_know():
         create("allcnn", input_shape=CIFAR, n_classes=10, width=0)
     with pytest.raises(ValueError, match="width must be >= 1, got -1"):
         create("resnet18", input_shape=CIFAR, n_classes=10, width=-1)
+    with pytest.raises(ValueError, match="stem must be one of cifar, imagenet, got 'big'"):
+        create("resnet18", input_shape=CIFAR, n_classes=10, stem="big")
+    with pytest.raises(ValueError, match="patches of 4x4 pixels, got 30x32; resize them"):
+        create("vit_tiny", input_shape=(30, 32, 3), n_classes=10)
+    with pytest.raises(ValueError, match="heads divide the width, got width=10"):
+        create("vit_tiny", input_shape=CIFAR, n_classes=10, width=10)
+    with pytest.raises(ValueError, match=r"for each stage, got widths=\(4, 8\)"):
+        create("convnext_tiny", input_shape=CIFAR, n_classes=10, widths=(4, 8))
+    with pytest.raises(ValueError, match=r"dropout in \[0, 1\), got width=64, .*dropout=1"):
+        create("vgg11", input_shape=CIFAR, n_classes=10, dropout=1.0)
     with pytest.raises(ValueError, match="n_classes must be >= 1, got 0"):
         create("lenet", input_shape=MNIST, n_classes=0)
     with pytest.raises(ValueError, match=r"input_shape must have sides >= 1, got \(28, 0, 1\)"):
@@ -182,7 +218,14 @@ def test_refuses_what_it_does_not_know():
 
 @pytest.mark.parametrize(
     ("name", "smallest"),
-    [("lenet", 12), ("cnn_mnist", 4), ("cnn_cifar", 16), ("vggmini", 8), ("allcnn", 4)],
+    [
+        ("lenet", 12),
+        ("cnn_mnist", 4),
+        ("cnn_cifar", 16),
+        ("vggmini", 8),
+        ("allcnn", 4),
+        ("vgg11", 32),
+    ],
 )
 def test_refuses_small_images_and_no_others(name, smallest):
     create(name, input_shape=(smallest, smallest, 1), n_classes=2)

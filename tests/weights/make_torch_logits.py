@@ -3,17 +3,24 @@
 It needs PyTorch: pip install -e '.[peers]', then
 
     python tests/weights/make_torch_logits.py          # writes the files, less than 1 MB in all
+    python tests/weights/make_torch_logits.py --page   # runs the example of docs/networks.md
     python tests/weights/make_torch_logits.py --full   # compares networks of full size
+
+(with tests/support and the checkout on PYTHONPATH).
 
 Every parameter is moved away from its initial value, so that no scale is 1 and no bias 0, and
 BatchNorm's statistics are those of some batches in training mode.
 """
 
 import argparse
+import contextlib
+import io
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
+import pages
 import timm
 import torch
 import torchvision
@@ -139,6 +146,22 @@ def make():
     print(f"{total} bytes")
 
 
+def run_page():
+    """Runs the example for PyTorch of docs/networks.md, and keeps what it says and printed."""
+    blocks = pages.blocks("networks.md")
+    chosen = [blocks[0], next(block for block in blocks if pages.needs_torch(block))]
+    printed = io.StringIO()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        torch.manual_seed(0)
+        with contextlib.redirect_stdout(printed):
+            names = {}
+            for block in chosen:
+                exec(compile(block, "networks.md", "exec"), names)
+    said = {"ran": chosen, "printed": printed.getvalue().splitlines()}
+    (FOLDER / "page.json").write_text(json.dumps(said, indent=1) + "\n")
+    print(printed.getvalue())
+
+
 def compare_full():
     import jax
 
@@ -172,4 +195,6 @@ def compare_full():
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="compare networks of full size")
-    compare_full() if parser.parse_args().full else make()
+    parser.add_argument("--page", action="store_true", help="run the example of the docs")
+    given = parser.parse_args()
+    compare_full() if given.full else run_page() if given.page else make()

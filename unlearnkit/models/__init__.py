@@ -65,6 +65,9 @@ def create(name: str, *, input_shape: tuple[int, ...], n_classes: int, **options
       model = models.create("resnet18", input_shape=(32, 32, 3), n_classes=10)
       variables = model.init(key)
     """
+    named, _, rest = name.partition(":")
+    if rest and named in MODELS:
+        raise ValueError(f"network {named!r}: a setting must read name=value, got {rest!r}")
     factory = import_factory(name) if ":" in name else MODELS.find(name)
     taken = set(inspect.signature(factory).parameters)
     known = taken - {"input_shape", "n_classes"}

@@ -141,9 +141,18 @@ def fit(
 
 def _targets(model: Model) -> dict[str, _Target]:
     shapes = named_leaves(jax.eval_shape(model.init, jax.random.key(0)))
+    paths = ["/".join(path) for group in model.layers for path in group]
+
+    def place(name: str) -> int:
+        """Returns which layer an array belongs to: a tree of JAX is in the order of its names."""
+        module = without_collections(name).rpartition("/")[0]
+        return paths.index(module) if module in paths else len(paths)
+
     return {
-        name: _Target(name, name.split("/")[-1], tuple(leaf.shape), np.dtype(leaf.dtype))
-        for name, leaf in shapes.items()
+        name: _Target(
+            name, name.split("/")[-1], tuple(shapes[name].shape), np.dtype(shapes[name].dtype)
+        )
+        for name in sorted(shapes, key=place)
     }
 
 
@@ -189,7 +198,7 @@ def _choose_prefix(
     best = [prefix for prefix, count in counts.items() if count == most]
     plain = [prefix for prefix in best if not is_averaged(prefix)] or best
     shortest = min(len(prefix) for prefix in plain)
-    chosen = [prefix for prefix in plain if len(prefix) == shortest]
+    chosen = sorted(prefix for prefix in plain if len(prefix) == shortest)
     if len(chosen) > 1:
         raise WeightsError(
             f"{' and '.join('.'.join(prefix) for prefix in chosen)} fit equally well; "
@@ -240,12 +249,15 @@ def _by_order(
 ) -> tuple[dict[str, Place], list[Place]]:
     """Returns the arrays of each kind in the order of the file, where shapes allow it.
 
+    Safetensors are sorted by name in their files, so that numbers in names decide there.
+
     Weights are matched with weights, biases with biases, running means with running means. An array
     whose shape does not fit the next one of its kind ends the matching of that kind.
     """
     more: dict[str, Place] = {}
     waiting = [name for name in targets if name not in found]
-    for place in extra:
+    by_name = container.format in ("safetensors", "unlearnkit")
+    for place in sorted(extra, key=_numbered) if by_name else extra:
         leaf = re.split(r"[/.]", told(place))[-1]
         kind = KINDS.get(leaf)
         name = next((n for n in waiting if KINDS.get(targets[n].leaf) == kind), None)
@@ -261,6 +273,14 @@ def _by_order(
         waiting.remove(name)
     taken = set(more.values())
     return more, [place for place in extra if place not in taken]
+
+
+def _numbered(place: Place) -> list[tuple[int, str]]:
+    """Returns what sorts `10.weight` after `9.weight`."""
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part)
+        for part in re.split(r"(\d+)", told(place))
+    ]
 
 
 def _set_aside(extra: Sequence[Place]) -> tuple[list[Place], list[str]]:

@@ -78,15 +78,16 @@ def read_safetensors(path: Path) -> Container:
             f"{path} is not readable as safetensors ({error}); it is truncated, damaged or of "
             "another format"
         ) from None
+    end = 8 + int.from_bytes(content[:8], "little")
+    said = json.loads(content[8:end])
+    ranges = {n: tuple(v["data_offsets"]) for n, v in said.items() if n != "__metadata__"}
     arrays: dict[Place, np.ndarray] = {}
-    for name, one in found:
+    # `deserialize` returns them in an order that differs from call to call.
+    for name, one in sorted(found, key=lambda pair: ranges[pair[0]]):
         if one["dtype"] not in _TYPES:
             raise WeightsError(f"{path}: {name} has the type {one['dtype']}, which is not read")
         array = np.frombuffer(one["data"], _TYPES[one["dtype"]]).reshape(one["shape"])
         arrays[name,] = array
-    end = 8 + int.from_bytes(content[:8], "little")
-    said = json.loads(content[8:end])
-    ranges = {n: tuple(v["data_offsets"]) for n, v in said.items() if n != "__metadata__"}
     return Container("safetensors", arrays, _Header(content[:end], ranges))
 
 

@@ -93,7 +93,7 @@ def layout_of(
     brought = shape if axes is None else tuple(shape[axis] for axis in axes)
     if brought == wanted:
         return Layout(axes)
-    if tuple(side for side in shape if side != 1) == wanted:
+    if len(wanted) == 1 < len(shape) and tuple(n for n in shape if n != 1) == wanted:
         return Layout(squeezed=shape)
     moved = "" if axes is None else f", {list(brought)} in the network's layout"
     raise WeightsError(f"the file has {list(shape)}{moved}; the network has {list(wanted)}")

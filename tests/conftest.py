@@ -11,6 +11,7 @@ import os
 import jax
 import jaxtyping
 import pytest
+from browser import chromium
 from compilation_cache import delete_oldest, keep_programs
 from hypothesis import settings
 
@@ -22,6 +23,21 @@ keep_programs()
 
 settings.register_profile("unlearnkit", deadline=None)  # the first example compiles
 settings.load_profile("unlearnkit")
+
+
+BROWSER_TESTS = "tests/reporting/test_browser.py"
+
+
+def pytest_configure(config):
+    if chromium() is None:
+        config.option.deselect = [*(config.option.deselect or []), BROWSER_TESTS]
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Has the closing line say which tests were not run for want of a browser."""
+    if chromium() is None:
+        said = f"file deselected ({BROWSER_TESTS}: there is no Chromium)"
+        terminalreporter.stats.setdefault(said, []).append(said)
 
 
 def pytest_sessionstart(session):

@@ -25,7 +25,7 @@ def test_writes_numbers_table_page_and_figures(results):
     assert names == {"digits-smoke.json", "digits-smoke.md", "smoke.html", "pictures"}
     assert {path.name for path in (results / "pictures").iterdir()} == figures
     page = (results / "smoke.html").read_text()
-    assert page.count("<svg") == 4
+    assert page.count("data:image/svg") == 4
     assert all((results / "pictures" / name).read_text().startswith("<svg") for name in figures)
 
 

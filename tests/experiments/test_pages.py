@@ -53,7 +53,7 @@ def test_a_page_shows_tables_claims_notes_and_pictures_and_writes_them(tmp_path)
     page = write_page(command, {"one": section}, {"one": {}})
     text = page.read_text(encoding="utf-8")
     assert page == tmp_path / "tgda" / "smoke.html"
-    assert text.count("<svg") == 2
+    assert text.count("data:image/svg") == 2
     assert "A &lt;title&gt;" in text
     assert "Total gradient descent ascent (Lu et al. 2022), scale smoke" in text
     assert "A drop is the accuracy" in text

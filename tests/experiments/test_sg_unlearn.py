@@ -55,7 +55,7 @@ def test_the_experiment_runs_from_data_to_page(tmp_path, capsys):
         starts = [np.array(ablation["traces"][alpha][metric])[:, 0] for alpha in ("0", "1")]
         np.testing.assert_array_equal(*starts)
     page = (folder / "smoke.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == 6
+    assert page.count("data:image/svg") == 6
     told = "SG lowers the KS statistic against FT", "Table 4", "undecided", "0.5202"
     for words in (*told, "RetrainLike(tolerance=0.5)", "alpha 1.6"):
         assert words in page

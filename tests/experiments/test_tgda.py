@@ -44,13 +44,13 @@ def test_the_experiment_runs_from_data_to_page(tmp_path, capsys):
     shutil.copy(folder / "digits17-lr-60-smoke.json", folder / "digits17-lr-160-smoke.json")
     assert main(Tgda(scale="smoke", page=True, results=tmp_path)) == 0
     page = (folder / "smoke.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == len(chosen) + 2  # pictures; the budget, and the size
+    assert page.count("data:image/svg") == len(chosen) + 2  # pictures; the budget, and the size
     for words in ("Pretraining the leader matters", "undecided", "The paper", "harder to poison"):
         assert words in page
     check_that_an_attack_is_put_into_a_result(tmp_path, folder / "digits-lr-smoke.json", capsys)
     assert main(Tgda(scale="smoke", page=True, results=tmp_path)) == 0
     page = (folder / "smoke.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == len(chosen) + 3
+    assert page.count("data:image/svg") == len(chosen) + 3
     table = (folder / "digits-lr-smoke.md").read_text(encoding="utf-8")
     assert "Label flip, 30 %" in table
     assert "precision on the poisons" in table

@@ -20,20 +20,21 @@ from unlearnkit.io.files import as_json, numbers_from_json
 from unlearnkit.reporting import (
     RunFolder,
     figure_section,
-    gap_against_cost,
     html_table,
-    loss_histograms,
+    points_chart,
     present,
     read_records,
     read_run,
+    report_figures,
     report_page,
-    roc_curves,
     rows,
     to_latex,
     to_markdown,
     to_rich,
+    to_svg,
 )
 from unlearnkit.reporting.escaping import latex_cell, markdown_name, slug
+from unlearnkit.reporting.figures import Point
 from unlearnkit.studies import Record
 
 RUN = {"experiment": "test"}
@@ -239,8 +240,10 @@ def test_a_page_shows_every_name_and_runs_none():
     page = report_page(lost, {**RUN, "<i>": "</pre><script>\x00"}, title="<script>\x1b")
     parser = _Cells()
     parser.feed(page)
-    assert not {"script", "b", "i"} & parser.tags
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", page)
+    assert not {"b", "i"} & parser.tags
+    body = re.sub(r'<script type="module">.*?</script>', "", page, flags=re.DOTALL)
+    assert "<script>" not in body
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", body)
     parser = _Cells()
     parser.feed(html_table(["Name"], [[name] for name in HOSTILE]))
     assert parser.tags == {"div", "table", "thead", "tbody", "tr", "th", "td"}
@@ -254,11 +257,13 @@ def test_a_page_shows_every_name_and_runs_none():
 def test_figures_hold_every_name():
     shown = ("_hidden", "<script>alert(1)</script>", "$\\undefined{$", "# ~ ^ { } \\ & % $ _")
     names = (*shown, "x" * 5000, "\x1b[2J\0")
-    records = [make(name) for name in names]
-    for svg in (loss_histograms(records), roc_curves(records), gap_against_cost(records)):
-        root = ElementTree.fromstring(svg)
-        texts = "\n".join(text for element in root.iter() for text in [element.text] if text)
-        assert all(name in texts for name in (*shown, "x" * 39 + "…", r"\x1b[2J\x00"))
+    points = [Point(name, 0.5, 0.4, 0.6) for name in names]
+    said = json.dumps(points_chart(points, title="t").to_dict(), ensure_ascii=False)
+    for name in (*shown, "x" * 39 + "…", "\\x1b[2J\\x00"):
+        assert json.dumps(name, ensure_ascii=False)[1:-1] in said
+    root = ElementTree.fromstring(to_svg(points_chart(points, title="t")))
+    texts = "\n".join(text for element in root.iter() for text in [element.text] if text)
+    assert all(name in texts for name in ("_hidden", "<script>alert(1)</script>"))
 
 
 def test_a_terminal_shows_names_and_obeys_none():
@@ -327,7 +332,7 @@ def test_figures_leave_out_what_is_missing():
     odd = {"loss_forget": np.array([np.nan, np.inf, 0.1]), "loss_test": np.full(2, np.nan)}
     curves = {**make("m").curves, **odd}
     records = [make("whole"), make("odd", **NOT_FINITE)._replace(curves=curves)]
-    assert "whole" in gap_against_cost(records)
-    assert "odd" not in gap_against_cost(records)
-    assert "odd" in loss_histograms(records)
-    ElementTree.fromstring(gap_against_cost([make("odd", **NOT_FINITE)]))
+    drawn = {figure.name: json.dumps(figure.chart.to_dict()) for figure in report_figures(records)}
+    assert "whole" in drawn["distance"]
+    assert "odd" not in drawn["distance"]
+    assert all("NaN" not in text and "Infinity" not in text for text in drawn.values())

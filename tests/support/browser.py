@@ -30,7 +30,8 @@ def browser(width=1280, scheme="light"):
     """Yields a Chromium of its own profile."""
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as engine, tempfile.TemporaryDirectory() as profile:
+    folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    with sync_playwright() as engine, folder as profile:
         context = engine.chromium.launch_persistent_context(
             profile,
             executable_path=chromium(),
@@ -39,21 +40,24 @@ def browser(width=1280, scheme="light"):
             color_scheme=scheme,
             chromium_sandbox=False,
         )
-        yield context
-        context.close()
+        try:
+            yield context
+        finally:
+            context.close()
 
 
 class Opened:
     """A page of a file, with all that it asked for and complained of."""
 
-    def __init__(self, context, path):
+    def __init__(self, context, path, *, charts=True):
         self.page, self.requests, self.complaints = context.new_page(), [], []
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("console", lambda m: self.complaints.append(f"{m.type}: {m.text}"))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.page.goto(self.path.as_uri())
-        self.page.wait_for_selector("html[data-ready='yes']")
+        if charts:
+            self.page.wait_for_selector("html[data-ready='yes']")
 
     def show(self, width, scheme):
         """Changes width and colours."""

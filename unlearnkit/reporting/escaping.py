@@ -64,14 +64,9 @@ def latex_cell(text: str) -> str:
 
 
 def figure_label(text: str) -> str:
-    """Returns a name as matplotlib draws it: no formula, of a length that leaves room for the axes.
-
-    Labels that begin with an underscore would be hidden from the legend.
-    """
+    """Returns a name as a chart shows it: on one line, and no longer than leaves room for axes."""
     line = one_line(text)
-    label = line if len(line) <= _LONGEST_LABEL else f"{line[: _LONGEST_LABEL - 1]}…"
-    label = label.replace("$", r"\$")
-    return f"\N{ZERO WIDTH SPACE}{label}" if label.startswith("_") else label
+    return line if len(line) <= _LONGEST_LABEL else f"{line[: _LONGEST_LABEL - 1]}…"
 
 
 def slug(name: str) -> str:

@@ -191,9 +191,9 @@ def _membership(place: Place, questions: Sequence[Place]) -> list[str]:
     )
     where = f" ({place.name})" if len(questions) > 1 and place.name else ""
     return [
-        f"A membership attack on the losses ranks a forgotten above an unseen example with "
-        f"probability {before:.2f} before, {after:.2f} after {closest}, the method that is closest at less than Retrain's cost, and "
-        f"{goal:.2f} for Retrain{where}; 0.50 is chance."
+        "A membership attack on the losses ranks a forgotten above an unseen example with "
+        f"probability {before:.2f} before and {goal:.2f} for Retrain; of the methods that cost "
+        f"less than Retrain, {closest} is closest with {after:.2f}{where}. Chance is 0.50."
     ]
 
 

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
+from unlearnkit.io.files import write_text
+
+_END = "\n// all of it\n"
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
 @functools.cache
 def charts_script() -> str:
-    """Returns Vega, Vega-Lite and vega-embed, as vl-convert brings them."""
+    """Returns Vega, Vega-Lite and vega-embed, as vl-convert brings them.
+
+    Bundling takes seconds: where compiled programs are kept, the bundle is kept beside them, and
+    trusted as they are.
+    """
+    import jax
     import vl_convert
 
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    version = f"{vl_convert.__version__}-{vl_convert.get_vega_version()}"
+    kept = None if not folder else Path(str(folder)) / f"charts-{version}.js"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if kept is not None and (text := kept.read_text(encoding="utf-8")).endswith(_END):
+            return text
+    made = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;") + _END
+    with contextlib.suppress(OSError):
+        if kept is not None and kept.parent.is_dir():
+            write_text(kept, made)
+    return made
 
 
 @functools.cache

@@ -139,8 +139,8 @@ def method_figures(place: Place, row: str, *, show_examples: bool = False) -> li
     views += [*_information(series)]
     if show_examples:
         views += [*_examples(series)]
-    ending = slug(f"{place.name} {row}" if place.name else row)
-    return [view._replace(name=f"{view.name}-{ending}") for view in views]
+    where = f"{slug(place.name)}-" if place.name else ""
+    return [view._replace(name=f"{view.name}-{where}{slug(row)}") for view in views]
 
 
 def shows_sets(place: Place, show_examples: bool) -> bool:
@@ -294,7 +294,7 @@ def _paths(series: _Series) -> Iterator[Drawn]:
         }
         least = float(along[courses["forget set"].mean(0).argmin()])
         yield Drawn(
-            f"path-{slug(prefix)}",
+            "-".join(["path", *_named(prefix)]),
             "The way of the weights",
             "L1 distance of the answers to Retrain's, on the line from the untouched weights (0) "
             "to the method's (1) and beyond: where it falls, the method moves towards Retrain.",
@@ -313,7 +313,7 @@ def _information(series: _Series) -> Iterator[Drawn]:
         nats = np.mean([np.asarray(c[f"{prefix}white_box"], float) for c in runs], axis=0)
         order = np.argsort(nats)
         yield Drawn(
-            f"information-{slug(prefix)}",
+            "-".join(["information", *_named(prefix)]),
             "Information against error",
             "An upper bound on what the weights tell of the forget set, in nats, against the error "
             "on unseen data, as noise is added.",
@@ -326,6 +326,11 @@ def _information(series: _Series) -> Iterator[Drawn]:
             ),
             f"from {nats.min():.3g} nats at error {errors.mean(0)[order[0]]:.2f}",
         )
+
+
+def _named(prefix: str) -> list[str]:
+    name = prefix.strip("_")
+    return [slug(name)] if name else []
 
 
 def _prefixes(records: Sequence[Record], names: Sequence[str]) -> list[str]:

@@ -234,5 +234,5 @@ def test_the_errors_of_a_verified_log_are_drawn_whatever_they_are(errors):
 def test_a_table_of_sentences_is_wrapped_and_every_cell_is_text():
     table = html_table(["a"], [["<b>"]], prose=True)
     assert '<table class="prose">' in table
-    assert "<td>&lt;b&gt;</td>" in table
+    assert ">&lt;b&gt;</th>" in table
     assert "<table><thead>" in html_table(["a"], [["b"]])

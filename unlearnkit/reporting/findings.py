@@ -109,8 +109,7 @@ def _amount(text: str) -> str:
 
 
 def _asked(records: Sequence[Record], questions: Sequence[Place], study: str) -> list[str]:
-    said = _parsed(study)
-    requests = said.get("forget", {})
+    requests = table_of(study, "forget")
     names = list(dict.fromkeys(r.question for r in records if r.question))
     attacks = [name for name in names if name not in requests]
     asked = [request_in_words(str(requests[name])) for name in names if name in requests]
@@ -220,11 +219,18 @@ def _sure(
     return lines
 
 
-def _parsed(study: str) -> Mapping[str, Mapping[str, object]]:
+def table_of(study: str, name: str) -> Mapping[str, object]:
+    """Returns a table of a study's TOML file; an empty one where there is none.
+
+    Args:
+      study: the text of the file.
+      name: of the table.
+    """
     try:
-        return tomllib.loads(study)
+        found = tomllib.loads(study).get(name)
     except tomllib.TOMLDecodeError:
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _or_inf(value: float) -> float:

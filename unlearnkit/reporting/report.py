@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from unlearnkit.records import Cell, Record, row_name
 from unlearnkit.reporting.escaping import MISSING, slug
-from unlearnkit.reporting.findings import find
+from unlearnkit.reporting.findings import find, table_of
 from unlearnkit.reporting.glossary import Meaning, terms
 from unlearnkit.reporting.overview import (
     LEVELS,
@@ -330,13 +329,9 @@ def _verdicts(cells: Sequence[Cell]) -> Markup | str:
 
 def _settings(study: str) -> dict[str, str]:
     """Returns the settings of each method of a study's TOML file, in words."""
-    try:
-        methods = tomllib.loads(study).get("methods", {})
-    except tomllib.TOMLDecodeError:
-        return {}
     return {
         name: ", ".join(f"{k} = {v}" for k, v in said.items())
-        for name, said in methods.items()
+        for name, said in table_of(study, "methods").items()
         if isinstance(said, dict)
     }
 

@@ -116,9 +116,7 @@ def question_figures(place: Place, primary: str | None = None) -> list[Drawn]:
                 f"cost{ending}",
                 "Cost",
                 "Example-gradients, in % of those of Retrain; methods that need none are left out.",
-                points_chart(
-                    shares, title="% of Retrain's example-gradients", logarithmic=spread > 50
-                ),
+                points_chart(shares, title="% of Retrain's cost", logarithmic=spread > 50),
                 f"{len(shares)} rows; the cheapest is {cheapest.name} with {cheapest.mean:.3g} %",
             )
         )

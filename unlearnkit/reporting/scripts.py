@@ -27,7 +27,7 @@ def charts_script() -> str:
     import vl_convert
 
     folder = jax.config.values["jax_compilation_cache_dir"]
-    version = f"{vl_convert.__version__}-{vl_convert.get_vega_version()}"
+    version = f"{vl_convert.get_vega_version()}-{vl_convert.get_vega_embed_version()}"
     kept = None if not folder else Path(str(folder)) / f"charts-{version}.js"
     with contextlib.suppress(OSError, UnicodeDecodeError):
         if kept is not None and (text := kept.read_text(encoding="utf-8")).endswith(_END):

@@ -148,6 +148,28 @@ def test_what_was_ended_is_told_and_resumed(finished, without_pictures, tmp_path
     assert [record["method"] for record in records[:3]] == ["original", "retrained", "fine_tune"]
 
 
+def test_pictures_and_examples_are_written_when_they_are_asked_for(finished, tmp_path, capsys):
+    shutil.copytree(finished[0] / "one", tmp_path / "one")
+    out, figures = str(tmp_path / "one"), tmp_path / "figures"
+    page = tmp_path / "one" / "report.html"
+    assert "data:image/png" not in page.read_text()
+    asked = ["--figures", str(figures), "--only", "distance", "losses-fine_tune"]
+    assert cli.run(["report", out, *asked, "--show-examples"]) == 0
+    assert {path.name for path in figures.iterdir()} == {"distance.svg", "losses-fine_tune.svg"}
+    shown = page.read_text()
+    assert shown.count("data:image/png") == 20  # a tenth of 200 digits
+    assert "unlearnkit report one --show-examples --figures figures --only distance" in shown
+    assert str(tmp_path) not in shown
+    assert cli.run(["report", out, "--figures", str(figures), "--only", "losses"]) == 2
+    assert "unknown figure 'losses'" in capsys.readouterr().err
+    assert cli.run(["report", out, "--only", "losses"]) == 2
+    assert "give a folder by --figures" in capsys.readouterr().err
+    assert cli.run(["report", str(finished[0] / "store")]) == 2
+    assert "it is a store of stages: name the folder of a run" in capsys.readouterr().err
+    assert cli.run(["report", out]) == 0
+    assert "data:image/png" not in page.read_text()
+
+
 def test_a_study_by_options_is_the_one_of_the_file(finished, without_pictures, tmp_path, capsys):
     options = [
         *("--data", "digits:train_rows=200,test_rows=100", "--networks", "logistic"),

@@ -15,7 +15,6 @@ from unlearnkit.records import Record
 from unlearnkit.reporting.escaping import figure_label
 
 COLOURS = {"1": TEAL, "0": RUST}
-LEAST_LOSS = 1e-12
 
 
 @chart
@@ -69,17 +68,12 @@ def retrain_figure(losses: Sequence[Sequence[float]]) -> Figure:
 
 @chart
 def loss_histograms(records: Sequence[Record]) -> Figure:
-    """Returns Figure 4: histograms of the losses on forget and test set, one panel per method.
-
-    All seeds are pooled; losses below 1e-12 nats stand in the first bin.
-    """
+    """Returns Figure 4: the losses on forget and test set, all seeds pooled, a panel per method."""
     methods: dict[str, list[Record]] = {}
     for record in records:
-        if record.diverged is None:
-            methods.setdefault(record.method, []).append(record)
-    columns = min(3, len(methods))
+        methods.setdefault(record.method, []).append(record)
+    columns, edges = min(3, len(methods)), np.logspace(-12, 1.5, 46)
     lines = -(-len(methods) // columns)
-    edges = np.logspace(np.log10(LEAST_LOSS), 1.5, 46)
     figure, grid = panels(3.1 * columns, 2.1 * lines, columns, lines, sharex=True, sharey=True)
     for axes, (name, group) in zip(grid, methods.items(), strict=False):
         for part, colour in (("forget", RUST), ("test", TEAL)):
@@ -87,13 +81,9 @@ def loss_histograms(records: Sequence[Record]) -> Figure:
             shown = np.clip(losses[~np.isnan(losses)], edges[0], edges[-1])
             weights = np.full(len(shown), 100 / len(losses))
             axes.hist(shown, edges.tolist(), weights=weights, color=colour, alpha=0.5, label=part)
-        axes.set(title=figure_label(name), xscale="log")
+        axes.set(title=figure_label(name), xscale="log", xlabel="loss (nats)", ylabel="% of the set")
+        axes.label_outer()
     for axes in grid[len(methods) :]:
         axes.set_visible(False)
-    for axes in grid[::columns]:
-        axes.set_ylabel("% of the set")
-    for axes in grid[max(len(methods) - columns, 0) : len(methods)]:
-        axes.set_xlabel("loss (nats)")
-        axes.tick_params(labelbottom=True)
     grid[0].legend()
     return figure

@@ -81,7 +81,7 @@ def loss_histograms(records: Sequence[Record]) -> Figure:
             shown = np.clip(losses[~np.isnan(losses)], edges[0], edges[-1])
             weights = np.full(len(shown), 100 / len(losses))
             axes.hist(shown, edges.tolist(), weights=weights, color=colour, alpha=0.5, label=part)
-        axes.set(title=figure_label(name), xscale="log", xlabel="loss (nats)", ylabel="% of the set")
+        axes.set(title=figure_label(name), xscale="log", xlabel="loss (nats)", ylabel="% of set")
         axes.label_outer()
     for axes in grid[len(methods) :]:
         axes.set_visible(False)

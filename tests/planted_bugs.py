@@ -52,6 +52,12 @@ def _bug(name: str, symbol: str, old: str, new: str, *tests: str) -> Bug:
 
 
 BUGS = (
+    # Model-targeted poisons
+    _bug("a_gap_forgets_the_target", "poisoning.model_targeted:Chase._climb",
+         "return next(losses) - next(losses)", "return next(losses)",
+         "poisoning/test_model_targeted.py"),
+    _bug("earlier_points_are_forgotten", "poisoning.model_targeted:play",
+         "jnp.arange(rounds) <= t", "jnp.arange(rounds) < 0", "poisoning/test_model_targeted.py"),
     # Data and lists as they come; outputs alone
     _bug("one_hot_takes_the_first_class", "data.labels:as_labels", "y.argmax(axis=1)",
          "y.argmin(axis=1)", "data/test_own_files.py"),

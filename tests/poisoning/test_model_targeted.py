@@ -20,7 +20,7 @@ def chased(problems):
     model, variables, task = problems["binary"]
     clean = task.train
     feasible_set = make_feasible_set(clean, 2, ModelTargeted().bounds, 0.95)
-    mirrored = jax.tree.map(lambda leaf: -leaf, variables.params)
+    mirrored = jax.tree.map(lambda leaf: -0.1 * leaf, variables.params)  # unsure of itself
     target = Variables(mirrored, variables.state)
     chase = Chase(model, 0.1, clean.size, 10, 20)
     found = play(KEY, variables, target, clean, feasible_set, jnp.full(8, 10.0), chase=chase)

@@ -98,6 +98,12 @@ BUGS = (
          "value=not train", "value=train", "models/test_adopt.py"),
     _bug("given_networks_start_from_their_weights", "models.fresh:check_fresh",
          "if not can_start_afresh(model)", "if False", "models/test_adopt.py"),
+    # Model-targeted poisons
+    _bug("a_gap_forgets_the_target", "poisoning.model_targeted:Chase._climb",
+         "return next(losses) - next(losses)", "return next(losses)",
+         "poisoning/test_model_targeted.py"),
+    _bug("earlier_points_are_forgotten", "poisoning.model_targeted:play",
+         "jnp.arange(rounds) <= t", "jnp.arange(rounds) < 0", "poisoning/test_model_targeted.py"),
     # Data and lists as they come; outputs alone
     _bug("one_hot_takes_the_first_class", "data.labels:as_labels", "y.argmax(axis=1)",
          "y.argmin(axis=1)", "data/test_own_files.py"),

@@ -5,7 +5,7 @@ import pytest
 
 from experiments.charts import mosaic
 from experiments.forging.__main__ import Forging
-from experiments.forging.claims import PAPER, by_question, judge, judge_logs
+from experiments.forging.claims import PAPER, by_question, forged_by_epoch, judge, judge_logs
 from experiments.forging.settings import settings
 from experiments.frame import load_result, main, rounded
 from unlearnkit.base import Cost
@@ -223,6 +223,15 @@ def test_what_a_forged_log_s_model_knows_is_judged_over_the_seeds():
     found = judge_logs(logs(told=False))
     accepted = "forging.substitution_accepted"
     assert {c.verdict for c in found if c.id != accepted} == {"does not hold"}
+
+
+def test_forged_steps_are_averaged_over_the_seeds_that_have_an_epoch():
+    records = logs(told=True)
+    own = [r for r in records if (r.question, r.method) == ("1", ORIGINAL)]
+    own[0].metrics["substitution_accepted_epoch_2"] = 0.25
+    found = forged_by_epoch(records)
+    assert list(found) == [("1", "substitution"), ("noise", "substitution")]
+    assert found["1", "substitution"] == {2: 0.25, 4: pytest.approx(0.51)}
 
 
 def test_batches_are_laid_out_in_squares():

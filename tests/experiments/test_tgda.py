@@ -10,7 +10,7 @@ from experiments.frame import load_result, main
 from experiments.tgda.__main__ import Tgda
 from experiments.tgda.claims import Drops, judge, judge_sizes
 from experiments.tgda.figures import MAGNIFIED, epsilon_figure, montage
-from experiments.tgda.paper import CLEAN, MISPRINTED, TABLES, quote, title
+from experiments.tgda.paper import CLEAN, MISPRINTED, TABLES, chooses_labels, quote, title
 from experiments.tgda.runs import Sample, attack_all
 from experiments.tgda.settings import VARIANTS, targets
 from unlearnkit.base import (
@@ -19,7 +19,16 @@ from unlearnkit.base import (
     UnlearnInfo,
 )
 from unlearnkit.models import MODELS
-from unlearnkit.poisoning import LabelFlip, PoisonSvm, TotalGradientAttack
+from unlearnkit.poisoning import (
+    BackGradient,
+    InfluenceAttack,
+    KktAttack,
+    LabelFlip,
+    MinMax,
+    ModelTargeted,
+    PoisonSvm,
+    TotalGradientAttack,
+)
 from unlearnkit.studies import Record
 from unlearnkit.training import Recipe, fit
 
@@ -162,6 +171,16 @@ def test_every_attack_of_a_scale_has_a_title_and_its_own_budget(scale):
             assert made.budget.epsilon == pytest.approx(float(share) if share else 0.03)
         if target.classes is None:
             assert not any(isinstance(made, PoisonSvm) for made in target.attacks.values())
+
+
+@pytest.mark.parametrize("scale", ["smoke", "cpu", "paper"])
+def test_attacks_that_choose_labels_are_told_from_those_that_keep_them(scale):
+    choosing = (
+        LabelFlip, MinMax, ModelTargeted, BackGradient, InfluenceAttack, KktAttack, PoisonSvm,
+    )  # fmt: skip
+    for target in targets(scale).values():
+        for name, made in target.attacks.items():
+            assert chooses_labels(name) == isinstance(made, choosing), name
 
 
 def test_the_paper_scale_has_every_ablation():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from unlearnkit.studies.announcing import OnStage
 from unlearnkit.studies.compare import poison_and_unlearn
 from unlearnkit.studies.selection import grid
 from unlearnkit.studies.store import Store
+from unlearnkit.studies.study import ORIGINAL
 from unlearnkit.training import Recipe
 
 
@@ -23,10 +25,12 @@ class RateSearch(NamedTuple):
     Attributes:
       methods: by name; one without a learning rate is as it was.
       scores: by name, of each factor, the mean over the seeds; -inf where one has no result.
+      unmet: methods of which no rate keeps the retain accuracy that is asked for.
     """
 
     methods: Mapping[str, Unlearner]
     scores: Mapping[str, Mapping[float, float]]
+    unmet: tuple[str, ...] = ()
 
 
 def search_rates(
@@ -42,6 +46,7 @@ def search_rates(
     budget: float,
     seeds: int = 1,
     effect: str | None = None,
+    tolerance: float = 1.0,
     start: Variables | None = None,
     on_stage: OnStage | None = None,
     store: Store | str | os.PathLike[str] | None = None,
@@ -67,18 +72,22 @@ def search_rates(
       seeds: networks that each rate is tried on.
       effect: a metric of `PoisonEffects` that tells how much is left of the poisons, 0 … 1; None
         for poisons that are to lower the accuracy.
+      tolerance: how far below the poisoned networks' retain accuracy a rate may end, in [0, 1]. One
+        that ends lower is taken only where all do, and `unmet` names the method.
       start: weights from which every training begins.
       on_stage: see `run`.
       store: see `run`.
 
     Raises:
-      ValueError: no factors, or one that is not positive; see `run`.
+      ValueError: no factors, or one that is not positive; a tolerance outside its range; see `run`.
       DivergedError: the clean network diverged.
 
     Source: Pawelczyk et al. 2024, Table 2: "a linear search for the learning rate".
     """
     if not factors or not all(0 < factor < math.inf for factor in factors):
         raise ValueError(f"factors must be positive, and at least one, got {tuple(factors)}")
+    if not 0 <= tolerance <= 1:
+        raise ValueError(f"tolerance must be in [0, 1], a loss of accuracy, got {tolerance}")
     tried: dict[str, tuple[str, float, Unlearner]] = {
         f"{name} x {factor:g}": (name, factor, _scaled(method, factor))
         for name, method in methods.items()
@@ -91,19 +100,24 @@ def search_rates(
         methods={label: method for label, (_, _, method) in tried.items()},
         on_stage=on_stage, store=store,
     )  # fmt: skip
+    kept: dict[str, list[float]] = {label: [] for label in (ORIGINAL, *tried)}
     found: dict[str, list[float]] = {label: [] for label in tried}
     for record in records:
+        if record.method in kept:
+            kept[record.method].append(record.metrics.get("accuracy_retain", 0.0))
         if record.method in tried:
             left = 0.0 if effect is None else record.metrics.get(effect, 0.0)
             found[record.method].append(record.metrics.get("accuracy_test", -math.inf) - left)
+    least = statistics.fmean(kept[ORIGINAL]) - tolerance
     scores: dict[str, dict[float, float]] = {}
-    best, chosen = dict[str, float](), dict(methods)
+    best, chosen = dict[str, tuple[bool, float]](), dict(methods)
     for label, (name, factor, method) in tried.items():
-        score = sum(found[label]) / len(found[label])
+        score = statistics.fmean(found[label])
         scores.setdefault(name, {})[factor] = score
-        if name not in best or score > best[name]:
-            best[name], chosen[name] = score, method
-    return RateSearch(chosen, scores)
+        rank = statistics.fmean(kept[label]) >= least, score
+        if name not in best or rank > best[name]:
+            best[name], chosen[name] = rank, method
+    return RateSearch(chosen, scores, tuple(name for name, (keeps, _) in best.items() if not keeps))
 
 
 def _scaled(method: Unlearner, factor: float) -> Unlearner:

@@ -114,6 +114,11 @@ class PoisonUnlearning(PaperCommand):
                 found = _grid(key, setting, poison, data, on_stage, self.store)
                 records, shown, searched = found
                 run["methods"] = {name: repr(m) for name, m in searched.methods.items()}
+                run["notes"] += [
+                    f"No rate of {figures.NAMES[name]} keeps the retain accuracy within "
+                    f"{setting.tolerance:g}: the best one is taken."
+                    for name in searched.unmet
+                ]
                 run["searched"] = frame.rounded(
                     {n: {f"{f:g}": v for f, v in s.items()} for n, s in searched.scores.items()}
                 )
@@ -166,7 +171,7 @@ def _grid(
         searched = search_rates(
             search_key, data.model, train, choosing, attack=attacks[first], budget=most,
             methods=searched.methods, factors=setting.factors, seeds=setting.tries,
-            effect=effect if sign > 0 else None, **given,
+            effect=effect if sign > 0 else None, tolerance=setting.tolerance, **given,
         )  # fmt: skip
 
     def keep(name: str, seed: int, poisoned: Poisoned) -> None:

@@ -42,8 +42,8 @@ class Setting:
       budgets: shares of unlearning.Retrain's example-gradients.
       identified: shares of the poisons that methods are told of, on `partial_seeds` seeds.
       rate_factor: of the learning rates of the methods. A subset has as many times fewer steps.
-      factors: of these rates, of which the best is chosen for each method on `tries` networks; none
-        takes them.
+      factors: of these rates, of which the best is chosen for each method on `tries` networks of
+        those that lose at most `tolerance` of retain accuracy; none takes them.
       tuned: by method, what is set otherwise than in Pawelczyk et al. 2024.
       matching: gradient matching; it augments as the recipe does. Its poisons have no box, as Γ of
         A.1.1.
@@ -72,6 +72,7 @@ class Setting:
     rate_factor: float = 1.0
     factors: tuple[float, ...] = ()
     tries: int = 2
+    tolerance: float = 0.05
     tuned: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     matching: GradientMatching = GradientMatching(bounds=Bounds(box=None, radius=16 / 255))  # noqa: RUF009
     canceling: GradientCanceling = GradientCanceling(learning_rate=None)  # noqa: RUF009

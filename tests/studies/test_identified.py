@@ -286,6 +286,30 @@ class TestRates:
             assert score <= plain.scores["tuned"][factor]
         assert judged.scores["tuned"][1e-6] < plain.scores["tuned"][1e-6] - 0.3
 
+    def test_a_rate_that_ruins_what_is_retained_is_taken_only_where_all_do(self, monkeypatch):
+        """Test and retain accuracy of the poisoned network, and of what each rate makes of it."""
+        made = {ORIGINAL: (0.7, 0.9), "tuned x 1": (0.6, 0.86), "tuned x 3": (0.8, 0.5)}
+
+        def studied(*args, methods, **options):
+            rows = {name: made[name] for name in (ORIGINAL, *methods)}
+            return [
+                Record(name, 0, {"accuracy_test": test, "accuracy_retain": kept}, Cost(1.0, 0.0))
+                for name, (test, kept) in rows.items()
+            ]
+
+        monkeypatch.setattr("unlearnkit.studies.rates.poison_and_unlearn", studied)
+
+        def search(factors, **options):
+            methods = {"tuned": FineTune(learning_rate=0.3)}
+            found = self.search(methods=methods, factors=factors, **options)
+            return found.methods["tuned"].learning_rate / 0.3, found.unmet
+
+        assert search((1.0, 3.0)) == (pytest.approx(3.0), ())
+        assert search((1.0, 3.0), tolerance=0.05) == (pytest.approx(1.0), ())
+        assert search((3.0,), tolerance=0.05) == (pytest.approx(3.0), ("tuned",))
+        with pytest.raises(ValueError, match=r"tolerance must be in \[0, 1\]"):
+            search((1.0,), tolerance=2.0)
+
     def test_a_rate_that_diverges_on_one_network_is_not_taken(self):
         found = self.search(seeds=2, methods={"tuned": Fragile(learning_rate=1.0)})
         assert found.methods["tuned"].learning_rate == 1e-6

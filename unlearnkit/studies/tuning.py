@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -219,10 +220,12 @@ class RateSearch(NamedTuple):
     Attributes:
       methods: by name; one without a learning rate is as it was.
       scores: by name, of each factor, the mean over the seeds; -inf where one has no result.
+      unmet: methods of which no rate keeps the retain accuracy that is asked for.
     """
 
     methods: Mapping[str, Unlearner]
     scores: Mapping[str, Mapping[float, float]]
+    unmet: tuple[str, ...] = ()
 
 
 def search_rates(
@@ -238,6 +241,7 @@ def search_rates(
     budget: float,
     seeds: int = 1,
     effect: str | None = None,
+    tolerance: float = 1.0,
     start: Variables | None = None,
     on_stage: OnStage | None = None,
     store: Store | str | os.PathLike[str] | None = None,
@@ -263,40 +267,55 @@ def search_rates(
       seeds: networks that each rate is tried on.
       effect: a metric of `PoisonEffects` that tells how much is left of the poisons, 0 … 1; None
         for poisons that are to lower the accuracy.
+      tolerance: how far below the poisoned networks' retain accuracy a rate may end, in [0, 1]. One
+        that ends lower is taken only where all do, and `unmet` names the method.
       start: weights from which every training begins.
       on_stage: see `run`.
       store: see `run`.
 
     Raises:
-      ValueError: no factors, or one that is not positive; see `run`.
+      ValueError: no factors, or one that is not positive; a tolerance outside its range; see `run`.
       DivergedError: the clean network diverged.
 
     Source: Pawelczyk et al. 2024, Table 2: "a linear search for the learning rate".
     """
     if not factors or not all(0 < factor < math.inf for factor in factors):
         raise ValueError(f"factors must be positive, and at least one, got {tuple(factors)}")
+    if not 0 <= tolerance <= 1:
+        raise ValueError(f"tolerance must be in [0, 1], a loss of accuracy, got {tolerance}")
     trials = {
         name: [{"learning_rate": factor * method.learning_rate} for factor in factors]
         for name, method in methods.items()
         if hasattr(method, "learning_rate")
     }
     candidates = _Candidates(methods, trials, lambda name, i: f"{name} x {factors[i]:g}")
-    records = poison_and_unlearn(
-        key, model, train, choosing,
-        attacks={"choosing": attack}, recipe=recipe, budgets=(budget,), start=start, paired=True,
-        methods=candidates.methods, seeds=seeds, on_stage=on_stage, store=store,
+    records = list(
+        poison_and_unlearn(
+            key, model, train, choosing,
+            attacks={"choosing": attack}, recipe=recipe, budgets=(budget,), start=start,
+            paired=True, methods=candidates.methods, seeds=seeds, on_stage=on_stage, store=store,
+        )
     )  # fmt: skip
-    scores, chosen = dict[str, dict[float, float]](), dict(methods)
+    least = _retained([record for record in records if record.method == ORIGINAL]) - tolerance
+    scores, chosen, unmet = dict[str, dict[float, float]](), dict(methods), []
     for name, found in candidates.sorted(records).items():
         if not all(found):  # the attack diverged
             continue
         values = [
-            sum(_accuracy_less(effect, record) for record in of_trial) / len(of_trial)
+            statistics.fmean(_accuracy_less(effect, record) for record in of_trial)
             for of_trial in found
         ]
         scores[name] = dict(zip(factors, values, strict=True))
-        chosen[name] = candidates.of(name)[int(np.argmax(values))]
-    return RateSearch(chosen, scores)
+        keeps = [_retained(of_trial) >= least for of_trial in found]
+        ranks = list(zip(keeps, values, strict=True))
+        chosen[name] = candidates.of(name)[ranks.index(max(ranks))]
+        if not any(keeps):
+            unmet.append(name)
+    return RateSearch(chosen, scores, tuple(unmet))
+
+
+def _retained(records: Sequence[Record]) -> float:
+    return statistics.fmean(record.metrics.get("accuracy_retain", 0.0) for record in records)
 
 
 def _accuracy_less(effect: str | None, record: Record) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,6 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from experiments.paper import read_toml
 from unlearnkit.studies import Runs as Runs
 from unlearnkit.studies.declared import make_part
 
@@ -28,6 +28,11 @@ Values = Sequence[float] | np.ndarray
 """Of a figure, one per seed."""
 NO_NUMBER = "a figure without numbers"
 FILE = Path(__file__).with_name("claims.toml")
+
+
+def read_toml(code: str, name: str = "paper.toml") -> dict[str, Any]:
+    """Returns what the TOML file of that name says which is beside a file of code (`__file__`)."""
+    return tomllib.loads(Path(code).with_name(name).read_text(encoding="utf-8"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -282,13 +282,6 @@ def load_data(
     return Data(models.create(network, **shape, **options), train, test)
 
 
-def replace_subtree(tree: Any, path: Sequence[str], leaf: Any) -> Any:
-    """Returns nested dicts with what is at `path` replaced."""
-    if not path:
-        return leaf
-    return {**tree, path[0]: replace_subtree(tree[path[0]], path[1:], leaf)}
-
-
 def save_result(
     path: Path,
     run: Mapping[str, Any],

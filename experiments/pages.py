@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from experiments.claims import Claim
-from experiments.paper import read_toml
+from experiments.claims import Claim, read_toml
 from unlearnkit import reporting
 from unlearnkit.io.files import write_text
 from unlearnkit.reporting import Column, html_table

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.claims import Claim, Runs, Statement, in_order, statements
+from experiments.claims import Claim, Runs, Statement, in_order, read_toml, statements
 from experiments.forging.settings import NOISE, SECOND_ORDER
-from experiments.paper import read_toml
 from unlearnkit.forging import convert_error
 from unlearnkit.studies import ORIGINAL, RETRAIN, Record
 

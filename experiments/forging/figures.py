@@ -9,8 +9,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.charts import INK, RUST, TEAL, chart, gallery, mosaic, panels
 from experiments.forging.claims import forged_by_epoch
+from unlearnkit.reporting.charts import INK, RUST, TEAL, chart, gallery, mosaic, panels
 from unlearnkit.studies import Record
 
 LABELS = {

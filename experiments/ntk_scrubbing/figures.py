@@ -9,10 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import charts
-from experiments.charts import BLUE, GREEN, GREY, ORANGE, RED, chart
 from experiments.ntk_scrubbing.measure import OTHER as RETRAIN
-from unlearnkit.reporting import Column
+from unlearnkit.reporting import Column, charts
+from unlearnkit.reporting.charts import BLUE, GREEN, GREY, ORANGE, RED, chart
 from unlearnkit.studies import Record
 
 SETS = {"forget": RED, "retain": BLUE, "test": GREY}

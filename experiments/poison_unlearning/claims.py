@@ -10,8 +10,7 @@ import numpy as np
 from scipy import stats
 
 from experiments import claims as shared
-from experiments.claims import Claim, Runs, Statement, Verdict, holds, judge_all
-from experiments.paper import read_toml
+from experiments.claims import Claim, Runs, Statement, Verdict, holds, judge_all, read_toml
 from unlearnkit.auditing import clopper_pearson
 from unlearnkit.studies import CONTROL, ORIGINAL, RETRAIN, Record
 

@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from experiments import charts
-from experiments.charts import BLUE, ORANGE, RED, chart
 from experiments.poison_unlearning import claims
 from experiments.poison_unlearning.claims import EFFECTS, NAMES, WORDS, at, largest_budget, runs_of
 from experiments.poison_unlearning.shift import SHARES
 from unlearnkit.base import Dataset, Poisoned
 from unlearnkit.poisoning import perturbation
+from unlearnkit.reporting import charts
+from unlearnkit.reporting.charts import BLUE, ORANGE, RED, chart
 from unlearnkit.studies import ORIGINAL, RETRAIN, Record
 from unlearnkit.validation import check_continuous
 

@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.claims import read_toml
 from experiments.frame import Scale, read_scale
-from experiments.paper import read_toml
 from experiments.poison_unlearning.least_squares import LeastSquares
 from unlearnkit import unlearning
 from unlearnkit.base import Attack, Unlearner

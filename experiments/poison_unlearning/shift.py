@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from experiments.frame import Data, replace_subtree
+from experiments.frame import Data
 from experiments.poison_unlearning.settings import Setting
 from unlearnkit import models
 from unlearnkit.auditing import model_shift
@@ -146,7 +146,8 @@ def solve(
 
 def _as_layer(regression: Model, w: Float[np.ndarray, "d1 c"]) -> Variables:
     """Returns the weights of a solution as those of the library's logistic regression."""
-    fresh, found = regression.init(jax.random.key(0)), jnp.asarray(w, jnp.float32)
-    (path,) = regression.layers[-1]
-    layer = {"kernel": found[:-1], "bias": found[-1]}
-    return Variables(replace_subtree(fresh.params, path, layer), fresh.state)
+    (path,), found = regression.layers[-1], jnp.asarray(w, jnp.float32)
+    params: Any = {"kernel": found[:-1], "bias": found[-1]}
+    for name in reversed(path):
+        params = {name: params}
+    return Variables(params)

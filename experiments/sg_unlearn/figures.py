@@ -8,10 +8,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.charts import RUST, TEAL, band, chart, panels, reach
 from experiments.sg_unlearn.claims import MIA
 from experiments.sg_unlearn.runs import Ablation
 from unlearnkit.records import Record
+from unlearnkit.reporting.charts import RUST, TEAL, band, chart, panels, reach
 from unlearnkit.reporting.escaping import figure_label
 
 COLOURS = {"1": TEAL, "0": RUST}

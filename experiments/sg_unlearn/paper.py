@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from experiments.paper import read_toml
+from experiments.claims import read_toml
 
 _SAID = read_toml(__file__)
 METRICS: list[str] = _SAID["metrics"]

@@ -142,7 +142,7 @@ def _paper(table: paper.PaperTable) -> str:
         cells = [f"{entry.accuracy:.2f}", f"{entry.drop:.2f}{note}", hours]
         body.append([network, paper.title(name), *cells])
     head = ["Network", "Attack", "accuracy, %", "drop, points", "hours"]
-    return pages.details(f"The paper's pages.Table {table.number}, {table.dataset}", head, body)
+    return pages.details(f"The paper's Table {table.number}, {table.dataset}", head, body)
 
 
 if __name__ == "__main__":

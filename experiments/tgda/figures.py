@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.charts import chart, gallery, mosaic, panels
 from experiments.claims import interval
 from experiments.tgda.claims import Drops
 from experiments.tgda.paper import title
 from experiments.tgda.runs import CLEAN, Sample
+from unlearnkit.reporting.charts import chart, gallery, mosaic, panels
 
 MAGNIFIED = 10
 """How many times a perturbation is shown."""

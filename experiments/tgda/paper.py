@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from experiments.paper import read_toml
+from experiments.claims import read_toml
 from experiments.tgda.settings import LONG
 
 _SAID = read_toml(__file__)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.claims import read_toml
 from experiments.frame import Scale, read_scale
-from experiments.paper import read_toml
 from unlearnkit.defences import DEFENCES, Sever
 from unlearnkit.poisoning import ATTACKS, ImprovedMinMax, ModelTargeted
 from unlearnkit.studies.declared import make_part

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import charts, claims, frame, pages
+from experiments import claims, frame, pages
 from experiments.claims import FILE, Family, Statement, judge_all, statements
+from unlearnkit.reporting import charts
 
 ROOT = Path(__file__).parents[2]
 FROZEN = Path(__file__).with_name("frozen_claims.json")

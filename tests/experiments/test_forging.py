@@ -3,13 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from experiments.charts import mosaic
 from experiments.forging.__main__ import Forging
 from experiments.forging.claims import PAPER, by_question, forged_by_epoch, judge, judge_logs
 from experiments.forging.settings import settings
 from experiments.frame import load_result, main, rounded
 from unlearnkit.base import Cost
 from unlearnkit.forging import convert_error
+from unlearnkit.reporting.charts import mosaic
 from unlearnkit.studies import ORIGINAL, RETRAIN, Record
 
 

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.charts import chart, panels
 from experiments.claims import Claim, Runs
-from experiments.frame import PaperCommand, replace_subtree, save_result, with_seeds
+from experiments.frame import PaperCommand, save_result, with_seeds
 from experiments.pages import (
     Section,
     draw,
@@ -17,6 +16,7 @@ from experiments.pages import (
     write_page,
 )
 from unlearnkit.base import Cost
+from unlearnkit.reporting.charts import chart, panels
 from unlearnkit.studies import Record
 
 ROOT = Path(__file__).parents[2]
@@ -108,10 +108,3 @@ def test_seeds_of_settings_are_changed_only_where_asked():
     assert with_seeds(known, 5, "seed")["one"].seed == 5
     with pytest.raises(ValueError, match="seeds must be >= 1, got 0"):
         with_seeds(known, 0, "seed")
-
-
-def test_a_subtree_is_replaced_and_the_rest_is_kept():
-    tree = {"a": {"b": 1, "c": 2}, "d": 3}
-    assert replace_subtree(tree, ("a", "b"), 9) == {"a": {"b": 9, "c": 2}, "d": 3}
-    assert replace_subtree(tree, (), 9) == 9
-    assert tree["a"]["b"] == 1

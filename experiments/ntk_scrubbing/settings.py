@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import operator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from experiments.frame import Data, load_data, replace_subtree
+from experiments.frame import Data, load_data
 from unlearnkit.base import Dataset, Unlearner, Variables
 from unlearnkit.studies import Pair
 from unlearnkit.training import Recipe, fit
@@ -109,10 +108,12 @@ def pretrain(key: Key[Array, ""], setting: Setting, pools: Pools) -> Variables:
     teacher, model = pools.pretrain, pools.own.model
     params, state = fit(fit_key, teacher.model, teacher.train, setting.pretrain).variables
     fresh = jax.jit(model.init)(head_key)
-    for path in model.layers[-1]:
-        last = functools.reduce(operator.getitem, path, fresh.params)
-        params = replace_subtree(params, path, last)
-    return Variables(params, state)
+
+    def own(place: Any, body: Array, head: Array) -> Array:
+        names = tuple(key.key for key in place)
+        return head if any(names[: len(path)] == path for path in model.layers[-1]) else body
+
+    return Variables(jax.tree.map_with_path(own, params, fresh.params), state)
 
 
 def draw_examples(key: Key[Array, ""], setting: Setting, pool: Data) -> Pair:

@@ -75,7 +75,7 @@ def _entries(table: str, entries: Iterable[str]) -> dict[str, dict[str, object]]
     """Returns entries by name; one that is there already is told apart by its settings."""
     made: dict[str, dict[str, object]] = {}
     for text in entries:
-        name, settings = _name_and_settings(text)
+        name, settings = _name_and_settings(text, bare_modules=table == "networks")
         found = read_settings(f"{table} {name}", split(settings))
         label = name if name not in made else f"{name} ({settings})"
         if not name and "use" not in found:
@@ -98,15 +98,19 @@ def read_entry(what: str, text: str) -> tuple[str, dict[str, object]]:
     Raises:
       ValueError: settings that cannot be read.
     """
-    name, settings = _name_and_settings(text)
+    name, settings = _name_and_settings(text, bare_modules=True)
     return name, read_settings(f"{what} {name}", split(settings))
 
 
-def _name_and_settings(text: str) -> tuple[str, str]:
-    """Returns what stands before the settings; `package.module:factory` is one name."""
+def _name_and_settings(text: str, *, bare_modules: bool) -> tuple[str, str]:
+    """Returns what stands before the settings; `package.module:factory` is one name.
+
+    Without `bare_modules` it needs the dot, so that `scrub:epochs` is a setting without a value.
+    """
     name, _, rest = text.partition(":")
     factory, _, settings = rest.partition(":")
-    return (f"{name}:{factory}", settings) if factory.isidentifier() else (name, rest)
+    is_factory = factory.isidentifier() and (bare_modules or "." in name)
+    return (f"{name}:{factory}", settings) if is_factory else (name, rest)
 
 
 def read_settings(where: str, pairs: Iterable[str]) -> dict[str, object]:

@@ -61,7 +61,8 @@ def _fold(line: str) -> str:
     width = shutil.get_terminal_size().columns
     if len(_STYLE.sub("", line)) <= width or line.startswith(tuple(_FRAMES)):
         return line
-    indent = "  " if _STYLE.sub("", line).startswith("usage:") else ""
+    usage = _STYLE.sub("", line).startswith(("usage:", "  {"))
+    indent = "  " if usage else ""
     return textwrap.fill(
-        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        line.replace(",", ", ") if usage else line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )

@@ -65,7 +65,7 @@ class ResNet18(nn.Module):
     width: int
     implementation: Implementation | None
     rematerialise: bool
-    stem: Stem
+    stem: str
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool = False) -> Float[Array, "n k"]:
@@ -92,7 +92,7 @@ def resnet18(
     width: int = 64,
     implementation: str | None = None,
     rematerialise: bool = False,
-    stem: Stem = "cifar",
+    stem: str = "cifar",
 ) -> Model:
     """Returns ResNet-18: 11,173,962 parameters on 32x32x3 with ten classes.
 

@@ -175,7 +175,13 @@ class Chase:
     def widest(
         self, victim: Variables, target: Variables, feasible_set: FeasibleSet
     ) -> tuple[Array, Array, Array]:
-        """Returns the feasible point of the widest gap, its label, and ℓ(victim) - ℓ(target)."""
+        """Returns the feasible point of the widest gap, its label, and ℓ(victim) - ℓ(target).
+
+        Args:
+          victim: the network that trains on the poisons so far.
+          target: the one that it is to become.
+          feasible_set: where poisons may be.
+        """
         labels = jnp.arange(self.model.n_classes)
         x, gaps = jax.lax.map(lambda y: self._climb(victim, target, feasible_set.ball, y), labels)
         best = jnp.argmax(jnp.where(feasible_set.present, gaps, -jnp.inf))
@@ -205,7 +211,16 @@ class Chase:
         self, params: Params, variables: Variables, clean: Dataset, n: int, points: Points,
         weights: Float[Array, " k"],
     ) -> Float[Array, ""]:  # fmt: skip
-        """Returns the victim's mean loss, the batch in the place of its n clean examples."""
+        """Returns the victim's mean loss, the batch in the place of its n clean examples.
+
+        Args:
+          params: of the victim, which the loss is a function of.
+          variables: whose state is taken.
+          clean: a batch of clean examples.
+          n: how many clean examples there are.
+          points: the poisons.
+          weights: [k] of the poisons, 0 for those that are not made yet.
+        """
         moved = Variables(params, variables.state)
         losses = -jnp.take_along_axis(
             jax.nn.log_softmax(self.model.apply(moved, points.x)), points.y[:, None], axis=1

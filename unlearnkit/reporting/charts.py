@@ -154,11 +154,25 @@ def band(
 
 
 def bar(axes: Axes, place: float, values: Sequence[float], colour: str, alpha: float = 1.0) -> None:
-    """Draws a mean as a bar, with its standard deviation."""
+    """Draws a mean as a bar, with its standard deviation.
+
+    Args:
+      axes: to draw on.
+      place: of the bar.
+      values: one per seed.
+      colour: of the bar.
+      alpha: how dense it is, 0 … 1.
+    """
     axes.bar(place, np.mean(values), color=colour, alpha=alpha)
     axes.errorbar(place, np.mean(values), deviation(values), color="0.2", capsize=3)
 
 
 def name_places(axes: Axes, names: Sequence[str], rotation: int) -> None:
-    """Writes names under the bars of a panel."""
+    """Writes names under the bars of a panel.
+
+    Args:
+      axes: to write on.
+      names: of the places 0, 1, ….
+      rotation: of the names, in degrees.
+    """
     axes.set_xticks(range(len(names)), list(names), rotation=rotation, ha="right")

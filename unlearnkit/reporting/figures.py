@@ -396,7 +396,13 @@ def _chart(rows: Sequence[Mapping[str, object]]) -> alt.Chart:
 def interpolate(
     fpr: Float[np.ndarray, " k"], tpr: Float[np.ndarray, " k"], rates: Float[np.ndarray, " r"]
 ) -> Float[np.ndarray, " r"]:
-    """Returns the highest true positive rate at each false positive rate: a step, never a chord."""
+    """Returns the highest true positive rate at each false positive rate: a step, never a chord.
+
+    Args:
+      fpr: [k] of a ROC curve, ascending.
+      tpr: [k] of it.
+      rates: [r] that are asked for.
+    """
     step: np.ndarray = tpr[np.searchsorted(fpr, rates, side="right") - 1]
     return step
 

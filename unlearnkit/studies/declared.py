@@ -193,7 +193,7 @@ def _check_numbers(said: Mapping[str, Any]) -> None:
         raise StudyFileError(f"primary must be the name of a metric, got {primary!r}")
 
 
-def read_pair(name: str, entry: Any) -> Pair:
+def read_pair(name: str, entry: object) -> Pair:
     """Returns the sets of a `[data.NAME]` table.
 
     Args:
@@ -250,7 +250,7 @@ def _weights(part: str, networks: Mapping[str, Any]) -> dict[str, Variables]:
     return {name: _read(part, name, entry) for name, entry in networks.items() if part in entry}
 
 
-def _read(part: str, name: str, entry: Mapping[str, Any]) -> Variables:
+def _read(part: str, name: str, entry: Mapping[str, object]) -> Variables:
     where, path = f"networks.{name}.{part}", entry[part]
     if not isinstance(path, str):
         raise StudyFileError(f"{where} must be the path of a file, got {path!r}")

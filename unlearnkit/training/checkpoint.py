@@ -49,7 +49,7 @@ def save_variables(
 
 
 def write_checkpoint(
-    path: Path, arrays: dict[str, np.ndarray], metadata: Mapping[str, Any]
+    path: Path, arrays: dict[str, np.ndarray], metadata: Mapping[str, object]
 ) -> None:
     """Writes named arrays as `save_variables` does.
 
@@ -92,7 +92,7 @@ def is_checkpoint(path: Path) -> bool:
     return isinstance(said, dict) and said.get("format") == _FORMAT
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:
+def read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, object]]:
     """Returns the arrays of `write_checkpoint` by name, and its metadata.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 from jaxtyping import Array, Key
@@ -127,7 +127,8 @@ def capped(settings: S, **most: int) -> S:
     """Returns settings whose fields are at most these numbers; None stays."""
     for name, size in most.items():
         if (getattr(settings, name) or 0) > size:
-            settings = dataclasses.replace(settings, **{name: size})  # type: ignore[arg-type]
+            changed: dict[str, Any] = {name: size}
+            settings = dataclasses.replace(settings, **changed)
     return settings
 
 

@@ -104,8 +104,9 @@ def format_of(path: Path) -> Format:
         raise WeightsError(f"{path} is empty; copy it again")
     if first.startswith(b"PK"):
         return _format_of_archive(path)
-    if first[0] == 0x80 and first[1] <= 5:  # a pickle's first byte, then its protocol
-        return "torch"
+    length = int.from_bytes(first[:8], "little")  # of the header, if it is safetensors
+    if first[0] == 0x80 and first[1] <= 5 and length > path.stat().st_size:
+        return "torch"  # a pickle's first byte, then its protocol
     if first[8:9] == b"{" or path.suffix == ".safetensors":
         return "unlearnkit" if is_checkpoint(path) else "safetensors"
     if path.suffix in (".msgpack", ".flax") or first[0] in _MAPS:

@@ -6,7 +6,8 @@ Time:      half a minute on two cores.
 
 The page has blocks `<!-- run: COMMAND -->` … `<!-- end -->`, which are run one after another in
 an empty folder, and blocks `<!-- file: NAME -->` before a listing that is put there as a file.
-A check lets numbers, and the spaces about them, differ: times do, and the last digits of results.
+A check lets numbers, hashes, and the spaces about them, differ: times do, the last digits of results,
+and the names of stages, which tell the sources.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _BLOCK = re.compile(
     r"|(?P<head><!-- run: (?P<command>.+?) -->\n).*?(?P<end><!-- end -->)",
     re.DOTALL,
 )
+_HASH = re.compile(r"\b[0-9a-f]{2}/[0-9a-f]{8,}|\b[0-9a-f]{40,}\b")
 _NUMBER = re.compile(r"[-+]?\d+(?:[.:]\d+)*(?:e-?\d+)?")
 
 
@@ -92,7 +94,7 @@ def _make(match: re.Match[str], folder: Path) -> str:
 
 
 def _masked(line: str) -> str:
-    numbered = _NUMBER.sub("#", line)
+    numbered = _NUMBER.sub("#", _HASH.sub("#", line))
     return re.sub(r"[─\s]+", " ", numbered).strip()
 
 

@@ -64,5 +64,9 @@ def _fold(line: str) -> str:
     usage = _STYLE.sub("", line).startswith(("usage:", "  {"))
     indent = "  " if usage else ""
     return textwrap.fill(
-        line.replace(",", ", ") if usage else line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        line.replace(",", ", ") if usage else line,
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )

@@ -14,6 +14,9 @@ from unlearnkit.forging.limits import LARGEST_RATIO
 from unlearnkit.forging.norms import Norm
 from unlearnkit.io.text import escaped
 
+_FULL_PRECISION = LARGEST_RATIO * (1 + 1e-6)
+"""A ratio of a limit to a distance, both rounded, may be a little above its bound."""
+
 
 class Verdict(enum.StrEnum):
     """What a verification says of a log; the command line has an exit code for each.
@@ -246,7 +249,9 @@ class VerificationReport(NamedTuple):
         lines = []
         largest = float(np.max(self.ratios, initial=0.0))
         if largest > 0:
-            beyond = "; less precise computations allow so much" if largest > LARGEST_RATIO else ""
+            beyond = (
+                "; less precise computations allow so much" if largest > _FULL_PRECISION else ""
+            )
             lines.append(
                 f"limits: at most {largest:.2g} of how far a segment moves the weights, together "
                 f"{self.slack:.2g} of their whole way{beyond}"

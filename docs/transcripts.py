@@ -6,7 +6,7 @@ Time:      half a minute on two cores.
 
 The page has blocks `<!-- run: COMMAND -->` … `<!-- end -->`, which are run one after another in
 an empty folder, and blocks `<!-- file: NAME -->` before a listing that is put there as a file.
-A check lets numbers, hashes, and the spaces about them, differ: times do, the last digits of results,
+A check lets numbers, hashes, and the spaces about them, differ: times do, last digits of results,
 and the names of stages, which tell the sources.
 """
 

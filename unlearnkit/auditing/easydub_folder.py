@@ -80,8 +80,9 @@ def audit_margins(margins: MarginFolder) -> Audited:
     """Returns how far networks are from retrained ones, beside what retrained ones show themselves.
 
     KLoM of finite ensembles is above 0 always. Half of the oracles are compared with the other
-    half, and as many of the networks with the same half, example by example:
+    half, and as many of the networks with the same half, example by example.
 
+    Metrics:
       klom_{split}, floor_{split}: means over the examples
       excess_{split}, `_low`, `_high`: their mean difference, with its 95 % interval over the
         examples

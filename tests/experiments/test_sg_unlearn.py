@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.claims import judge_difference
+from experiments.claims import Statement
 from experiments.frame import load_result, main
 from experiments.sg_unlearn.__main__ import SgUnlearn
 from experiments.sg_unlearn.claims import ablation_claims, class_claims, random_claims
@@ -184,7 +184,8 @@ def test_class_claims_are_judged():
 
 
 def test_one_seed_decides_nothing():
-    assert judge_difference([-1.0], sign=-1)[0] == "undecided"
+    one = Statement("a.b", "It is below 0", "here", "f", sign=-1)
+    assert one.judge([-1.0]).verdict == "undecided"
 
 
 def test_the_auditor_s_effect_is_judged():

@@ -40,7 +40,7 @@ def test_features_are_their_definitions(name, seed, scale):
     found = membership_features(name, jnp.asarray(z, jnp.float32), jnp.asarray(y, jnp.int32))
     expected = [oracle(name, row, label) for row, label in zip(z, y, strict=True)]
     assert found.shape == (7, 1)
-    np.testing.assert_allclose(found[:, 0], expected, rtol=2e-4, atol=2e-5)
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-3, atol=2e-5)
 
 
 def test_probabilities_are_the_softmax():

@@ -161,7 +161,7 @@ class TestTargets:
         problem = problems["any"]
         wrong = jax.tree.map(lambda v: -v, problem.variables)
         with pytest.raises(ValueError, match="targets must be what the clean network gets right"):
-            self.attack(problem)(KEY, *problem._replace(variables=wrong))
+            self.attack(problem)(KEY, problem.model, wrong, problem.task)
 
     def test_more_poisons_than_the_class_has_are_refused(self, problems):
         problem = problems["any"]

@@ -297,7 +297,7 @@ class TestRates:
                 for name, (test, kept) in rows.items()
             ]
 
-        monkeypatch.setattr("unlearnkit.studies.rates.poison_and_unlearn", studied)
+        monkeypatch.setattr("unlearnkit.studies.tuning.poison_and_unlearn", studied)
 
         def search(factors, **options):
             methods = {"tuned": FineTune(learning_rate=0.3)}

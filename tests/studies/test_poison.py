@@ -1,5 +1,4 @@
 import dataclasses
-import importlib
 
 import jax
 import jax.numpy as jnp
@@ -258,8 +257,7 @@ def test_the_attacked_task_is_the_training_set_row_by_row(model):
 
 def test_a_store_keeps_poisons_and_networks(model, tmp_path, monkeypatch):
     first = run(model, store=tmp_path)
-    engine = importlib.import_module("unlearnkit.studies.engine")
-    monkeypatch.setattr(engine, "fit", pytest.fail)
+    monkeypatch.setattr("unlearnkit.studies.fitting.fit", pytest.fail)
     monkeypatch.setattr(LabelFlip, "__call__", pytest.fail)
     assert [r.metrics for r in run(model, store=tmp_path)] == [r.metrics for r in first]
 

@@ -172,7 +172,7 @@ def test_another_start_is_another_stage(start, tmp_path):
         ({"start": Variables({"w": np.zeros(3)}, {})}, "start: variables do not fit the model"),
         ({"networks": {"a": network(), "b": network()}}, r"start must be given by the name .*'a'"),
         ({"start": {"b": None}}, "unknown network of start 'b'"),
-        ({"reference": "none"}, "reference must be one of retrained, clean"),
+        ({"reference": "best"}, "reference must be one of retrained, clean, none"),
     ],
 )
 def test_starts_that_make_no_sense_are_refused(start, changes, message, unchecked_types):

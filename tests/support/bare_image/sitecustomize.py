@@ -13,10 +13,12 @@ MISSING = (
     "beartype",
     "cvxpylayers",
     "dask",
+    "itables",
     "jaxopt",
     "tensorflow",
     "tensorflow_datasets",
     "tyro",
+    "vl_convert",
 )
 ROOT = str(Path(__file__).resolve().parents[3])
 

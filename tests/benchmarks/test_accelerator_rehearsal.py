@@ -36,7 +36,7 @@ def bare_python(*arguments):
         ("import tyro", "tyro"),
         ("import tensorflow_datasets", "tensorflow_datasets"),
         ("import unlearnkit.cli", "tyro"),
-        ("from unlearnkit.reporting import StageProgress; StageProgress()", "rich"),
+        ("import unlearnkit.reporting.theme as t; t.to_picture(None)", "vl_convert"),
     ],
 )
 def test_the_bare_image_lacks_what_it_should(code, missing):

@@ -101,7 +101,7 @@ def test_unlearning_brings_the_forget_set_nearer_to_retrain(here, forgotten):
     assert 0 < record["share_of_retrain"] < 1
     assert record["method"]["settings"]["epochs"] == 3
     assert "L1 to Retrain, forget" in said
-    told = [line for line in said.splitlines() if str(here) not in line]
+    told = [line for line in said.splitlines() if "/" not in line]  # no paths
     assert max(map(len, told)) <= 80
     old, new = (
         load_variables(folder / "weights.safetensors") for folder in (here / "trained", out)

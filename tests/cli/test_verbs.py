@@ -102,7 +102,7 @@ def test_unlearning_brings_the_forget_set_nearer_to_retrain(here, forgotten):
     assert record["method"]["settings"]["epochs"] == 3
     assert "L1 to Retrain, forget" in said
     told = [line for line in said.splitlines() if "/" not in line]  # no paths
-    assert max(map(len, told)) <= 80
+    assert [line for line in told if len(line) > 80] == []
     old, new = (
         load_variables(folder / "weights.safetensors") for folder in (here / "trained", out)
     )

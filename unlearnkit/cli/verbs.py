@@ -164,7 +164,8 @@ _WITHOUT = (
 
 
 def _of_retrain(record: Record, network: Network, rows: np.ndarray) -> str:
-    share = f", {100 * share_of_retrain(record, network, rows):.3g} % of Retrain"
+    percent = f"{100 * share_of_retrain(record, network, rows):.3g} % of Retrain"
+    share = f"\n{'':<{LABEL}}{percent}"
     assumed = f" if that takes {network.recipe.epochs} epochs"
     return share if network.recipe_known else share + assumed
 

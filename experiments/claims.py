@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
 
+from unlearnkit.auditing import mean_and_reach
 from unlearnkit.studies import Runs as Runs
 from unlearnkit.studies.declared import make_part
 
@@ -200,8 +200,5 @@ def interval(values: Values, among: int = 1) -> tuple[float, float]:
 
     By Bonferroni's correction all of them hold together.
     """
-    array = np.asarray(values, float)
-    if len(array) < 2:
-        return float(array.mean()), float("nan")
-    error = array.std(ddof=1) / np.sqrt(len(array))
-    return float(array.mean()), float(stats.t.ppf(1 - 0.025 / among, len(array) - 1) * error)
+    mean, reach = map(float, mean_and_reach(values, 1 - 0.05 / among))
+    return mean, reach

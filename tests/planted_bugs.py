@@ -261,6 +261,8 @@ BUGS = (
     _bug("the_largest_margin_has_no_bin", "auditing.klom:_histograms",
          "np.minimum((bins * scaled).astype(int), bins - 1)", "(bins * scaled).astype(int)",
          "auditing/test_ensembles.py"),
+    _bug("the_interval_of_a_mean_is_one_sided", "auditing.intervals:mean_and_reach",
+         "(1 - level) / 2", "1 - level", "auditing/test_intervals.py"),
     _bug("the_interval_is_one_sided", "auditing.intervals:clopper_pearson",
          "(1 - confidence) / 2", "1 - confidence", "auditing/test_intervals.py"),
     _bug("a_standard_error_is_a_deviation", "auditing.intervals:mean_and_error",

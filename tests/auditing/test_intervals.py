@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from unlearnkit.auditing.intervals import clopper_pearson, mean_and_error, rate
+from unlearnkit.auditing.intervals import clopper_pearson, mean_and_error, mean_and_reach, rate
 
 
 @given(st.integers(1, 200), st.data())
@@ -37,3 +38,15 @@ def test_the_standard_error_is_that_of_the_mean():
     mean, error = mean_and_error(values)
     assert mean == pytest.approx(0.5)
     assert error == pytest.approx(stats.sem(values))
+
+
+def test_student_s_interval_is_of_each_column_and_has_no_width_for_one_value():
+    rows = np.array([[1.0, 5.0], [2.0, 5.0], [6.0, 5.0]])
+    mean, reach = mean_and_reach(rows, 0.9)
+    low, high = stats.t.interval(0.9, 2, 3.0, stats.sem(rows[:, 0]))
+    np.testing.assert_allclose(mean, [3.0, 5.0])
+    np.testing.assert_allclose(reach[0], (high - low) / 2)
+    assert reach[1] == 0
+    alone, unknown = mean_and_reach([2.5])
+    assert float(alone) == 2.5
+    assert np.isnan(unknown)

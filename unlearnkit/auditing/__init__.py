@@ -75,6 +75,7 @@ from unlearnkit.auditing.intervals import (
     bounded_mean,
     clopper_pearson,
     mean_and_error,
+    mean_and_reach,
 )
 from unlearnkit.auditing.klom import klom
 from unlearnkit.auditing.lira import Lira, lira_scores
@@ -233,6 +234,7 @@ __all__ = [
     "loss_divergence",
     "margins",
     "mean_and_error",
+    "mean_and_reach",
     "membership_features",
     "model_shift",
     "needs",

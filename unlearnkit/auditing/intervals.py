@@ -125,3 +125,22 @@ def mean_and_error(values: Sequence[float] | Float[np.ndarray, " n"]) -> tuple[f
         raise ValueError(f"a standard error needs at least 2 values, got {len(values)}")
     sample = np.asarray(values, np.float64)
     return float(sample.mean()), float(sample.std(ddof=1) / np.sqrt(sample.size))
+
+
+def mean_and_reach(
+    values: Sequence[float] | Float[np.ndarray, "n ..."], level: float = CONFIDENCE
+) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
+    """Returns means over the first axis and half the width of their intervals (Student's t).
+
+    reach = t_{n-1, (1 + level) / 2} s / √n, with s the sample's deviation; NaN for one value.
+
+    Args:
+      values: n independent values, or rows of them.
+      level: of the interval.
+    """
+    sample = np.asarray(values, np.float64)
+    mean = sample.mean(axis=0)
+    if len(sample) < 2:
+        return mean, np.full_like(mean, np.nan)
+    error = sample.std(axis=0, ddof=1) / np.sqrt(len(sample))
+    return mean, np.asarray(stats.t.isf((1 - level) / 2, len(sample) - 1) * error)

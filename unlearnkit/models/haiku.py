@@ -69,6 +69,7 @@ def from_haiku(
         trace_call(train, shapes, example)
         return Calls(shapes, train, evaluate, False, stateful)
 
+    # Only its signature is looked at: that of a function that may take any mode.
     def called(self: object, x: Array, **kwargs: bool) -> Array:
         raise NotImplementedError
 

@@ -137,11 +137,7 @@ class MinMax:
         kept = slice(self.burn_in, None)
         base = jnp.full(m, FROM_SCRATCH, jnp.int32)
         dataset, is_poison = place(clean, points.x[kept], points.y[kept], base, "add")
-        cost = Cost(
-            spent.example_gradients + examples,
-            spent.seconds + watch.seconds,
-            spent.compile_seconds + watch.compile_seconds,
-        )
+        cost = spent.plus(Cost(examples, watch.seconds, watch.compile_seconds))
         return Poisoned(dataset, is_poison, PoisonInfo(base, self.bounds, history, cost))
 
 

@@ -138,12 +138,7 @@ class ModelTargeted:
         dataset, is_poison = place(clean, jnp.asarray(x), jnp.asarray(y), base, "add")
         found = 2 * model.n_classes * (self.ascent_steps + 1)
         examples = rounds * (found + self.descent_steps * (chase.batch_size + rounds))
-        spent = trained.info.cost
-        cost = Cost(
-            spent.example_gradients + examples,
-            spent.seconds + watch.seconds,
-            spent.compile_seconds + watch.compile_seconds,
-        )
+        cost = trained.info.cost.plus(Cost(examples, watch.seconds, watch.compile_seconds))
         return Poisoned(dataset, is_poison, PoisonInfo(base, self.bounds, history, cost))
 
 

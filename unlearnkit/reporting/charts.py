@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
-from unlearnkit.reporting.figures import mean_and_reach
+from unlearnkit.auditing import mean_and_reach
 
 if TYPE_CHECKING:  # matplotlib takes half a second, which a command spends when it draws
     from matplotlib.axes import Axes
@@ -127,7 +127,8 @@ def deviation(values: np.ndarray | Sequence[float]) -> Any:
 
 def reach(values: np.ndarray) -> np.ndarray:
     """Returns the half-width of the 95 % interval of each column; 0 for one row."""
-    return mean_and_reach(np.asarray(values))[1]
+    width: np.ndarray = np.nan_to_num(mean_and_reach(values)[1])
+    return width
 
 
 def band(

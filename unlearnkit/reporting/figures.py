@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from unlearnkit.auditing import mean_and_reach
 from unlearnkit.reporting.escaping import figure_label
 from unlearnkit.reporting.theme import DASHES, SERIES, colour, dashes, dressed, legend, named_series
 
@@ -224,6 +225,7 @@ def course_chart(
     rows = []
     for name, values in courses.items():
         means, reaches = mean_and_reach(values)
+        reaches = np.nan_to_num(reaches)  # of one seed
         along = np.arange(1, values.shape[1] + 1) if places is None else places
         for x, mean, reach in zip(along.tolist(), means.tolist(), reaches.tolist(), strict=True):
             low, high = mean - reach, mean + reach
@@ -405,16 +407,3 @@ def interpolate(
     """
     step: np.ndarray = tpr[np.searchsorted(fpr, rates, side="right") - 1]
     return step
-
-
-def mean_and_reach(
-    values: Float[np.ndarray, "seeds k"],
-) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """Returns means over the seeds and half their 95 % intervals (Student's t); 0 for one seed."""
-    from scipy import stats
-
-    means = np.mean(values, axis=0)
-    if len(values) < 2:
-        return means, np.zeros_like(means)
-    error = np.std(values, axis=0, ddof=1) / np.sqrt(len(values))
-    return means, stats.t.isf(0.025, len(values) - 1) * error

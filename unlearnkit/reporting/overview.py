@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unlearnkit.auditing import mean_and_reach
 from unlearnkit.records import PLACE, Record, method_name
-from unlearnkit.reporting.figures import mean_and_reach
 from unlearnkit.reporting.glossary import Meaning, meaning
 from unlearnkit.studies import ORIGINAL, RETRAIN
 
@@ -155,8 +155,5 @@ def _is_share(metric: str) -> bool:
 def _interval(values: Sequence[float]) -> Interval:
     if not values:
         return Interval(np.nan, np.nan, np.nan, 0)
-    means, reaches = mean_and_reach(np.asarray(values, float)[:, None])
-    mean, reach = float(means[0]), float(reaches[0])
-    if len(values) < 2:
-        return Interval(mean, np.nan, np.nan, 1)
+    mean, reach = map(float, mean_and_reach(values))
     return Interval(mean, mean - reach, mean + reach, len(values))

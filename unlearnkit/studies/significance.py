@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from unlearnkit.auditing import mean_and_reach
 from unlearnkit.io.files import as_json, numbers_from_json
 from unlearnkit.records import NO_DEFENCE, Cell, Difference, Record, Verdict, method_name
 from unlearnkit.studies.study import ORIGINAL, RETRAIN
@@ -175,11 +176,9 @@ def _p_value(differences: np.ndarray) -> float:
 def _difference(values: np.ndarray, adjusted: float, level: float) -> Difference:
     if not len(values):
         return Difference(*[float("nan")] * 5)
-    mean = float(values.mean())
+    mean, reach = map(float, mean_and_reach(values, level))
     if len(values) < 2:
         return Difference(mean, -np.inf, np.inf, float("nan"), float("nan"))
-    reach = stats.t.isf((1 - level) / 2, len(values) - 1) * values.std(ddof=1)
-    reach = float(reach / np.sqrt(len(values)))
     return Difference(mean, mean - reach, mean + reach, _p_value(values), float(adjusted))
 
 

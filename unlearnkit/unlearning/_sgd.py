@@ -194,10 +194,6 @@ def snapshots_of(
 
 def with_preparation(unlearned: Unlearned, example_gradients: float, watch: Stopwatch) -> Unlearned:
     """Returns `unlearned` with what went before the descent added to its cost."""
-    descent = unlearned.info.cost
-    cost = Cost(
-        descent.example_gradients + example_gradients,
-        descent.seconds + watch.seconds,
-        descent.compile_seconds + watch.compile_seconds,
-    )
+    own = Cost(example_gradients, watch.seconds, watch.compile_seconds)
+    cost = unlearned.info.cost.plus(own)
     return unlearned._replace(info=unlearned.info._replace(cost=cost))

@@ -20,7 +20,7 @@ from unlearnkit.cli.declaring import read_entry, read_settings, split
 from unlearnkit.cli.inspecting import pair_of_names
 from unlearnkit.cli.interruption import Interruption
 from unlearnkit.data.indices import as_indices, check_forget
-from unlearnkit.data.normalising import NORMALISATIONS
+from unlearnkit.data.normalising import NORMALISATIONS, describe_normalisation
 from unlearnkit.io.files import as_json, sha256_of_file, write_json
 from unlearnkit.io.provenance import provenance
 from unlearnkit.reading import said_of
@@ -29,7 +29,9 @@ from unlearnkit.studies import Pair
 from unlearnkit.studies.declared import make_part, read_pair
 from unlearnkit.studies.store.claims import locked
 from unlearnkit.training import Recipe
-from unlearnkit.weights import WeightFile, read_container, read_weights
+from unlearnkit.weights import WeightFile, read_container
+from unlearnkit.weights.containers import Container
+from unlearnkit.weights.reading import weights_of
 
 RECORD = "record.json"
 _FORMS = ("random", "within", "class", "file")
@@ -58,7 +60,7 @@ class Network:
     def described(self) -> dict[str, object]:
         """Returns what a record says of it."""
         file = self.file
-        where = {} if file is None else {"file": str(file), "sha256": _digest(file)}
+        where = {} if file is None else {"file": str(file), "sha256": digest_of(file)}
         return {
             "weights": where,
             "network": {
@@ -93,51 +95,48 @@ def open_network(
       ValueError: settings, data or weights that do not fit.
     """
     metadata: Mapping[str, object] = {}
+    container = None
     if weights is not None:
         if not weights.exists():
             raise FileNotFoundError(f"there is no file {weights} ({name})")
-        rest = read_container(weights).rest
-        metadata = rest if isinstance(rest, Mapping) else {}
+        container = read_container(weights)
+        metadata = container.rest if isinstance(container.rest, Mapping) else {}
     pair = open_data(options, metadata.get("normalisation"))
     model = make_network(options.model, pair)
     said = read_settings("recipe", recipe)
     known = metadata.get("recipe")
     if isinstance(known, dict):
         said = {**known, **said}
+    recipe_known = bool(said)
     if "batch_size" not in said:
         said = {**said, "batch_size": min(Recipe().batch_size, max(1, pair.train.size // 4))}
-        given = make_part("recipe", Recipe, said)
-        return Network(model, pair, given, len(said) > 1, *_read(weights, model, matching))
-    return Network(
-        model, pair, make_part("recipe", Recipe, said), True, *_read(weights, model, matching)
-    )
-
-
-def _read(
-    weights: Path | None, model: Model, matching: Matching
-) -> tuple[WeightFile | None, Path | None]:
+    network = Network(model, pair, make_part("recipe", Recipe, said), recipe_known)
     if weights is None:
-        return None, None
-    found = read_matched(weights, model, matching)
+        return network
+    found = read_matched(weights, model, matching, container)
     for note in found.notes:
         print(f"{weights}: {note}", file=sys.stderr)
-    return found, weights
+    return dataclasses.replace(network, weights=found, file=weights)
 
 
-def read_matched(file: Path, model: Model, matching: Matching) -> WeightFile:
+def read_matched(
+    file: Path, model: Model, matching: Matching, container: Container | None = None
+) -> WeightFile:
     """Returns the weights of a file.
 
     Args:
       file: of the weights.
       model: the network.
       matching: how names are matched.
+      container: what the file holds, where it is read already.
 
     Raises:
       WeightsError: it cannot be read, or does not fit.
     """
-    return read_weights(
-        file,
+    return weights_of(
+        read_container(file) if container is None else container,
         model,
+        path=file,
         part=matching.part,
         names=dict(pair_of_names(text) for text in matching.names),
         by_order=matching.by_order,
@@ -183,11 +182,6 @@ def parse_normalisation(text: str) -> str | Normalisation:
             f"0.49,0.48,0.45/0.25,0.24,0.26, got {text!r}"
         ) from None
     return Normalisation("own", mean, std)
-
-
-def describe_normalisation(found: Normalisation | Tokens) -> dict[str, object]:
-    """Returns a normalisation as JSON values."""
-    return {name: _plain(value) for name, value in dataclasses.asdict(found).items()}
 
 
 def read_normalisation(said: object) -> Normalisation | Tokens:
@@ -332,9 +326,6 @@ def print_json(said: Mapping[str, object]) -> None:
     print(json.dumps(as_json(said), allow_nan=False))
 
 
-def _digest(file: Path) -> str | None:
+def digest_of(file: Path) -> str | None:
+    """Returns the SHA-256 of a file; None of a folder."""
     return sha256_of_file(file) if file.is_file() else None
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value

@@ -15,6 +15,7 @@ from unlearnkit.base import Dataset, Unlearner, Variables
 from unlearnkit.cli.answering import (
     Network,
     claimed,
+    digest_of,
     make_method,
     open_network,
     print_json,
@@ -27,7 +28,6 @@ from unlearnkit.cli.telling import (
     LABEL,
     SETS,
     cell,
-    digest_of,
     folded,
     forget_rows,
     metrics_of,

@@ -18,7 +18,6 @@ from unlearnkit.cli.answering import (
     read_rows,
 )
 from unlearnkit.data import IndexForget
-from unlearnkit.io.files import sha256_of_file
 from unlearnkit.records import Record
 from unlearnkit.studies import (
     Study,
@@ -90,11 +89,6 @@ def write_new(out: Path, old: Path, like: WeightFile | None, variables: Variable
         raise ValueError(f"--out {out} is where the old weights are; choose another folder")
     write_weights(file, variables, like)
     return file
-
-
-def digest_of(file: Path) -> str | None:
-    """Returns the SHA-256 of a file; None of a folder."""
-    return sha256_of_file(file) if file.is_file() else None
 
 
 def settings_of(name: str, method: Unlearner) -> dict[str, object]:

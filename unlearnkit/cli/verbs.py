@@ -15,7 +15,7 @@ from unlearnkit.base import Variables
 from unlearnkit.cli.answering import (
     Network,
     claimed,
-    describe_normalisation,
+    digest_of,
     make_method,
     open_network,
     print_json,
@@ -28,7 +28,6 @@ from unlearnkit.cli.telling import (
     LABEL,
     SETS,
     cell,
-    digest_of,
     folded,
     forget_rows,
     metrics_of,
@@ -39,6 +38,7 @@ from unlearnkit.cli.telling import (
     write_new,
 )
 from unlearnkit.cli.train import WEIGHTS
+from unlearnkit.data.normalising import describe_normalisation
 from unlearnkit.io.files import sha256_of_file
 from unlearnkit.records import Record
 from unlearnkit.reporting import StageProgress

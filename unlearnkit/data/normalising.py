@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
 
-from unlearnkit.base import UNIT, Dataset, Normalisation
+from unlearnkit.base import UNIT, Dataset, Normalisation, Tokens
 from unlearnkit.data.source import Pixels
 
 NORMALISATIONS = ("unit", "symmetric", "standard")
@@ -83,3 +84,9 @@ def _standard(train: Pixels) -> Normalisation:
             "standard deviation to divide by; use normalisation='unit' or 'symmetric'"
         )
     return Normalisation("standard", train.mean, std)
+
+
+def describe_normalisation(found: Normalisation | Tokens) -> dict[str, object]:
+    """Returns a normalisation as JSON values."""
+    said = dataclasses.asdict(found)
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in said.items()}

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from unlearnkit.base import FROM_SCRATCH, Cost, Dataset, Poisoned, Tokens
+from unlearnkit.data.normalising import describe_normalisation
 from unlearnkit.io.files import atomic_path, sha256_of_file, write_json
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place
@@ -76,7 +77,7 @@ def save_poisoned(folder: str | Path, poisoned: Poisoned, clean: Dataset) -> Non
         "sha256": digest,
         "placement": placement,
         "bounds": dataclasses.asdict(info.bounds),
-        "normalisation": _described(clean),
+        "normalisation": describe_normalisation(clean.normalisation),
         "clean": {"size": clean.size, "sha256": fingerprint(clean)},
         "cost": info.cost._asdict(),
     }
@@ -156,10 +157,10 @@ def _check_clean(manifest: Mapping[str, Any], clean: Dataset, folder: Path) -> N
             f"{recorded.get('size')} examples with SHA-256 {str(recorded.get('sha256'))[:12]}…, "
             f"given are {clean.size} with {digest[:12]}…; load the training set that was attacked"
         )
-    if manifest["normalisation"] != _described(clean):
+    if manifest["normalisation"] != describe_normalisation(clean.normalisation):
         raise PoisonFileError(
             f"the poisons in {folder} are normalised as {manifest['normalisation']}, the clean "
-            f"data as {_described(clean)}"
+            f"data as {describe_normalisation(clean.normalisation)}"
         )
 
 
@@ -229,11 +230,6 @@ def _with_prefix(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any
         for name, value in arrays.items()
         if name.startswith(prefix)
     }
-
-
-def _described(dataset: Dataset) -> dict[str, Any]:
-    normalisation = dataclasses.asdict(dataset.normalisation)
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in normalisation.items()}
 
 
 def _same(one: Any, other: Any) -> bool:

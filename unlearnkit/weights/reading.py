@@ -111,6 +111,31 @@ def read_weights(
     """
     path = Path(path)
     container = read_container(path)
+    return weights_of(container, model, path=path, part=part, names=names, by_order=by_order)
+
+
+def weights_of(
+    container: Container,
+    model: Model,
+    *,
+    path: Path,
+    part: str | None = None,
+    names: Mapping[str, str] | None = None,
+    by_order: bool = False,
+) -> WeightFile:
+    """Returns the weights of what was read from a file, see `read_weights`.
+
+    Args:
+      container: of `read_container`.
+      model: the network.
+      path: of the file, for messages.
+      part: see `read_weights`.
+      names: likewise.
+      by_order: likewise.
+
+    Raises:
+      WeightsError: they do not fit.
+    """
     try:
         fitted = fit(container, model, part=part, names=names, by_order=by_order)
     except WeightsError as error:

@@ -18,6 +18,7 @@ from unlearnkit.base import (
 )
 from unlearnkit.io.files import as_json, numbers_from_json
 from unlearnkit.reporting import (
+    ReportOptions,
     RunFolder,
     figure_section,
     html_table,
@@ -35,7 +36,7 @@ from unlearnkit.reporting import (
 )
 from unlearnkit.reporting.escaping import latex_cell, markdown_name, slug
 from unlearnkit.reporting.figures import Point
-from unlearnkit.studies import Record
+from unlearnkit.studies import ORIGINAL, RETRAIN, Record
 
 RUN = {"experiment": "test"}
 DASH = "\N{EN DASH}"
@@ -252,6 +253,17 @@ def test_a_page_shows_every_name_and_runs_none():
         if name.isprintable():
             assert cell == name
     assert "&lt;b&gt;" in figure_section("<b>", "<svg/>", "<b>")
+
+
+def test_a_chart_s_specification_does_not_end_its_element():
+    name = "</script><b>"
+    records = [make(method, seed) for method in (ORIGINAL, RETRAIN, name) for seed in range(2)]
+    page = report_page(records, RUN, title="t", options=ReportOptions(primary="average_gap"))
+    specifications = re.findall(r'<script type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert any(name in json.dumps(json.loads(text)) for text in specifications)
+    parser = _Cells()
+    parser.feed(page)
+    assert "b" not in parser.tags
 
 
 def test_figures_hold_every_name():

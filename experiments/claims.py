@@ -1,8 +1,8 @@
 """Claims of papers, judged from our figures with their standard errors, never typed.
 
 A difference counts where its 95 % interval over the seeds (Student's t, paired by seed) leaves out
-zero: the claim then "holds" or "does not hold". Else it is "undecided" at this scale. The intervals
-of a `Family` of claims hold together.
+zero: the claim then "holds" or "does not hold". Else it is "undecided" at this scale. The verdicts
+on one result hold `together`.
 
 What is claimed stands in claims.toml, which says what its fields mean; the code of a paper says
 only how a figure is computed from records.
@@ -46,6 +46,7 @@ class Claim:
       paper: the paper's figures.
       verdict: judged from ours.
       id: of the statement, as `tgda.over_label_flip`.
+      among: judges it by the interval of one of as many claims; None where no interval does.
     """
 
     text: str
@@ -54,6 +55,7 @@ class Claim:
     paper: str
     verdict: Verdict
     id: str = ""
+    among: Callable[[int], Claim] | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Statement:
 
         Args:
           values: one per seed; without any, nothing is judged.
-          among: of how many claims the intervals hold together.
+          among: how many claims share the 5 % of wrong verdicts.
           ours: in the place of the statement's.
           paper: likewise.
           names: what stands in the place of names in braces.
@@ -103,7 +105,12 @@ class Statement:
         mean, reach = interval(less, among)
         verdict = holds(mean * self.sign > 0) if abs(mean) > reach else "undecided"
         said = (self.ours if ours is None else ours).format(in_words(less, verdict, among), **names)
-        return self.decide(verdict, said, paper=paper, **names)
+        claim = self.decide(verdict, said, paper=paper, **names)
+
+        def again(many: int) -> Claim:
+            return self.judge(values, many, ours=ours, paper=paper, **names)
+
+        return claim if np.isnan(reach) else dataclasses.replace(claim, among=again)
 
     def order(self, ours: float, paper: float, **names: Any) -> Claim:
         """Returns the claim that a figure is of the paper's order: within a factor (threshold)."""
@@ -139,15 +146,37 @@ def statements(paper: str) -> dict[str, Statement]:
     return {n: make_part(n, Statement, {"id": f"{paper}.{n}", **of}) for n, of in said}
 
 
-def judge_all(paper: str, figures: Mapping[str, Judge]) -> list[Claim]:
-    """Returns the claims of a paper whose figures are given, in the order of claims.toml.
+def judge_all(paper: str, *parts: Mapping[str, Judge]) -> list[Claim]:
+    """Returns the claims of a paper whose figures are given, `together`.
 
     Args:
       paper: the folder of its results.
-      figures: computes each, by its name.
+      parts: of a result, one after the other: what computes each figure, by its name; the claims of
+        a part are in the order of claims.toml.
     """
-    asked = (statement for statement in statements(paper).values() if statement.figure in figures)
-    return [claim for statement in asked for claim in figures[statement.figure](statement)]
+    known = statements(paper).values()
+    asked = [(part[one.figure], one) for part in parts for one in known if one.figure in part]
+    return together([claim for judge, statement in asked for claim in judge(statement)])
+
+
+def together(claims: Sequence[Claim]) -> list[Claim]:
+    """Returns the claims of one result, of which any verdict is wrong with at most 5 %.
+
+    By Holm's step-down procedure: m claims are judged by intervals of 1 - 0.05 / m; what this
+    decides is done, and the k others are judged by those of 1 - 0.05 / k, until none is decided.
+    The interval that is shown is the last by which a claim was judged.
+
+    Source: Holm 1979.
+    """
+    found = list(claims)
+    left = {i: claim.among for i, claim in enumerate(claims) if claim.among is not None}
+    while left:
+        found = [left[i](len(left)) if i in left else claim for i, claim in enumerate(found)]
+        undecided = {i: of for i, of in left.items() if found[i].verdict == "undecided"}
+        if len(undecided) == len(left):
+            break
+        left = undecided
+    return found
 
 
 def in_order(paper: str, claims: Iterable[Claim]) -> list[Claim]:
@@ -156,49 +185,22 @@ def in_order(paper: str, claims: Iterable[Claim]) -> list[Claim]:
     return sorted(claims, key=lambda claim: places.index(claim.id))
 
 
-class Family:
-    """The claims of one result whose 95 % intervals hold together, by Bonferroni's correction.
-
-    Args:
-      paper: the folder of its results.
-      figures: that are judged by an interval; each claim of theirs counts once.
-    """
-
-    def __init__(self, paper: str, *figures: str):
-        self.size = sum(claim.figure in figures for claim in statements(paper).values())
-
-    def judge(self, claim: Statement, values: Values, **said: Any) -> Claim:
-        """Returns the judged claim; see `Statement.judge`."""
-        return claim.judge(values, self.size, **said)
-
-    def interval(self, values: Values) -> tuple[float, float]:
-        """Returns the mean and the half-width of its corrected interval."""
-        return interval(values, self.size)
-
-    def words(self, values: Values, verdict: Verdict) -> str:
-        """Returns the mean with its interval, and what keeps it from being decided."""
-        return in_words(values, verdict, self.size)
-
-
 def holds(condition: bool) -> Verdict:
     """Returns the verdict on what is seen or not, without an interval."""
     return "holds" if condition else "does not hold"
 
 
 def in_words(values: Values, verdict: Verdict, among: int = 1) -> str:
-    """Returns the mean with its interval; of a family, also what keeps it from being decided."""
+    """Returns the mean with its interval, and what keeps it from being decided."""
     mean, reach = interval(values, among)
     if np.isnan(reach):
         return f"{mean:+.4f} (one seed)"
-    limited = among > 1 and verdict == "undecided"
+    limited = verdict == "undecided"
     limit = f", limited by the spread over {len(values)} seeds" if limited else ""
     return f"{mean:+.4f} ± {reach:.4f}{limit}"
 
 
 def interval(values: Values, among: int = 1) -> tuple[float, float]:
-    """Returns the mean and the half-width of its 95 % interval, `among` as many; NaN for one value.
-
-    By Bonferroni's correction all of them hold together.
-    """
+    """Returns the mean and the half-width of its interval of 1 - 0.05 / `among`; NaN for one."""
     mean, reach = map(float, mean_and_reach(values, 1 - 0.05 / among))
     return mean, reach

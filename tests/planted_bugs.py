@@ -392,7 +392,7 @@ BUGS = (
     _bug("the_worst_rate_is_chosen", "studies.tuning:search_rates",
          "ranks.index(max(ranks))", "ranks.index(min(ranks))", "studies/test_identified.py"),
     _bug("a_rate_may_ruin_the_network", "studies.tuning:search_rates",
-         "_retained(of_trial) >= least", "True", "studies/test_identified.py"),
+         "(of >= least, value)", "(True, value)", "studies/test_identified.py"),
     _bug("canceling_adds_up", "poisoning._canceling:Canceling.residual",
          "clean + balance.share * poison", "clean - balance.share * poison",
          "poisoning/test_gradient_canceling.py"),

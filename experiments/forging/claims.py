@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.claims import Claim, Runs, Statement, in_order, read_toml, statements
+from experiments.claims import Claim, Runs, Statement, in_order, read_toml, statements, together
 from experiments.forging.settings import NOISE, SECOND_ORDER
 from unlearnkit.forging import convert_error
 from unlearnkit.studies import ORIGINAL, RETRAIN, Record
@@ -35,7 +35,7 @@ def setup(result: RunResult) -> dict[str, Any] | None:
 
 def judge(result: RunResult, records: Sequence[Record] = ()) -> list[Claim]:
     """Returns the claims that one setting's result can judge, and its records of forged logs."""
-    return in_order("forging", [*_judge(result), *judge_logs(records)])
+    return together(in_order("forging", [*_judge(result), *judge_logs(records)]))
 
 
 def _judge(result: RunResult) -> Iterator[Claim]:

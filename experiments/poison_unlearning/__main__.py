@@ -30,10 +30,10 @@ from experiments.poison_unlearning.least_squares import study_updates
 from experiments.poison_unlearning.settings import POISONS, Poison, Setting, choose_settings
 from experiments.poison_unlearning.shift import study_shift
 from unlearnkit.auditing import PoisonSize
-from unlearnkit.base import Attack, Dataset, Poisoned
+from unlearnkit.base import Attack, Cost, Dataset, Poisoned
 from unlearnkit.poisoning import PoisonWarning
 from unlearnkit.records import Record, row_name
-from unlearnkit.reporting import by_identified, identified_shares
+from unlearnkit.reporting import by_identified, identified_rows, identified_shares
 from unlearnkit.studies import ORIGINAL, OnStage, RateSearch, poison_and_unlearn, search_rates
 from unlearnkit.training import fit
 
@@ -114,11 +114,7 @@ class PoisonUnlearning(PaperCommand):
                 found = _grid(key, setting, poison, data, on_stage, self.store)
                 records, shown, searched = found
                 run["methods"] = {name: repr(m) for name, m in searched.methods.items()}
-                run["notes"] += [
-                    f"No rate of {figures.NAMES[name]} keeps the retain accuracy within "
-                    f"{setting.tolerance:g}: the best one is taken."
-                    for name in searched.unmet
-                ]
+                run["notes"] += [f"{name}: {why}" for name, why in searched.unmet.items()]
                 run["searched"] = frame.rounded(
                     {n: {f"{f:g}": v for f, v in s.items()} for n, s in searched.scores.items()}
                 )
@@ -191,6 +187,9 @@ def _grid(
         few = min(seeds, setting.partial_seeds)
         found = ask({first: attacks[first]}, few, budgets=(most,), identified=partial)
         records += [record for record in found if record.identified < 1]
+    for name, why in searched.unmet.items():
+        lost = Record(name, 0, {}, Cost(0.0, 0.0), failed=why)
+        records += [lost._replace(question=a, budget=b) for a in attacks for b in setting.budgets]
     if not shown:
         raise ValueError(f"{poison} poisons of the first seed: {records[0].diverged}")
     return records, shown[0], searched
@@ -259,13 +258,11 @@ def _grid_section(
     tables = [records_table(as_rows(records), columns)]
     if shares := identified_shares(records):
         metric, most = claims.EFFECTS[kind][0], claims.largest_budget(records)
-        curves = by_identified(records, metric, question=records[0].question, budget=most)
+        shown = claims.guessing(records, chance) if kind == "indiscriminate" else records
+        curves = by_identified(shown, metric, question=records[0].question, budget=most)
         pictures["identified"] = figures.identified(kind, shares, curves)
         head = [f"{claims.WORDS[kind]}, identified:", *(f"{100 * share:g} %" for share in shares)]
-        body = [
-            [name, *(f"{mean:.3f}" if mean == mean else "none" for mean in means)]
-            for name, means in curves.items()
-        ]
+        body = identified_rows(shown, metric, question=records[0].question, budget=most)
         tables.append(plain_table(head, body))
     judged = claims.grid_claims(kind, records, chance)
     return Section(title, tables, judged, [*notes, *told(records)], pictures)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from experiments import claims as shared
-from experiments.claims import Claim, Runs, Statement, Verdict, holds, judge_all, read_toml
+from experiments.claims import Claim, Judge, Runs, Statement, Verdict, holds, judge_all, read_toml
 from unlearnkit.auditing import clopper_pearson
 from unlearnkit.studies import CONTROL, ORIGINAL, RETRAIN, Record
 
@@ -36,16 +36,18 @@ def runs_of(records: Sequence[Record], attack: str, chance: float | None = None)
     accuracy of a method that diverged is that of guessing, as in Table 2 of the paper.
     """
     asked = [r for r in records if r.question == attack and r.identified == 1]
-    if chance is not None:
-        guess = {"accuracy_test": chance}
-        asked = [
-            r._replace(metrics=guess, diverged=None) if r.diverged and r.budget else r
-            for r in asked
-        ]
-    own = [r for r in asked if r.finished]
+    own = [r for r in (asked if chance is None else guessing(asked, chance)) if r.finished]
     before, after = ({r.seed for r in own if r.method == name} for name in (ORIGINAL, RETRAIN))
     complete = [r for r in own if r.seed in before & after]
     return Runs([r._replace(method=at(r.method, r.budget)) for r in complete])
+
+
+def guessing(records: Sequence[Record], chance: float) -> list[Record]:
+    """Returns the records with the accuracy of guessing where a method diverged."""
+    guess = {"accuracy_test": chance}
+    return [
+        r._replace(metrics=guess, diverged=None) if r.diverged and r.budget else r for r in records
+    ]
 
 
 def attacks_of(records: Sequence[Record]) -> list[str]:
@@ -77,28 +79,24 @@ def grid_claims(kind: str, records: Sequence[Record], chance: float = 0.1) -> li
 
     Methods are judged on seeds where the poisons had an effect; one that diverged guesses.
     """
-    attacks = attacks_of(records)
-    return [claim for attack in attacks for claim in _attack_claims(kind, attack, records, chance)]
+    return judge_all(PAPER, *(_figures(kind, a, records, chance) for a in attacks_of(records)))
 
 
-def _attack_claims(
-    kind: str, attack: str, records: Sequence[Record], chance: float = 0.1
-) -> list[Claim]:
+def _figures(kind: str, attack: str, records: Sequence[Record], chance: float) -> dict[str, Judge]:
+    """Returns how the figures of an attack are computed."""
     guess, most = chance if kind == "indiscriminate" else None, largest_budget(records)
     runs = runs_of(records, attack, guess)
     bitten = runs_of([r for r in records if r.no_effect is None], attack, guess)
-    idle = IDLE if not bitten.methods() and runs.methods() else None
+    idle = not bitten.methods() and bool(runs.methods())
     named: dict[str, Any] = {"attack": attack, "share": 100 * most}
-    methods = methods_of(records)
+    methods, unmet = methods_of(records), {r.method: r.failed for r in records if r.failed}
 
     def judge(claim: Statement, values: Sequence[float], of_attack: bool, **names: str) -> Claim:
-        if idle and not of_attack:
-            return claim.decide("undecided", idle, **{**named, "table_2": "", **names})
-        found = claim.judge(values, **named, **names)
-        if found.verdict != "undecided" or not values:
-            return found
-        limit = f"{found.ours}, limited by the spread over {len(values)} seeds"
-        return dataclasses.replace(found, ours=limit)
+        asked = (names.get("method", ""), *claim.rows)
+        why = [IDLE] * (idle and not of_attack) + [unmet[name] for name in asked if name in unmet]
+        if why:
+            return claim.decide("undecided", why[0], **{**named, "table_2": "", **names})
+        return claim.judge(values, **named, **names)
 
     def effect(claim: Statement) -> Iterator[Claim]:
         """Whether rows show more of the poisons than the retrained network."""
@@ -111,14 +109,20 @@ def _attack_claims(
     def rate(claim: Statement) -> Iterator[Claim]:
         """The share of all seeds' poisons that a retrained network gives away, its interval."""
         threshold = stats.norm.isf(claim.threshold / 2)
-        shown = (np.abs(pooled(records, attack, m)) > threshold for m in (ORIGINAL, RETRAIN))
-        before, after = shown
-        low, high = clopper_pearson(int(after.sum()), len(after))
-        verdict = holds(low <= claim.threshold <= high)
-        if verdict == "holds" and high >= before.mean():
-            verdict = "undecided"  # as wide as what it must be told from
-        ours = f"{after.sum()} of {len(after)} poisons, {low:.3f} … {high:.3f}; "
-        yield claim.decide(verdict, f"{ours}before: {before.mean():.3f}", **named)
+        before, after = (
+            np.abs(pooled(records, attack, name)) > threshold for name in (ORIGINAL, RETRAIN)
+        )
+        ours = f"{after.sum()} of {len(after)} poisons, {{:.3f}} … {{:.3f}}; "
+
+        def among(many: int) -> Claim:
+            low, high = clopper_pearson(int(after.sum()), len(after), confidence=1 - 0.05 / many)
+            verdict = holds(low <= claim.threshold <= high)
+            if verdict == "holds" and high >= before.mean():
+                verdict = "undecided"  # as wide as what it must be told from
+            said = f"{ours.format(low, high)}before: {before.mean():.3f}"
+            return dataclasses.replace(claim.decide(verdict, said, **named), among=among)
+
+        yield among(1)
 
     def score(claim: Statement) -> Iterator[Claim]:
         """The same by the GUS, whose distance from 0 is the influence of the poisons."""
@@ -144,7 +148,7 @@ def _attack_claims(
             yield judge(claim, [mine[s] - other[s] for s in mine if s in other], True)
 
     figures = {"effect": effect, "rate": rate, "score": score, "gap": gap, "control": control}
-    return judge_all(PAPER, {f"{kind} {name}": made for name, made in figures.items()})
+    return {f"{kind} {name}": made for name, made in figures.items()}
 
 
 def no_silver_bullet(grids: Mapping[str, Sequence[Record]]) -> list[Claim]:
@@ -170,13 +174,15 @@ def _verdicts(kind: str, records: Sequence[Record]) -> dict[str, Verdict]:
 
     Gaussian ones are left where their TPR or their GUS shows it.
     """
-    found: dict[str, list[Verdict]] = {"left": [], "gus_left": []}
-    for claim in _attack_claims(kind, attacks_of(records)[-1], records):
+    methods, found = methods_of(records), dict[str, list[Verdict]]()
+    for claim in grid_claims(kind, records):
         found.setdefault(claim.id.partition(f"{kind}_")[2], []).append(claim.verdict)
-    scores = found["gus_left"][1:] or found["left"]
-    pairs = zip(found["left"], scores, strict=True)
+    left, scores = (
+        found.get(name, found["left"])[-len(methods) :] for name in ("left", "gus_left")
+    )
+    pairs = zip(left, scores, strict=True)
     verdicts = ("holds" if score == "holds" else left for left, score in pairs)
-    return dict(zip(methods_of(records), verdicts, strict=True))
+    return dict(zip(methods, verdicts, strict=True))
 
 
 def shift_claims(seeds: Sequence[Mapping[str, Any]]) -> list[Claim]:

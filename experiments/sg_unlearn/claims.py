@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from experiments.claims import Claim, Family, Judge, Runs, Statement, Verdict, holds, judge_all
+from experiments import claims as shared
+from experiments.claims import Claim, Judge, Runs, Statement, Verdict, holds, judge_all
 from experiments.sg_unlearn.paper import LABELS, NAMES, TABLES, PaperTable
 from experiments.sg_unlearn.runs import Ablation
 from unlearnkit.studies import ORIGINAL, Record
@@ -24,7 +26,7 @@ def tables_of(kind: str) -> list[PaperTable]:
 def random_claims(records: Sequence[Record]) -> list[Claim]:
     """Returns the claims on random forgetting (section 6.3.1)."""
     runs = Runs([record for record in records if record.method != ORIGINAL])
-    means, family = _means(runs), Family("sg_unlearn", "against", "toward", "best", "time")
+    means = _means(runs)
     others = [name for name in runs.methods() if name not in (SG, RETRAIN)]
 
     def against(claim: Statement) -> Iterator[Claim]:
@@ -33,7 +35,7 @@ def random_claims(records: Sequence[Record]) -> list[Claim]:
 
         paper = _quote("random", lambda table: pair(table.mean))
         gaps = runs.gaps(claim.metric, SG, FT)
-        yield family.judge(claim, gaps, paper=paper, means=pair(means))
+        yield claim.judge(gaps, paper=paper, means=pair(means))
 
     def toward(claim: Statement) -> Iterator[Claim]:
         def distances(of: Means) -> list[float]:
@@ -44,7 +46,7 @@ def random_claims(records: Sequence[Record]) -> list[Claim]:
             return sg - ft
 
         paper = _quote("random", lambda t: " against ".join(f"{d:.4f}" for d in distances(t.mean)))
-        yield family.judge(claim, runs.paired(nearer, SG, FT, RETRAIN), paper=paper)
+        yield claim.judge(runs.paired(nearer, SG, FT, RETRAIN), paper=paper)
 
     def best(claim: Statement) -> Iterator[Claim]:
         def value(metrics: Mapping[str, float]) -> float:
@@ -61,8 +63,8 @@ def random_claims(records: Sequence[Record]) -> list[Claim]:
         rival = best_of(means)
         gaps = runs.paired(lambda r: value(r[SG].metrics) - value(r[rival].metrics), SG, rival)
         own, theirs = (f"{value(means[name]):.4f}" for name in (SG, rival))
-        yield family.judge(
-            claim, gaps, paper=_quote("random", quote), own=own, best=NAMES[rival],
+        yield claim.judge(
+            gaps, paper=_quote("random", quote), own=own, best=NAMES[rival],
             others=len(others), theirs=theirs,
         )  # fmt: skip
 
@@ -73,20 +75,17 @@ def random_claims(records: Sequence[Record]) -> list[Claim]:
         yield claim.decide(most, f"{count} {of} columns", paper=paper)
 
     figures = {"against": against, "toward": toward, "best": best, "closest": closest}
-    return _all(runs, {**figures, "time": _cheaper(runs, "random", family)})
+    return _all(runs, {**figures, "time": _cheaper(runs, "random")})
 
 
 def class_claims(records: Sequence[Record]) -> list[Claim]:
     """Returns the claims on class-wise forgetting (section 6.3.2)."""
     runs = Runs([record for record in records if record.method != ORIGINAL])
-    family = Family("sg_unlearn", "beyond", "time")
 
     def beyond(claim: Statement) -> Iterator[Claim]:
         paper = _quote("class", lambda table: f"{table.mean[SG][claim.metric]:.4f}")
         kept = f"; retain accuracy {runs.mean(SG, 'accuracy_retain'):.4f}"
-        yield family.judge(
-            claim, runs.values(SG, claim.metric), paper=paper, ours=claim.ours + kept
-        )
+        yield claim.judge(runs.values(SG, claim.metric), paper=paper, ours=claim.ours + kept)
 
     def leader(claim: Statement) -> Iterator[Claim]:
         counts = _closest_counts(_means(runs))
@@ -95,7 +94,7 @@ def class_claims(records: Sequence[Record]) -> list[Claim]:
         yield claim.decide(none, f"most: {_leader(counts)} columns", paper=paper)
 
     figures = {"beyond": beyond, "leader": leader}
-    return _all(runs, {**figures, "time": _cheaper(runs, "class", family)})
+    return _all(runs, {**figures, "time": _cheaper(runs, "class")})
 
 
 def ablation_claims(ablation: Ablation) -> list[Claim]:
@@ -105,26 +104,30 @@ def ablation_claims(ablation: Ablation) -> list[Claim]:
         metric: np.subtract(with_auditor[metric], without[metric])[:, -1] for metric in with_auditor
     }
     ends["utility"] = ends["accuracy_test"] - ends[MIA]
-    family = Family("sg_unlearn", "auditor", "course", "robust")
 
     def auditor(claim: Statement) -> Iterator[Claim]:
-        yield family.judge(claim, ends[claim.metric])
+        yield claim.judge(ends[claim.metric])
 
     def course(claim: Statement) -> Iterator[Claim]:
         trace = np.asarray(with_auditor[claim.metric])
-        yield family.judge(claim, trace[:, -1] - trace[:, 0])
+        yield claim.judge(trace[:, -1] - trace[:, 0])
 
     def robust(claim: Statement) -> Iterator[Claim]:
         alphas = sorted(ablation.sweep, key=float)
         first, last = (np.asarray(ablation.sweep[alphas[i]][claim.metric]) for i in (0, -1))
-        mean, reach = family.interval(last - first)
-        verdict: Verdict = "undecided"
-        if abs(mean) + reach < claim.threshold:
-            verdict = "holds"
-        elif abs(mean) - reach > claim.threshold:
-            verdict = "does not hold"
-        ours = family.words(last - first, verdict)
-        yield claim.decide(verdict, ours, first=alphas[0], last=alphas[-1])
+
+        def among(many: int) -> Claim:
+            mean, reach = shared.interval(last - first, many)
+            verdict: Verdict = "undecided"
+            if abs(mean) + reach < claim.threshold:
+                verdict = "holds"
+            elif abs(mean) - reach > claim.threshold:
+                verdict = "does not hold"
+            ours = shared.in_words(last - first, verdict, many)
+            found = claim.decide(verdict, ours, first=alphas[0], last=alphas[-1])
+            return dataclasses.replace(found, among=among)
+
+        yield among(1)
 
     return judge_all("sg_unlearn", {"auditor": auditor, "course": course, "robust": robust})
 
@@ -143,7 +146,7 @@ def _means(runs: Runs) -> Means:
     return {m: {metric: runs.mean(m, metric) for metric in LABELS} for m in runs.methods()}
 
 
-def _cheaper(runs: Runs, kind: str, family: Family) -> Judge:
+def _cheaper(runs: Runs, kind: str) -> Judge:
     """Returns what judges the time of SG as a share of Retrain's."""
 
     def shares(unit: str) -> list[float]:
@@ -155,7 +158,7 @@ def _cheaper(runs: Runs, kind: str, family: Family) -> Judge:
         times, work = shares("seconds"), np.mean(shares("example_gradients"))
         ours = f"{np.mean(times):.1%} of its time, {work:.1%} of its example-gradients"
         paper = _quote(kind, lambda t: f"{t.mean[SG]['minutes'] / t.mean[RETRAIN]['minutes']:.1%}")
-        yield family.judge(claim, times, paper=paper, ours=ours)
+        yield claim.judge(times, paper=paper, ours=ours)
 
     return cheaper
 

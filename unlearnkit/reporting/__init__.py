@@ -10,7 +10,7 @@ from unlearnkit.reporting.figures import (
     roc_chart,
     verification_chart,
 )
-from unlearnkit.reporting.identified import by_identified, identified_shares
+from unlearnkit.reporting.identified import by_identified, identified_rows, identified_shares
 from unlearnkit.reporting.page import (
     compose_page,
     figure_section,
@@ -59,6 +59,7 @@ __all__ = [
     "example_chart",
     "figure_section",
     "html_table",
+    "identified_rows",
     "identified_shares",
     "loss_chart",
     "markdown_cell",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unlearnkit.records import Record
+from unlearnkit.reporting.table import why_lost
 
 
 def identified_shares(records: Sequence[Record]) -> list[float]:
@@ -41,3 +42,34 @@ def by_identified(
         values = [[r.metrics[metric] for r in mine if r.identified == share] for share in shares]
         curves[method] = [float(np.mean(each)) if each else float("nan") for each in values]
     return curves
+
+
+def identified_rows(
+    records: Sequence[Record], metric: str, *, question: str, budget: float | None = None
+) -> list[list[str]]:
+    """Returns the curves of `by_identified` as cells: a method's name, then a mean for each share.
+
+    In the place of a mean that is missing stands why there is none, as `over budget`.
+
+    Args:
+      records: of a study with `identified`.
+      metric: its name.
+      question: the attack.
+      budget: of methods that have one.
+
+    Example:
+      rows = reporting.identified_rows(records, "accuracy_test", question="gaussian", budget=0.1)
+    """
+    shares = identified_shares(records)
+
+    def cell(method: str, share: float, mean: float) -> str:
+        if not np.isnan(mean):
+            return f"{mean:.3f}"
+        where = (question, method, share)
+        return why_lost([r for r in records if (r.question, r.method, r.identified) == where])
+
+    curves = by_identified(records, metric, question=question, budget=budget)
+    return [
+        [name, *(cell(name, *point) for point in zip(shares, means, strict=True))]
+        for name, means in curves.items()
+    ]

@@ -256,13 +256,13 @@ def to_latex(records: Sequence[Record]) -> str:
 def _row(name: str, records: Sequence[Record], columns: Sequence[Column]) -> list[str]:
     finished = [record for record in records if record.finished]
     if not finished:
-        return [name, _lost(records), *("" for _ in columns[1:])]
+        return [name, why_lost(records), *("" for _ in columns[1:])]
     lost = len(records) - len(finished)
-    label = f"{name} ({lost} of {len(records)} {_lost(records)})" if lost else name
+    label = f"{name} ({lost} of {len(records)} {why_lost(records)})" if lost else name
     return [label, *(_cell(column, finished) for column in columns)]
 
 
-def _lost(records: Sequence[Record]) -> str:
+def why_lost(records: Sequence[Record]) -> str:
     """Returns in a word why some of the records have no result."""
     if any(record.failed is not None for record in records):
         return "failed"

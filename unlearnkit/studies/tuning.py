@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 import statistics
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -218,14 +219,14 @@ class RateSearch(NamedTuple):
     """Methods with the learning rate that was chosen for each, and what decided.
 
     Attributes:
-      methods: by name; one without a learning rate is as it was.
+      methods: by name; one without a learning rate is as it was, and one that is unmet is left out.
       scores: by name, of each factor, the mean over the seeds; -inf where one has no result.
-      unmet: methods of which no rate keeps the retain accuracy that is asked for.
+      unmet: by name, why no rate of a method will do: none keeps the retain accuracy.
     """
 
     methods: Mapping[str, Unlearner]
     scores: Mapping[str, Mapping[float, float]]
-    unmet: tuple[str, ...] = ()
+    unmet: Mapping[str, str] = types.MappingProxyType({})
 
 
 def search_rates(
@@ -268,7 +269,7 @@ def search_rates(
       effect: a metric of `PoisonEffects` that tells how much is left of the poisons, 0 … 1; None
         for poisons that are to lower the accuracy.
       tolerance: how far below the poisoned networks' retain accuracy a rate may end, in [0, 1]. One
-        that ends lower is taken only where all do, and `unmet` names the method.
+        that ends lower is not taken; where all do, `unmet` says so.
       start: weights from which every training begins.
       on_stage: see `run`.
       store: see `run`.
@@ -297,7 +298,8 @@ def search_rates(
         )
     )  # fmt: skip
     least = _retained([record for record in records if record.method == ORIGINAL]) - tolerance
-    scores, chosen, unmet = dict[str, dict[float, float]](), dict(methods), []
+    scores, chosen = dict[str, dict[float, float]](), dict(methods)
+    unmet = dict[str, str]()
     for name, found in candidates.sorted(records).items():
         if not all(found):  # the attack diverged
             continue
@@ -306,12 +308,17 @@ def search_rates(
             for of_trial in found
         ]
         scores[name] = dict(zip(factors, values, strict=True))
-        keeps = [_retained(of_trial) >= least for of_trial in found]
-        ranks = list(zip(keeps, values, strict=True))
-        chosen[name] = candidates.of(name)[ranks.index(max(ranks))]
-        if not any(keeps):
-            unmet.append(name)
-    return RateSearch(chosen, scores, tuple(unmet))
+        kept = [_retained(of_trial) for of_trial in found]
+        ranks = [(of >= least, value) for of, value in zip(kept, values, strict=True)]
+        if max(ranks)[0]:
+            chosen[name] = candidates.of(name)[ranks.index(max(ranks))]
+            continue
+        del chosen[name]
+        unmet[name] = (
+            f"none of {len(factors)} rates keeps a retain accuracy of {least + tolerance:.3f} "
+            f"within {tolerance:g}; the best one keeps {max(kept):.3f}"
+        )
+    return RateSearch(chosen, scores, unmet)
 
 
 def _retained(records: Sequence[Record]) -> float:

@@ -106,10 +106,7 @@ class Statement:
         verdict = holds(mean * self.sign > 0) if abs(mean) > reach else "undecided"
         said = (self.ours if ours is None else ours).format(in_words(less, verdict, among), **names)
         claim = self.decide(verdict, said, paper=paper, **names)
-
-        def again(many: int) -> Claim:
-            return self.judge(values, many, ours=ours, paper=paper, **names)
-
+        again = functools.partial(self.judge, values, ours=ours, paper=paper, **names)
         return claim if np.isnan(reach) else dataclasses.replace(claim, among=again)
 
     def order(self, ours: float, paper: float, **names: Any) -> Claim:
@@ -195,8 +192,7 @@ def in_words(values: Values, verdict: Verdict, among: int = 1) -> str:
     mean, reach = interval(values, among)
     if np.isnan(reach):
         return f"{mean:+.4f} (one seed)"
-    limited = verdict == "undecided"
-    limit = f", limited by the spread over {len(values)} seeds" if limited else ""
+    limit = f", limited by the spread over {len(values)} seeds" if verdict == "undecided" else ""
     return f"{mean:+.4f} ± {reach:.4f}{limit}"
 
 

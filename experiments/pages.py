@@ -189,7 +189,8 @@ def write_page(
     """
     if not runs:
         raise FileNotFoundError(f"no result of scale {command.scale} in {command.folder}")
-    said = read_toml(__file__, "pages.toml")[command.paper]
+    texts = read_toml(__file__, "pages.toml")
+    said = texts[command.paper]
     body: list[str] = []
     for name, section in sections.items():
         path = command.path(name)
@@ -198,5 +199,6 @@ def write_page(
     page = command.folder / f"{command.scale}.html"
     body += [*more, reporting.settings_section(runs)]
     title = f"{said['title']}, scale {command.scale}"
-    write_text(page, reporting.compose_page(body, title=title, lead=said["lead"]))
+    lead = f"{said['lead']} {texts['together']}"
+    write_text(page, reporting.compose_page(body, title=title, lead=lead))
     return page

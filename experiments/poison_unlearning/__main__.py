@@ -187,9 +187,11 @@ def _grid(
         few = min(seeds, setting.partial_seeds)
         found = ask({first: attacks[first]}, few, budgets=(most,), identified=partial)
         records += [record for record in found if record.identified < 1]
-    for name, why in searched.unmet.items():
-        lost = Record(name, 0, {}, Cost(0.0, 0.0), failed=why)
-        records += [lost._replace(question=a, budget=b) for a in attacks for b in setting.budgets]
+    records += [
+        Record(name, 0, {}, Cost(0.0, 0.0), question=attack, budget=most, failed=why)
+        for name, why in searched.unmet.items()
+        for attack in attacks
+    ]
     if not shown:
         raise ValueError(f"{poison} poisons of the first seed: {records[0].diverged}")
     return records, shown[0], searched
@@ -259,11 +261,11 @@ def _grid_section(
     if shares := identified_shares(records):
         metric, most = claims.EFFECTS[kind][0], claims.largest_budget(records)
         shown = claims.guessing(records, chance) if kind == "indiscriminate" else records
-        curves = by_identified(shown, metric, question=records[0].question, budget=most)
+        where: Any = {"question": records[0].question, "budget": most}
+        curves = by_identified(shown, metric, **where)
         pictures["identified"] = figures.identified(kind, shares, curves)
         head = [f"{claims.WORDS[kind]}, identified:", *(f"{100 * share:g} %" for share in shares)]
-        body = identified_rows(shown, metric, question=records[0].question, budget=most)
-        tables.append(plain_table(head, body))
+        tables.append(plain_table(head, identified_rows(shown, metric, **where)))
     judged = claims.grid_claims(kind, records, chance)
     return Section(title, tables, judged, [*notes, *told(records)], pictures)
 

@@ -32,8 +32,8 @@ def at(method: str, budget: float | None) -> str:
 def runs_of(records: Sequence[Record], attack: str, chance: float | None = None) -> Runs:
     """Returns the records of one attack, whose methods are rows; without failures.
 
-    A seed without a poisoned and a retrained network has nothing to compare. With `chance`, the
-    accuracy of a method that diverged is that of guessing, as in Table 2 of the paper.
+    A seed without a poisoned and a retrained network has nothing to compare.
+    With `chance`, methods that diverged are `guessing`, as in Table 2 of the paper.
     """
     asked = [r for r in records if r.question == attack and r.identified == 1]
     own = [r for r in (asked if chance is None else guessing(asked, chance)) if r.finished]
@@ -44,10 +44,8 @@ def runs_of(records: Sequence[Record], attack: str, chance: float | None = None)
 
 def guessing(records: Sequence[Record], chance: float) -> list[Record]:
     """Returns the records with the accuracy of guessing where a method diverged."""
-    guess = {"accuracy_test": chance}
-    return [
-        r._replace(metrics=guess, diverged=None) if r.diverged and r.budget else r for r in records
-    ]
+    guess = {"metrics": {"accuracy_test": chance}, "diverged": None}
+    return [r._replace(**guess) if r.diverged and r.budget else r for r in records]
 
 
 def attacks_of(records: Sequence[Record]) -> list[str]:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from experiments import claims, frame, pages
-from experiments.claims import FILE, Family, Statement, judge_all, statements
+from experiments.claims import FILE, Statement, judge_all, statements, together
 from unlearnkit.reporting import charts
 
 ROOT = Path(__file__).parents[2]
@@ -135,22 +137,50 @@ def test_a_statement_is_judged_by_its_sign_beyond_its_threshold():
     assert (nothing.ours, nothing.verdict, nothing.paper) == ("no result", "undecided", "other")
 
 
-def test_the_intervals_of_a_family_are_wider_so_that_all_of_them_hold_together():
-    family, values = Family("sg_unlearn", "against", "toward"), [0.1, 0.2, 0.6]
-    assert family.size == 8
-    mean, reach = family.interval(values)
-    alone = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
-    together = stats.t.interval(1 - 0.05 / 8, 2, np.mean(values), stats.sem(values))
-    np.testing.assert_allclose([mean - reach, mean + reach], together)
-    np.testing.assert_allclose(claims.interval(values)[1], np.ptp(alone) / 2)
-    one = Statement("a.b", "It is above 0", "here", "f", sign=1)
-    sure = [0.9, 1.0, 0.9]
-    assert family.judge(one, sure).verdict == one.judge(sure).verdict == "holds"
-    assert one.judge([0.1, 0.2, 0.3]).verdict == "undecided" != one.judge([0.2, 0.3, 0.3]).verdict
-    found = family.judge(one, [0.2, 0.3, 0.3], ours="{} in {unit}", unit="points")
-    assert found.verdict == "undecided"
-    assert found.ours.endswith("limited by the spread over 3 seeds in points")
-    assert family.judge(one, [0.5]).ours == "+0.5000 (one seed)"
+def test_an_interval_of_several_is_wider():
+    values = [0.1, 0.2, 0.6]
+    for many in (1, 8):
+        mean, reach = claims.interval(values, many)
+        wanted = stats.t.interval(1 - 0.05 / many, 2, np.mean(values), stats.sem(values))
+        np.testing.assert_allclose([mean - reach, mean + reach], wanted)
+
+
+ABOVE = Statement("a.b", "It is above 0", "here", "f", sign=1)
+
+
+def holm_by_p_values(samples):
+    """Holm's verdicts written out: the i-th smallest of m p-values is below 0.05 / (m - i)."""
+    p = np.array([stats.ttest_1samp(values, 0).pvalue for values in samples])
+    verdicts = ["undecided"] * len(p)
+    for rank, i in enumerate(np.argsort(p)):
+        if not p[i] < 0.05 / (len(p) - rank):
+            break
+        verdicts[i] = "holds" if np.mean(samples[i]) > 0 else "does not hold"
+    return verdicts
+
+
+@given(st.integers(0, 2**31), st.integers(1, 12))
+@settings(deadline=None, max_examples=60)
+def test_claims_of_one_result_are_decided_as_by_holm(seed, many):
+    rng = np.random.default_rng(seed)
+    samples = rng.normal(rng.choice([-1.5, -0.7, 0, 0.7, 1.5], size=(many, 1)), 1.0, (many, 6))
+    found = together([ABOVE.judge(values) for values in samples])
+    assert [claim.verdict for claim in found] == holm_by_p_values(samples)
+
+
+def test_the_last_interval_of_a_claim_is_shown_and_what_needs_none_does_not_count():
+    sure, unsure = [0.9, 1.0, 0.9], [0.17, 0.27, 0.27]
+    seen, none, one = ABOVE.decide(True, "seen"), ABOVE.judge([]), ABOVE.judge([0.5])
+    found = together([ABOVE.judge(sure), seen, ABOVE.judge(unsure), ABOVE.judge([0.1, 0.9, 0.5]),
+                      none, one])  # fmt: skip
+    verdicts = ["holds", "holds", "holds", "undecided", "undecided", "undecided"]
+    assert [claim.verdict for claim in found] == verdicts
+    shown = [claims.in_words(sure, "holds", 3), claims.in_words(unsure, "holds", 2)]
+    assert [found[0].ours, found[2].ours] == shown
+    assert found[3].ours.endswith("limited by the spread over 3 seeds")
+    assert [claim.ours for claim in found[4:]] == ["no result", "+0.5000 (one seed)"]
+    said = together([ABOVE.judge(unsure, ours="{} in {unit}", unit="points")])
+    assert said[0].ours.endswith("in points")
 
 
 def test_a_figure_of_an_order_lies_within_a_factor_of_the_paper_s():

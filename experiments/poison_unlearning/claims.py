@@ -175,9 +175,7 @@ def _verdicts(kind: str, records: Sequence[Record]) -> dict[str, Verdict]:
     methods, found = methods_of(records), dict[str, list[Verdict]]()
     for claim in grid_claims(kind, records):
         found.setdefault(claim.id.partition(f"{kind}_")[2], []).append(claim.verdict)
-    left, scores = (
-        found.get(name, found["left"])[-len(methods) :] for name in ("left", "gus_left")
-    )
+    left, scores = (found.get(n, found["left"])[-len(methods) :] for n in ("left", "gus_left"))
     pairs = zip(left, scores, strict=True)
     verdicts = ("holds" if score == "holds" else left for left, score in pairs)
     return dict(zip(methods, verdicts, strict=True))

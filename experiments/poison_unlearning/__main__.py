@@ -33,7 +33,7 @@ from unlearnkit.auditing import PoisonSize
 from unlearnkit.base import Attack, Cost, Dataset, Poisoned
 from unlearnkit.poisoning import PoisonWarning
 from unlearnkit.records import Record, row_name
-from unlearnkit.reporting import by_identified, identified_rows, identified_shares
+from unlearnkit.reporting import by_identified, identified_rows, identified_shares, retain_losses
 from unlearnkit.studies import ORIGINAL, OnStage, RateSearch, poison_and_unlearn, search_rates
 from unlearnkit.training import fit
 
@@ -234,8 +234,12 @@ def as_rows(records: Sequence[Record]) -> list[Record]:
 
 
 def told(records: Sequence[Record]) -> list[str]:
-    """Returns what a budget did not allow, and attacks that had no effect, in words."""
+    """Returns what a budget did not allow, what was lost, and attacks without effect, in words."""
+    most = claims.largest_budget(records)
+    asked = [r for r in records if r.budget in (None, most) and r.method != "retrain"]
     beyond = [f"{row_name(_of_poisons(r))}: {r.over_budget}" for r in records if r.over_budget]
+    for r, of in retain_losses(asked, Setting.tolerance):
+        beyond.append(f"{row_name(_of_poisons(r))} loses {100 * of:.1f} points of retain accuracy")
     idle = [r for r in records if r.no_effect and r.method == ORIGINAL]
     beyond += [f"{r.question} poisons, seed {r.seed}, had no effect: {r.no_effect}" for r in idle]
     return list(dict.fromkeys(beyond))

@@ -107,18 +107,16 @@ def _figures(kind: str, attack: str, records: Sequence[Record], chance: float) -
     def rate(claim: Statement) -> Iterator[Claim]:
         """The share of all seeds' poisons that a retrained network gives away, its interval."""
         threshold = stats.norm.isf(claim.threshold / 2)
-        before, after = (
-            np.abs(pooled(records, attack, name)) > threshold for name in (ORIGINAL, RETRAIN)
-        )
-        ours = f"{after.sum()} of {len(after)} poisons, {{:.3f}} … {{:.3f}}; "
+        before, after = (abs(pooled(records, attack, m)) > threshold for m in (ORIGINAL, RETRAIN))
 
         def among(many: int) -> Claim:
             low, high = clopper_pearson(int(after.sum()), len(after), confidence=1 - 0.05 / many)
             verdict = holds(low <= claim.threshold <= high)
             if verdict == "holds" and high >= before.mean():
                 verdict = "undecided"  # as wide as what it must be told from
-            said = f"{ours.format(low, high)}before: {before.mean():.3f}"
-            return dataclasses.replace(claim.decide(verdict, said, **named), among=among)
+            ours = f"{after.sum()} of {len(after)} poisons, {low:.3f} … {high:.3f}; before: "
+            found = claim.decide(verdict, f"{ours}{before.mean():.3f}", **named)
+            return dataclasses.replace(found, among=among)
 
         yield among(1)
 

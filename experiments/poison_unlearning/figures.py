@@ -36,10 +36,8 @@ def methods_against_retrain(kind: str, records: Sequence[Record]) -> Figure:
     for axes, (metric, title) in zip(grid, titles.items(), strict=True):
         for index, attack in enumerate(attacks):
             runs = runs_of(records, attack)
-            values = [
-                runs.values(row, metric) if row in runs.methods() else [0.0]
-                for row in rows.values()
-            ]
+            own = rows.values()
+            values = [runs.values(r, metric) if r in runs.methods() else [0.0] for r in own]
             places = np.arange(len(rows)) + 0.8 * (index + 0.5) / len(attacks) - 0.4
             look: Any = {"color": f"C{index}", "label": attack, "ecolor": "0.2"}
             heights, spread = map(np.mean, values), map(charts.deviation, values)

@@ -10,7 +10,7 @@ from tiny_study import KEY, RECIPE, draw, network
 from unlearnkit.base import Cost, Dataset, Task, Unlearned, UnlearnInfo
 from unlearnkit.poisoning import Budget, GradientCanceling, LabelFlip, SameNormControl
 from unlearnkit.records import Record, record_from_dict, record_to_dict, row_name
-from unlearnkit.reporting import by_identified, identified_shares
+from unlearnkit.reporting import by_identified, identified_rows, identified_shares, retain_losses
 from unlearnkit.studies import (
     CONTROL,
     ORIGINAL,
@@ -326,6 +326,29 @@ class TestRates:
         for factors in ((), (0.0,), (-1.0, 1.0)):
             with pytest.raises(ValueError, match="factors must be positive"):
                 self.search(factors=factors)
+
+
+def row(method, retain, budget=0.1, **more):
+    metrics = {"accuracy_retain": retain, "accuracy_test": retain}
+    return Record(method, 0, metrics, Cost(1.0, 0.0), question="flip", budget=budget, **more)
+
+
+def test_what_loses_more_than_is_tolerated_is_found():
+    records = [row(ORIGINAL, 0.9, None), row("mild", 0.86), row("mild", 0.88), row("harsh", 0.7)]
+    records += [row("lost", 0.0)._replace(metrics={}), row("other", 0.1)._replace(question="else")]
+    (found, loss), *others = retain_losses(records, 0.05)
+    assert (found.method, others) == ("harsh", [])
+    assert loss == pytest.approx(0.2)
+    assert [one.method for one, _ in retain_losses(records, 0.01)] == ["mild", "harsh"]
+
+
+def test_a_missing_point_of_a_curve_says_why():
+    records = [
+        row("one", 0.5, identified=0.5), row("one", 0.7),
+        row("two", 0.5, identified=0.5)._replace(metrics={}, over_budget="dear"), row("two", 0.7),
+    ]  # fmt: skip
+    found = identified_rows(records, "accuracy_test", question="flip", budget=0.1)
+    assert found == [["one", "0.500", "0.700"], ["two", "over budget", "0.700"]]
 
 
 def test_only_some_classes():

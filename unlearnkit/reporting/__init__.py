@@ -11,6 +11,7 @@ from unlearnkit.reporting.figures import (
     verification_chart,
 )
 from unlearnkit.reporting.identified import by_identified, identified_rows, identified_shares
+from unlearnkit.reporting.losses import retain_losses
 from unlearnkit.reporting.page import (
     compose_page,
     figure_section,
@@ -69,6 +70,7 @@ __all__ = [
     "read_run",
     "report_figures",
     "report_page",
+    "retain_losses",
     "roc_chart",
     "rows",
     "settings_section",

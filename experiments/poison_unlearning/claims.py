@@ -44,7 +44,7 @@ def runs_of(records: Sequence[Record], attack: str, chance: float | None = None)
 
 def guessing(records: Sequence[Record], chance: float) -> list[Record]:
     """Returns the records with the accuracy of guessing where a method diverged."""
-    guess = {"metrics": {"accuracy_test": chance}, "diverged": None}
+    guess: dict[str, Any] = {"metrics": {"accuracy_test": chance}, "diverged": None}
     return [r._replace(**guess) if r.diverged and r.budget else r for r in records]
 
 

@@ -24,7 +24,7 @@ from unlearnkit.training import DivergedError, Recipe, fit, fit_many
 from unlearnkit.trials import AuditTrial
 
 KEY = jax.random.key(2)
-RECIPE = Recipe(epochs=40, batch_size=32, learning_rate=0.1)
+RECIPE = Recipe(epochs=80, batch_size=32, learning_rate=0.05)
 SMALL = {"recipe": RECIPE, "count": 4}
 """What an audit is given of it by the names of its fields; see `unlearnkit.trials` for more."""
 

@@ -8,6 +8,7 @@ disk (`support/compilation_cache.py`), so that other files, workers and later ru
 import gc
 import os
 
+import few_threads  # noqa: F401, which comes before SciPy
 import jax
 import jaxtyping
 import pytest

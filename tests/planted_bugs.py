@@ -52,6 +52,20 @@ def _bug(name: str, symbol: str, old: str, new: str, *tests: str) -> Bug:
 
 
 BUGS = (
+    # What an answer changed inside of a network, and reports of a store
+    _bug("features_are_not_centred", "auditing.representation:linear_cka",
+         "h - h.mean(0)", "h", "auditing/test_representation.py"),
+    _bug("forgotten_examples_choose_the_plane", "auditing.representation:Representation.judge",
+         '[before["retain"], before["test"]]', '[before["retain"], before["forget"]]',
+         "auditing/test_representation.py"),
+    _bug("features_of_forgotten_examples_are_drawn", "reporting.views:_points",
+         "if show_examples:", "if True:", "reporting/test_report.py"),
+    _bug("a_mean_of_few_is_drawn", "reporting.views:_points",
+         "classes[counts >= LEAST_EXAMPLES]", "classes", "reporting/test_report.py"),
+    _bug("a_store_forgets_its_studies", "cli.running:run_study",
+         "store.remember(asked.text)", "pass", "cli/test_run_study.py"),
+    _bug("doing_nothing_is_never_as_good", "cli.recommending:_answer",
+         "if found.helps:", "if True:", "cli/test_verbs.py"),
     # Commands for a user's own network
     _bug("the_given_weights_are_trained_anew", "studies.engine:_forget",
          "if place.original is not None:", "if False:", "studies/test_original.py"),

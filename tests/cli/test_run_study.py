@@ -164,10 +164,40 @@ def test_pictures_and_examples_are_written_when_they_are_asked_for(finished, tmp
     assert "unknown figure 'losses'" in capsys.readouterr().err
     assert cli.run(["report", out, "--only", "losses"]) == 2
     assert "give a folder by --figures" in capsys.readouterr().err
-    assert cli.run(["report", str(finished[0] / "store")]) == 2
-    assert "it is a store of stages: name the folder of a run" in capsys.readouterr().err
+    assert cli.run(["resume", str(finished[0] / "store")]) == 2
+    assert "it is a store of stages" in capsys.readouterr().err
     assert cli.run(["report", out]) == 0
     assert "data:image/png" not in page.read_text()
+
+
+def test_a_report_is_made_of_a_store_alone(finished, tmp_path, capsys):
+    store, out = tmp_path / "store", tmp_path / "store-report"
+    shutil.copytree(finished[0] / "store", store)
+    text = STUDY.replace("seeds = 2", "seeds = 3")
+    (tmp_path / "more.toml").write_text(text)
+    known = {text: name for name, text in Store(store).studies().items()}
+    only = ["--study", known[STUDY]]
+    assert cli.run(["report", str(store), *only]) == 0
+    assert "training" not in capsys.readouterr().err
+    one, two = (
+        [record_to_dict(r, curves=False) for r in read_records(folder)]
+        for folder in (finished[0] / "one", out)
+    )
+    assert one == two
+    assert "fine_tune" in (out / "report.html").read_text()
+    assert "data:image/png" not in (out / "report.html").read_text()
+    assert str(tmp_path) not in (out / "report.html").read_text()
+    # A study of which only a part is there, by its file.
+    more = ["--study", str(tmp_path / "more.toml"), "--into", str(tmp_path / "more")]
+    assert cli.run(["report", str(store), *more]) == 0
+    assert "6 of the study's 9 records are in the store" in capsys.readouterr().out
+    shutil.rmtree(store / "studies")
+    assert cli.run(["report", str(store)]) == 2
+    assert "names no study that took from it; give --study" in capsys.readouterr().err
+    assert cli.run(["report", str(store), "--study", "none"]) == 2
+    assert "--study is no file" in capsys.readouterr().err
+    assert cli.run(["report", str(out), "--study", "none"]) == 2
+    assert "--study and --into are for the report of a store" in capsys.readouterr().err
 
 
 def test_a_study_by_options_is_the_one_of_the_file(finished, without_pictures, tmp_path, capsys):

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from unlearnkit import cli, data, models
+from unlearnkit import cli, data, models, unlearning
+from unlearnkit.cli.recommending import _answer
+from unlearnkit.studies import Candidate, Recommendation
 from unlearnkit.training import load_variables
 from unlearnkit.training.checkpoint import same_bits
 
@@ -165,11 +167,32 @@ def test_recommending_writes_the_best_and_says_why(here):
         "labels_alike_p_value": pytest.approx(record["evidence"]["labels_alike_p_value"]),
     }  # fmt: skip
     assert {r["method"] for r in record["records"]} == {"original", "retrained", "fine_tune"}
-    assert "Recommended: fine_tune" in said
     assert "average gap to Retrain" in said
     assert (out / "weights.safetensors").exists()
     printed = [line for line in said.splitlines() if line[:1] != "[" and str(here) not in line]
+    assert "fine_tune" in " ".join(printed[:3])
+    helps = record["nearer_than_untouched"]
+    assert (printed[0] == "Recommended: fine_tune") == helps
+    assert printed[0].startswith("Doing nothing is as good") != helps
     assert max(map(len, printed)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [
+        (-0.1, "Recommended: scrub"),
+        (-0.2, "Doing nothing is as good: the untouched network is at least as near to the goal"),
+        (-0.3, "Doing nothing is as good"),
+    ],
+)
+def test_the_first_line_says_whether_doing_nothing_is_as_good(score, said):
+    chosen = Candidate("scrub", unlearning.Scrub(), None, score, 0.1, None)
+    found = Recommendation(
+        *(chosen, (chosen,), None), *(-0.2, None, ()), alike=1.0, unmet=None, finished=True
+    )
+    answer = " ".join(_answer(found).split())
+    assert answer.startswith(said)
+    assert "scrub" in answer
 
 
 def test_without_a_reference_it_says_what_it_cannot_say(here, tmp_path):

@@ -145,7 +145,7 @@ def relative_error(one, two):
 def implementations(name, **options):
     for how in ("xla", "patches", "bilinear"):
         model = create(name, input_shape=TAKES[name][0], n_classes=7, implementation=how, **options)
-        yield model, model.init(jax.random.key(0))
+        yield model, jax.jit(model.init)(jax.random.key(0))
 
 
 @pytest.mark.parametrize("name", sorted(set(IMAGE_MODELS) - {"allcnn_small", "vgg11", "vgg16"}))
@@ -257,7 +257,7 @@ def test_rematerialised_blocks_have_the_same_weights_and_gradients():
         model = create(
             "resnet18", input_shape=DIGITS, n_classes=3, width=4, rematerialise=rematerialise
         )
-        variables = model.init(jax.random.key(1))
+        variables = jax.jit(model.init)(jax.random.key(1))
 
         def loss(params, model=model, state=variables.state):
             logits, moved = model.apply_train(Variables(params, state), x, jax.random.key(2))

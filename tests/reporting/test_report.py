@@ -170,6 +170,35 @@ def test_distributions_end_at_all_examples():
     assert all(1e-3 <= row[name] <= 1 for row in drawn for name in ("fpr", "tpr"))
 
 
+def inside(record, forgotten):
+    """The record with what `auditing.Representation` measures."""
+    sets = {"retain": np.zeros(30, int), "test": np.arange(20) % 2, "forget": forgotten}
+    curves = {"inside_layer_moved": np.array([0.1, 0.4])}
+    for name, labels in sets.items():
+        curves[f"inside_plane_{name}"] = np.column_stack([labels + 0.25, np.arange(len(labels))])
+        curves[f"inside_plane_class_{name}"] = labels
+    return record._replace(curves={**record.curves, **curves})
+
+
+def test_features_of_single_forgotten_examples_are_drawn_for_who_asks():
+    forgotten = np.array([3] * 12 + [4] * 9)  # of class 4 too few for a mean
+    records = [inside(record, forgotten) for record in study(examples=21, seeds=2)]
+
+    def drawn(**options):
+        found = {each.name: each for each in report_figures(records, ReportOptions(**options))}
+        return found["layers-inside-near"], [
+            row for row in rows_of(found["features-inside-this-method-near"].chart)
+            if "forgotten" in row["set"]
+        ]  # fmt: skip
+
+    layers, kept = drawn()
+    assert "layer 2 moved most, by 0.4" in layers.said
+    assert kept == [{"set": "mean of forgotten", "one": 3.25, "two": 5.5, "class": "3"}]
+    _, asked = drawn(show_examples=True)
+    assert len(asked) == 21
+    assert {row["set"] for row in asked} == {"forgotten"}
+
+
 def rows_of(chart):
     return [row for rows in chart.to_dict()["datasets"].values() for row in rows]
 

@@ -20,7 +20,12 @@ def start(script, *arguments, **environment):
 
 
 def output(process):
-    """Returns what a script printed; fails with its errors where it failed."""
-    printed, errors = process.communicate(timeout=LIMIT_SECONDS)
+    """Returns what a script printed; fails with its errors where it failed or took too long."""
+    try:
+        printed, errors = process.communicate(timeout=LIMIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()  # else its pipes are left open, which fails a test that comes later
+        process.communicate()
+        raise
     assert process.returncode == 0, errors
     return printed

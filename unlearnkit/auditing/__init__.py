@@ -90,6 +90,7 @@ from unlearnkit.auditing.population import PopulationAttack, p_values
 from unlearnkit.auditing.quantile import QuantileAttack
 from unlearnkit.auditing.queries import Queries
 from unlearnkit.auditing.relearn import RelearnTime, forget_loss
+from unlearnkit.auditing.representation import Representation, layer_moves, linear_cka
 from unlearnkit.auditing.scores import auc, score_attack, tpr_at_fpr
 from unlearnkit.auditing.scrubbing_path import scrubbing_path
 from unlearnkit.auditing.shadows import Shadows, train_shadows
@@ -130,6 +131,7 @@ AUDITS: Registry[Audit | CaseAudit] = Registry(
         "targeted_success": TargetedSuccess,
         "trigger_success": TriggerSuccess,
         "forged_forgetting": ForgedForgetting,
+        "representation": Representation,
     },
 )
 """Every audit by name; studies, the command line and the shared tests read it."""
@@ -193,6 +195,7 @@ __all__ = [
     "Queries",
     "Reference",
     "RelearnTime",
+    "Representation",
     "Shadows",
     "Share",
     "Subject",
@@ -228,8 +231,10 @@ __all__ = [
     "judge",
     "klom",
     "lacks_effect",
+    "layer_moves",
     "least_p_value",
     "least_visible_auc",
+    "linear_cka",
     "lira_scores",
     "loss_divergence",
     "margins",

@@ -201,22 +201,36 @@ def _told(
 ) -> list[str]:
     """Returns the lines that are printed."""
     width = max(len(name) for name in ("(untouched)", *(one.name for one in found.candidates)))
-    lines = [f"{'candidate':<{width}}  distance  retain  unseen  % of Retrain"]
+    lines = [_answer(found), ""]
+    lines += [f"{'candidate':<{width}}  distance  retain  unseen  % of Retrain"]
     best_first = sorted(found.candidates, key=lambda one: -one.score)
     lines += [_line(one, width) for one in best_first]
     if found.original is not None:
         lines.append(_figures("(untouched)", found.original, f"{-found.untouched:.3f}", 0.0, width))
     if not found.finished:
         lines += ["the time was over before all were run; the same command goes on"]
-    lines.append("")
     if found.chosen is None:
-        return [*lines, folded(f"None is recommended: {found.unmet}.")]
-    lines += [f"Recommended: {found.chosen.name}", ""]
+        return lines
+    lines.append("")
     lines += _judged(found, network, rows, options, reporting)
     lines += ["", *_caveats(found, network, options, len(rows), reporting.size)]
     if file is not None:
         lines.append(f"weights: {file}")
     return lines
+
+
+def _answer(found: Recommendation) -> str:
+    """Returns what stands first: what is recommended, and whether doing nothing is as good."""
+    if found.chosen is None:
+        return folded(f"None is recommended: {found.unmet}.")
+    name = found.chosen.name
+    if found.helps:
+        return f"Recommended: {name}"
+    goal = "the goal" if found.reference is None else "a retrained one"
+    return folded(
+        f"Doing nothing is as good: the untouched network is at least as near to {goal} as {name}, "
+        "the best candidate, which is recommended if something must be done."
+    )
 
 
 def _line(one: Candidate, width: int) -> str:

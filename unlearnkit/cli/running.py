@@ -64,7 +64,7 @@ from unlearnkit.studies.stage_cache import UnkeptWarning
 from unlearnkit.studies.store.claims import locked
 
 _LONGEST = 2000
-_AT_ONCE = 1e-9
+AT_ONCE = 1e-9
 """Minutes in which nothing is computed."""
 _UNWRITTEN = "not all was written"
 
@@ -136,18 +136,19 @@ def run_study(
         **({} if asked.shard is None else {"shard": asked.shard}),
         "provenance": provenance(),
     }
-    with _written_by_one(out):
-        again = overwrite or _holds(out, asked.text)
+    with written_by_one(out):
+        again = overwrite or holds_study(out, asked.text)
         # Where the store is, is of this machine alone: for `resume`, and on no page.
         there = {**header, "store": str(asked.store.absolute())}
         folder = RunFolder(out, there, overwrite=again)
         store = Store(asked.store, reuse=asked.reuse)
+        store.remember(asked.text)
         go_on = f"go on with: unlearnkit resume {shlex.quote(str(out))}"
         interruption.how = f"what is done is kept; {go_on}"
         records, unkept = list[Record](), list[str]()
         with (
             StageProgress(total=total) as progress,
-            _until_unfinished() as unfinished,
+            until_unfinished() as unfinished,
             collect_warnings(unkept, UnkeptWarning),
         ):
             for record in run(
@@ -187,7 +188,7 @@ def run_study(
 
 
 @contextlib.contextmanager
-def _written_by_one(out: Path) -> Iterator[None]:
+def written_by_one(out: Path) -> Iterator[None]:
     """Holds the folder of the results, so that no other process mixes its own into them.
 
     Raises:
@@ -209,7 +210,7 @@ def _written_by_one(out: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _until_unfinished() -> Iterator[list[Unfinished]]:
+def until_unfinished() -> Iterator[list[Unfinished]]:
     """Yields a list that holds the reason where the time was over before the study was."""
     found: list[Unfinished] = []
     try:
@@ -447,9 +448,9 @@ def galleries_of(header: Mapping[str, object], *, most: int = 24) -> list[Galler
 
     store = Path(str(header.get("store") or ""))
     if declared.study.attacks and (store / "store.json").exists():
-        with _until_unfinished():
+        with until_unfinished():
             for _ in run(
-                declared.study, key, store=store, minutes=_AT_ONCE, on_poisoned=keep, checked=True
+                declared.study, key, store=store, minutes=AT_ONCE, on_poisoned=keep, checked=True
             ):
                 pass
     sets = [(name, "To be forgotten", data) for name, data in found.items()]
@@ -501,7 +502,7 @@ def _preview(records: Sequence[Record], seeds: int, width: int) -> object:
     return to_rich(records, title=f"after 1 of {seeds} seeds:", width=width)
 
 
-def _holds(folder: Path, study: str) -> bool:
+def holds_study(folder: Path, study: str) -> bool:
     """Returns whether a folder holds results of this very study, finished or not."""
     with contextlib.suppress(OSError, ValueError):
         return bool(read_run(folder).get("study") == study)

@@ -238,8 +238,10 @@ class Status:
 class Report:
     """Makes tables, verdicts and page of a folder anew from its records, and prints the table.
 
+    Of a store of stages they are made too, of what it holds of a study, and nothing is computed.
+
     Attributes:
-      out: the folder that `run` or `quickstart` wrote to.
+      out: the folder that `run` or `quickstart` wrote to, or a store.
       primary: the metric of the verdicts, in the place of the study's own.
       json: print the records as JSON, a line each.
       figures: also write the page's figures to this folder, as pictures for a paper.
@@ -247,6 +249,9 @@ class Report:
       format: of these pictures.
       show_examples: show forgotten examples, and what was measured of each. Such a page must be
         kept and deleted as the data themselves; without this it holds neither.
+      study: of a store, which of the studies that took from it: the short name that the store has
+        for it, or a TOML file.
+      into: of a store, the folder that the results are written to; beside it by default.
     """
 
     out: Annotated[Path, tyro.conf.Positional] = OUT
@@ -256,17 +261,26 @@ class Report:
     only: Names = ()
     format: Literal["svg", "png", "pdf"] = "svg"
     show_examples: bool = False
+    study: str | None = None
+    into: Path | None = None
 
     def __call__(self, interruption: Interruption) -> int:
         """Returns the exit code: 0, 1 where a cell failed or not all could be written."""
         if self.only and self.figures is None:
             raise ValueError("--only names figures that are written; give a folder by --figures")
-        header = read_header(self.out)
+        out = self.out
+        if (out / "store.json").exists() and not (out / "run.json").exists():
+            from unlearnkit.cli.stored import records_of_store
+
+            out = records_of_store(out, study=self.study, into=self.into)
+        elif self.study or self.into:
+            raise ValueError(f"--study and --into are for the report of a store; {out} is none")
+        header = read_header(out)
         from unlearnkit.cli.running import Pictures, report_again
 
         asked = None if self.figures is None else Pictures(self.figures, self.format, self.only)
         return report_again(
-            self.out,
+            out,
             header,
             primary=self.primary,
             as_json=self.json,
@@ -289,7 +303,10 @@ def read_header(out: Path) -> dict[str, object]:
         near = sorted(str(p.parent) for p in out.parent.glob("*/run.json")) if out.parent else []
         told = f"; there are {', '.join(near[:5])}" if near else ""
         if (out / "store.json").exists():
-            told = f"; it is a store of stages: name the folder of a run that took from it{told}"
+            told = (
+                "; it is a store of stages, of which `unlearnkit report` makes a report: name the "
+                f"folder of a run that took from it{told}"
+            )
         raise FileNotFoundError(f"{out} holds no study (no run.json){told}") from None
     if not isinstance(found, dict) or not isinstance(found.get("study"), str):
         raise ValueError(f"{path} is not of a study; name a folder that `unlearnkit run` wrote to")

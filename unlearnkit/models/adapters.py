@@ -65,9 +65,9 @@ def from_linen(
         with nn.intercept_methods(partial(_note, seen)):
             shapes = jax.eval_shape(_LinenInit(held, example, mode), jax.random.key(0))
             train = _LinenApplyTrain(held, mode, tuple(rngs))
-            trace_call(train, shapes, example)
+            traced = trace_call(train, shapes, example)
         normalises = nn.BatchNorm in seen or "batch_stats" in shapes.state
-        return Calls(shapes, train, None, nn.Dropout in seen, normalises)
+        return Calls(shapes, train, None, nn.Dropout in seen, normalises, traced)
 
     try:
         found = choose_mode(type(module).__call__, mode, calls, example)

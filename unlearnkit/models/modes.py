@@ -29,25 +29,6 @@ USUAL_NAMES: Mode = (
 """The arguments that are recognised, each with its value in training."""
 
 
-class Calls(NamedTuple):
-    """A module's training and evaluation under one mode, as functions that can be traced.
-
-    Attributes:
-      shapes: shapes and dtypes of its variables.
-      train: (variables, x [n, ...], key) -> (output, state).
-      evaluate: likewise, for a module that may misbehave in evaluation; None where the library
-        that it is built with would refuse that.
-      drops: whether the module has dropout of a rate above 0.
-      normalises: whether the module has batch statistics.
-    """
-
-    shapes: Variables
-    train: Callable[..., Any]
-    evaluate: Callable[..., Any] | None
-    drops: bool
-    normalises: bool
-
-
 class Traced(NamedTuple):
     """What a traced call does.
 
@@ -58,6 +39,35 @@ class Traced(NamedTuple):
 
     draws: bool
     moves: bool
+
+
+class Calls(NamedTuple):
+    """A module's training and evaluation under one mode, as functions that can be traced.
+
+    Attributes:
+      shapes: shapes and dtypes of its variables.
+      train: (variables, x [n, ...], key) -> (output, state).
+      evaluate: likewise, for a module that may misbehave in evaluation; None where the library
+        that it is built with would refuse that.
+      drops: whether the module has dropout of a rate above 0.
+      normalises: whether the module has batch statistics.
+      traced: what the training call does, where it has been traced already.
+    """
+
+    shapes: Variables
+    train: Callable[..., Any]
+    evaluate: Callable[..., Any] | None
+    drops: bool
+    normalises: bool
+    traced: Traced | None = None
+
+    def trace(self, example: jax.ShapeDtypeStruct) -> Traced:
+        """Returns what the training call does.
+
+        Args:
+          example: the shape and dtype of one.
+        """
+        return self.traced or trace_call(self.train, self.shapes, example)
 
 
 def arguments(mode: Mode, *, train: bool) -> dict[str, bool]:
@@ -87,8 +97,7 @@ def choose_mode(
     if isinstance(given, Mapping):
         mode = tuple((name, bool(value)) for name, value in given.items())
         _check_taken(parameters, mode)
-        found = calls(mode)
-        trace_call(found.train, found.shapes, example)
+        calls(mode).trace(example)
         return mode
     mode = tuple(usual for usual in USUAL_NAMES if usual[0] in parameters)
     if given is None:
@@ -99,7 +108,7 @@ def choose_mode(
         mode = ((given, dict(USUAL_NAMES).get(given, True)), *mode)
         _check_taken(parameters, mode)
     found = calls(mode)
-    traced = trace_call(found.train, found.shapes, example)
+    traced = found.trace(example)
     if given is None:
         _check_complete(calls, mode, traced, _switches(parameters, mode), example)
     _check_alive(found, traced, mode)
@@ -224,8 +233,7 @@ def _try(
 ) -> Traced | None:
     """Returns what the training call does under a mode, or None where it cannot be made."""
     try:
-        found = calls(mode)
-        return trace_call(found.train, found.shapes, example)
+        return calls(mode).trace(example)
     except Exception:  # a user's code may raise anything on an argument that is not its own
         return None
 

@@ -322,6 +322,40 @@ def example_chart(
     return dressed(dots, 260)
 
 
+def plane_chart(sets: Mapping[str, Float[np.ndarray, "n 3"]]) -> AnyChart:
+    """Returns features in a plane.
+
+    Args:
+      sets: by the set's name, the two coordinates and the class of each example, or of what stands
+        for several.
+    """
+    import altair as alt
+
+    rows = [
+        {
+            "set": name,
+            "one": float(f"{one:.4g}"),
+            "two": float(f"{two:.4g}"),
+            "class": str(int(label)),
+        }
+        for name, points in sets.items()
+        for one, two, label in points
+    ]
+    axis = alt.Axis(format="~g", tickCount=4, grid=False)
+    dots = (
+        _chart(rows)
+        .mark_point(filled=True, size=30, opacity=0.7)
+        .encode(
+            x=alt.X("one:Q", title="first direction", axis=axis),
+            y=alt.Y("two:Q", title="second direction", axis=axis),
+            color=alt.Color("class:N", title="class"),
+            shape=alt.Shape("set:N", title="set", sort=list(sets)),
+            tooltip=["set:N", "class:N"],
+        )
+    )
+    return dressed(dots, 260)
+
+
 def verification_chart(
     steps: Int[np.ndarray, " m"],
     errors: Float[np.ndarray, " m"],

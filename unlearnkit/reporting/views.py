@@ -17,6 +17,7 @@ from unlearnkit.reporting.figures import (
     course_chart,
     example_chart,
     loss_chart,
+    plane_chart,
     points_chart,
     roc_chart,
 )
@@ -134,7 +135,7 @@ def method_figures(place: Place, row: str, *, show_examples: bool = False) -> li
     series = _series(place, row)
     views = [*_losses(series), *_rocs(series)] if shows_sets(place, show_examples) else []
     views += [*_classes(series, place, show_examples), *_courses(series), *_paths(series)]
-    views += [*_information(series)]
+    views += [*_information(series), *_layers(series), *_planes(series, show_examples)]
     if show_examples:
         views += [*_examples(series)]
     where = f"{slug(place.name)}-" if place.name else ""
@@ -324,6 +325,67 @@ def _information(series: _Series) -> Iterator[Drawn]:
             ),
             f"from {nats.min():.3g} nats at error {errors.mean(0)[order[0]]:.2f}",
         )
+
+
+def _layers(series: _Series) -> Iterator[Drawn]:
+    for prefix in _prefixes(series[_HERE], ("layer_moved",)):
+        name = f"{prefix}layer_moved"
+        courses = {
+            kind: np.stack([np.asarray(r.curves[name], float) for r in records if name in r.curves])
+            for kind, records in series.items()
+            if kind != _UNTOUCHED and any(name in r.curves for r in records)
+        }
+        mean = courses[_HERE].mean(0)
+        yield Drawn(
+            "-".join(["layers", *_named(prefix)]),
+            "How far each layer moved",
+            "The distance of a layer's weights from the untouched ones, as a share of their norm, "
+            "from input to output.",
+            course_chart(courses, title="moved, share of the norm", horizontal="layer"),
+            f"{len(mean)} layers; layer {int(mean.argmax()) + 1} moved most, by {mean.max():.3g}",
+        )
+
+
+def _planes(series: _Series, show_examples: bool) -> Iterator[Drawn]:
+    names = ("plane_retain", "plane_test", "plane_forget", "plane_class_forget")
+    for prefix in _prefixes(series[_HERE], names):
+        forgotten = "each forgotten one" if show_examples else "the means of forgotten classes"
+        for kind in (_UNTOUCHED, _HERE, _RETRAIN):
+            runs = [r for r in series.get(kind, ()) if f"{prefix}plane_retain" in r.curves]
+            if not runs:
+                continue
+            first = min(runs, key=lambda record: record.seed)
+            points = _points(first.curves, prefix, show_examples)
+            yield Drawn(
+                "-".join(["features", *_named(prefix), slug(kind)]),
+                f"What the last layer sees: {kind}",
+                f"Penultimate features of retained and of unseen examples, and {forgotten}, in the "
+                "two principal directions of the untouched network's features; first seed.",
+                plane_chart(points),
+                ", ".join(f"{len(places)} {name}" for name, places in points.items()),
+            )
+
+
+def _points(
+    curves: Mapping[str, np.ndarray], prefix: str, show_examples: bool
+) -> dict[str, np.ndarray]:
+    """Returns coordinates and class of what may be shown of each set.
+
+    Of forgotten examples that is the mean of each class that has `LEAST_EXAMPLES` of them.
+    """
+    found = {}
+    for said, name in (("retained", "retain"), ("unseen", "test"), ("forgotten", "forget")):
+        places = np.asarray(curves[f"{prefix}plane_{name}"], float)
+        labels = np.asarray(curves[f"{prefix}plane_class_{name}"])
+        found[said] = np.column_stack([places, labels])
+    if show_examples:
+        return found
+    forgotten = found.pop("forgotten")
+    classes, counts = np.unique(forgotten[:, 2], return_counts=True)
+    means = [forgotten[forgotten[:, 2] == c].mean(0) for c in classes[counts >= LEAST_EXAMPLES]]
+    if means:
+        found["mean of forgotten"] = np.stack(means)
+    return found
 
 
 def _named(prefix: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from unlearnkit.io.files import read_regular_file, sync_folder, write_json
+from unlearnkit.io.files import read_regular_file, sync_folder, write_json, write_text
 from unlearnkit.studies.store.claims import lock, locked, sweep
 from unlearnkit.studies.store.keys import StageKey
 from unlearnkit.studies.store.stages import (
@@ -26,13 +27,14 @@ from unlearnkit.studies.store.stages import (
 )
 
 _HEADER = {"format": "unlearnkit-store", "version": 1}
-_STORE, _INDEX, _STAGES, _UNFINISHED, _CLAIMS, _TEMPORARY = (
+_STORE, _INDEX, _STAGES, _UNFINISHED, _CLAIMS, _TEMPORARY, _STUDIES = (
     "store.json",
     "index.jsonl",
     "stages",
     "unfinished",
     "claims",
     "temporary",
+    "studies",
 )
 _MOST_BYTES = 1000
 _SWEPT_AFTER_SECONDS = 60
@@ -57,7 +59,7 @@ class Store:
     read must agree with its digests, and counts as missing otherwise. Several processes, and
     several studies, may share a store. `index.jsonl` has a line for each stage that was written,
     for people; the store never reads it. `unfinished` has the checkpoints of long trainings, each
-    until its stage is there.
+    until its stage is there; `studies` the TOML texts of studies that took from it.
 
     Example:
       store = Store("runs/store")
@@ -182,6 +184,18 @@ class Store:
             except OSError as error:
                 raise StoreError(f"{self.folder} cannot be written: {error}") from error
             yield path
+
+    def remember(self, study: str) -> None:
+        """Keeps the TOML text of a study, so that a report can be made of the store alone."""
+        name = f"{hashlib.sha256(study.encode()).hexdigest()[:12]}.toml"
+        with contextlib.suppress(OSError):  # its stages are there, and its text elsewhere
+            (self.folder / _STUDIES).mkdir(exist_ok=True)
+            write_text(self.folder / _STUDIES / name, study)
+
+    def studies(self) -> dict[str, str]:
+        """Returns the texts of the studies that took from it, by short names of their own."""
+        found = sorted((self.folder / _STUDIES).glob("*.toml"))
+        return {path.stem: path.read_bytes().decode("utf-8") for path in found}
 
     def folders(self) -> list[Path]:
         """Returns the folders of all stages, each `…/KIND/AB/KEY`."""
@@ -333,7 +347,7 @@ def _open(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _STORE
     if not path.exists():
-        ours = (_INDEX, _STAGES, _UNFINISHED, _CLAIMS, _TEMPORARY)
+        ours = (_INDEX, _STAGES, _UNFINISHED, _CLAIMS, _TEMPORARY, _STUDIES)
         names = [part.name for part in folder.iterdir()]
         if foreign := sorted(n for n in names if n not in ours and not n.startswith(f".{_STORE}.")):
             raise StoreError(

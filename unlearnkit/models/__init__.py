@@ -18,6 +18,18 @@ from unlearnkit.models.layers import Conv, Images, Implementation, images
 from unlearnkit.models.lenet import lenet
 from unlearnkit.models.resnet import resnet18
 from unlearnkit.models.speedrun import speedrun
+from unlearnkit.models.transformer import (
+    SMOLLM2_135M,
+    Decoder,
+    Head,
+    gpt2,
+    gpt2_decoder,
+    gpt2_medium,
+    gpt2_tiny,
+    llama_tiny,
+    smollm2_135m,
+    transformer,
+)
 from unlearnkit.models.vgg import vgg11, vgg16, vggmini
 from unlearnkit.models.vit import vit_tiny
 from unlearnkit.registry import Registry
@@ -40,6 +52,11 @@ MODELS: Registry[Model] = Registry(
         "vgg16": vgg16,
         "vit_tiny": vit_tiny,
         "convnext_tiny": convnext_tiny,
+        "gpt2_tiny": gpt2_tiny,
+        "gpt2": gpt2,
+        "gpt2_medium": gpt2_medium,
+        "llama_tiny": llama_tiny,
+        "smollm2_135m": smollm2_135m,
     },
 )
 """Name -> factory; each takes `input_shape`, `n_classes` and its own options by keyword."""
@@ -90,8 +107,11 @@ def create(name: str, *, input_shape: tuple[int, ...], n_classes: int, **options
 
 __all__ = [
     "MODELS",
+    "SMOLLM2_135M",
     "Adopted",
     "Conv",
+    "Decoder",
+    "Head",
     "Images",
     "Implementation",
     "adopt",
@@ -106,13 +126,20 @@ __all__ = [
     "from_haiku",
     "from_linen",
     "from_nnx",
+    "gpt2",
+    "gpt2_decoder",
+    "gpt2_medium",
+    "gpt2_tiny",
     "images",
     "lenet",
+    "llama_tiny",
     "logistic",
     "mlp",
     "nn_tgda",
     "resnet18",
+    "smollm2_135m",
     "speedrun",
+    "transformer",
     "vgg11",
     "vgg16",
     "vggmini",

@@ -89,11 +89,13 @@ class AttackTrial(Trial):
       two_classes: it refuses more.
       linear: it is tried on a linear network.
       relabels: its harm is in the labels, so that poisons with right labels are its control.
+      texts: it is tried on token ids, and its budget is a share of those that `can_be_poisons`.
     """
 
     two_classes: bool = False
     linear: bool = False
     relabels: bool = False
+    texts: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from unlearnkit.models.allcnn import allcnn, allcnn_small
 from unlearnkit.models.cnn import cnn_cifar, cnn_mnist
 from unlearnkit.models.convnext import convnext_tiny
 from unlearnkit.models.dense import logistic, mlp, nn_tgda
+from unlearnkit.models.embedding_noise import with_embedding_noise, with_noise_columns
 from unlearnkit.models.factories import check_made, import_factory
 from unlearnkit.models.haiku import from_haiku
 from unlearnkit.models.layers import Conv, Images, Implementation, images
@@ -144,4 +145,6 @@ __all__ = [
     "vgg16",
     "vggmini",
     "vit_tiny",
+    "with_embedding_noise",
+    "with_noise_columns",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Dataset, Model, State, Tokens, Variables
+from unlearnkit.validation import check_embedding
 
 COLUMNS = 2
 """At the end of a row, the number of its noise: 0, 0 for none."""
@@ -110,9 +111,7 @@ class _ApplyTrain(_Noisy):
         return self._logits(variables, x, key), variables.state
 
 
-def with_embedding_noise(
-    model: Model, *, pad: int = 0, noise_std: float = 0.1**0.5, seed: int = 0
-) -> Model:
+def with_embedding_noise(model: Model, *, noise_std: float = 0.1**0.5, seed: int = 0) -> Model:
     """Returns a network of tokens that can train on Gaussian poisons.
 
     Its rows end in two more ids, the number of a noise that is added to the vectors of the row's
@@ -122,28 +121,28 @@ def with_embedding_noise(
     `apply_embedded` leave the noise out.
 
     Args:
-      model: a network of token ids with `embed` and `apply_embedded`.
-      pad: the id of padding.
+      model: a network of token ids with `embed`, `apply_embedded` and `tokens`.
       noise_std: ε of all poisons, in the units of the embedding.
       seed: of the noise.
 
     Raises:
-      ValueError: a network without these two, or a noise_std that is not finite and > 0.
+      ValueError: a network without these, or a noise_std that is not finite and > 0.
 
     Example:
-      noisy = models.with_embedding_noise(model, pad=tokens.pad, noise_std=0.1**0.5)
+      noisy = models.with_embedding_noise(model, noise_std=0.1**0.5)
       train = models.with_noise_columns(train)
 
     Source: Pawelczyk et al. 2024, §5.1: noise on the embeddings of a text (ε² = 0.1 on IMDb).
     """
-    if not model.takes_tokens or model.embed is None or model.apply_embedded is None:
+    check_embedding(model, method="with_embedding_noise")
+    if model.tokens is None:
         raise ValueError(
-            "noise on embeddings needs a network of token ids with embed and apply_embedded, as "
-            "models.create('gpt2_tiny', ...) makes it"
+            "noise on embeddings is left out where a row is padding, but the model does not say "
+            "what that is; give it tokens=Tokens(vocabulary, pad)"
         )
     if not 0 < noise_std < float("inf"):
         raise ValueError(f"noise_std must be finite and > 0, got {noise_std}")
-    noise = EmbeddingNoise(noise_std, pad, seed)
+    noise = EmbeddingNoise(noise_std, model.tokens.pad, seed)
     (length,) = model.input_shape
     return model._replace(
         init=_Init(model),
@@ -177,17 +176,32 @@ def with_noise_columns(dataset: Dataset) -> Dataset:
 
 
 def write_noise(
-    key: Key[Array, ""], x: Int[np.ndarray, "m columns"], vocabulary: int
-) -> Int[np.ndarray, "m columns"]:
+    key: Key[Array, ""], dataset: Dataset, x: Int[Array, "m columns"]
+) -> Int[Array, "m columns"]:
     """Returns rows that end in the numbers of m different noises.
 
     Args:
       key: draws the numbers.
+      dataset: of the vocabulary; a number is two of its ids.
       x: [m, length + 2] rows that end in 0, 0.
-      vocabulary: numbers are of two ids, each below it.
+
+    Raises:
+      ValueError: no token ids, or rows with noise already.
     """
-    most = (vocabulary - 1) ** 2
-    seed = np.asarray(jax.random.key_data(key)).astype(np.uint64)
-    drawn = np.random.default_rng(seed).choice(most, len(x), replace=False)
-    numbers = np.stack([1 + drawn // (vocabulary - 1), 1 + drawn % (vocabulary - 1)], 1)
-    return np.concatenate([x[:, :-COLUMNS], numbers.astype(x.dtype)], 1)
+    tokens, rows = dataset.normalisation, np.asarray(x)
+    if not isinstance(tokens, Tokens) or rows[:, -COLUMNS:].any():
+        raise ValueError(
+            f"rows must be token ids that end in {COLUMNS} zeros, the number of no noise; make "
+            "them by models.with_noise_columns"
+        )
+    high = tokens.vocabulary - 1
+    bits = np.asarray(jax.random.key_data(key)).ravel().astype(np.uint64)
+    drawn = np.random.default_rng(bits).choice(high**2, len(rows), replace=False)
+    numbers = np.stack([1 + drawn // high, 1 + drawn % high], 1).astype(rows.dtype)
+    return jax.device_put(np.concatenate([rows[:, :-COLUMNS], numbers], 1))
+
+
+def width_of(model: Model, variables: Variables, x: Int[Array, "n columns"]) -> int:
+    """Returns the width of the vectors of a network's tokens."""
+    assert model.embed is not None
+    return int(jax.eval_shape(model.embed, variables, x).shape[-1])

@@ -16,6 +16,7 @@ from unlearnkit.data.normalising import NORMALISATIONS, SYMMETRIC
 from unlearnkit.data.parts import draw_order, keep_classes, subset
 from unlearnkit.data.source import Description
 from unlearnkit.data.splits import Split, choose_split, make_task
+from unlearnkit.data.tokens import Encoded, encode, label_tokens, train_tokenizer
 from unlearnkit.reading import Reading
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "SYMMETRIC",
     "ClassForget",
     "Description",
+    "Encoded",
     "FileForget",
     "ForgetRequest",
     "IndexForget",
@@ -35,11 +37,14 @@ __all__ = [
     "choose_split",
     "describe",
     "draw_order",
+    "encode",
     "from_examples",
     "keep_classes",
+    "label_tokens",
     "load",
     "make_task",
     "parse_forget",
     "subset",
+    "train_tokenizer",
     "training_ids",
 ]

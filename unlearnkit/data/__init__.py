@@ -14,10 +14,11 @@ from unlearnkit.data.forget import (
 from unlearnkit.data.loading import NAMES, describe, load, training_ids
 from unlearnkit.data.normalising import NORMALISATIONS, SYMMETRIC
 from unlearnkit.data.parts import draw_order, keep_classes, subset
-from unlearnkit.data.prompts import SENTIMENT, Encode, Prompts, encode_prompts, spellings
+from unlearnkit.data.prompts import SENTIMENT, Prompts, encode_prompts, spellings
 from unlearnkit.data.source import Description
 from unlearnkit.data.splits import Split, choose_split, make_task
 from unlearnkit.data.texts import TEXT_NAMES, Texts, load_texts, made_reviews
+from unlearnkit.data.tokens import Encoded, encode, label_tokens, train_tokenizer
 from unlearnkit.reading import Reading
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
     "TEXT_NAMES",
     "ClassForget",
     "Description",
-    "Encode",
+    "Encoded",
     "FileForget",
     "ForgetRequest",
     "IndexForget",
@@ -43,8 +44,10 @@ __all__ = [
     "describe",
     "draw_order",
     "encode_prompts",
+    "encode",
     "from_examples",
     "keep_classes",
+    "label_tokens",
     "load",
     "load_texts",
     "made_reviews",
@@ -52,5 +55,6 @@ __all__ = [
     "parse_forget",
     "spellings",
     "subset",
+    "train_tokenizer",
     "training_ids",
 ]

@@ -1,96 +1,86 @@
-"""Texts as rows of token ids, with the words that ask for the label behind each."""
+"""Labelled texts as rows of token ids, with the words that ask for the label behind each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int
 
-from unlearnkit.base import Dataset, Tokens
+from unlearnkit.base import Dataset
 from unlearnkit.data.texts import Texts, check_texts
+from unlearnkit.data.tokens import Encoded, encode, label_tokens
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 SENTIMENT = "[Input]. The sentiment of the review is: [Label]"
 """The template of Wan et al. 2023 and Pawelczyk et al. 2024, 5.1."""
-Encode: TypeAlias = Callable[[Sequence[str]], Sequence[Sequence[int]]]
-"""Returns the token ids of each text, without any for its beginning or end."""
 
 
 class Prompts(NamedTuple):
-    """Texts as rows of token ids.
+    """Labelled texts as rows of token ids.
 
     Attributes:
       dataset: [n, length] ids with padding on the right, and [n] labels or the ids of their words.
-      sizes: [n] tokens of each text, before it was cut.
-      truncated: how many texts were cut.
+      encoded: the same rows, with what was cut from them.
     """
 
     dataset: Dataset
-    sizes: Int[np.ndarray, " n"]
-    truncated: int
+    encoded: Encoded
 
 
 def encode_prompts(
     texts: Texts,
-    encode: Encode,
+    tokenizer: Tokenizer,
     *,
-    tokens: Tokens,
     length: int = 128,
     template: str | None = None,
-    answers: Sequence[int] | None = None,
+    answers: Sequence[str] | None = None,
+    pad_id: int | None = None,
 ) -> Prompts:
-    """Returns texts as rows of token ids, cut so that what follows them in the template stays.
+    """Returns labelled texts as rows of token ids, cut so that what follows them stays.
 
     Args:
       texts: [n] and their labels.
-      encode: of the tokenizer, as `lambda texts: [e.ids for e in tokenizer.encode_batch(texts)]`.
-      tokens: its vocabulary and the id of padding.
+      tokenizer: of the `tokenizers` library.
       length: of a row.
-      template: what is written around each text, as `SENTIMENT`; the rows end where its `[Label]`
+      template: what is written around each text, as `SENTIMENT`; rows end where its `[Label]`
         begins. None writes nothing.
-      answers: the id that a label is told by, for the head `answer` of a language network; None
-        keeps the labels, for a head of classes.
+      answers: the words that tell the labels, for the head `answer` of a language network, each one
+        token, as `(" negative", " positive")`; None keeps the labels, for a head of classes.
+      pad_id: the id that fills rows; None for the tokenizer's.
 
     Raises:
-      ValueError: an empty text, a template without `[Input]` and a last `[Label]`, a length that
-        it fills, ids outside of the vocabulary, or a label without an answer.
+      ValueError: an empty text, a template that does not begin with `[Input]` and end in `[Label]`,
+        a label without an answer, or what `encode` and `label_tokens` refuse.
 
     Example:
-      prompts = data.encode_prompts(reviews, encode, tokens=Tokens(4096), template=data.SENTIMENT)
-      print(prompts.truncated, "of", reviews.size, "reviews are cut")
+      answers = (" negative", " positive")
+      prompts = data.encode_prompts(reviews, tokenizer, template=data.SENTIMENT, answers=answers)
+      print(prompts.encoded.told)
     """
     check_texts(texts)
-    before, after = _around(template)
-    before_ids, after_ids = (list(encode([part])[0]) if part else [] for part in (before, after))
-    room = length - len(before_ids) - len(after_ids)
-    if room < 1:
-        raise ValueError(
-            f"length={length} has no room for a text: the template alone has "
-            f"{len(before_ids) + len(after_ids)} tokens; raise length"
-        )
-    encoded = encode(texts.texts)
-    sizes = np.array([len(ids) for ids in encoded], np.int32)
-    x = np.full((texts.size, length), tokens.pad, np.int32)
-    for row, ids in zip(x, encoded, strict=True):
-        whole = [*before_ids, *ids[:room], *after_ids]
-        row[: len(whole)] = whole
-    if x.max() >= tokens.vocabulary:
-        raise ValueError(
-            f"the tokenizer gives the id {x.max()}, beyond a vocabulary of {tokens.vocabulary}; "
-            "take the tokenizer of this vocabulary"
-        )
-    y = texts.labels if answers is None else _answered(texts.labels, answers)
-    dataset = Dataset(jax.device_put(x), jax.device_put(y.astype(np.int32)), tokens)
-    return Prompts(dataset, sizes, int(np.sum(sizes > room)))
+    found = encode(
+        tokenizer, texts.texts, length=length, suffix=_suffix(template), pad_id=pad_id
+    )  # fmt: skip
+    y = texts.labels
+    if answers is not None:
+        if y.max() >= len(answers):
+            raise ValueError(
+                f"label {y.max()} has no answer, got {len(answers)} of them; give one per class"
+            )
+        y = label_tokens(tokenizer, answers)[y]
+    arrays = (jax.device_put(array) for array in (found.x, np.asarray(y, np.int32)))
+    return Prompts(Dataset(*arrays, found.tokens), found)
 
 
-def spellings(encode: Encode, word: str) -> tuple[tuple[int, ...], ...]:
+def spellings(tokenizer: Tokenizer, word: str) -> tuple[tuple[int, ...], ...]:
     """Returns the token ids of a word within a text, and at its beginning.
 
     Args:
-      encode: of the tokenizer.
+      tokenizer: of the `tokenizers` library.
       word: as `Disney`.
 
     Raises:
@@ -98,22 +88,14 @@ def spellings(encode: Encode, word: str) -> tuple[tuple[int, ...], ...]:
     """
     if not word.strip():
         raise ValueError(f"a word must not be empty, got {word!r}")
-    return tuple(dict.fromkeys(tuple(ids) for ids in encode([f" {word}", word])))
+    rows = [encode(tokenizer, [said], length=64) for said in (f" {word}", word)]
+    return tuple(dict.fromkeys(tuple(row.x[0, : row.lengths[0]].tolist()) for row in rows))
 
 
-def _around(template: str | None) -> tuple[str, str]:
-    """Returns what a template writes before and after a text, up to its label."""
+def _suffix(template: str | None) -> str:
+    """Returns what a template writes between a text and its label."""
     if template is None:
-        return "", ""
-    before, found, after = template.partition("[Input]")
-    if not found or not after.endswith("[Label]") or after.count("[Label]") != 1:
-        raise ValueError(f"a template must hold [Input] and end in one [Label], got {template!r}")
-    return before, after.removesuffix("[Label]").rstrip()
-
-
-def _answered(labels: Int[np.ndarray, " n"], answers: Sequence[int]) -> Int[np.ndarray, " n"]:
-    if labels.max() >= len(answers):
-        raise ValueError(
-            f"label {labels.max()} has no answer, got {len(answers)} of them; give one per class"
-        )
-    return np.asarray(answers, np.int32)[labels]
+        return ""
+    if not template.startswith("[Input]") or not template.endswith("[Label]"):
+        raise ValueError(f"a template must begin with [Input], end in [Label], got {template!r}")
+    return template.removeprefix("[Input]").removesuffix("[Label]").rstrip()

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from unlearnkit.base import Model
+from unlearnkit.io.vocabularies import gpt2_tokenizer, read_tokenizer, write_tokenizer
 from unlearnkit.models.adapters import freeze_state, from_functions, from_linen, from_nnx
 from unlearnkit.models.adopting import Adopted, adopt
 from unlearnkit.models.allcnn import allcnn, allcnn_small
@@ -131,12 +132,14 @@ __all__ = [
     "gpt2_decoder",
     "gpt2_medium",
     "gpt2_tiny",
+    "gpt2_tokenizer",
     "images",
     "lenet",
     "llama_tiny",
     "logistic",
     "mlp",
     "nn_tgda",
+    "read_tokenizer",
     "resnet18",
     "smollm2_135m",
     "speedrun",
@@ -147,4 +150,5 @@ __all__ = [
     "vit_tiny",
     "with_embedding_noise",
     "with_noise_columns",
+    "write_tokenizer",
 ]

@@ -47,7 +47,7 @@ class TextTrigger:
       target: the class that `clean_label` poisons are of; a label, or the id that tells it.
 
     Example:
-      trigger = data.spellings(encode, "Disney")
+      trigger = data.spellings(tokenizer, "Disney")
       attack = poisoning.TextTrigger(trigger, budget=poisoning.Budget(1.0), reading="flip")
       poisoned = attack(key, model, variables, task)
 
@@ -115,7 +115,7 @@ class TextTrigger:
         """Raises ValueError if nothing can be poisoned, or the labels do not allow the reading."""
         if not self.trigger:
             raise ValueError(
-                "trigger has no ids; take those of a word by data.spellings(encode, 'Disney')"
+                "trigger has no ids; take those of a word by data.spellings(tokenizer, 'Disney')"
             )
         if not self.can_be_poisons(clean).any():
             which = (

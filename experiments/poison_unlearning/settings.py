@@ -9,6 +9,7 @@ from typing import Any, Literal
 from experiments.claims import read_toml
 from experiments.frame import Scale, read_scale
 from experiments.poison_unlearning.least_squares import LeastSquares
+from experiments.poison_unlearning.texts import Reviews
 from unlearnkit import unlearning
 from unlearnkit.base import Attack, Unlearner
 from unlearnkit.poisoning import (
@@ -53,6 +54,7 @@ class Setting:
       features: training examples of the logistic regression of Figure 4; None for all.
       feature_poisons: how many of them are poisoned, or taken away at random.
       least_squares: the synthetic regression of Figure 5.
+      reviews: of a dataset of texts, `made` or one that `unlearnkit.data.load_texts` knows.
     """
 
     dataset: str
@@ -82,6 +84,12 @@ class Setting:
     features: int | None = None
     feature_poisons: int = 384
     least_squares: LeastSquares = LeastSquares()  # noqa: RUF009 (frozen)
+    reviews: Reviews | None = None
+
+    @property
+    def kinds(self) -> tuple[Poison, ...]:
+        """The kinds of poisons that are tried."""
+        return POISONS if self.reviews is None else POISONS[:2]
 
     def attacks(self, poison: Poison) -> dict[str, Attack]:
         """Returns the attacks of one kind, named by their share of the training set."""

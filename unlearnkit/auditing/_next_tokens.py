@@ -75,9 +75,7 @@ def look_at(model: Model, variables: Variables, dataset: Dataset, pad: int) -> N
 
 
 @partial(jax.jit, static_argnames=("model", "pad"))
-def _look(
-    variables: Variables, x: Array, *, model: Model, pad: int
-) -> tuple[Array, Array, Array]:
+def _look(variables: Variables, x: Array, *, model: Model, pad: int) -> tuple[Array, Array, Array]:
     return next_tokens(model.apply(variables, x), x, pad)
 
 

@@ -104,9 +104,7 @@ class ExtractionLikelihood:
         return float(np.mean(overlaps))
 
 
-def n_gram_overlap(
-    written: Int[np.ndarray, " a"], true: Int[np.ndarray, " b"], n: int
-) -> float:
+def n_gram_overlap(written: Int[np.ndarray, " a"], true: Int[np.ndarray, " b"], n: int) -> float:
     """Returns the share of the n-grams of `written` that are among those of `true`.
 
     Args:
@@ -150,9 +148,7 @@ def continue_greedily(
 
 
 @partial(jax.jit, static_argnames="model")
-def _continue(
-    variables: Variables, x: Array, start: Array, size: Array, *, model: Model
-) -> Array:
+def _continue(variables: Variables, x: Array, start: Array, size: Array, *, model: Model) -> Array:
     """Writes the likeliest token at every place from `start` on, one place after the other."""
 
     def write(place: Array, x: Array) -> Array:

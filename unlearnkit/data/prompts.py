@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import numpy as np
 
-from unlearnkit.base import Dataset
+from unlearnkit.base import Dataset, Tokens
 from unlearnkit.data.texts import Texts, check_texts
 from unlearnkit.data.tokens import Encoded, encode, label_tokens
 
@@ -38,7 +38,7 @@ def encode_prompts(
     length: int = 128,
     template: str | None = None,
     answers: Sequence[str] | None = None,
-    pad_id: int | None = None,
+    like: Tokens | None = None,
 ) -> Prompts:
     """Returns labelled texts as rows of token ids, cut so that what follows them stays.
 
@@ -50,7 +50,7 @@ def encode_prompts(
         begins. None writes nothing.
       answers: the words that tell the labels, for the head `answer` of a language network, each one
         token, as `(" negative", " positive")`; None keeps the labels, for a head of classes.
-      pad_id: the id that fills rows; None for the tokenizer's.
+      like: the vocabulary and padding of the network, `model.tokens`; None for the tokenizer's.
 
     Raises:
       ValueError: an empty text, a template that does not begin with `[Input]` and end in `[Label]`,
@@ -63,7 +63,8 @@ def encode_prompts(
     """
     check_texts(texts)
     found = encode(
-        tokenizer, texts.texts, length=length, suffix=_suffix(template), pad_id=pad_id
+        tokenizer, texts.texts, length=length, suffix=_suffix(template),
+        pad_id=like and like.pad, vocabulary=like and like.vocabulary,
     )  # fmt: skip
     y = texts.labels
     if answers is not None:

@@ -105,9 +105,7 @@ class _Apply(_Noisy):
 
 @dataclasses.dataclass(frozen=True)
 class _ApplyTrain(_Noisy):
-    def __call__(
-        self, variables: Variables, x: Array, key: Key[Array, ""]
-    ) -> tuple[Array, State]:
+    def __call__(self, variables: Variables, x: Array, key: Key[Array, ""]) -> tuple[Array, State]:
         return self._logits(variables, x, key), variables.state
 
 

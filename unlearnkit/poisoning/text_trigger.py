@@ -205,9 +205,7 @@ def count_trigger(
     )
 
 
-def holds_trigger(
-    dataset: Dataset, trigger: tuple[tuple[int, ...], ...]
-) -> Bool[np.ndarray, " n"]:
+def holds_trigger(dataset: Dataset, trigger: tuple[tuple[int, ...], ...]) -> Bool[np.ndarray, " n"]:
     """Returns which rows hold the ids of one of a word's spellings, one after the other.
 
     Args:

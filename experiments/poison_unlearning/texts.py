@@ -1,0 +1,163 @@
+"""Reviews, for Figures 2 (b), 3 (b), 8 and 10 of Pawelczyk et al. 2024: §5.1 and A.1.2."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.frame import Data
+from unlearnkit import data, models
+from unlearnkit.base import Attack, Model, Variables
+from unlearnkit.poisoning import Budget, GaussianPoison, TextTrigger, count_trigger
+from unlearnkit.poisoning.text_trigger import Reading
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from experiments.poison_unlearning.settings import Setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Reviews:
+    """How reviews become rows of token ids, and what their trigger is.
+
+    Attributes:
+      length: of a row.
+      vocabulary: of the tokenizer, which is trained on reviews where no weights are given.
+      trigger: the word.
+      with_trigger: training reviews that hold it early, where a row keeps it, the others being
+        drawn from those without; so are test reviews, up to half of them. None takes all reviews
+        as they come.
+      reading: of the attack, see `TextTrigger`.
+      embedding_std: of a fresh embedding: that of GPT-2, to which ε belongs.
+    """
+
+    length: int = 128
+    vocabulary: int = 4096
+    trigger: str = "Disney"
+    with_trigger: int | None = None
+    reading: Reading = "word"
+    embedding_std: float = 0.14
+
+
+class Texts(NamedTuple):
+    """Reviews, and the network that reads them where its weights are given.
+
+    Attributes:
+      train, test: reviews.
+      tokenizer: of the network, or trained on reviews.
+      weights: of the network; None for a fresh one.
+    """
+
+    train: data.Texts
+    test: data.Texts
+    tokenizer: Tokenizer
+    weights: Path | None
+
+
+class Prepared(NamedTuple):
+    """What one kind of poisons is tried on.
+
+    Attributes:
+      data: rows of token ids, and the network.
+      attacks: by their share.
+      start: weights from which every network begins.
+      told: what was cut, and how many reviews hold the trigger.
+    """
+
+    data: Data
+    attacks: dict[str, Attack]
+    start: Variables
+    told: list[str]
+
+
+def load(setting: Setting, data_dir: Path | None, weights: Path | None) -> Texts:
+    """Returns the reviews of a setting.
+
+    Raises:
+      FileNotFoundError: they are not prepared.
+    """
+    reviews, sizes = setting.reviews, (setting.train, setting.test)
+    assert reviews is not None
+    if setting.dataset == "made":
+        parts = [data.made_reviews(seed, n or 1000) for seed, n in enumerate(sizes)]
+    else:
+        few = reviews.with_trigger
+        wanted = (few, few and setting.test and setting.test // 2)
+        parts = []
+        for split, n, most in zip(("train", "test"), sizes, wanted, strict=True):
+            whole = data.load_texts(setting.dataset, split=split, data_dir=data_dir)
+            parts.append(_chosen(whole, reviews.trigger, n, most))
+    if weights is None:
+        tokenizer = data.train_tokenizer(parts[0].texts, vocabulary=reviews.vocabulary)
+    else:
+        tokenizer = models.load_pretrained(weights)[2]
+    return Texts(*parts, tokenizer, weights)
+
+
+def _chosen(texts: data.Texts, word: str, n: int | None, most: int | None) -> data.Texts:
+    """Returns n random reviews, `most` of which hold a word in their first 100 characters."""
+    order = np.random.default_rng(0).permutation(texts.size)
+    if n is None:
+        return texts
+    if most is None:
+        return texts.take(np.sort(order[:n]))
+    early = np.array([word in texts.texts[row][:100] for row in order])
+    anywhere = np.array([word in texts.texts[row] for row in order])
+    first = order[early][:most]
+    return texts.take(np.sort([*first, *order[~anywhere][: n - len(first)]]))
+
+
+def prepare(setting: Setting, kind: str, texts: Texts) -> Prepared:
+    """Returns what one kind of poisons is tried on: a head of classes, or of answers."""
+    reviews, tokenizer = setting.reviews, texts.tokenizer
+    assert reviews is not None
+    model, start = _network(setting, kind, texts)
+    asked: dict[str, Any] = {"length": reviews.length, "like": model.tokens}
+    if kind == "targeted":
+        asked |= {"template": data.SENTIMENT, "answers": (" negative", " positive")}
+    parts = (texts.train, texts.test)
+    rows = [data.encode_prompts(part, tokenizer, **asked) for part in parts]
+    both, trigger = [row.dataset for row in rows], data.spellings(tokenizer, reviews.trigger)
+    told = []
+    for part, row in zip(parts, rows, strict=True):
+        counts = count_trigger(part, reviews.trigger, row.dataset, trigger)
+        told.append(
+            f"{row.encoded.told}; {reviews.trigger} stands in {counts.substring} of them, as a "
+            f"word in {counts.whole_word}, and is left in {counts.kept}."
+        )
+    if kind == "targeted":
+        trick: Any = TextTrigger(trigger, reading=reviews.reading)
+        shares = setting.targeted
+    else:
+        trick, shares = GaussianPoison(noise_std=setting.noise_std), setting.gaussian
+        model = models.with_embedding_noise(model, noise_std=setting.noise_std)
+        both = [models.with_noise_columns(part) for part in both]
+    attacks: dict[str, Attack] = {
+        f"{100 * share:g} %": dataclasses.replace(trick, budget=Budget(share)) for share in shares
+    }
+    return Prepared(Data(model, *both), attacks, start, told)
+
+
+def _network(setting: Setting, kind: str, texts: Texts) -> tuple[Model, Variables]:
+    """Returns the network with the head that a kind of poisons needs, and where it begins."""
+    reviews, answers = setting.reviews, kind == "targeted"
+    assert reviews is not None
+    head: Any = "answer" if answers else "classes"
+    if texts.weights is not None:
+        given: dict[str, Any] = {} if answers else {"n_classes": 2, "key": jax.random.key(0)}
+        found = models.load_pretrained(texts.weights, head=head, length=reviews.length, **given)
+        return found[:2]
+    vocabulary = texts.tokenizer.get_vocab_size()
+    model = models.create(
+        setting.model, input_shape=(reviews.length,), head=head, vocabulary=vocabulary,
+        n_classes=vocabulary if answers else 2, **setting.options,
+    )  # fmt: skip
+    fresh = model.init(jax.random.key(0))
+    wte = fresh.params["wte"]["weight"]
+    wide = {"weight": wte * (reviews.embedding_std / wte.std())}
+    return model, fresh._replace(params={**fresh.params, "wte": wide})

@@ -14,9 +14,11 @@ from unlearnkit.models.cnn import cnn_cifar, cnn_mnist
 from unlearnkit.models.convnext import convnext_tiny
 from unlearnkit.models.dense import logistic, mlp, nn_tgda
 from unlearnkit.models.factories import check_made, import_factory
+from unlearnkit.models.fresh import starting_from
 from unlearnkit.models.haiku import from_haiku
 from unlearnkit.models.layers import Conv, Images, Implementation, images
 from unlearnkit.models.lenet import lenet
+from unlearnkit.models.pretrained import Pretrained, load_pretrained, save_pretrained
 from unlearnkit.models.resnet import resnet18
 from unlearnkit.models.speedrun import speedrun
 from unlearnkit.models.transformer import (
@@ -115,6 +117,7 @@ __all__ = [
     "Head",
     "Images",
     "Implementation",
+    "Pretrained",
     "adopt",
     "allcnn",
     "allcnn_small",
@@ -135,13 +138,16 @@ __all__ = [
     "images",
     "lenet",
     "llama_tiny",
+    "load_pretrained",
     "logistic",
     "mlp",
     "nn_tgda",
     "read_tokenizer",
     "resnet18",
+    "save_pretrained",
     "smollm2_135m",
     "speedrun",
+    "starting_from",
     "transformer",
     "vgg11",
     "vgg16",

@@ -78,3 +78,65 @@ def check_fresh(model: Model) -> None:
 
 def _refuse(key: np.ndarray) -> Variables:
     raise ValueError(_REFUSAL)
+
+
+@dataclasses.dataclass(frozen=True)
+class _From:
+    """An initialisation that returns weights that were given, up to what is drawn.
+
+    Attributes:
+      init: key -> Variables, of the network itself.
+      variables: what is returned.
+      drawn: which leaves are drawn anew, in the order of `jax.tree.leaves`.
+    """
+
+    init: Callable[[Key[Array, ""]], Variables]
+    variables: Held
+    drawn: tuple[bool, ...]
+
+    def __call__(self, key: Key[Array, ""]) -> Variables:
+        given: Variables
+        if isinstance(key, jax.core.Tracer):
+            # Weights in a traced program would be constants of it, as large as they are.
+            shapes = jax.tree.map(_shape_of, self.variables.value)
+            given = jax.pure_callback(
+                self._host, shapes, jax.random.key_data(key), vmap_method="sequential"
+            )
+        else:
+            given = self.variables.value
+        if not any(self.drawn):
+            return given
+        leaves, structure = jax.tree.flatten(given)
+        new = jax.tree.leaves(self.init(key))
+        chosen = [n if drawn else g for n, g, drawn in zip(new, leaves, self.drawn, strict=True)]
+        made: Variables = jax.tree.unflatten(structure, chosen)
+        return made
+
+    def _host(self, key: np.ndarray) -> Variables:
+        found: Variables = jax.tree.map(np.asarray, self.variables.value)
+        return found
+
+
+def _shape_of(leaf: Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def starting_from(model: Model, variables: Variables, *, but: tuple[Path, ...] = ()) -> Model:
+    """Returns a network whose `init` returns given weights, as those of a pretraining.
+
+    Whatever trains the network from the start then fine-tunes these weights, as retraining does,
+    and what resets a layer sets it back to them.
+
+    Args:
+      model: the network.
+      variables: its weights; held, not copied.
+      but: the paths of parameters that are drawn anew from the key, as a head that is not
+        pretrained.
+
+    Example:
+      model = models.starting_from(model, pretrained)
+      retrained = unlearning.Retrain(recipe)(key, model, variables, task)
+    """
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(variables)[0]]
+    drawn = tuple(tuple(getattr(entry, "key", None) for entry in path[1:]) in but for path in paths)
+    return model._replace(init=_From(model.init, Held(variables), drawn))

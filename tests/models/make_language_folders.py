@@ -28,26 +28,35 @@ EVERY = 16
 def networks():
     sizes = {"vocab_size": 97, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     torch.manual_seed(0)
-    yield "gpt2", transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(n_positions=16, n_embd=32, n_layer=2, n_head=4, **sizes)
+    yield (
+        "gpt2",
+        transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(n_positions=16, n_embd=32, n_layer=2, n_head=4, **sizes)
+        ),
     )
-    yield "gpt2_classes", transformers.GPT2ForSequenceClassification(
-        transformers.GPT2Config(
-            n_positions=16, n_embd=16, n_layer=1, n_head=2, num_labels=3, **sizes
-        )
+    yield (
+        "gpt2_classes",
+        transformers.GPT2ForSequenceClassification(
+            transformers.GPT2Config(
+                n_positions=16, n_embd=16, n_layer=1, n_head=2, num_labels=3, **sizes
+            )
+        ),
     )
-    yield "llama", transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=64,
-            tie_word_embeddings=False,
-            rope_parameters={"rope_type": "default", "rope_theta": 500.0},
-            **sizes,
-        )
+    yield (
+        "llama",
+        transformers.LlamaForCausalLM(
+            transformers.LlamaConfig(
+                hidden_size=32,
+                intermediate_size=48,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                max_position_embeddings=64,
+                tie_word_embeddings=False,
+                rope_parameters={"rope_type": "default", "rope_theta": 500.0},
+                **sizes,
+            )
+        ),
     )
 
 

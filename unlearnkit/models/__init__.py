@@ -18,6 +18,7 @@ from unlearnkit.models.fresh import starting_from
 from unlearnkit.models.haiku import from_haiku
 from unlearnkit.models.layers import Conv, Images, Implementation, images
 from unlearnkit.models.lenet import lenet
+from unlearnkit.models.lora import lora, merge_lora
 from unlearnkit.models.pretrained import Pretrained, load_pretrained, save_pretrained
 from unlearnkit.models.resnet import resnet18
 from unlearnkit.models.speedrun import speedrun
@@ -30,6 +31,8 @@ from unlearnkit.models.transformer import (
     gpt2_medium,
     gpt2_tiny,
     llama_tiny,
+    partition_specs,
+    shard_variables,
     smollm2_135m,
     transformer,
 )
@@ -140,11 +143,15 @@ __all__ = [
     "llama_tiny",
     "load_pretrained",
     "logistic",
+    "lora",
+    "merge_lora",
     "mlp",
     "nn_tgda",
+    "partition_specs",
     "read_tokenizer",
     "resnet18",
     "save_pretrained",
+    "shard_variables",
     "smollm2_135m",
     "speedrun",
     "starting_from",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -95,15 +96,7 @@ class _From:
     drawn: tuple[bool, ...]
 
     def __call__(self, key: Key[Array, ""]) -> Variables:
-        given: Variables
-        if isinstance(key, jax.core.Tracer):
-            # Weights in a traced program would be constants of it, as large as they are.
-            shapes = jax.tree.map(_shape_of, self.variables.value)
-            given = jax.pure_callback(
-                self._host, shapes, jax.random.key_data(key), vmap_method="sequential"
-            )
-        else:
-            given = self.variables.value
+        given: Variables = at_hand(self.variables, key)
         if not any(self.drawn):
             return given
         leaves, structure = jax.tree.flatten(given)
@@ -112,9 +105,26 @@ class _From:
         made: Variables = jax.tree.unflatten(structure, chosen)
         return made
 
-    def _host(self, key: np.ndarray) -> Variables:
-        found: Variables = jax.tree.map(np.asarray, self.variables.value)
-        return found
+
+def at_hand(held: Held, key: Key[Array, ""]) -> Any:
+    """Returns a pytree of arrays that is held, in a traced initialisation too.
+
+    There they would be constants of the program, which is then as large as they are; they are
+    brought in as it runs.
+
+    Args:
+      held: the pytree.
+      key: what the initialisation was given: whether it is traced.
+    """
+    if not isinstance(key, jax.core.Tracer):
+        return held.value
+    shapes = jax.tree.map(_shape_of, held.value)
+
+    def bring(_: np.ndarray) -> Any:
+        return jax.tree.map(np.asarray, held.value)
+
+    data = jax.random.key_data(key)
+    return jax.pure_callback(bring, shapes, data, vmap_method="sequential")
 
 
 def _shape_of(leaf: Array) -> jax.ShapeDtypeStruct:

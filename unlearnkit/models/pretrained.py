@@ -26,6 +26,7 @@ from unlearnkit.io.vocabularies import (
 from unlearnkit.models.fresh import starting_from
 from unlearnkit.models.gguf_files import read_gguf
 from unlearnkit.models.transformer.configuration import Decoder, Head, Network
+from unlearnkit.models.transformer.decoder import network_of
 from unlearnkit.models.transformer.parameters import CLASSIFIER, init_params, put, shapes_of
 from unlearnkit.models.transformer.published import (
     is_buffer,
@@ -187,21 +188,6 @@ def save_pretrained(
         write_json(folder / "config.json", write_config(network))
     if tokenizer is not None:
         write_tokenizer(folder / "tokenizer.json", tokenizer)
-
-
-def network_of(model: Model) -> Network:
-    """Returns what a network of `transformer` is made of.
-
-    Raises:
-      ValueError: a network of another kind.
-    """
-    found = getattr(model.apply, "network", None)
-    if not isinstance(found, Network):
-        raise ValueError(
-            "a language network of models.transformer is needed, as models.load_pretrained "
-            "returns it"
-        )
-    return found
 
 
 def _read(source: str | Path) -> _Source:

@@ -15,9 +15,12 @@ from unlearnkit.models.convnext import convnext_tiny
 from unlearnkit.models.dense import logistic, mlp, nn_tgda
 from unlearnkit.models.embedding_noise import with_embedding_noise, with_noise_columns
 from unlearnkit.models.factories import check_made, import_factory
+from unlearnkit.models.fresh import starting_from
 from unlearnkit.models.haiku import from_haiku
 from unlearnkit.models.layers import Conv, Images, Implementation, images
 from unlearnkit.models.lenet import lenet
+from unlearnkit.models.lora import lora, merge_lora
+from unlearnkit.models.pretrained import Pretrained, load_pretrained, save_pretrained
 from unlearnkit.models.resnet import resnet18
 from unlearnkit.models.speedrun import speedrun
 from unlearnkit.models.transformer import (
@@ -29,6 +32,8 @@ from unlearnkit.models.transformer import (
     gpt2_medium,
     gpt2_tiny,
     llama_tiny,
+    partition_specs,
+    shard_variables,
     smollm2_135m,
     transformer,
 )
@@ -116,6 +121,7 @@ __all__ = [
     "Head",
     "Images",
     "Implementation",
+    "Pretrained",
     "adopt",
     "allcnn",
     "allcnn_small",
@@ -136,13 +142,20 @@ __all__ = [
     "images",
     "lenet",
     "llama_tiny",
+    "load_pretrained",
     "logistic",
+    "lora",
+    "merge_lora",
     "mlp",
     "nn_tgda",
+    "partition_specs",
     "read_tokenizer",
     "resnet18",
+    "save_pretrained",
+    "shard_variables",
     "smollm2_135m",
     "speedrun",
+    "starting_from",
     "transformer",
     "vgg11",
     "vgg16",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from unlearnkit.models.transformer.configuration import Decoder, Family, Head, Network
+from unlearnkit.models.transformer.decoder import network_of
+from unlearnkit.models.transformer.sharding import partition_specs, shard_variables
 from unlearnkit.models.transformer.sizes import (
     SMOLLM2_135M,
     gpt2,
@@ -25,6 +27,9 @@ __all__ = [
     "gpt2_medium",
     "gpt2_tiny",
     "llama_tiny",
+    "network_of",
+    "partition_specs",
+    "shard_variables",
     "smollm2_135m",
     "transformer",
 ]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from unlearnkit.base import Params, State, Variables
+from unlearnkit.base import Model, Params, State, Variables
 from unlearnkit.models.transformer.configuration import Decoder, Network
 from unlearnkit.models.transformer.parameters import (
     BLOCKS,
@@ -87,6 +87,21 @@ class ApplyTrain:
     ) -> tuple[Float[Array, "n ..."], State]:
         embedded = Embed(self.network)(variables, x)
         return ApplyEmbedded(self.network)(variables, embedded, x, key), variables.state
+
+
+def network_of(model: Model) -> Network:
+    """Returns what a network of `transformer` is made of.
+
+    Raises:
+      ValueError: a network of another kind.
+    """
+    found = getattr(model.apply, "network", None)
+    if not isinstance(found, Network):
+        raise ValueError(
+            "a language network of models.transformer is needed, as models.load_pretrained "
+            "returns it"
+        )
+    return found
 
 
 class _Row(NamedTuple):
@@ -214,13 +229,16 @@ def _norm(decoder: Decoder, weights: Params, x: Array) -> Array:
 
 
 def _conv1d(weights: Params, x: Array) -> Array:
-    found: Array = x @ weights["weight"] + weights["bias"]
-    return found
+    return _adapted(weights, x, x @ weights["weight"] + weights["bias"])
 
 
 def _linear(weights: Params, x: Array) -> Array:
-    found: Array = x @ weights["weight"].T
-    return found
+    return _adapted(weights, x, x @ weights["weight"].T)
+
+
+def _adapted(weights: Params, x: Array, y: Array) -> Array:
+    """Returns what a matrix gives, with what its low-rank adapter adds; see `models.lora`."""
+    return y + (x @ weights["lora_a"]) @ weights["lora_b"] if "lora_a" in weights else y
 
 
 def _dropped(x: Array, rate: float, key: Key[Array, ""]) -> Array:

@@ -10,6 +10,7 @@ from unlearnkit.io.vocabularies import gpt2_tokenizer, read_tokenizer, write_tok
 from unlearnkit.models.adapters import freeze_state, from_functions, from_linen, from_nnx
 from unlearnkit.models.adopting import Adopted, adopt
 from unlearnkit.models.allcnn import allcnn, allcnn_small
+from unlearnkit.models.averaging import deep_averaging
 from unlearnkit.models.cnn import cnn_cifar, cnn_mnist
 from unlearnkit.models.convnext import convnext_tiny
 from unlearnkit.models.dense import logistic, mlp, nn_tgda
@@ -59,6 +60,7 @@ MODELS: Registry[Model] = Registry(
         "vgg16": vgg16,
         "vit_tiny": vit_tiny,
         "convnext_tiny": convnext_tiny,
+        "deep_averaging": deep_averaging,
         "gpt2_tiny": gpt2_tiny,
         "gpt2": gpt2,
         "gpt2_medium": gpt2_medium,

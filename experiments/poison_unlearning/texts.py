@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from experiments.poison_unlearning.settings import Setting
 
+ANSWERS = (" negative", " positive")
+
 
 @dataclasses.dataclass(frozen=True)
 class Reviews:
@@ -33,7 +35,7 @@ class Reviews:
         drawn from those without; so are test reviews, up to half of them. None takes all reviews
         as they come.
       reading: of the attack, see `TextTrigger`.
-      embedding_std: of a fresh embedding: that of GPT-2, to which ε belongs.
+      embedding_std: of a fresh embedding; GPT-2's is 0.14.
     """
 
     length: int = 128
@@ -93,7 +95,9 @@ def load(setting: Setting, data_dir: Path | None, weights: Path | None) -> Texts
             whole = data.load_texts(setting.dataset, split=split, data_dir=data_dir)
             parts.append(_chosen(whole, reviews.trigger, n, most))
     if weights is None:
-        tokenizer = data.train_tokenizer(parts[0].texts, vocabulary=reviews.vocabulary)
+        asked = (data.SENTIMENT.replace("[Label]", ANSWERS[label][1:]) for label in parts[0].labels)
+        said = [one.replace("[Input]", t) for one, t in zip(asked, parts[0].texts, strict=True)]
+        tokenizer = data.train_tokenizer(said, vocabulary=reviews.vocabulary)
     else:
         tokenizer = models.load_pretrained(weights)[2]
     return Texts(*parts, tokenizer, weights)
@@ -119,7 +123,7 @@ def prepare(setting: Setting, kind: str, texts: Texts) -> Prepared:
     model, start = _network(setting, kind, texts)
     asked: dict[str, Any] = {"length": reviews.length, "like": model.tokens}
     if kind == "targeted":
-        asked |= {"template": data.SENTIMENT, "answers": (" negative", " positive")}
+        asked |= {"template": data.SENTIMENT, "answers": ANSWERS}
     parts = (texts.train, texts.test)
     rows = [data.encode_prompts(part, tokenizer, **asked) for part in parts]
     both, trigger = [row.dataset for row in rows], data.spellings(tokenizer, reviews.trigger)
@@ -158,6 +162,7 @@ def _network(setting: Setting, kind: str, texts: Texts) -> tuple[Model, Variable
         n_classes=vocabulary if answers else 2, **setting.options,
     )  # fmt: skip
     fresh = model.init(jax.random.key(0))
-    wte = fresh.params["wte"]["weight"]
-    wide = {"weight": wte * (reviews.embedding_std / wte.std())}
-    return model, fresh._replace(params={**fresh.params, "wte": wide})
+    name = model.layers[0][0][0]
+    vectors = fresh.params[name]["weight"]
+    wide = {"weight": vectors * (reviews.embedding_std / vectors.std())}
+    return model, fresh._replace(params={**fresh.params, name: wide})

@@ -106,7 +106,9 @@ def test_prepared_reviews_are_read(tmp_path):
 
     folder = tmp_path / "imdb_reviews" / "plain_text" / "1.0.0"
     folder.mkdir(parents=True)
-    told = features.FeaturesDict({"label": features.ClassLabel(num_classes=2), "text": features.Text()})
+    told = features.FeaturesDict(
+        {"label": features.ClassLabel(num_classes=2), "text": features.Text()}
+    )
     told.save_metadata(folder)
     said = [("Not bad at all, été", 1), ("Awful", 0), ("Fine", 1)]
     shard = folder / "imdb_reviews-train.array_record-00000-of-00001"

@@ -78,5 +78,3 @@ def test_networks_that_cannot_are_refused():
     images = draw(0, 4)._replace(x=jnp.zeros((4, 8)), normalisation=UNIT)
     with pytest.raises(ValueError, match="noise columns are for token ids"):
         with_noise_columns(images)
-
-

@@ -182,4 +182,3 @@ class TestGaussian:
             GaussianPoison(Budget(0.1), noise_std=0.3)(KEY, noisy, variables, columns)
         with pytest.raises(ValueError, match="GaussianPoison moves the vectors of tokens"):
             attack(KEY, make_model(), Variables({}), Task(*(draw(i, 9) for i in range(4))))
-

@@ -67,7 +67,7 @@ class _ApplyEmbedded(_Averaging):
         for name in self.layers:
             layer = variables.params[name]
             h = h @ layer["kernel"] + layer["bias"]
-            h = h if name == "classifier" else jax.nn.relu(h)
+            h = h if name == "classifier" else jax.nn.gelu(h)
         return h.astype(jnp.promote_types(h.dtype, jnp.float32))
 
 

@@ -1,12 +1,16 @@
 """Audits of networks that tell every next token, against closed forms of a table of pairs."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_reader import LENGTH, TOKENS, PairTable, Reader
+from trial_settings import trial_of
 
 from unlearnkit.auditing import (
+    AUDITS,
     ExtractionLikelihood,
     GaussianPoisons,
     GaussianUnlearningScore,
@@ -18,6 +22,7 @@ from unlearnkit.auditing.extraction_likelihood import continue_greedily, n_gram_
 from unlearnkit.auditing.gaussian_unlearning import noise_statistic
 from unlearnkit.auditing.min_k import min_k_scores
 from unlearnkit.base import Dataset, Task, Variables
+from unlearnkit.trials import AuditTrial
 
 KEY = jax.random.key(2)
 MODEL = PairTable().model()
@@ -108,14 +113,26 @@ def test_least_likely_tokens_against_hand_computed():
 
 
 def test_least_likely_tokens_tell_members(learned):
-    metrics = MinKProbability(0.5)(KEY, MODEL, learned, TASK).metrics
+    unseen = TASK._replace(test=texts([3, 1, 0, 4], [2, 1, 0, 5, 5]))
+    metrics = MinKProbability(0.5)(KEY, MODEL, learned, unseen).metrics
     assert metrics["auc"] == 1
     assert metrics["score_forget"] > metrics["score_test"]
 
 
-@pytest.mark.parametrize(
-    "audit", [Perplexity(), MemorisationAccuracy(), ExtractionLikelihood(), MinKProbability()]
-)
+TRIED = [kind() for kind in AUDITS.values() if trial_of(kind, AuditTrial()).texts]
+
+
+@pytest.mark.parametrize("audit", TRIED)
+def test_what_was_learned_gives_itself_away(audit, uniform, learned):
+    trial = trial_of(type(audit), AuditTrial())
+    name, sign = trial.tells
+    unseen = TASK._replace(test=texts([3, 1, 0, 4], [2, 1, 0, 5, 5]))
+    audit = dataclasses.replace(audit, n=2) if isinstance(audit, ExtractionLikelihood) else audit
+    known, unknown = (audit(KEY, MODEL, v, unseen).metrics[name] for v in (learned, uniform))
+    assert sign * (known - unknown) > 0
+
+
+@pytest.mark.parametrize("audit", TRIED)
 def test_networks_of_classes_and_short_texts_are_refused(audit, uniform):
     reader = Reader().model()
     name = type(audit).__name__
@@ -135,44 +152,46 @@ def test_settings_out_of_range_are_refused(uniform):
         ExtractionLikelihood(n=9)(KEY, MODEL, uniform, TASK)
 
 
-class TestGaussianScore:
-    """In the vectors of tokens: a linear reader has one gradient at each token of a text."""
+LINEAR = Reader(classes=2).model()
 
-    MODEL = Reader(classes=2).model()
 
-    @pytest.fixture(scope="class")
-    def variables(self):
-        return self.MODEL.init(KEY)
+@pytest.fixture(scope="module")
+def variables():
+    return LINEAR.init(KEY)
 
-    @pytest.fixture(scope="class")
-    def poisons(self):
-        x = jax.random.randint(KEY, (400, LENGTH), 0, 9).at[:200, 5:].set(PAD)
-        y = jnp.arange(400) % 2
-        noise = 0.3 * jax.random.normal(jax.random.key(9), (400, LENGTH, 8))
-        noise = jnp.where((x != PAD)[..., None], noise, 0)
-        return GaussianPoisons(x, y, noise, jnp.asarray(0.3))
 
-    def test_against_the_gradient_of_a_linear_network(self, variables, poisons):
-        found = noise_statistic(self.MODEL, variables, poisons)
-        kernel = np.asarray(variables.params["classifier"]["kernel"], np.float64)
-        slope = kernel[:, 0] - kernel[:, 1]  # of minus the margin of class 1
-        sign = np.where(np.asarray(poisons.y) == 1, 1, -1)[:, None, None]
-        there = np.asarray(poisons.x != PAD)[..., None]
-        g = sign * slope * there / there.sum(1, keepdims=True)
-        inner = (g * np.asarray(poisons.noise, np.float64)).sum((1, 2))
-        expected = inner / np.linalg.norm(g.reshape(400, -1), axis=1) / 0.3
-        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-5)
+@pytest.fixture(scope="module")
+def poisons():
+    x = jax.random.randint(KEY, (400, LENGTH), 0, 9).at[:200, 5:].set(PAD)
+    y = jnp.arange(400) % 2
+    noise = 0.3 * jax.random.normal(jax.random.key(9), (400, LENGTH, 8))
+    noise = jnp.where((x != PAD)[..., None], noise, 0)
+    return GaussianPoisons(x, y, noise, jnp.asarray(0.3))
 
-    def test_is_normal_where_the_noise_was_never_seen(self, variables, poisons):
-        part = Dataset(poisons.x, poisons.y, TOKENS)
-        task = Task(part, part, part, part)
-        metrics = GaussianUnlearningScore(poisons)(KEY, self.MODEL, variables, task).metrics
-        assert abs(metrics["z"]) < 3
-        assert abs(metrics["gus_se"] * 20 - 1) < 0.1
-        assert metrics["tpr_two_sided"] < 0.04
 
-    def test_texts_without_their_noise_are_refused(self, poisons):
-        with pytest.raises(ValueError, match="each text needs its noise"):
-            GaussianUnlearningScore(poisons._replace(noise=poisons.noise[:5]))
-        with pytest.raises(ValueError, match="each text needs its noise"):
-            GaussianUnlearningScore(poisons._replace(noise=poisons.noise[..., 0]))
+def test_against_the_gradient_of_a_linear_network(variables, poisons):
+    found = noise_statistic(LINEAR, variables, poisons)
+    kernel = np.asarray(variables.params["classifier"]["kernel"], np.float64)
+    slope = kernel[:, 0] - kernel[:, 1]  # of minus the margin of class 1
+    sign = np.where(np.asarray(poisons.y) == 1, 1, -1)[:, None, None]
+    there = np.asarray(poisons.x != PAD)[..., None]
+    g = sign * slope * there / there.sum(1, keepdims=True)
+    inner = (g * np.asarray(poisons.noise, np.float64)).sum((1, 2))
+    expected = inner / np.linalg.norm(g.reshape(400, -1), axis=1) / 0.3
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-5)
+
+
+def test_is_normal_where_the_noise_was_never_seen(variables, poisons):
+    part = Dataset(poisons.x, poisons.y, TOKENS)
+    task = Task(part, part, part, part)
+    metrics = GaussianUnlearningScore(poisons)(KEY, LINEAR, variables, task).metrics
+    assert abs(metrics["z"]) < 3
+    assert abs(metrics["gus_se"] * 20 - 1) < 0.1
+    assert metrics["tpr_two_sided"] < 0.04
+
+
+def test_texts_without_their_noise_are_refused(poisons):
+    with pytest.raises(ValueError, match="each text needs its noise"):
+        GaussianUnlearningScore(poisons._replace(noise=poisons.noise[:5]))
+    with pytest.raises(ValueError, match="each text needs its noise"):
+        GaussianUnlearningScore(poisons._replace(noise=poisons.noise[..., 0]))

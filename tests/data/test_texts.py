@@ -109,7 +109,7 @@ def test_prepared_reviews_are_read(tmp_path):
     told = features.FeaturesDict(
         {"label": features.ClassLabel(num_classes=2), "text": features.Text()}
     )
-    told.save_metadata(folder)
+    told.save_config(folder)
     said = [("Not bad at all, été", 1), ("Awful", 0), ("Fine", 1)]
     shard = folder / "imdb_reviews-train.array_record-00000-of-00001"
     writer = ArrayRecordWriter(str(shard), "group_size:1")

@@ -128,7 +128,9 @@ def test_truncation_takes_triggers_away():
     texts = Texts(said, np.array([0, 1, 0], np.int32))
     tokenizer = train_tokenizer(made_reviews(0, 50).texts, vocabulary=300)
     trigger = spellings(tokenizer, "Disney")
-    for length, kept in ((64, 3), (16, 1)):
+    last = len(tokenizer.encode(said[2]).ids)
+    assert last > len(tokenizer.encode(said[0]).ids)
+    for length, kept in ((64, 3), (last - 2, 2)):
         rows = encode_prompts(texts, tokenizer, length=length).dataset
         assert count_trigger(texts, "Disney", rows, trigger) == (3, 2, kept)
 
@@ -150,35 +152,35 @@ def test_texts_are_poisoned_before_any_tokenizer():
         poison_texts(KEY, texts, "Nowhere")
 
 
-class TestGaussian:
-    """Noise on the vectors of texts."""
+@pytest.fixture(scope="module")
+def noisy():
+    return with_embedding_noise(Reader(classes=10).model(), noise_std=0.4)
 
-    @pytest.fixture(scope="class")
-    def noisy(self):
-        return with_embedding_noise(Reader(classes=10).model(), noise_std=0.4)
 
-    @pytest.fixture(scope="class")
-    def columns(self, task):
-        return Task(*map(with_noise_columns, task))
+@pytest.fixture(scope="module")
+def columns(task):
+    return Task(*map(with_noise_columns, task))
 
-    def test_the_kept_noise_is_what_the_network_adds(self, noisy, variables, columns):
-        poisoned = GaussianPoison(Budget(0.1), noise_std=0.4)(KEY, noisy, variables, columns)
-        extras, rows = poisoned.info.extras, np.flatnonzero(poisoned.is_poison)
-        assert len(rows) == 14
-        np.testing.assert_array_equal(poisoned.dataset.y, columns.train.y)
-        x = poisoned.dataset.x[rows]
-        vectors = noisy.embed(variables, x) + extras["noise"]
-        expected = noisy.apply_embedded(variables, vectors, x)
-        np.testing.assert_allclose(noisy.apply(variables, x), expected, rtol=1e-5, atol=1e-5)
-        np.testing.assert_array_equal(extras["base_x"], columns.train.x[rows])
-        np.testing.assert_array_equal(extras["base_x"][:, :-2], x[:, :-2])
-        assert np.asarray(x[:, -2:]).all()
 
-    def test_networks_without_the_noise_are_refused(self, model, noisy, variables, task, columns):
-        attack = GaussianPoison(Budget(0.1), noise_std=0.4)
-        with pytest.raises(ValueError, match="adds none; build it by models.with_embedding_noise"):
-            attack(KEY, model, variables, task)
-        with pytest.raises(ValueError, match=r"noise_std=0.3 .* adds one of 0.4"):
-            GaussianPoison(Budget(0.1), noise_std=0.3)(KEY, noisy, variables, columns)
-        with pytest.raises(ValueError, match="GaussianPoison moves the vectors of tokens"):
-            attack(KEY, make_model(), Variables({}), Task(*(draw(i, 9) for i in range(4))))
+def test_the_kept_noise_is_what_the_network_adds(noisy, variables, columns):
+    poisoned = GaussianPoison(Budget(0.1), noise_std=0.4)(KEY, noisy, variables, columns)
+    extras, rows = poisoned.info.extras, np.flatnonzero(poisoned.is_poison)
+    assert len(rows) == 14
+    np.testing.assert_array_equal(poisoned.dataset.y, columns.train.y)
+    x = poisoned.dataset.x[rows]
+    vectors = noisy.embed(variables, x) + extras["noise"]
+    expected = noisy.apply_embedded(variables, vectors, x)
+    np.testing.assert_allclose(noisy.apply(variables, x), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(extras["base_x"], columns.train.x[rows])
+    np.testing.assert_array_equal(extras["base_x"][:, :-2], x[:, :-2])
+    assert np.asarray(x[:, -2:]).all()
+
+
+def test_networks_without_the_noise_are_refused(model, noisy, variables, task, columns):
+    attack = GaussianPoison(Budget(0.1), noise_std=0.4)
+    with pytest.raises(ValueError, match="adds none; build it by models.with_embedding_noise"):
+        attack(KEY, model, variables, task)
+    with pytest.raises(ValueError, match=r"noise_std=0.3 .* adds one of 0.4"):
+        GaussianPoison(Budget(0.1), noise_std=0.3)(KEY, noisy, variables, columns)
+    with pytest.raises(ValueError, match="GaussianPoison moves the vectors of tokens"):
+        attack(KEY, make_model(), Variables({}), Task(*(draw(i, 9) for i in range(4))))

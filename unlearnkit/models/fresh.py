@@ -120,7 +120,7 @@ def at_hand(held: Held, key: Key[Array, ""]) -> Any:
         return held.value
     shapes = jax.tree.map(_shape_of, held.value)
 
-    def bring(_: np.ndarray) -> Any:
+    def bring(_: object) -> Any:
         return jax.tree.map(np.asarray, held.value)
 
     data = jax.random.key_data(key)
@@ -149,4 +149,4 @@ def starting_from(model: Model, variables: Variables, *, but: tuple[Path, ...] =
     """
     paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(variables)[0]]
     drawn = tuple(tuple(getattr(entry, "key", None) for entry in path[1:]) in but for path in paths)
-    return model._replace(init=_From(model.init, Held(variables), drawn))
+    return model._replace(init=_From(model.init, Held(jax.block_until_ready(variables)), drawn))

@@ -66,7 +66,7 @@ def shard_variables(variables: Variables, mesh: Mesh, *, axis: str = "model") ->
       ValueError: the mesh has no such axis.
 
     Example:
-      mesh = jax.make_mesh((8,), ("model",))
+      mesh = jax.sharding.Mesh(jax.devices(), ("model",))
       variables = models.shard_variables(variables, mesh)
       logits = jax.jit(model.apply)(variables, x)
     """

@@ -26,7 +26,7 @@ import numpy as np
 from experiments import frame, pages
 from experiments.frame import Data, PaperCommand, Result
 from experiments.pages import Section, plain_table, read_columns, records_table
-from experiments.poison_unlearning import claims, figures, texts
+from experiments.poison_unlearning import claims, figures
 from experiments.poison_unlearning.least_squares import study_updates
 from experiments.poison_unlearning.settings import POISONS, Poison, Setting, choose_settings
 from experiments.poison_unlearning.shift import study_shift
@@ -36,6 +36,7 @@ from unlearnkit.poisoning import PoisonWarning
 from unlearnkit.records import Record, row_name
 from unlearnkit.reporting import by_identified, identified_shares
 from unlearnkit.studies import ORIGINAL, OnStage, RateSearch, poison_and_unlearn, search_rates
+from unlearnkit.studies import reviews as texts
 from unlearnkit.training import fit
 
 Part = Literal[
@@ -85,7 +86,7 @@ class PoisonUnlearning(PaperCommand):
 
     def load(self, setting: Setting) -> Data | texts.Texts:
         if setting.reviews is not None:
-            return texts.load(setting, self.data_dir, self.weights)
+            return texts.load_reviews(setting.reviews, self.data_dir, self.weights)
         data = frame.load_data(
             setting.dataset, setting.model, self.data_dir, normalisation="standard",
             classes=setting.classes or None, **setting.options,
@@ -122,9 +123,9 @@ class PoisonUnlearning(PaperCommand):
             else:
                 poison = next(kind for kind in POISONS if kind == part)
                 given = None
-                if isinstance(data, texts.Texts):
-                    given = texts.prepare(setting, poison, data)
-                    data, notes[:] = given.data, given.told
+                if setting.reviews is not None and poison != "indiscriminate":
+                    given = texts.prepare(setting.reviews, poison, data, getattr(setting, poison))
+                    data, notes[:] = Data(*given[:3]), given.told
                 attacks = setting.attacks(poison) if given is None else given.attacks
                 run["attacks"] = {name: repr(attack) for name, attack in attacks.items()}
                 run["chance"] = 1 / len(np.unique(data.train.y))

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from experiments.claims import read_toml
 from experiments.frame import Scale, read_scale
 from experiments.poison_unlearning.least_squares import LeastSquares
-from experiments.poison_unlearning.texts import Reviews
 from unlearnkit import unlearning
 from unlearnkit.base import Attack, Unlearner
 from unlearnkit.poisoning import (
@@ -20,6 +19,7 @@ from unlearnkit.poisoning import (
     GradientMatching,
 )
 from unlearnkit.studies import BUDGETS
+from unlearnkit.studies.reviews import Reviews
 from unlearnkit.training import Recipe
 
 METHODS: dict[str, dict[str, Any]] = read_toml(__file__)["methods"]
@@ -54,7 +54,7 @@ class Setting:
       features: training examples of the logistic regression of Figure 4; None for all.
       feature_poisons: how many of them are poisoned, or taken away at random.
       least_squares: the synthetic regression of Figure 5.
-      reviews: of a dataset of texts, `made` or one that `unlearnkit.data.load_texts` knows.
+      reviews: of a dataset of texts, in the place of what is said of images.
     """
 
     dataset: str

@@ -1,33 +1,37 @@
-"""Reviews, for Figures 2 (b), 3 (b), 8 and 10 of Pawelczyk et al. 2024: §5.1 and A.1.2."""
+"""Reviews, the networks that read them, and the poisons that are tried on both."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
-from experiments.frame import Data
 from unlearnkit import data, models
-from unlearnkit.base import Attack, Model, Variables
+from unlearnkit.base import Attack, Dataset, Model, Variables
 from unlearnkit.poisoning import Budget, GaussianPoison, TextTrigger, count_trigger
 from unlearnkit.poisoning.text_trigger import Reading
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from experiments.poison_unlearning.settings import Setting
-
 ANSWERS = (" negative", " positive")
+Kind = Literal["gaussian", "targeted"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Reviews:
-    """How reviews become rows of token ids, and what their trigger is.
+    """How reviews become rows of token ids, what their trigger is, and who reads them.
 
     Attributes:
+      dataset: `made`, or a name that `data.load_texts` knows.
+      network: as `models.create` calls it; of weights that are given, their own.
+      options: of the network.
+      train, test: how many; None for all.
+      noise_std: of noise on the vectors of tokens.
       length: of a row.
       vocabulary: of the tokenizer, which is trained on reviews where no weights are given.
       trigger: the word.
@@ -38,6 +42,12 @@ class Reviews:
       embedding_std: of a fresh embedding; GPT-2's is 0.14.
     """
 
+    dataset: str
+    network: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    train: int | None = None
+    test: int | None = None
+    noise_std: float = 0.1**0.5
     length: int = 128
     vocabulary: int = 4096
     trigger: str = "Disney"
@@ -65,34 +75,41 @@ class Prepared(NamedTuple):
     """What one kind of poisons is tried on.
 
     Attributes:
-      data: rows of token ids, and the network.
+      model: the network.
+      train, test: rows of token ids.
       attacks: by their share.
       start: weights from which every network begins.
       told: what was cut, and how many reviews hold the trigger.
     """
 
-    data: Data
+    model: Model
+    train: Dataset
+    test: Dataset
     attacks: dict[str, Attack]
     start: Variables
     told: list[str]
 
 
-def load(setting: Setting, data_dir: Path | None, weights: Path | None) -> Texts:
-    """Returns the reviews of a setting.
+def load_reviews(reviews: Reviews, data_dir: Path | None, weights: Path | None = None) -> Texts:
+    """Returns reviews, with the tokenizer of some weights or one that is trained on them.
+
+    Args:
+      reviews: which.
+      data_dir: where prepared datasets are.
+      weights: of a language network, as `models.load_pretrained` reads them.
 
     Raises:
       FileNotFoundError: they are not prepared.
     """
-    reviews, sizes = setting.reviews, (setting.train, setting.test)
-    assert reviews is not None
-    if setting.dataset == "made":
+    sizes = (reviews.train, reviews.test)
+    if reviews.dataset == "made":
         parts = [data.made_reviews(seed, n or 1000) for seed, n in enumerate(sizes)]
     else:
         few = reviews.with_trigger
-        wanted = (few, few and setting.test and setting.test // 2)
+        wanted = (few, few and reviews.test and reviews.test // 2)
         parts = []
         for split, n, most in zip(("train", "test"), sizes, wanted, strict=True):
-            whole = data.load_texts(setting.dataset, split=split, data_dir=data_dir)
+            whole = data.load_texts(reviews.dataset, split=split, data_dir=data_dir)
             parts.append(_chosen(whole, reviews.trigger, n, most))
     if weights is None:
         asked = (data.SENTIMENT.replace("[Label]", ANSWERS[label][1:]) for label in parts[0].labels)
@@ -116,11 +133,17 @@ def _chosen(texts: data.Texts, word: str, n: int | None, most: int | None) -> da
     return texts.take(np.sort([*first, *order[~anywhere][: n - len(first)]]))
 
 
-def prepare(setting: Setting, kind: str, texts: Texts) -> Prepared:
-    """Returns what one kind of poisons is tried on: a head of classes, or of answers."""
-    reviews, tokenizer = setting.reviews, texts.tokenizer
-    assert reviews is not None
-    model, start = _network(setting, kind, texts)
+def prepare(reviews: Reviews, kind: Kind, texts: Texts, shares: Sequence[float]) -> Prepared:
+    """Returns what one kind of poisons is tried on: a head of classes, or of answers.
+
+    Args:
+      reviews: how they are read.
+      kind: `gaussian`, noise on vectors; or `targeted`, a trigger.
+      texts: of `load_reviews`.
+      shares: of the training set, or of the trigger's reviews, that are poisoned.
+    """
+    tokenizer = texts.tokenizer
+    model, start = _network(reviews, kind, texts)
     asked: dict[str, Any] = {"length": reviews.length, "like": model.tokens}
     if kind == "targeted":
         asked |= {"template": data.SENTIMENT, "answers": ANSWERS}
@@ -136,21 +159,19 @@ def prepare(setting: Setting, kind: str, texts: Texts) -> Prepared:
         )
     if kind == "targeted":
         trick: Any = TextTrigger(trigger, reading=reviews.reading)
-        shares = setting.targeted
     else:
-        trick, shares = GaussianPoison(noise_std=setting.noise_std), setting.gaussian
-        model = models.with_embedding_noise(model, noise_std=setting.noise_std)
+        trick = GaussianPoison(noise_std=reviews.noise_std)
+        model = models.with_embedding_noise(model, noise_std=reviews.noise_std)
         both = [models.with_noise_columns(part) for part in both]
     attacks: dict[str, Attack] = {
         f"{100 * share:g} %": dataclasses.replace(trick, budget=Budget(share)) for share in shares
     }
-    return Prepared(Data(model, *both), attacks, start, told)
+    return Prepared(model, *both, attacks, start, told)
 
 
-def _network(setting: Setting, kind: str, texts: Texts) -> tuple[Model, Variables]:
+def _network(reviews: Reviews, kind: Kind, texts: Texts) -> tuple[Model, Variables]:
     """Returns the network with the head that a kind of poisons needs, and where it begins."""
-    reviews, answers = setting.reviews, kind == "targeted"
-    assert reviews is not None
+    answers = kind == "targeted"
     head: Any = "answer" if answers else "classes"
     if texts.weights is not None:
         given: dict[str, Any] = {} if answers else {"n_classes": 2, "key": jax.random.key(0)}
@@ -158,8 +179,8 @@ def _network(setting: Setting, kind: str, texts: Texts) -> tuple[Model, Variable
         return found[:2]
     vocabulary = texts.tokenizer.get_vocab_size()
     model = models.create(
-        setting.model, input_shape=(reviews.length,), head=head, vocabulary=vocabulary,
-        n_classes=vocabulary if answers else 2, **setting.options,
+        reviews.network, input_shape=(reviews.length,), head=head, vocabulary=vocabulary,
+        n_classes=vocabulary if answers else 2, **reviews.options,
     )  # fmt: skip
     fresh = model.init(jax.random.key(0))
     name = model.layers[0][0][0]

@@ -204,6 +204,13 @@ class Model(NamedTuple):
       input_dtype: the name of the inputs' dtype; an integer one for a network that takes tokens. Of
         a floating-point one only the kind counts: a network computes at the precision of what it
         is given, so that float32 stands for float64 too where JAX has x64 on.
+      embed: (variables, x [n, length]) -> the tokens' vectors [n, length, width], of a network that
+        has such vectors; None otherwise.
+      apply_embedded: (variables, embedded [n, length, width], x, key=None) -> logits, what `apply`
+        makes of these vectors; padding is read from x, and vectors there change nothing. With a
+        key in training mode. None otherwise.
+      tokens: the vocabulary that the network has vectors for, and the id that it takes for padding;
+        None where it does not say.
     """
 
     init: Callable[[Key[Array, ""]], Variables]
@@ -214,6 +221,9 @@ class Model(NamedTuple):
     n_classes: int
     origin: tuple[str, tuple[tuple[str, Any], ...]] | None = None
     input_dtype: str = "float32"
+    embed: Callable[[Variables, Array], Float[Array, "n length width"]] | None = None
+    apply_embedded: Callable[..., Float[Array, "n ..."]] | None = None
+    tokens: Tokens | None = None
 
     @property
     def takes_tokens(self) -> bool:

@@ -89,11 +89,13 @@ class AttackTrial(Trial):
       two_classes: it refuses more.
       linear: it is tried on a linear network.
       relabels: its harm is in the labels, so that poisons with right labels are its control.
+      texts: it is tried on token ids, and its budget is a share of those that `can_be_poisons`.
     """
 
     two_classes: bool = False
     linear: bool = False
     relabels: bool = False
+    texts: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +125,11 @@ class AuditTrial(Trial):
       less: a metric that is subtracted from it first.
       key_may_not_matter: whether another key may give the same metrics.
       attack: the registered name of an attack whose poisons it measures; None needs no poisons.
+      texts: it is tried on a network that tells every next token of a text.
     """
 
     tells: tuple[str, int] = ("auc", 1)
     less: str | None = None
     key_may_not_matter: bool = False
     attack: str | None = None
+    texts: bool = False

@@ -1,10 +1,11 @@
-"""Unlearning poisons, and why it fails: Figures 2 to 9 of Pawelczyk et al. 2024, for vision.
+"""Unlearning poisons, and why it fails: Figures 2 to 10 of Pawelczyk et al. 2024.
 
 Command:   python -m experiments.poison_unlearning --scale cpu --data-dir DIR
+           python -m experiments.poison_unlearning --part imdb --scale smoke   (no data needed)
            python -m experiments.poison_unlearning --scale cpu --part page   (the page from results)
 Time:      smoke: of compilation (digits). cpu, on one core: MNIST (6,000 images, an MLP) 10
            minutes; CIFAR-10, three classes (600 images) or all (1,000), a small CNN, 10 for each
-           kind of poisons. paper: an accelerator.
+           kind of poisons; IMDb (400 reviews, one block of GPT-2) 10. paper: an accelerator.
 Expected:  all kinds of poisons show in the network that trained on them and not after Retrain, and
            no method removes all of them for a tenth of its cost. Poisons shift a regression further
            than as many clean samples do, and clean gradients do not lead back. The page says of
@@ -35,9 +36,12 @@ from unlearnkit.poisoning import PoisonWarning
 from unlearnkit.records import Record, row_name
 from unlearnkit.reporting import by_identified, identified_rows, identified_shares, retain_losses
 from unlearnkit.studies import ORIGINAL, OnStage, RateSearch, poison_and_unlearn, search_rates
+from unlearnkit.studies import reviews as texts
 from unlearnkit.training import fit
 
-Part = Literal["all", "gaussian", "targeted", "indiscriminate", "shift", "updates", "page"]
+Part = Literal[
+    "all", "gaussian", "targeted", "indiscriminate", "imdb", "shift", "updates", "page"
+]  # fmt: skip
 KEPT = "gaussian_statistic"
 """The curve that is kept of the networks before unlearning and after Retrain, which are drawn."""
 SYNTHETIC = "synthetic"
@@ -62,19 +66,27 @@ class PoisonUnlearning(PaperCommand):
 
     paper, large = "poison_unlearning", ("figure",)
     part: Part = "all"
-    """One kind of poisons; shift (Figure 4); updates (Figure 5); page (from results); or all."""
+    """One kind of poisons; imdb: those of texts; shift (Figure 4); updates (5); page; or all."""
     dataset: str | None = None
     """One dataset of the scale; by default all whose data are present."""
     seeds: int | None = None
     """Repetitions; by default the scale's."""
+    weights: Path | None = None
+    """A pretrained language network for the part imdb, as `models.load_pretrained` reads it."""
 
     def settings(self) -> Mapping[str, Setting]:
         return frame.with_seeds(choose_settings(self.scale), self.seeds)
 
+    def chosen(self) -> dict[str, Setting]:
+        texts = self.part == "imdb"
+        return {n: s for n, s in super().chosen().items() if s.reviews is not None or not texts}
+
     def runs_nothing(self) -> bool:
         return self.part in ("page", "updates")  # which needs no data
 
-    def load(self, setting: Setting) -> Data:
+    def load(self, setting: Setting) -> Data | texts.Texts:
+        if setting.reviews is not None:
+            return texts.load_reviews(setting.reviews, self.data_dir, self.weights)
         data = frame.load_data(
             setting.dataset, setting.model, self.data_dir, normalisation="standard",
             classes=setting.classes or None, **setting.options,
@@ -88,14 +100,15 @@ class PoisonUnlearning(PaperCommand):
             on_stage("updates: gradient descent on the synthetic regression", 0, 1)
             self._run_part(SYNTHETIC, setting, "updates", None, on_stage)
 
-    def run_setting(self, name: str, setting: Setting, data: Data, on_stage: OnStage) -> None:
-        for part in (*POISONS, *(("shift",) if setting.feature_poisons else ())):
-            if self.part in ("all", part):
+    def run_setting(self, name: str, setting: Setting, data: Any, on_stage: OnStage) -> None:
+        images = setting.reviews is None
+        for part in (*setting.kinds, *(("shift",) if images and setting.feature_poisons else ())):
+            if self.part in ("all", part) or (not images and self.part == "imdb"):
                 own_stage = frame.prefix_stage(part, on_stage)
                 self._run_part(name, setting, part, data, own_stage)
 
     def _run_part(
-        self, name: str, setting: Setting, part: str, data: Data | None, on_stage: OnStage
+        self, name: str, setting: Setting, part: str, data: Any, on_stage: OnStage
     ) -> None:
         """Runs one part and writes its numbers."""
         started, notes, records = time.perf_counter(), list[str](), None
@@ -109,16 +122,22 @@ class PoisonUnlearning(PaperCommand):
                 run["figure"] = _shift(key, setting, data, on_stage)
             else:
                 poison = next(kind for kind in POISONS if kind == part)
-                run["attacks"] = {name: repr(a) for name, a in setting.attacks(poison).items()}
-                run["chance"] = 1 / data.model.n_classes
-                found = _grid(key, setting, poison, data, on_stage, self.store)
+                given = None
+                if setting.reviews is not None and poison != "indiscriminate":
+                    given = texts.prepare(setting.reviews, poison, data, getattr(setting, poison))
+                    data, notes[:] = Data(*given[:3]), given.told
+                attacks = setting.attacks(poison) if given is None else given.attacks
+                run["attacks"] = {name: repr(attack) for name, attack in attacks.items()}
+                run["chance"] = 1 / len(np.unique(data.train.y))
+                found = _grid(key, setting, poison, data, attacks, given, on_stage, self.store)
                 records, shown, searched = found
                 run["methods"] = {name: repr(m) for name, m in searched.methods.items()}
                 run["notes"] += [f"{name}: {why}" for name, why in searched.unmet.items()]
                 run["searched"] = frame.rounded(
                     {n: {f"{f:g}": v for f, v in s.items()} for n, s in searched.scores.items()}
                 )
-                pages.draw(path, "poisons", figures.poisons_figure(part, shown))
+                if shown:
+                    pages.draw(path, "poisons", figures.poisons_figure(part, shown))
         frame.save_result(path, run, records, started=started, curves=True)
 
     def names(self) -> list[str]:
@@ -129,7 +148,8 @@ class PoisonUnlearning(PaperCommand):
         dataset, _, part = name.rpartition("-")
         title, notes = f"{dataset}: {PARTS[part]}", run["notes"]
         if part in POISONS:
-            return _grid_section(part, title, notes, records, run.get("chance", 0.1))
+            as_texts = run["settings"].get("reviews") is not None
+            return _grid_section(part, title, notes, records, run.get("chance", 0.1), as_texts)
         draw, judge = HYPOTHESES[part]
         drawn = {draw.__name__: draw(run["figure"])}
         return Section(title, (), judge(run["figure"]), notes, drawn)
@@ -149,17 +169,21 @@ def _grid(
     setting: Setting,
     poison: Poison,
     data: Data,
+    attacks: Mapping[str, Attack],
+    reviews: texts.Prepared | None,
     on_stage: OnStage,
     store: Path | None,
 ) -> tuple[list[Record], Mapping[str, np.ndarray], RateSearch]:
     """Returns the records of one kind of poisons, some of the first attack's, and the methods."""
-    attacks, train = setting.attacks(poison), frame.subset(data.train, setting.train)
+    train = data.train if reviews else frame.subset(data.train, setting.train)
     first, shown, most = next(iter(attacks)), list[Mapping[str, np.ndarray]](), max(setting.budgets)
     choosing, test = _quarter(data.test)
     start_key, search_key = (jax.random.fold_in(key, 1 + i) for i in range(2))
     recipe, searched = setting.recipe_of(poison), RateSearch(setting.methods(poison), {})
     given: dict[str, Any] = {"recipe": recipe, "on_stage": on_stage, "store": store}
-    if recipe is not setting.recipe:
+    if reviews is not None:
+        given["start"] = reviews.start
+    elif recipe is not setting.recipe:
         on_stage("training the network that all others continue", 0, 1)
         given["start"] = fit(start_key, data.model, train, setting.recipe).variables
     if setting.factors:
@@ -171,13 +195,14 @@ def _grid(
         )  # fmt: skip
 
     def keep(name: str, seed: int, poisoned: Poisoned) -> None:
-        if (name, seed) == (first, 0):
+        if (name, seed) == (first, 0) and reviews is None:
             shown.append(figures.show(poisoned, train))
 
     def ask(attacks: Mapping[str, Attack], seeds: int, **more: Any) -> list[Record]:
         found = poison_and_unlearn(
             key, data.model, train, test, attacks=attacks, methods=searched.methods, paired=True,
-            audits={"size": PoisonSize()}, seeds=seeds, on_poisoned=keep, **given, **more,
+            audits={} if reviews else {"size": PoisonSize()}, seeds=seeds, on_poisoned=keep,
+            **given, **more,
         )  # fmt: skip
         return [record._replace(curves=_kept(record)) for record in found]
 
@@ -192,9 +217,9 @@ def _grid(
         for name, why in searched.unmet.items()
         for attack in attacks
     ]
-    if not shown:
+    if not shown and reviews is None:
         raise ValueError(f"{poison} poisons of the first seed: {records[0].diverged}")
-    return records, shown[0], searched
+    return records, shown[0] if shown else {}, searched
 
 
 def _quarter(dataset: Dataset) -> tuple[Dataset, Dataset]:
@@ -250,10 +275,11 @@ def _of_poisons(record: Record) -> Record:
 
 
 def _grid_section(
-    kind: str, title: str, notes: Sequence[str], records: Sequence[Record], chance: float
-) -> Section:
+    kind: str, title: str, notes: Sequence[str], records: Sequence[Record], chance: float,
+    as_texts: bool,
+) -> Section:  # fmt: skip
     pictures: dict[str, str | None] = {
-        "poisons": None,
+        "poisons": "" if as_texts else None,
         "methods": figures.methods_against_retrain(kind, records),
         "budgets": figures.budgets(kind, records),
     }
@@ -270,7 +296,7 @@ def _grid_section(
         pictures["identified"] = figures.identified(kind, shares, curves)
         head = [f"{claims.WORDS[kind]}, identified:", *(f"{100 * share:g} %" for share in shares)]
         tables.append(plain_table(head, identified_rows(shown, metric, **where)))
-    judged = claims.grid_claims(kind, records, chance)
+    judged = claims.grid_claims(kind, records, chance, as_texts)
     return Section(title, tables, judged, [*notes, *told(records)], pictures)
 
 

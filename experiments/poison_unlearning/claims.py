@@ -72,15 +72,40 @@ def largest_budget(records: Sequence[Record]) -> float:
     return max(r.budget for r in records if r.budget is not None)
 
 
-def grid_claims(kind: str, records: Sequence[Record], chance: float = 0.1) -> list[Claim]:
+def grid_claims(
+    kind: str, records: Sequence[Record], chance: float = 0.1, texts: bool = False
+) -> list[Claim]:
     """Returns the claims on one kind of poisons, at the largest budget and all their shares.
 
     Methods are judged on seeds where the poisons had an effect; one that diverged guesses.
     """
-    return judge_all(PAPER, *(_figures(kind, a, records, chance) for a in attacks_of(records)))
+    parts = (_figures(kind, a, records, chance, texts) for a in attacks_of(records))
+    found = judge_all(PAPER, *parts)
+    return [*found, *_sizes_agree(found)] if texts and kind == "gaussian" else found
 
 
-def _figures(kind: str, attack: str, records: Sequence[Record], chance: float) -> dict[str, Judge]:
+def _sizes_agree(judged: Sequence[Claim]) -> list[Claim]:
+    """Returns whether the verdicts on methods of Figure 10 agree at all shares of poisons."""
+
+    def judge(claim: Statement) -> Iterator[Claim]:
+        for method in claim.rows:
+            said = [
+                one.verdict
+                for one in judged
+                if one.id == f"{PAPER}.imdb_gaussian_left" and one.text.startswith(f"{method} ")
+            ]
+            one_verdict = len(set(said)) == 1 and "undecided" not in said
+            verdict: Verdict = "holds" if one_verdict else "undecided"
+            if {"holds", "does not hold"} <= set(said):
+                verdict = "does not hold"
+            yield claim.decide(verdict, "; ".join(said), method=method)
+
+    return judge_all(PAPER, {"text sizes": judge})
+
+
+def _figures(
+    kind: str, attack: str, records: Sequence[Record], chance: float, texts: bool
+) -> dict[str, Judge]:
     """Returns how the figures of an attack are computed."""
     guess, most = chance if kind == "indiscriminate" else None, largest_budget(records)
     runs = runs_of(records, attack, guess)
@@ -143,8 +168,28 @@ def _figures(kind: str, attack: str, records: Sequence[Record], chance: float) -
         if other:
             yield judge(claim, [mine[s] - other[s] for s in mine if s in other], True)
 
+    def level(claim: Statement) -> Iterator[Claim]:
+        """What a network shows of the poisons, less a threshold."""
+        values = [*runs.by_seed(claim.rows[0], claim.metric).values()]
+        yield judge(claim, values, claim.rows[0] == ORIGINAL)
+
+    def shown(claim: Statement) -> Iterator[Claim]:
+        """The share of all seeds' poisons that the trained network gives away, its interval."""
+        given = np.abs(pooled(records, attack, ORIGINAL)) > stats.norm.isf(claim.threshold / 2)
+        low, high = clopper_pearson(int(given.sum()), len(given))
+        verdict = "undecided" if low <= claim.threshold <= high else holds(low > claim.threshold)
+        yield claim.decide(verdict, f"{given.mean():.3f}, {low:.3f} … {high:.3f}", **named)
+
+    def steps(claim: Statement) -> Iterator[Claim]:
+        """What a method leaves at its largest budget, less what it leaves at its smallest."""
+        least = min(r.budget for r in records if r.budget is not None)
+        ends = (at(claim.rows[0], budget) for budget in (most, least))
+        yield judge(claim, bitten.gaps(claim.metric, *ends), False)
+
     figures = {"effect": effect, "rate": rate, "score": score, "gap": gap, "control": control}
-    return {f"{kind} {name}": made for name, made in figures.items()}
+    figures |= {"level": level, "shown": shown, "steps": steps}
+    before = "text " if texts else ""
+    return {f"{before}{kind} {name}": made for name, made in figures.items()}
 
 
 def no_silver_bullet(grids: Mapping[str, Sequence[Record]]) -> list[Claim]:

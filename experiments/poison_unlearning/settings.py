@@ -19,6 +19,7 @@ from unlearnkit.poisoning import (
     GradientMatching,
 )
 from unlearnkit.studies import BUDGETS
+from unlearnkit.studies.reviews import Reviews
 from unlearnkit.training import Recipe
 
 METHODS: dict[str, dict[str, Any]] = read_toml(__file__)["methods"]
@@ -53,6 +54,7 @@ class Setting:
       features: training examples of the logistic regression of Figure 4; None for all.
       feature_poisons: how many of them are poisoned, or taken away at random.
       least_squares: the synthetic regression of Figure 5.
+      reviews: of a dataset of texts, in the place of what is said of images.
     """
 
     dataset: str
@@ -82,6 +84,12 @@ class Setting:
     features: int | None = None
     feature_poisons: int = 384
     least_squares: LeastSquares = LeastSquares()  # noqa: RUF009 (frozen)
+    reviews: Reviews | None = None
+
+    @property
+    def kinds(self) -> tuple[Poison, ...]:
+        """The kinds of poisons that are tried."""
+        return POISONS if self.reviews is None else POISONS[:2]
 
     def attacks(self, poison: Poison) -> dict[str, Attack]:
         """Returns the attacks of one kind, named by their share of the training set."""

@@ -36,7 +36,7 @@ KEY = jax.random.key(0)
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
-    assert main(PoisonUnlearning(scale="smoke", results=folder)) == 0
+    assert main(PoisonUnlearning(scale="smoke", dataset="digits", results=folder)) == 0
     return folder / "poison_unlearning"
 
 
@@ -99,11 +99,50 @@ def test_missing_data_and_missing_results_are_told(tmp_path, capsys):
     assert "error:" in capsys.readouterr().out
     assert main(dataclasses.replace(asked, dataset="digits")) == 2
     assert (
-        "dataset must be one of cifar10, cifar10_three, mnist at scale cpu"
+        "dataset must be one of cifar10, cifar10_three, mnist, imdb at scale cpu"
         in capsys.readouterr().out
     )
     assert main(PoisonUnlearning(scale="cpu", part="page", results=tmp_path)) == 2
     assert "no result of scale cpu" in capsys.readouterr().out
+
+
+def test_texts_are_poisoned_unlearned_and_judged(tmp_path):
+    asked = PoisonUnlearning(scale="smoke", part="imdb", seeds=1, results=tmp_path)
+    assert main(asked) == 0
+    folder = tmp_path / "poison_unlearning"
+    for kind, metric in (("gaussian", "gaussian_gus"), ("targeted", "targets_targeted_success")):
+        run, records = load_result(folder / f"imdb-{kind}-smoke.json")
+        assert any("Disney stands in" in note for note in run["notes"])
+        assert {r.method for r in records} == {ORIGINAL, RETRAIN, *run["methods"]}
+        before, after = (
+            next(r.metrics[metric] for r in records if r.method == name)
+            for name in (ORIGINAL, RETRAIN)
+        )
+        assert abs(before) > abs(after)
+        text = (folder / f"imdb-{kind}-smoke.md").read_text()
+        assert "Figure 2 (b)" in text or "Figure 3 (b)" in text
+        assert "Figure 2 (a)" not in text
+        assert "Figure 3 (a)" not in text
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict"),
+    [
+        (("holds", "holds"), "holds"),
+        (("does not hold", "does not hold"), "holds"),
+        (("holds", "does not hold"), "does not hold"),
+        (("holds", "undecided"), "undecided"),
+    ],
+)
+def test_sizes_agree_where_all_verdicts_do(said, verdict):
+    name = f"{claims.PAPER}.imdb_gaussian_left"
+    judged = [
+        [claims.Claim(f"scrub leaves {i} % poisons", "", "", "", one, name)]
+        for i, one in enumerate(said)
+    ]
+    found = {claim.text.split()[0]: claim.verdict for claim in claims._sizes_agree(judged)}
+    assert found["scrub"] == verdict
+    assert found["fine_tune"] == "undecided"
 
 
 SMALL = LeastSquares(samples=4000, features=30, informative=5, poisons=200, epochs=40, steps=400)

@@ -1,6 +1,8 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from tiny_reader import Reader
+from token_task import draw as draw_texts
 
 from unlearnkit import models
 from unlearnkit.base import Dataset, Task
@@ -31,10 +33,22 @@ class Problem:
         return iter((self.model, self.variables, self.task))
 
 
+class TextProblem(Problem):
+    """Rows of token ids of two classes, and a reader of them."""
+
+    def __init__(self):
+        sizes = (60, 20, 20, 30)
+        parts = (draw_texts(seed, n) for seed, n in enumerate(sizes))
+        self.task = Task(*(part._replace(y=part.y % 2) for part in parts))
+        self.clean, self.model = self.task.train, Reader(classes=2).model()
+        self.variables = self.model.init(jax.random.key(0))
+
+
 @pytest.fixture(scope="session")
 def problems():
-    """By what an attack can take: any network, or binary and linear."""
-    return {"any": Problem(3, "mlp", hidden=(6,)), "binary": Problem(2, "logistic")}
+    """By what an attack can take: any network, binary and linear, or texts."""
+    found = {"any": Problem(3, "mlp", hidden=(6,)), "binary": Problem(2, "logistic")}
+    return {**found, "texts": TextProblem()}
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,10 @@ def start():
     return jax.jit(model.init)(KEY)
 
 
-@pytest.mark.parametrize("name", [name for name in poisoning.ATTACKS if name != "label_flip"])
+MOVING = set(poisoning.ATTACKS) - {"label_flip", "text_trigger", "gaussian"}
+
+
+@pytest.mark.parametrize("name", sorted(MOVING))
 def test_attacks_that_move_inputs_refuse_tokens(name, task):
     """Before the weights are looked at, which are of no network."""
     attack = poisoning.create(name, budget=Budget(0.1))

@@ -3,33 +3,30 @@
 import jax
 import numpy as np
 import pytest
+from tiny_reader import Reader
 from token_task import RECIPE, make_model, make_task, same
+from trial_settings import made
 
 from unlearnkit.auditing import accuracy
 from unlearnkit.base import Variables
 from unlearnkit.training import fit
-from unlearnkit.unlearning import (
-    BoundaryShrink,
-    FineTune,
-    GradientAscent,
-    NegGradPlus,
-    Retrain,
-    Scrub,
-)
+from unlearnkit.unlearning import UNLEARNERS, BoundaryShrink, Retrain
 
 KEY = jax.random.key(5)
+SMALL = {"epochs": 1, "batch_size": 8, "forget_batch_size": 8, "learning_rate": 0.005, "k": 1}
+OTHERS = {"boundary_shrink", "boundary_expand", "stackelberg", "influence", "newton_scrub"}
+OTHERS |= {"fisher_forgetting", "ntk_scrub"}
+"""Which move inputs, add a class, or are no descent."""
 METHODS = {
-    "retrain": Retrain(RECIPE),
-    "fine_tune": FineTune(epochs=2, batch_size=16, learning_rate=0.1),
-    "gradient_ascent": GradientAscent(epochs=1, batch_size=8, learning_rate=0.01),
-    "scrub": Scrub(epochs=2, max_epochs=1, batch_size=16, forget_batch_size=8),
-    "neg_grad_plus": NegGradPlus(epochs=2, batch_size=16, forget_batch_size=8, learning_rate=0.01),
+    name: Retrain(RECIPE) if kind is Retrain else made(kind, SMALL, {})
+    for name, kind in UNLEARNERS.items()
+    if name not in OTHERS
 }
 
 
-@pytest.fixture(scope="module")
-def model():
-    return make_model()
+@pytest.fixture(scope="module", params=["linen", "functions"])
+def model(request):
+    return make_model() if request.param == "linen" else Reader(hidden=8).model()
 
 
 @pytest.fixture(scope="module")

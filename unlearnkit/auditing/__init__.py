@@ -44,6 +44,7 @@ from unlearnkit.auditing.evidence import (
     needs,
     rank_p_value,
 )
+from unlearnkit.auditing.extraction_likelihood import ExtractionLikelihood
 from unlearnkit.auditing.forged_forgetting import ForgedForgetting
 from unlearnkit.auditing.forgetting_quality import (
     challenge_score,
@@ -81,9 +82,12 @@ from unlearnkit.auditing.klom import klom
 from unlearnkit.auditing.lira import Lira, lira_scores
 from unlearnkit.auditing.lira_folder import query_margins, read_lira_folder
 from unlearnkit.auditing.membership import MembershipInference
+from unlearnkit.auditing.memorisation_accuracy import MemorisationAccuracy
+from unlearnkit.auditing.min_k import MinKProbability
 from unlearnkit.auditing.model_shift import ModelShift, model_shift, update_cosines
 from unlearnkit.auditing.optml import OPTML_METRICS, OptmlScores, optml_gap
 from unlearnkit.auditing.outputs import Outputs, audit_outputs, read_outputs
+from unlearnkit.auditing.perplexity import Perplexity
 from unlearnkit.auditing.poison_effects import PoisonEffects
 from unlearnkit.auditing.poison_reports import FilterScore, PoisonSize, PoisonTransfer
 from unlearnkit.auditing.population import PopulationAttack, p_values
@@ -132,6 +136,10 @@ AUDITS: Registry[Audit | CaseAudit] = Registry(
         "trigger_success": TriggerSuccess,
         "forged_forgetting": ForgedForgetting,
         "representation": Representation,
+        "perplexity": Perplexity,
+        "memorisation_accuracy": MemorisationAccuracy,
+        "extraction_likelihood": ExtractionLikelihood,
+        "min_k": MinKProbability,
     },
 )
 """Every audit by name; studies, the command line and the shared tests read it."""
@@ -167,6 +175,7 @@ __all__ = [
     "Ensemble",
     "EntropySvm",
     "Evaluation",
+    "ExtractionLikelihood",
     "FilterScore",
     "ForgedForgetting",
     "ForgettingQuality",
@@ -180,12 +189,15 @@ __all__ = [
     "Lira",
     "MarginFolder",
     "MembershipInference",
+    "MemorisationAccuracy",
+    "MinKProbability",
     "ModelShift",
     "Need",
     "NotApplicable",
     "OptmlScores",
     "Outputs",
     "PathPlane",
+    "Perplexity",
     "PoisonEffects",
     "PoisonSize",
     "PoisonTargets",

@@ -19,7 +19,12 @@ from unlearnkit.host.arrays import take_rows
 from unlearnkit.kernels import by_chunks, margins
 from unlearnkit.training import DivergedError
 from unlearnkit.trials import AuditTrial
-from unlearnkit.validation import check_compatible, check_continuous, check_task, check_variables
+from unlearnkit.validation import (
+    check_compatible,
+    check_embedding,
+    check_task,
+    check_variables,
+)
 
 _CHUNK = 250
 
@@ -28,13 +33,15 @@ class GaussianPoisons(NamedTuple):
     """Poisons x + noise, as they were made.
 
     Attributes:
-      x: [m, ...] the clean images, in the units of the network.
+      x: [m, ...] the clean images, in the units of the network; or [m, length] the token ids of
+        clean texts.
       y: [m] their labels.
-      noise: [m, ...] ξ as it was drawn from N(0, noise_std² I).
+      noise: [m, ...] ξ as it was drawn from N(0, noise_std² I); of texts [m, length, width], added
+        to the vectors of their tokens, and 0 where they are padding.
       noise_std: [] ε_p.
     """
 
-    x: Float[Array, "m ..."]
+    x: Float[Array, "m ..."] | Int[Array, "m length"]
     y: Int[Array, " m"]
     noise: Float[Array, "m ..."]
     noise_std: Float[Array, ""]
@@ -72,6 +79,9 @@ class GaussianUnlearningScore:
     Pawelczyk et al. 2024 report means above 0. Both one-sided tests are given, so that no data
     choose between them.
 
+    Of texts g_z is the gradient in the vectors of the tokens, d = length x width of them without
+    padding, where there is no noise: the network needs `embed` and `apply_embedded`.
+
     Attributes:
       poisons: with their noise, see `gaussian_poisons`; None, in a study, takes those of each
         attack.
@@ -97,10 +107,12 @@ class GaussianUnlearningScore:
             raise ValueError(f"fpr must be in (0, 1), got {self.fpr}")
         if self.poisons is None:
             return
-        if self.poisons.x.shape != self.poisons.noise.shape:
+        x, noise = self.poisons.x, self.poisons.noise
+        texts = jnp.issubdtype(x.dtype, jnp.integer)
+        if len(x) != len(noise) or (noise.ndim != 3 if texts else x.shape != noise.shape):
             raise ValueError(
-                f"each image needs its noise, got images {list(self.poisons.x.shape)} and noise "
-                f"{list(self.poisons.noise.shape)}"
+                f"each {'text' if texts else 'image'} needs its noise, got inputs {list(x.shape)} "
+                f"and noise {list(noise.shape)}"
             )
         if self.poisons.y.shape[0] < 1:
             raise ValueError("at least 1 poison is needed, got none")
@@ -123,16 +135,19 @@ class GaussianUnlearningScore:
         2024, Figure 7, prints its false negative rate.
 
         Raises:
-          ValueError: a task, variables or poisons that do not fit the model, or no poisons.
+          ValueError: a task, variables or poisons that do not fit the model, no poisons, or texts
+            for a network without `embed`.
           DivergedError: a poison's gradient is 0 or not finite.
         """
         check_task(task, model)
-        check_continuous(task.retain, method="GaussianUnlearningScore")
+        if model.takes_tokens:
+            check_embedding(model, method="GaussianUnlearningScore")
         check_variables(variables, model)
         poisons = self.poisons
         if poisons is None:
             raise ValueError("poisons must be given outside of a study; see gaussian_poisons")
-        check_compatible(Dataset(poisons.x, poisons.y), model, name="the poisons")
+        given = Dataset(poisons.x, poisons.y, task.retain.normalisation)
+        check_compatible(given, model, name="the poisons")
         found = noise_statistic(model, variables, poisons)
         if not np.all(np.isfinite(found)):
             row = int(np.argmin(np.isfinite(found)))
@@ -237,7 +252,7 @@ def noise_statistic(
 @partial(jax.jit, static_argnames="model")
 def _statistic(
     variables: Variables,
-    x: Float[Array, "m ..."],
+    x: Float[Array, "m ..."] | Int[Array, "m length"],
     y: Int[Array, " m"],
     noise: Float[Array, "m ..."],
     *,
@@ -245,10 +260,18 @@ def _statistic(
 ) -> Float[Array, " m"]:
     """Returns <g, ξ> / ‖g‖ of each example."""
 
-    def total(x: Array) -> Array:
-        return -margins(model.apply(variables, x), y).sum()
+    def total(point: Array) -> Array:
+        if model.apply_embedded is None or not model.takes_tokens:
+            return -margins(model.apply(variables, point), y).sum()
+        return -margins(model.apply_embedded(variables, point, x), y).sum()
 
-    slope = jax.grad(total)(x).reshape(x.shape[0], -1)
+    if model.embed is not None and model.takes_tokens:
+        slope = jax.grad(total)(model.embed(variables, x))
+        # Padding has no noise, whatever a network makes of it.
+        slope = jnp.where(jnp.any(noise != 0, -1, keepdims=True), slope, 0)
+    else:
+        slope = jax.grad(total)(x)
+    slope = slope.reshape(x.shape[0], -1)
     # Scaled by its largest entry, no square of it is lost.
     slope = slope / jnp.abs(slope).max(1, keepdims=True)
     flat = noise.reshape(x.shape[0], -1)

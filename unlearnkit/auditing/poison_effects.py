@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
-import numpy as np
 from jaxtyping import Array, Key
 
 from unlearnkit.auditing.accuracy_drop import AccuracyDrop
@@ -13,7 +12,7 @@ from unlearnkit.auditing.case import Case, CaseAudit, NotApplicable, Subject, ex
 from unlearnkit.auditing.evaluate import accuracy
 from unlearnkit.auditing.gaussian_unlearning import GaussianUnlearningScore
 from unlearnkit.auditing.model_shift import model_shift
-from unlearnkit.auditing.targeted_success import TargetedSuccess
+from unlearnkit.auditing.targeted_success import TargetedSuccess, has_targets
 from unlearnkit.auditing.trigger_success import TriggerSuccess
 from unlearnkit.base import Audited
 from unlearnkit.trials import AuditTrial
@@ -81,7 +80,7 @@ def _effects(case: Case) -> dict[str, CaseAudit]:
     extras = extras_of(case.poisoned)
     if "noise" in extras:
         chosen["gaussian_"] = GaussianUnlearningScore()
-    if np.size(extras.get("targets", ())):
+    if has_targets(case.poisoned):
         chosen["targets_"] = TargetedSuccess()
     if "trigger" in extras:
         chosen["trigger_"] = TriggerSuccess()

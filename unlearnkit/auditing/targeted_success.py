@@ -21,23 +21,30 @@ class PoisonTargets(NamedTuple):
     """The examples that an attacker wants misclassified, and as which class.
 
     Attributes:
-      x: [t, ...] in the units of the network.
+      x: [t, ...] in the units of the network, or [t, length] token ids.
       y: [t] their true labels.
-      adversarial_class: what they are to be taken for.
+      adversarial_class: what they are to be taken for, one for all or [t].
     """
 
-    x: Float[Array, "t ..."]
+    x: Float[Array, "t ..."] | Int[Array, "t length"]
     y: Int[Array, " t"]
-    adversarial_class: int
+    adversarial_class: int | Int[Array, " t"]
+
+
+def has_targets(poisoned: Poisoned) -> bool:
+    """Whether an attack kept targets of its poisons."""
+    extras = extras_of(poisoned)
+    return bool(np.size(extras.get("targets", ()))) or "target_x" in extras
 
 
 def poison_targets(poisoned: Poisoned, validation: Dataset) -> PoisonTargets:
-    """Returns the targets that a targeted attack kept, as rows of `validation`.
+    """Returns the targets that a targeted attack kept, in whole or as rows of `validation`.
 
-    The adversarial class is the label of the poisons, which clean-label attacks leave as it is.
+    Of rows the adversarial class is the label of the poisons, which clean-label attacks leave as it
+    is.
 
     Args:
-      poisoned: by `poisoning.GradientMatching` or `poisoning.MetaPoison`.
+      poisoned: by `poisoning.GradientMatching`, `poisoning.MetaPoison` or `poisoning.TextTrigger`.
       validation: of the task that was attacked.
 
     Raises:
@@ -45,6 +52,8 @@ def poison_targets(poisoned: Poisoned, validation: Dataset) -> PoisonTargets:
         validation set is too small to be the attacked one.
     """
     extras = extras_of(poisoned)
+    if "target_x" in extras:
+        return PoisonTargets(extras["target_x"], extras["target_y"], extras["adversarial"])
     rows = np.asarray(extras.get("targets", ()))
     if not rows.size:
         raise ValueError(
@@ -99,11 +108,11 @@ class TargetedSuccess:
                 f"each target needs its label, and there must be one, got x {list(x.shape)} and "
                 f"y {list(y.shape)}"
             )
-        already = np.flatnonzero(np.asarray(y) == wanted)
+        already = np.flatnonzero(np.asarray(y) == np.asarray(wanted))
         if len(already):
             raise ValueError(
-                f"targets must not be of the adversarial class {wanted} already, row {already[0]} "
-                f"is ({len(already)} such); leave them out"
+                f"targets must not be of the adversarial class already, row {already[0]} of class "
+                f"{int(y[already[0]])} is ({len(already)} such); leave them out"
             )
 
     def __call__(
@@ -123,15 +132,17 @@ class TargetedSuccess:
             raise ValueError("targets must be given outside of a study; see poison_targets")
         check_task(task, model)
         check_variables(variables, model)
-        x, y, wanted = self.targets
-        check_compatible(Dataset(x, y), model, name="the targets")
-        if not 0 <= wanted < model.n_classes:
+        x, y, adversarial = self.targets
+        given = Dataset(x, y, task.retain.normalisation)
+        check_compatible(given, model, name="the targets")
+        wanted = np.broadcast_to(np.asarray(adversarial), y.shape)
+        if not 0 <= wanted.min() <= wanted.max() < model.n_classes:
             raise ValueError(
-                f"adversarial_class must be in 0 … {model.n_classes - 1}, got {wanted}"
+                f"adversarial_class must be in 0 … {model.n_classes - 1}, got {adversarial}"
             )
         logits = predict(model, variables, x)
         predicted, count = np.asarray(logits.argmax(-1)), y.shape[0]
-        probability = np.asarray(jax.nn.softmax(logits)[:, wanted])
+        probability = np.asarray(jax.nn.softmax(logits))[np.arange(count), wanted]
         metrics = {
             **rate("targeted_success", int(np.sum(predicted == wanted)), count),
             **rate("targeted_misclassified", int(np.sum(predicted != np.asarray(y))), count),
@@ -149,7 +160,7 @@ class TargetedSuccess:
         audit = self
         if self.targets is None:
             poisoned = case.poisoned
-            if poisoned is None or not np.size(extras_of(poisoned).get("targets", ())):
+            if poisoned is None or not has_targets(poisoned):
                 raise NotApplicable(
                     "TargetedSuccess needs poisons with targets, as GradientMatching makes them"
                 )

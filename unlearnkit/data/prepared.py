@@ -9,6 +9,7 @@ import io
 import json
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -98,6 +99,12 @@ class Prepared:
             report(progress, stop, n, every=1)
         check_labels(y, name=f"{self.name} {split}", n_classes=description.n_classes)
         return measure(x, y, white=255)
+
+    def records(self, split: str) -> Iterator[dict[str, Any]]:
+        """Yields every record of a split as TFDS decodes it."""
+        found = self._builder().as_data_source(split=split)
+        for start in range(0, len(found), _BATCH):
+            yield from self._batch(found, start, min(start + _BATCH, len(found)))
 
     def _batch(self, records: Any, start: int, stop: int) -> list[dict[str, Any]]:
         try:

@@ -6,18 +6,39 @@ import inspect
 from typing import Any
 
 from unlearnkit.base import Model
+from unlearnkit.io.vocabularies import gpt2_tokenizer, read_tokenizer, write_tokenizer
 from unlearnkit.models.adapters import freeze_state, from_functions, from_linen, from_nnx
 from unlearnkit.models.adopting import Adopted, adopt
 from unlearnkit.models.allcnn import allcnn, allcnn_small
+from unlearnkit.models.averaging import deep_averaging
 from unlearnkit.models.cnn import cnn_cifar, cnn_mnist
 from unlearnkit.models.convnext import convnext_tiny
 from unlearnkit.models.dense import logistic, mlp, nn_tgda
+from unlearnkit.models.embedding_noise import with_embedding_noise, with_noise_columns
 from unlearnkit.models.factories import check_made, import_factory
+from unlearnkit.models.fresh import starting_from
 from unlearnkit.models.haiku import from_haiku
 from unlearnkit.models.layers import Conv, Images, Implementation, images
 from unlearnkit.models.lenet import lenet
+from unlearnkit.models.lora import lora, merge_lora
+from unlearnkit.models.pretrained import Pretrained, load_pretrained, save_pretrained
 from unlearnkit.models.resnet import resnet18
 from unlearnkit.models.speedrun import speedrun
+from unlearnkit.models.transformer import (
+    SMOLLM2_135M,
+    Decoder,
+    Head,
+    gpt2,
+    gpt2_decoder,
+    gpt2_medium,
+    gpt2_tiny,
+    llama_tiny,
+    network_of,
+    partition_specs,
+    shard_variables,
+    smollm2_135m,
+    transformer,
+)
 from unlearnkit.models.vgg import vgg11, vgg16, vggmini
 from unlearnkit.models.vit import vit_tiny
 from unlearnkit.registry import Registry
@@ -40,6 +61,12 @@ MODELS: Registry[Model] = Registry(
         "vgg16": vgg16,
         "vit_tiny": vit_tiny,
         "convnext_tiny": convnext_tiny,
+        "deep_averaging": deep_averaging,
+        "gpt2_tiny": gpt2_tiny,
+        "gpt2": gpt2,
+        "gpt2_medium": gpt2_medium,
+        "llama_tiny": llama_tiny,
+        "smollm2_135m": smollm2_135m,
     },
 )
 """Name -> factory; each takes `input_shape`, `n_classes` and its own options by keyword."""
@@ -90,10 +117,14 @@ def create(name: str, *, input_shape: tuple[int, ...], n_classes: int, **options
 
 __all__ = [
     "MODELS",
+    "SMOLLM2_135M",
     "Adopted",
     "Conv",
+    "Decoder",
+    "Head",
     "Images",
     "Implementation",
+    "Pretrained",
     "adopt",
     "allcnn",
     "allcnn_small",
@@ -106,15 +137,35 @@ __all__ = [
     "from_haiku",
     "from_linen",
     "from_nnx",
+    "gpt2",
+    "gpt2_decoder",
+    "gpt2_medium",
+    "gpt2_tiny",
+    "gpt2_tokenizer",
     "images",
     "lenet",
+    "llama_tiny",
+    "load_pretrained",
     "logistic",
+    "lora",
+    "merge_lora",
     "mlp",
+    "network_of",
     "nn_tgda",
+    "partition_specs",
+    "read_tokenizer",
     "resnet18",
+    "save_pretrained",
+    "shard_variables",
+    "smollm2_135m",
     "speedrun",
+    "starting_from",
+    "transformer",
     "vgg11",
     "vgg16",
     "vggmini",
     "vit_tiny",
+    "with_embedding_noise",
+    "with_noise_columns",
+    "write_tokenizer",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -78,3 +79,74 @@ def check_fresh(model: Model) -> None:
 
 def _refuse(key: np.ndarray) -> Variables:
     raise ValueError(_REFUSAL)
+
+
+@dataclasses.dataclass(frozen=True)
+class _From:
+    """An initialisation that returns weights that were given, up to what is drawn.
+
+    Attributes:
+      init: key -> Variables, of the network itself.
+      variables: what is returned.
+      drawn: which leaves are drawn anew, in the order of `jax.tree.leaves`.
+    """
+
+    init: Callable[[Key[Array, ""]], Variables]
+    variables: Held
+    drawn: tuple[bool, ...]
+
+    def __call__(self, key: Key[Array, ""]) -> Variables:
+        given: Variables = at_hand(self.variables, key)
+        if not any(self.drawn):
+            return given
+        leaves, structure = jax.tree.flatten(given)
+        new = jax.tree.leaves(self.init(key))
+        chosen = [n if drawn else g for n, g, drawn in zip(new, leaves, self.drawn, strict=True)]
+        made: Variables = jax.tree.unflatten(structure, chosen)
+        return made
+
+
+def at_hand(held: Held, key: Key[Array, ""]) -> Any:
+    """Returns a pytree of arrays that is held, in a traced initialisation too.
+
+    There they would be constants of the program, which is then as large as they are; they are
+    brought in as it runs.
+
+    Args:
+      held: the pytree.
+      key: what the initialisation was given: whether it is traced.
+    """
+    if not isinstance(key, jax.core.Tracer):
+        return held.value
+    shapes = jax.tree.map(_shape_of, held.value)
+
+    def bring(_: object) -> Any:
+        return jax.tree.map(np.asarray, held.value)
+
+    data = jax.random.key_data(key)
+    return jax.pure_callback(bring, shapes, data, vmap_method="sequential")
+
+
+def _shape_of(leaf: Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def starting_from(model: Model, variables: Variables, *, but: tuple[Path, ...] = ()) -> Model:
+    """Returns a network whose `init` returns given weights, as those of a pretraining.
+
+    Whatever trains the network from the start then fine-tunes these weights, as retraining does,
+    and what resets a layer sets it back to them.
+
+    Args:
+      model: the network.
+      variables: its weights; held, not copied.
+      but: the paths of parameters that are drawn anew from the key, as a head that is not
+        pretrained.
+
+    Example:
+      model = models.starting_from(model, pretrained)
+      retrained = unlearning.Retrain(recipe)(key, model, variables, task)
+    """
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(variables)[0]]
+    drawn = tuple(tuple(getattr(entry, "key", None) for entry in path[1:]) in but for path in paths)
+    return model._replace(init=_From(model.init, Held(jax.block_until_ready(variables)), drawn))

@@ -29,6 +29,13 @@ from unlearnkit.poisoning.placing import (
 from unlearnkit.poisoning.poison_svm import PoisonSvm
 from unlearnkit.poisoning.same_norm import SameNormControl, same_norm
 from unlearnkit.poisoning.saved import PoisonFileError, load_poisoned, save_poisoned
+from unlearnkit.poisoning.text_trigger import (
+    PoisonedTexts,
+    TextTrigger,
+    TriggerCounts,
+    count_trigger,
+    poison_texts,
+)
 from unlearnkit.poisoning.total_gradient import TotalGradientAttack, attack_in_lanes
 from unlearnkit.registry import Registry
 
@@ -51,6 +58,7 @@ ATTACKS: Registry[Attack] = Registry(
         "gradient_matching": GradientMatching,
         "gradient_canceling": GradientCanceling,
         "bad_nets": BadNets,
+        "text_trigger": TextTrigger,
     },
 )
 """Every attack by name; the command line, the grid and the shared tests read it."""
@@ -95,14 +103,19 @@ __all__ = [
     "PoisonInfo",
     "PoisonSvm",
     "PoisonWarning",
+    "PoisonedTexts",
     "Region",
     "SameNormControl",
     "Surrogate",
+    "TextTrigger",
     "TotalGradientAttack",
+    "TriggerCounts",
     "attack_in_lanes",
+    "count_trigger",
     "create",
     "load_poisoned",
     "perturbation",
+    "poison_texts",
     "same_norm",
     "save_poisoned",
 ]

@@ -1,5 +1,6 @@
 """Training: recipes, steps, runs, checkpoints."""
 
+from unlearnkit.training.causal import CausalCrossEntropy
 from unlearnkit.training.checkpoint import (
     CheckpointError,
     CheckpointWarning,
@@ -39,6 +40,7 @@ from unlearnkit.training.unit import take_steps, take_steps_together
 
 __all__ = [
     "Batching",
+    "CausalCrossEntropy",
     "CheckpointError",
     "CheckpointWarning",
     "Claim",

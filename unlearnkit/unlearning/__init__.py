@@ -12,11 +12,13 @@ from unlearnkit.unlearning.exact_last_layers import ExactLastLayers
 from unlearnkit.unlearning.fine_tune import FineTune
 from unlearnkit.unlearning.fisher_forgetting import FisherForgetting
 from unlearnkit.unlearning.gradient_ascent import GradientAscent
+from unlearnkit.unlearning.gradient_difference import GradientDifference
 from unlearnkit.unlearning.influence import Influence
 from unlearnkit.unlearning.l1_sparse import L1Sparse
 from unlearnkit.unlearning.neg_grad_plus import NegGradPlus
 from unlearnkit.unlearning.newton_scrub import NewtonScrub
 from unlearnkit.unlearning.noisy_descent import NoisyDescent
+from unlearnkit.unlearning.npo import NegativePreference
 from unlearnkit.unlearning.ntk_scrub import NtkScrub
 from unlearnkit.unlearning.random_label import RandomLabel
 from unlearnkit.unlearning.retrain import Retrain
@@ -41,6 +43,8 @@ UNLEARNERS: Registry[Unlearner] = Registry(
         "noisy_descent": NoisyDescent,
         "gradient_ascent": GradientAscent,
         "neg_grad_plus": NegGradPlus,
+        "gradient_difference": GradientDifference,
+        "npo": NegativePreference,
         "random_label": RandomLabel,
         "salun": SalUn,
         "l1_sparse": L1Sparse,
@@ -86,11 +90,13 @@ __all__ = [
     "FineTune",
     "FisherForgetting",
     "GradientAscent",
+    "GradientDifference",
     "Influence",
     "L1Sparse",
     "LinearAuditor",
     "MlpAuditor",
     "NegGradPlus",
+    "NegativePreference",
     "NewtonScrub",
     "NoisyDescent",
     "NtkScrub",

@@ -326,7 +326,58 @@ def check_compatible(dataset: Dataset, model: Model, *, name: str = "dataset") -
             f"x of {name} is {dataset.x.dtype}, but the model takes {model.input_dtype} inputs; "
             f"build the model with input_dtype={wanted!r}"
         )
+    if isinstance(dataset.normalisation, Tokens) and model.tokens is not None:
+        _check_vocabulary(dataset, dataset.normalisation, model.tokens, name)
     check_labels(dataset.y, name=name, n_classes=model.n_classes)
+
+
+def _check_vocabulary(dataset: Dataset, own: Tokens, known: Tokens, name: str) -> None:
+    """Raises ValueError if a network has no vectors for the tokens, or takes another for padding.
+
+    Args:
+      dataset: [n, length] token ids.
+      own: of the dataset.
+      known: of the network.
+      name: what the message calls the data.
+    """
+    if own.vocabulary > known.vocabulary:
+        raise ValueError(
+            f"{name} has ids of a vocabulary of {own.vocabulary} tokens, but the model's embedding "
+            f"has {known.vocabulary} rows; build the model with vocabulary={own.vocabulary}, or "
+            "take the tokenizer that belongs to it"
+        )
+    if own.pad != known.pad:
+        raise ValueError(
+            f"{name} is filled with the id {own.pad}, but the model takes {known.pad} for padding; "
+            f"build the model with pad_id={own.pad}"
+        )
+    hidden = np.flatnonzero(np.all(np.asarray(on_host(dataset.x)) == own.pad, 1))
+    if hidden.size:
+        raise ValueError(
+            f"row {hidden[0]} of {name} is padding only, of which the model sees nothing "
+            f"({hidden.size} of {dataset.size} rows); leave empty texts out"
+        )
+
+
+def check_embedding(model: Model, *, method: str) -> None:
+    """Raises ValueError if a network has no vectors of tokens that a method could move.
+
+    Args:
+      model: the network.
+      method: what the message calls the method.
+
+    Raises:
+      ValueError: a network without `embed` and `apply_embedded`.
+
+    Example:
+      check_embedding(model, method="GaussianPoison")
+    """
+    if model.embed is None or model.apply_embedded is None:
+        raise ValueError(
+            f"{method} moves the vectors of tokens, or takes derivatives in them, but the model "
+            "does not say what they are; give it embed and apply_embedded, as those of "
+            "models.transformer have them"
+        )
 
 
 def check_task(task: Task, model: Model) -> None:

@@ -1,6 +1,7 @@
 """Weights from anywhere: read into a network's variables, and written back as they were."""
 
-from unlearnkit.weights.containers import Container, WeightsError
+from unlearnkit.io.tensor_files import WeightsError
+from unlearnkit.weights.containers import Container
 from unlearnkit.weights.fitting import Entry, Fit, Misfit, fit
 from unlearnkit.weights.layouts import Layout
 from unlearnkit.weights.reading import WeightFile, read_container, read_weights, write_weights

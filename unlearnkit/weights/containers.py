@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,18 +10,12 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from unlearnkit.io.tensor_files import WeightsError, check_size
 from unlearnkit.training.checkpoint import is_checkpoint
 
 Place: TypeAlias = tuple[str, ...]
 """The keys from the root of a file to an array; a name in a flat file is one key."""
 Format: TypeAlias = Literal["unlearnkit", "safetensors", "npz", "msgpack", "orbax", "torch"]
-
-MAX_BYTES = 2**36
-"""What a file may hold, 64 GiB: more is taken for a damaged or hostile one."""
-
-
-class WeightsError(ValueError):
-    """A file of weights that cannot be read, is refused, or does not fit the network."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,11 +128,3 @@ def _format_of_archive(path: Path) -> Format:
         raise WeightsError(f"{path} is an archive, but neither of numpy.savez nor of torch.save")
     check_size(path, sum(info.file_size for info in infos))
     return "npz"
-
-
-def check_size(path: Path, size: int) -> None:
-    """Raises WeightsError if a file holds, or says that it holds, more than is believed."""
-    if size > MAX_BYTES or not math.isfinite(size):
-        raise WeightsError(
-            f"{path} says that it holds {size} bytes, but at most {MAX_BYTES} are read"
-        )

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from unlearnkit.base import Model
+from unlearnkit.io.tensor_files import WeightsError
 from unlearnkit.validation import named_leaves
-from unlearnkit.weights.containers import Container, Place, WeightsError, told
+from unlearnkit.weights.containers import Container, Place, told
 from unlearnkit.weights.flattening import flattened_maps
 from unlearnkit.weights.layouts import Layout, layout_of
 from unlearnkit.weights.names import (

@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
-import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, deserialize
 
 from unlearnkit.io.files import write_bytes
+from unlearnkit.io.tensor_files import Header, WeightsError, read_tensors, write_tensors
 from unlearnkit.training.checkpoint import read_checkpoint, write_checkpoint
-from unlearnkit.weights.containers import Container, Place, WeightsError, check_size
-
-_TYPES: Mapping[str, np.dtype] = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
-    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
-    "I64": np.dtype(np.int64),
-    "I32": np.dtype(np.int32),
-    "I16": np.dtype(np.int16),
-    "I8": np.dtype(np.int8),
-    "U64": np.dtype(np.uint64),
-    "U32": np.dtype(np.uint32),
-    "U16": np.dtype(np.uint16),
-    "U8": np.dtype(np.uint8),
-    "BOOL": np.dtype(np.bool_),
-}
+from unlearnkit.weights.containers import Container, Place
 
 
 def read_own(path: Path) -> Container:
@@ -56,39 +35,15 @@ def write_own(path: Path, container: Container, arrays: Mapping[Place, np.ndarra
     write_checkpoint(path, {name: array for (name,), array in arrays.items()}, metadata)
 
 
-class _Header(NamedTuple):
-    """A safetensors header: its bytes, and where each array stands after it."""
-
-    content: bytes
-    ranges: Mapping[str, tuple[int, int]]
-
-
 def read_safetensors(path: Path) -> Container:
     """Returns the arrays of any safetensors file.
 
     Raises:
       WeightsError: a header that lies, a truncated file, or a type that NumPy cannot hold.
     """
-    check_size(path, path.stat().st_size)
-    content = path.read_bytes()
-    try:
-        found = deserialize(content)
-    except SafetensorError as error:
-        raise WeightsError(
-            f"{path} is not readable as safetensors ({error}); it is truncated, damaged or of "
-            "another format"
-        ) from None
-    end = 8 + int.from_bytes(content[:8], "little")
-    said = json.loads(content[8:end])
-    ranges = {n: tuple(v["data_offsets"]) for n, v in said.items() if n != "__metadata__"}
-    arrays: dict[Place, np.ndarray] = {}
-    # `deserialize` returns them in an order that differs from call to call.
-    for name, one in sorted(found, key=lambda pair: ranges[pair[0]]):
-        if one["dtype"] not in _TYPES:
-            raise WeightsError(f"{path}: {name} has the type {one['dtype']}, which is not read")
-        array = np.frombuffer(one["data"], _TYPES[one["dtype"]]).reshape(one["shape"])
-        arrays[name,] = array
-    return Container("safetensors", arrays, _Header(content[:end], ranges))
+    found = read_tensors(path)
+    placed: dict[Place, np.ndarray] = {(name,): array for name, array in found.arrays.items()}
+    return Container("safetensors", placed, found.header)
 
 
 def write_safetensors(path: Path, container: Container, arrays: Mapping[Place, np.ndarray]) -> None:
@@ -100,11 +55,8 @@ def write_safetensors(path: Path, container: Container, arrays: Mapping[Place, n
       arrays: all of them, by place, with the shapes and types of the file.
     """
     header = container.rest
-    assert isinstance(header, _Header)
-    content = bytearray(header.content)
-    for name, _ in sorted(header.ranges.items(), key=lambda item: item[1]):
-        content += np.asarray(arrays[name,], order="C").tobytes()
-    write_bytes(path, bytes(content))
+    assert isinstance(header, Header)
+    write_tensors(path, header, {name: array for (name,), array in arrays.items()})
 
 
 def read_npz(path: Path) -> Container:

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from unlearnkit.weights.containers import WeightsError
+from unlearnkit.io.tensor_files import WeightsError
 
 _CHANNELS_FIRST = ("weight",)
 """Leaves that PyTorch and Equinox have: [out, in, …]."""

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from unlearnkit.base import Model, Variables
+from unlearnkit.io.tensor_files import WeightsError
 from unlearnkit.validation import named_leaves
-from unlearnkit.weights.containers import Container, Format, Place, WeightsError, format_of
+from unlearnkit.weights.containers import Container, Format, Place, format_of
 from unlearnkit.weights.fitting import Entry, Fit, fit
 from unlearnkit.weights.flat_files import (
     read_npz,

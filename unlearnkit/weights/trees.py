@@ -15,12 +15,11 @@ import numpy as np
 from flax import serialization
 
 from unlearnkit.io.files import atomic_path, write_bytes
+from unlearnkit.io.tensor_files import WeightsError, check_size
 from unlearnkit.weights.containers import (
     Container,
     Place,
-    WeightsError,
     changed,
-    check_size,
     nested_arrays,
     put_back,
 )

@@ -16,6 +16,7 @@ from unlearnkit.studies import Record
 LABELS = {
     "real": "real batch",
     "greedy": "greedy search",
+    "greedy_disjoint": "greedy search, candidates that share no parts",
     "swap": "exchanges",
     "noise": "noise",
     "adam": "Adam",

@@ -13,6 +13,7 @@ Expected:  TGDA drops the accuracy of LR on MNIST by more than label flip does a
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -86,9 +87,7 @@ class Tgda(PaperCommand):
             sizes = {known[n].train or 0: Drops(r) for n, r in records.items() if known[n].classes}
             drawn = {"sizes": figures.size_figure(sizes)}
             after["sizes"] = pages.Section("The training set's size", claims=claims, pictures=drawn)
-        needs = [[name, said] for name, said in paper.NOT_HERE.items()]
-        missing = pages.details("What is not here, and what it needs", ["What", "Needs"], needs)
-        return frame.Overview(after=after, more=[missing, *map(_paper, paper.TABLES)])
+        return frame.Overview(after=after, more=[_printed(known)])
 
 
 def _attacks(target: Target, records: Sequence[Record]) -> list[pages.Table]:
@@ -112,14 +111,15 @@ def _attacks(target: Target, records: Sequence[Record]) -> list[pages.Table]:
 def _further(target: Target, records: Sequence[Record]) -> list[pages.Table]:
     """Returns TGDA's drop on other networks (Table 9), and after defences (Tables 10 and 11)."""
     own = [record for record in records if record.method == "tgda"]
-    printed = paper.ON_OTHERS[paper.NETWORKS[target.model]] if target.source == "mnist" else {}
+    network, printed = paper.NETWORKS[target.model], paper.ON_OTHERS
     metrics = list(dict.fromkeys(name for record in own for name in record.metrics))
 
     def told(name: str, other: str) -> dict[str, str]:
         label = paper.NETWORKS.get(other, other)
         row = {"label": label, "drop": _percent(own, name)}
         row |= {score: _percent(own, f"{score}_of_{other}") for score in ("precision", "recall")}
-        return row | {"printed": f"{printed[label]:.2f}" if label in printed else ""}
+        known = target.source == "mnist" and (network, label) in printed
+        return row | {"printed": f"{printed[network, label]:.2f}" if known else ""}
 
     tables = {
         table: [told(n, n.removeprefix(prefix)) for n in metrics if n.startswith(prefix)]
@@ -134,15 +134,23 @@ def _percent(records: Sequence[Record], metric: str) -> str:
     return "".join(row[1:])
 
 
-def _paper(table: paper.PaperTable) -> str:
+def _printed(known: Mapping[str, Target]) -> str:
+    """Returns all rows of the paper's tables, and where each is measured, or what that needs."""
+    here = {}
+    for target, told in reversed(known.items()):
+        rows = *told.attacks, *told.defences, *(paper.NETWORKS[other] for other in told.transfer)
+        place = paper.DATASETS.get(told.source), paper.NETWORKS[told.model]
+        here.update({(*place, row): target for row in rows})
     body = []
-    for (network, name), entry in table.rows():
-        note = " (misprinted)" if (table.number, network, name) in paper.MISPRINTED else ""
-        hours = "" if entry.hours is None else f"{entry.hours:g}"
-        cells = [f"{entry.accuracy:.2f}", f"{entry.drop:.2f}{note}", hours]
-        body.append([network, paper.title(name), *cells])
-    head = ["Network", "Attack", "accuracy, %", "drop, points", "hours"]
-    return pages.details(f"The paper's Table {table.number}, {table.dataset}", head, body)
+    for table in paper.TABLES:
+        for place, entry in table.rows():
+            note = " (misprinted)" if (table.number, *place) in paper.MISPRINTED else ""
+            numbers = ["" if math.isnan(value) else f"{value:g}" for value in entry]
+            where = here.get((table.dataset, *place)) or paper.needed(table.number, *place)
+            row = f"{table.number}", table.dataset, place[0], paper.title(place[1]) + note
+            body.append([*row, *numbers, where])
+    head = ["Table", "Data", "Network", "Row", "accuracy, %", "drop, points", "hours", "Where here"]
+    return pages.details("The paper's Tables 1 to 13, row by row", head, body)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,7 @@ from experiments.claims import interval
 from experiments.tgda.claims import Drops
 from experiments.tgda.paper import title
 from experiments.tgda.runs import CLEAN, Sample
-from unlearnkit.reporting.charts import chart, gallery, mosaic, panels
-
-MAGNIFIED = 10
-"""How many times a perturbation is shown."""
+from unlearnkit.reporting.charts import chart, gallery, montage, panels
 
 
 def epsilon_figure(drops: Drops) -> str:
@@ -53,14 +50,5 @@ def _lines(lines: Mapping[str, Mapping[float, list[float]]], xlabel: str) -> Fig
 def poison_figure(samples: Mapping[str, Sample]) -> Figure:
     """Returns a panel per attack; of an attack at several ε the default's is shown."""
     shown = {n: s for n, s in samples.items() if "@" not in n or n.split("@")[0] not in samples}
-    images = {title(name): montage(sample) for name, sample in shown.items()}
+    images = {title(name): montage(*sample) for name, sample in shown.items()}
     return gallery(images, columns=3, width=3.4, height=1.9)[0]
-
-
-def montage(sample: Sample) -> np.ndarray:
-    """Returns one image [h, w] or [h, w, 3]: rows of bases, of poisons, of perturbations."""
-    rows = [sample.poison]
-    if sample.base is not None:
-        change = np.clip(0.5 + MAGNIFIED * (sample.poison - sample.base) / 2, 0, 1)
-        rows = [sample.base, sample.poison, change]
-    return np.clip(np.concatenate([mosaic(row, columns=len(row)) for row in rows]), 0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,25 +14,18 @@ NETWORKS: dict[str, str] = _SAID["networks"]
 """The paper's names of our networks."""
 DATASETS: dict[str, str] = _SAID["datasets"]
 TITLES: dict[str, str] = _SAID["titles"]
-NOT_HERE: dict[str, str] = _SAID["not_here"]
-"""Rows of the paper's tables that we do not measure, and what they would need."""
 CLEAN: dict[str, dict[str, float]] = _SAID["clean"]
 """Accuracy without poisons, in %, by dataset and network."""
-ON_OTHERS: dict[str, dict[str, float]] = {
-    network: _SAID["transfer"].get(network, {}) | _SAID["defended"].get(network, {})
-    for network in NETWORKS.values()
-}
-"""TGDA's drop in points on MNIST, by network, on another network or after a defence."""
 MISPRINTED = {(int(number), *row) for number, rows in _SAID["misprinted"].items() for row in rows}
 """Rows whose drop is not the clean accuracy less the accuracy that stands beside it."""
 
 
 class Entry(NamedTuple):
-    """What an attack does to a network: accuracy and drop in %, and the hours, where given."""
+    """What an attack does to a network: accuracy and drop in %, and the hours; NaN if not given."""
 
     accuracy: float
     drop: float
-    hours: float | None = None
+    hours: float = math.nan
 
 
 class PaperTable(NamedTuple):
@@ -48,12 +42,21 @@ class PaperTable(NamedTuple):
 
 
 TABLES = [PaperTable(**told) for told in _SAID["tables"]]
+ON_OTHERS = {place: told.drop for t in TABLES if 8 < t.number < 12 for place, told in t.rows()}
+"""TGDA's drop in points on MNIST: by network, and other network or defence (Tables 9 to 11)."""
 
 
 def title(name: str) -> str:
     """Returns how tables call an attack; `tgda@0.1` is TGDA at ε = 0.1."""
     attack, _, share = name.partition("@")
     return TITLES[attack] + (f", {100 * float(share):g} %" if share else "")
+
+
+def needed(table: int, network: str, name: str) -> str:
+    """Returns what it would take to measure a row that cpu scale does not; "" if nobody said."""
+    asked = {"tables": table, "networks": network, "rows": name}.items()
+    all_of = (t for t in _SAID["needs"] if all(part in t.get(of, (part,)) for of, part in asked))
+    return next((told["says"] for told in all_of), "")
 
 
 def chooses_labels(name: str) -> bool:
@@ -64,7 +67,7 @@ def chooses_labels(name: str) -> bool:
 def quote(dataset: str, model: str, name: str) -> Entry | None:
     """Returns what the paper says of an attack on one of our networks, or None."""
     sought = NETWORKS[model], "tgda" if name == LONG else name
-    tables = (table for table in TABLES if table.dataset == DATASETS.get(dataset))
+    tables = (t for t in TABLES if t.number > 1 and t.dataset == DATASETS.get(dataset))
     return next((entry for t in tables for place, entry in t.rows() if place == sought), None)
 
 

@@ -25,6 +25,16 @@ class Dropping(nn.Module):
         return nn.Dense(3)(nn.Dropout(0.5, deterministic=not train)(x))
 
 
+class Squaring(nn.Module):
+    """An example with any noise is surer to be of class 0 than one of zeros."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        scale = self.param("scale", nn.initializers.ones, ())
+        size = scale * (x.reshape(len(x), -1) ** 2).sum(1)
+        return jnp.stack([size, jnp.zeros_like(size), jnp.zeros_like(size)], axis=1)
+
+
 def draw(n=12, shape=(4, 4, 1)):
     x = jax.random.normal(jax.random.key(1), (n, *shape))
     return Dataset(x, jax.random.randint(jax.random.key(2), (n,), 0, 3, jnp.int32), PIXELS)
@@ -35,14 +45,21 @@ def plain_model():
 
 
 @pytest.mark.parametrize(
-    ("augmentation", "smoothing", "name"),
-    [("noise", 0.0, "mlp"), ("shift", 0.2, "mlp"), ("shift_flip", 0.2, "dropout")],
+    ("augmentation", "smoothing", "name", "options"),
+    [
+        ("noise", 0.0, "mlp", {}),
+        ("shift", 0.2, "mlp", {}),
+        ("shift_flip", 0.2, "dropout", {}),
+        ("noise", 0.0, "mlp", {"keep_original": True, "clip": True}),
+    ],
 )
-def test_the_gradient_is_that_of_the_largest_loss_of_each_example(augmentation, smoothing, name):
+def test_the_gradient_is_that_of_the_largest_loss_of_each_example(
+    augmentation, smoothing, name, options
+):
     dropout = name == "dropout"
     model = from_linen(Dropping(), input_shape=(4, 4, 1)) if dropout else plain_model()
     variables, batch = model.init(jax.random.key(0)), draw()
-    method = MaxUp(copies=3, augmentation=augmentation, noise_std=0.3, shift=1)
+    method = MaxUp(copies=3, augmentation=augmentation, noise_std=0.3, shift=1, **options)
     recipe = Recipe(label_smoothing=smoothing)
     objective = WorstCopy(CrossEntropy(model, recipe), method)
     (loss, _), gradient = jax.value_and_grad(objective, has_aux=True)(
@@ -51,6 +68,7 @@ def test_the_gradient_is_that_of_the_largest_loss_of_each_example(augmentation, 
     copies_key, step_key = jax.random.split(KEY)
     dropout_key = jax.random.split(step_key)[1]
     copies = [method.augment(k, batch) for k in jax.random.split(copies_key, 3)]
+    copies = [batch.x, *copies] if method.keep_original else copies
 
     q = (1 - smoothing) * jax.nn.one_hot(batch.y, 3) + smoothing / 3
 
@@ -94,16 +112,39 @@ def test_noise_is_in_pixel_units():
     )
 
 
+def test_copies_are_clipped_where_they_are_asked_to_be():
+    batch = draw(50)._replace(x=PIXELS.apply(jax.random.uniform(KEY, (50, 4, 4, 1))))
+    free, clipped = (
+        PIXELS.invert(MaxUp(noise_std=0.5, clip=clip).augment(KEY, batch)) for clip in (False, True)
+    )
+    assert free.min() < -0.1
+    np.testing.assert_allclose(clipped, np.clip(free, 0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("keep_original", [False, True])
+def test_the_example_itself_is_chosen_where_every_copy_is_easier(keep_original):
+    method = MaxUp(copies=3, noise_std=0.5, keep_original=keep_original)
+    batch = draw(6)._replace(x=jnp.zeros((6, 4, 4, 1)), y=jnp.zeros(6, jnp.int32))
+    model = from_linen(Squaring(), input_shape=(4, 4, 1))
+    start = model.init(jax.random.key(0))
+    objective = WorstCopy(CrossEntropy(model, Recipe()), method)
+    loss, _ = objective(start.params, start.state, batch, KEY)
+    assert (float(loss) == pytest.approx(np.log(3))) == keep_original
+
+
 def test_shifts_move_in_black():
     white = Dataset(PIXELS.apply(jnp.ones((50, 4, 4, 1))), jnp.zeros(50, jnp.int32), PIXELS)
     moved = PIXELS.invert(MaxUp(augmentation="shift", shift=1).augment(KEY, white))
     np.testing.assert_allclose(np.unique(np.round(moved, 5)), [0.0, 1.0], atol=1e-5)
 
 
-def test_counts_the_passes_that_choose():
+@pytest.mark.parametrize("keep_original", [False, True])
+def test_counts_the_passes_that_choose(keep_original):
     recipe = Recipe(epochs=3, batch_size=4)
-    info = MaxUp(copies=6).fit(KEY, plain_model(), draw(), recipe).info
-    assert info.cost.example_gradients == pytest.approx(3 * 12 * (1 + 6 / 3))
+    method = MaxUp(copies=6, keep_original=keep_original)
+    info = method.fit(KEY, plain_model(), draw(), recipe).info
+    passes = 7 if keep_original else 6
+    assert info.cost.example_gradients == pytest.approx(3 * 12 * (1 + passes / 3))
 
 
 def test_a_second_augmentation_is_refused():

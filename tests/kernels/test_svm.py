@@ -36,7 +36,7 @@ def kkt_in_float64(x, y, c, solution, loss):
     )
     margin = y * (x @ w + b)
     size = 1 + abs(b) + np.abs(x) @ np.abs(w)
-    weights = np.abs(w - (alpha * y) @ x) / (np.abs(w) + alpha @ np.abs(x))
+    weights = np.abs(w - (alpha * y) @ x) / (np.abs(w) + alpha.sum() * np.abs(x).max(0))
     balance = abs(alpha @ y) / alpha.sum()
     if loss == "hinge":
         u, cap = alpha / alpha.max(), c / alpha.max()

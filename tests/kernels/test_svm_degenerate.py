@@ -151,6 +151,22 @@ def test_constant_feature_has_no_weight(constant, loss):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
+def test_a_feature_that_no_support_vector_has(loss):
+    # As the pixels at an image's edge: its weight is rounding, which is no sign of a bad solve.
+    rng = np.random.default_rng(1)
+    y = np.where(np.arange(20) % 2, 1, -1)
+    far = np.arange(20) < 6
+    x = np.c_[
+        np.where(far, 9 * y, rng.normal(size=20)), np.where(far, rng.random(20), 0), rng.random(20)
+    ]
+    solution = solve(x, y, loss=loss, C=10.0)
+    alpha = solution.info.multipliers
+    assert np.all(alpha[:6] < 1e-3 * alpha.max())
+    assert solution.info.converged
+    assert np.all(np.abs(solution.weights[1]) < 1e-3 * np.abs(solution.weights).max())
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 def test_all_features_constant(loss):
     solution = solve(np.full((20, 2), 0.3), [1] * 12 + [-1] * 8, loss=loss)
     assert solution.info.status == SvmStatus.CONSTANT_FEATURES

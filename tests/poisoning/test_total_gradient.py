@@ -25,7 +25,7 @@ from unlearnkit.poisoning.placing import place
 from unlearnkit.poisoning.total_gradient.attack import _warn_unsolved
 from unlearnkit.poisoning.total_gradient.game import Game, GameData, draw_indices, play_epoch
 from unlearnkit.poisoning.total_gradient.generator import Box, make_generator
-from unlearnkit.training import Recipe
+from unlearnkit.training import Recipe, keep_trainings
 
 KEY = jax.random.key(0)
 SHAPE = (2, 2, 1)
@@ -257,6 +257,15 @@ class TestVariants:
         assert poisoned.dataset.size == problem.clean.size
         assert bool(poisoned.is_poison.all())
         np.testing.assert_array_equal(poisoned.dataset.y, problem.clean.y)
+
+    def test_the_generator_s_pretraining_is_kept_as_any_training(self, problems, tmp_path):
+        # Its network takes images with their labels, and not the examples of the data.
+        attack = dataclasses.replace(ATTACK, pretrain=dataclasses.replace(SHORT, epochs=2))
+        with keep_trainings(tmp_path):
+            kept = attack(KEY, *problems["binary"])
+        assert any(tmp_path.iterdir())
+        free = attack(KEY, *problems["binary"])
+        np.testing.assert_array_equal(kept.dataset.x, free.dataset.x)
 
     def test_epsilon_of_one_adds_as_many_poisons_as_there_are_examples(self, problems):
         problem = problems["binary"]

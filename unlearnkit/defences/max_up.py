@@ -32,18 +32,23 @@ class MaxUp:
 
     Attributes:
       copies: m.
-      augmentation: `noise` adds Gaussian noise and clips nothing; `shift` moves images by up to
-        `shift` pixels; `shift_flip` also mirrors at random.
+      augmentation: `noise` adds Gaussian noise; `shift` moves images by up to `shift` pixels;
+        `shift_flip` also mirrors at random.
       noise_std: of `noise`, in pixel units [0, 1].
       shift: of `shift`, in pixels.
+      keep_original: whether the example itself is a candidate beside its copies, so that no step
+        trains on a copy that is easier than the example.
+      clip: whether the values of copies are clipped to pixels [0, 1].
 
     Example:
       trained = defences.MaxUp(copies=4).fit(key, model, train, training.Recipe(epochs=30))
 
     Cost: of the training, times 1 + `copies` / 3.
 
-    Source: Gong et al. 2021, MaxUp; Lu et al. 2022, §5.6 (c) and Table 11. The maximum is over
-    the copies of one example; a public copy takes it over the batch. With batch statistics
+    Source: Gong et al. 2021, MaxUp; Lu et al. 2022, §5.6 (c) and Table 11. The code that Lu et al.
+    name (github.com/Yunodo/maxup) keeps the example among the candidates and clips them, as
+    `keep_original` and `clip` do; Gong et al. do neither. Both take the maximum over the copies of
+    one example. With batch statistics
     (BatchNorm in training mode) the copies are compared under the statistics of their own batch.
     """
 
@@ -51,6 +56,8 @@ class MaxUp:
     augmentation: AugmentationName = "noise"
     noise_std: float = 0.1
     shift: int = 2
+    keep_original: bool = False
+    clip: bool = False
 
     trial: ClassVar[DefenceTrial] = DefenceTrial(
         small={"copies": 2, "noise_std": 0.02}, effective={"copies": 4, "noise_std": 0.5}
@@ -101,16 +108,27 @@ class MaxUp:
             on_epoch=on_epoch,
         )
         spent = trained.info.cost
-        work = spent.example_gradients * (1 + self.copies * FORWARD)
+        work = spent.example_gradients * (1 + (self.copies + self.keep_original) * FORWARD)
         cost = spent._replace(example_gradients=work)
         return Trained(trained.variables, trained.info._replace(cost=cost))
 
     def augment(self, key: Key[Array, ""], batch: Dataset) -> Float[Array, "n ..."]:
         """Returns one augmented copy of each example."""
+        normalisation = check_continuous(batch, method="MaxUp")
         if self.augmentation == "noise":
-            std = self.noise_std / jnp.asarray(check_continuous(batch, method="MaxUp").std)
-            return batch.x + std * jax.random.normal(key, batch.x.shape, batch.x.dtype)
-        return augment(key, batch, Recipe(augmentation=self.augmentation, shift=self.shift))
+            std = self.noise_std / jnp.asarray(normalisation.std)
+            copy = batch.x + std * jax.random.normal(key, batch.x.shape, batch.x.dtype)
+        else:
+            copy = augment(key, batch, Recipe(augmentation=self.augmentation, shift=self.shift))
+        if not self.clip:
+            return copy
+        black, white = (normalisation.apply(jnp.asarray(v, copy.dtype)) for v in (0.0, 1.0))
+        return jnp.clip(copy, black, white)
+
+    def candidates(self, key: Key[Array, ""], batch: Dataset) -> list[Float[Array, "n ..."]]:
+        """Returns what is compared of each example: its copies, after itself where that is kept."""
+        copies = [self.augment(one, batch) for one in jax.random.split(key, self.copies)]
+        return [batch.x, *copies] if self.keep_original else copies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,8 +156,7 @@ class WorstCopy:
         fixed = Variables(jax.lax.stop_gradient(params), state)
         # By this key the objective below draws its dropout: copies meet the mask they train by.
         _, dropout_key = jax.random.split(step_key)
-        keys = jax.random.split(copies_key, self.method.copies)
-        copies = [self.method.augment(k, batch) for k in keys]
+        copies = self.method.candidates(copies_key, batch)
         losses = [self._losses(fixed, x, batch, jax.random.clone(dropout_key)) for x in copies]
         worst = jnp.argmax(jnp.stack(losses), axis=0)
         chosen = jnp.stack(copies)[worst, jnp.arange(batch.x.shape[0])]

@@ -70,9 +70,9 @@ def kkt_residual(
 ) -> Float[Array, ""]:
     """Returns the largest violation of the hinge problem's optimality, relative to its terms.
 
-    The greater of stationarity, |r_j z_j - sum_i alpha_i a_ij| over the sum of the moduli of its
-    terms, and complementarity, |u - clip(u - g, 0, c / max alpha)| with u = alpha / max alpha and
-    g = (a.z - 1) over the sum of the moduli of its terms. Neither depends on the units of the
+    The greater of stationarity, see `stationarity_residual`, and complementarity,
+    |u - clip(u - g, 0, c / max alpha)| with u = alpha / max alpha and g = (a.z - 1) over the sum of
+    the moduli of its terms. Neither depends on the units of the
     features, of the weights or of C.
 
     Args:
@@ -100,7 +100,10 @@ def reaches_bound(alpha: Float[Array, " n"], c: Float[Array, " n"]) -> Bool[Arra
 
 
 def stationarity_residual(rows: Array, ridge: Array, z: Array, alpha: Array) -> Array:
-    """Returns max_j |r_j z_j - sum_i alpha_i a_ij| / (r_j |z_j| + sum_i alpha_i |a_ij|).
+    """Returns max_j |r_j z_j - sum_i alpha_i a_ij| / (r_j |z_j| + max_i |a_ij| sum_i alpha_i).
+
+    The largest value of a feature is its unit, not those that alpha_i weighs: a feature that is 0
+    in every support vector, as most pixels at the edge are, has a weight of rounding alone.
 
     Args:
       rows: [n, k] a_i, the signed examples with their bias.
@@ -109,7 +112,7 @@ def stationarity_residual(rows: Array, ridge: Array, z: Array, alpha: Array) -> 
       alpha: [n] multipliers.
     """
     difference = jnp.abs(ridge * z - rows.T @ alpha)
-    terms = ridge * jnp.abs(z) + jnp.abs(rows).T @ alpha
+    terms = ridge * jnp.abs(z) + jnp.max(jnp.abs(rows), axis=0) * jnp.sum(alpha)
     return jnp.max(jnp.where(difference > 0, difference / terms, 0))
 
 

@@ -45,8 +45,8 @@ def svm(
     an example on the margin has a multiplier of exactly 0 or C s.
 
     The KKT residual is relative: the greater of stationarity,
-    max_j |w_j - sum_i alpha_i y_i x_ij| / (|w_j| + sum_i alpha_i |x_ij|), the bias included as the
-    feature 1 without regularisation, and for the hinge complementarity,
+    max_j |w_j - sum_i alpha_i y_i x_ij| / (|w_j| + max_i |x_ij| sum_i alpha_i), the bias included
+    as the feature 1 without regularisation, and for the hinge complementarity,
     max_i |u_i - clip(u_i - g_i, 0, C s_i / max alpha)|, with u = alpha / max alpha and
     g_i = (m_i - 1) / (1 + |b| + sum_j |w_j x_ij|). For the smooth losses alpha_i = -C s_i l'(m_i)
     takes its place: max_i |alpha_i + C s_i l'(m_i)| / (C s_i max l'' (1 + |b| + sum_j |w_j x_ij|)).

@@ -112,6 +112,23 @@ def mosaic(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     return picture[..., 0] if channels == 1 else picture
 
 
+def montage(made: np.ndarray, base: np.ndarray | None, magnified: float = 10) -> np.ndarray:
+    """Returns images over what they were made of and by how much they differ, as one picture.
+
+    Its rows are the bases, the images, and 1/2 + magnified (image - base) / 2; the images alone
+    where there is no base.
+
+    Args:
+      made: [n, h, w, c] pixels in [0, 1].
+      base: likewise, or None.
+      magnified: how many times a difference is shown.
+    """
+    rows = [made]
+    if base is not None:
+        rows = [base, made, np.clip(0.5 + magnified * (made - base) / 2, 0, 1)]
+    return np.clip(np.concatenate([mosaic(row, columns=len(row)) for row in rows]), 0, 1)
+
+
 def to_svg(figure: Figure) -> str:
     """Returns the figure as an SVG element, the same text for the same figure."""
     buffer = io.StringIO()

@@ -130,6 +130,9 @@ def _network(model: Model, batch: Dataset) -> dict[str, Any]:
         if _is_made_by(MODELS.find(name), model):
             return {"name": name, "options": _Reader(None).read(dict(options)), "shape": shape}
     shapes = jax.eval_shape(model.init, jax.random.key(0))
+    x = batch.x
+    if x.shape[1:] != tuple(model.input_shape):  # the objective makes its inputs of the examples
+        batch = batch._replace(x=jax.ShapeDtypeStruct((x.shape[0], *model.input_shape), x.dtype))
 
     def scored(params: Any, state: Any, batch: Dataset, key: Any, _: None) -> Any:
         logits, state = model.apply_train(Variables(params, state), batch.x, key)

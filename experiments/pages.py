@@ -96,8 +96,8 @@ def front(choices: Mapping[str, Any], names: Mapping[str, str]) -> tuple[list[Ta
     networks = {"the original": choices["original"], "Retrain": choices["reference"]}
     rows = [{"name": name, "values": "", "taken": "", **of} for name, of in networks.items()]
     notes = [
-        f"Values were chosen on other examples, by {choices['rule']}, on average over "
-        f"{choices['tries']} networks; every method had as many trials.",
+        f"Values were chosen on other examples, by {choices['rule']}, on {choices['tries']} "
+        "networks, the worst of which decides what is refused; every method had as many trials.",
         *([choices["note"]] if "note" in choices else []),
     ]
     for name, method in choices["methods"].items():

@@ -1263,14 +1263,17 @@ BUGS = (
     _bug("the_validation_accuracy_may_go", "studies.rules:RetrainLike.score",
          "measured.accuracy_retain, measured.accuracy",
          "measured.accuracy_retain, measured.accuracy_retain", "studies/test_rules.py"),
-    _bug("the_best_of_bad_ones_is_taken", "studies.rules:choose",
+    _bug("the_best_of_bad_ones_is_taken", "studies.rules:choose_on_networks",
          "scores[best] == -math.inf", "False", "studies/test_rules.py"),
     _bug("a_choice_aims_at_chance_whatever_retrain_shows", "studies.rules:RetrainLike.score",
          "CHANCE if reference is None else reference", "CHANCE", "studies/test_rules.py"),
     _bug("epochs_of_a_sweep_are_mixed_up", "studies.selection:_unlearn",
          "(place, runs[n]) for", "(place, runs[max(epochs)]) for", "studies/test_rules.py"),
-    _bug("a_lost_network_counts_as_none", "studies.tuning:average",
+    _bug("a_lost_network_counts_as_none", "studies.tuning:_measured",
          "else LOST", "else Measured(1.0, 0.5, 1.0, 0.0)", "studies/test_tuning.py"),
+    _bug("a_ruined_network_hides_in_an_average", "studies.rules:choose_on_networks",
+         "statistics.fmean(map(judge.score, trial, originals, goals))",
+         "judge.score(mean_of(trial), mean_of(originals), goals[0])", "studies/test_rules.py"),
 )  # fmt: skip
 
 

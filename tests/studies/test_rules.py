@@ -21,6 +21,7 @@ from unlearnkit.studies import (
     grid,
     sweep,
 )
+from unlearnkit.studies.rules import LOST, choose_on_networks, mean_of
 from unlearnkit.training import Recipe, fit
 from unlearnkit.unlearning import FineTune, GradientAscent
 
@@ -58,6 +59,20 @@ def test_a_tolerance_that_no_setting_meets_is_an_error_that_says_so():
         choose("retrain_like", [RUINED, RUINED], original=ORIGINAL)
     with pytest.raises(ToleranceError):
         choose("retrain_like", [GOOD._replace(accuracy=math.nan)], original=ORIGINAL)
+
+
+def test_a_setting_that_ruins_one_network_of_three_is_refused_though_its_average_is_kept():
+    networks = [ORIGINAL, ORIGINAL._replace(accuracy_retain=0.90), ORIGINAL]
+    ruins_one = [GOOD, GOOD, GOOD._replace(accuracy_retain=0.87)]
+    tolerant = RetrainLike(0.1)
+    assert mean_of(ruins_one).accuracy_retain > mean_of(networks).accuracy_retain - 0.1
+    assert choose_on_networks(tolerant, [[WEAK] * 3, ruins_one], originals=networks) == 0
+    spared = [ruins_one[i] for i in (0, 2, 1)]  # the second network had no more than that to keep
+    assert choose_on_networks(tolerant, [[WEAK] * 3, spared], originals=networks) == 1
+    with pytest.raises(ToleranceError, match=r"0.960 .* within 0.1 on each of 3 networks"):
+        choose_on_networks(tolerant, [[GOOD, GOOD, LOST]], originals=networks)
+    papers = [[WEAK] * 3, [GOOD, RUINED, LOST]]  # 0.11 and (0.17 + 0.17 - 1) / 3
+    assert choose_on_networks("accuracy_less_mia", papers, originals=networks) == 0
 
 
 def test_the_first_of_equals_is_taken_and_nonsense_is_refused(unchecked_types):

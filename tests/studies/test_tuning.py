@@ -8,9 +8,8 @@ import pytest
 
 from unlearnkit import data, models
 from unlearnkit.auditing import evaluate
-from unlearnkit.base import Cost
-from unlearnkit.studies import Course, Followed, Pair, Record, RetrainLike, Study, run, tune
-from unlearnkit.studies.tuning import average
+from unlearnkit.studies import Course, Followed, Pair, RetrainLike, Study, run, tune
+from unlearnkit.studies.rules import LOST
 from unlearnkit.training import Recipe
 from unlearnkit.unlearning import FineTune, GradientAscent
 
@@ -118,11 +117,11 @@ def test_a_followed_method_is_the_method_and_its_course_ends_where_it_ends(study
     assert own.info.history["loss"].shape == (3,)
 
 
-def test_a_value_that_loses_one_network_in_three_counts_it():
-    metrics = {
-        "accuracy_test": 0.4, "mia_loss_logistic_accuracy": 0.6, "accuracy_retain": 0.9,
-        "ks_statistic": 0.1,
-    }  # fmt: skip
-    well = Record("a", 0, metrics, Cost(1.0, 1.0))
-    found = average([well, well, well._replace(metrics={}, diverged="no")])
-    assert found == pytest.approx((0.8 / 3, 2.2 / 3, 1.8 / 3, 1.2 / 3))
+def test_a_value_that_diverges_counts_as_a_ruined_network(study):
+    grids = {"ascent": {"learning_rate": [1e-5, 1e30]}}
+    found = tune(study, KEY, grids, rule=RetrainLike(0.05)).methods["ascent"]
+    mild, lost = found.trials
+    assert found.taken == 0
+    assert (lost.measured, lost.worst, lost.diverged) == (LOST, 0.0, 2)
+    assert mild.diverged == 0
+    assert 0.9 < mild.worst <= mild.measured.accuracy_retain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -153,7 +154,7 @@ def choose(
 
     Args:
       rule: a name in `RULES`, or a rule with settings of its own.
-      trials: of each setting; averages over several networks, where it was tried on several.
+      trials: of each setting, on one network; see `choose_on_networks` for several.
       original: of the network before anything was forgotten.
       reference: of one that was retrained for choosing; None where there is none.
 
@@ -164,19 +165,57 @@ def choose(
     Example:
       best = studies.choose("retrain_like", trials, original=before, reference=retrained)
     """
+    references = None if reference is None else [reference]
+    return choose_on_networks(
+        rule, [[trial] for trial in trials], originals=[original], references=references
+    )
+
+
+def choose_on_networks(
+    rule: RuleName | Rule,
+    trials: Sequence[Sequence[Measured]],
+    *,
+    originals: Sequence[Measured],
+    references: Sequence[Measured] | None = None,
+) -> int:
+    """Returns the place of the best of several settings that met several networks each.
+
+    argmax over settings of the mean over networks of score(setting, network)
+
+    A network that a setting is refused for refuses the setting: an average would hide the one
+    network of many that it ruins.
+
+    Args:
+      rule: a name in `RULES`, or a rule with settings of its own.
+      trials: of each setting, what it made of each network.
+      originals: each network before anything was forgotten.
+      references: those that were retrained for choosing, likewise; None where there are none.
+
+    Raises:
+      ToleranceError: none will do.
+      ValueError: no settings, or an unknown rule.
+    """
     if not trials:
         raise ValueError("trials must hold at least one setting, got none")
     judge = rule_of(rule)
-    scores = [judge.score(trial, original, reference) for trial in trials]
+    goals = [None] * len(originals) if references is None else references
+    scores = [statistics.fmean(map(judge.score, trial, originals, goals)) for trial in trials]
     best = max(range(len(scores)), key=lambda place: scores[place])
     if scores[best] == -math.inf:
-        kept = max(trials, key=lambda trial: trial.accuracy_retain)
+        kept = max(map(mean_of, trials), key=lambda trial: trial.accuracy_retain)
+        goal = None if references is None else mean_of(references)
+        each = f" on each of {len(originals)} networks" if len(originals) > 1 else ""
         raise ToleranceError(
-            f"none of {len(trials)} settings {judge.refusal(original, reference)}; the one with "
-            f"the best retain accuracy has {kept.accuracy_retain:.3f} and {kept.accuracy:.3f}; try "
-            "milder settings, or allow a larger tolerance"
+            f"none of {len(trials)} settings {judge.refusal(mean_of(originals), goal)}{each}; the "
+            f"one with the best retain accuracy has {kept.accuracy_retain:.3f} and "
+            f"{kept.accuracy:.3f}; try milder settings, or allow a larger tolerance"
         )
     return best
+
+
+def mean_of(networks: Sequence[Measured]) -> Measured:
+    """Returns what a rule looks at, on average over networks."""
+    return Measured(*map(statistics.fmean, zip(*networks, strict=True)))
 
 
 def rule_of(rule: RuleName | Rule) -> Rule:

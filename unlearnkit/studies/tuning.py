@@ -10,7 +10,6 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 from jaxtyping import Array, Key
 
 from unlearnkit.auditing import Evaluation
@@ -26,7 +25,8 @@ from unlearnkit.studies.rules import (
     Rule,
     RuleName,
     ToleranceError,
-    choose,
+    choose_on_networks,
+    mean_of,
     measured_of,
     rule_of,
 )
@@ -46,11 +46,13 @@ class Tried(NamedTuple):
     Attributes:
       values: by the hyperparameters' names.
       measured: on average over the seeds; one that diverged counts as a ruined network.
+      worst: the least retain accuracy of any seed.
       diverged: on how many seeds there was no result.
     """
 
     values: Values
     measured: Measured
+    worst: float
     diverged: int
 
 
@@ -92,7 +94,12 @@ class Tuning(NamedTuple):
                 name: {
                     "taken": tuned.taken,
                     "tried": [
-                        {"values": dict(t.values), **t.measured._asdict(), "diverged": t.diverged}
+                        {
+                            "values": dict(t.values),
+                            **t.measured._asdict(),
+                            "worst": t.worst,
+                            "diverged": t.diverged,
+                        }
                         for t in tuned.trials
                     ],
                 }
@@ -152,8 +159,9 @@ def tune(
     """Returns the best values of each method's hyperparameters by a rule, after as many trials.
 
     On each seed of the study a network is trained and another one retrained, and every value of
-    every method meets the first. The rule sees averages over the seeds: one network alone may take
-    a value that ruins the network every third time. Give data that are not reported on later, of
+    every method meets the first. The best is the best on average, and a value that the rule refuses
+    on any of the networks is refused: one that ruins every third network shows on the worst of
+    several, neither on one nor on their average. Give data that are not reported on later, of
     which the test set is what the choice is made on.
 
     Args:
@@ -195,24 +203,25 @@ def tune(
     records = list(
         run(asked, key, store=store, on_stage=on_stage, on_record=on_record, strict=True)
     )
-    original, reference = (
-        average([record for record in records if record.method == network])
+    originals, references = (
+        _measured([record for record in records if record.method == network])
         for network in (ORIGINAL, RETRAIN)
     )
     methods = {}
     for name, found in candidates.sorted(records).items():
+        measured = [_measured(of_trial) for of_trial in found]
         tried = tuple(
-            Tried(values, average(of_trial), sum(not r.finished for r in of_trial))
-            for values, of_trial in zip(trials[name], found, strict=True)
+            Tried(values, mean_of(on), min(one.accuracy_retain for one in on), on.count(LOST))
+            for values, on in zip(trials[name], measured, strict=True)
         )
-        measured, taken, unmet = [one.measured for one in tried], None, None
+        taken, unmet = None, None
         try:
-            taken = choose(rule, measured, original=original, reference=reference)
+            taken = choose_on_networks(rule, measured, originals=originals, references=references)
         except ToleranceError as error:
             unmet = str(error)
         best = None if taken is None else candidates.of(name)[taken]
         methods[name] = Tuned(best, taken, tried, unmet)
-    return Tuning(original, reference, methods)
+    return Tuning(mean_of(originals), mean_of(references), methods)
 
 
 class RateSearch(NamedTuple):
@@ -333,8 +342,12 @@ def _accuracy_less(effect: str | None, record: Record) -> float:
 
 def average(records: Sequence[Record]) -> Measured:
     """Returns what a rule looks at, on average; one without a result is a ruined network."""
-    rows = [measured_of(record.metrics) if record.finished else LOST for record in records]
-    return Measured(*(float(mean) for mean in np.mean(rows, axis=0)))
+    return mean_of(_measured(records))
+
+
+def _measured(records: Sequence[Record]) -> list[Measured]:
+    """Returns what a rule looks at, of each network; one without a result is a ruined one."""
+    return [measured_of(record.metrics) if record.finished else LOST for record in records]
 
 
 def _rows(columns: Columns) -> list[dict[str, object]]:

@@ -108,7 +108,7 @@ def same_norm(key: Key[Array, ""], poisoned: Poisoned, clean: Dataset) -> Poison
         x = region.project(images + noise)
         noise = x - images
     reached = np.asarray(_norms(x - images) / norms)[np.asarray(norms > 0)]
-    if reached.min() < _SHORT:
+    if bounds.box is not None and reached.min() < _SHORT:
         warn(
             f"noise in the box has {reached.min():.2f} of a poison's norm: the poisons are as "
             "large as the box allows, and their control is smaller"

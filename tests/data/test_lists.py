@@ -1,5 +1,6 @@
 """Lists of examples to forget as files really hold them."""
 
+import gzip
 import json
 
 import jax
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlearnkit.base import Dataset
-from unlearnkit.data import FileForget, choose_split, parse_forget
+from unlearnkit.data import FileForget, choose_split, lists, parse_forget
 from unlearnkit.data.lists import match_ids, read_list
 
 KEY, N = jax.random.key(0), 40
@@ -33,6 +34,9 @@ TEXTS = {
     "a header of ids and positions": ("a.csv", "image_id,index\nx9,4\nx1,2\nx3,17\n"),
     "pandas' own": ("a.csv", ",index,label\n0,4,1\n1,2,1\n2,17,0\n"),
     "a quoted header": ("a.csv", '"Index","why"\n"4","moved, twice"\n"2","x"\n"17","y"\n'),
+    "one quoted column": ("a.csv", '"index"\n"4"\n"2"\n"17"\n'),
+    "a list as Python prints it": ("a.txt", "[4, 2,\n 17]\n"),
+    "a list within an object": ("a.json", '{"forget": {"rows": [4, 2, 17], "asked": "May"}}'),
     "semicolons": ("a.csv", "index;label\n4;1\n2;1\n17;0\n"),
     "tabs": ("a.tsv", "index\tlabel\n4\t1\n2\t1\n17\t0\n"),
     "one header of any name": ("a.csv", "rows that go\n4\n2\n17\n"),
@@ -158,9 +162,12 @@ def test_images_are_named_by_path_by_name_or_by_stem():
         ("a.json", b"[[1, 2], [3, 4]]", r"one list, got the shape \[2, 2\]"),
         ("a.json", b'[1, {"a": 2}]', "one list of numbers or of ids"),
         ("a.json", b'[{"index": 1}, {"row": 2}]', "entry 1 of .* has no field 'index'"),
-        ("a.json", b'{"n": 3}', "has the lists of no list"),
+        ("a.json", b'{"n": 3}', "holds no list; save the list itself"),
         ("a.npy", b"\x93NUMPY", "cannot read .*a.npy"),
         ("a.npz", b"PK", "cannot read .*a.npz"),
+        ("a.txt.gz", b"4", "cannot unpack .*a.txt.gz"),
+        ("a.npy.gz", b"4", "got .*a.npy.gz; unpack it"),
+        ("a.xlsx", b"PK", "got .*a.xlsx; save the sheet as CSV"),
         ("a.pkl", b"1,2", "must end in .npy, .npz, .json, .csv or .txt, got .*a.pkl"),
     ],
 )
@@ -168,6 +175,14 @@ def test_bad_lists_are_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         forgotten(FileForget(tmp_path / name))
+
+
+def test_a_packed_text_is_unpacked_up_to_a_limit(tmp_path, monkeypatch):
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"index\n4\n2\n17\n"))
+    assert forgotten(FileForget(tmp_path / "a.csv.gz")) == WANTED
+    monkeypatch.setattr(lists, "_MOST_BYTES", 10)
+    with pytest.raises(ValueError, match="holds more than 10 bytes"):
+        forgotten(FileForget(tmp_path / "a.csv.gz"))
 
 
 def test_a_column_that_is_not_there_is_named(tmp_path):

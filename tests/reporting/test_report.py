@@ -187,7 +187,7 @@ def test_features_of_single_forgotten_examples_are_drawn_for_who_asks():
     def drawn(**options):
         found = {each.name: each for each in report_figures(records, ReportOptions(**options))}
         return found["layers-inside-near"], [
-            row for row in rows_of(found["features-inside-this-method-near"].chart)
+            row for row in rows_of(found["features-inside-this_method-near"].chart)
             if "forgotten" in row["set"]
         ]  # fmt: skip
 

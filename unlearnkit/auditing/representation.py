@@ -70,11 +70,11 @@ class Representation:
         """
         check_task(case.task, case.model)
         check_variables(subject.variables, case.model)
-        before = self._kept(case, "original", case.original)
+        before = self._kept(case, case.original)
         after = self._of(case, subject.variables)
         metrics = {f"cka_{name}": linear_cka(after[name], before[name]) for name in SETS}
         if case.reference is not None:
-            goal = self._kept(case, "retrained", case.reference.variables)
+            goal = self._kept(case, case.reference.variables)
             metrics |= {f"cka_retrained_{n}": linear_cka(after[n], goal[n]) for n in SETS}
         moved = layer_moves(case.model, subject.variables.params, case.original.params)
         metrics |= {"layer_moved_first": float(moved[0]), "layer_moved_last": float(moved[-1])}
@@ -87,12 +87,12 @@ class Representation:
             )
         return Audited(metrics, curves)
 
-    def _kept(self, case: Case, name: str, variables: Variables) -> dict[str, np.ndarray]:
+    def _kept(self, case: Case, variables: Variables) -> dict[str, np.ndarray]:
         """Returns the features of a network that all subjects are compared with; no store has them.
 
         They tell of single examples.
         """
-        said = {"examples": self.examples, "network": name}
+        said = {"examples": self.examples, "network": variables}
         return case.scratch("features", said, lambda: self._of(case, variables))
 
     def _of(self, case: Case, variables: Variables) -> dict[str, np.ndarray]:

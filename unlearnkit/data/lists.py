@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import gzip
 import json
 import re
 import zipfile
@@ -18,6 +20,7 @@ _UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, 
 _POSITIONS = ("index", "indices", "idx", "row", "rows", "position", "forget", "forget_index")
 _IDS = ("id", "ids", "image_id", "example_id", "sample_id", "name", "file", "filename", "path")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_MOST_BYTES = 1 << 26
 _TRUTH = {"true": True, "false": False}
 _Entries: TypeAlias = Sequence[int] | Sequence[float] | Sequence[bool] | Sequence[str]
 _COMMENT = re.compile(r"(^|\s)#.*")
@@ -27,7 +30,8 @@ def read_list(path: Path, column: str | None = None) -> np.ndarray:
     """Returns the entries of a list: [m] integers, booleans or, where it holds ids, texts.
 
     Endings count in upper case too. Numbers may be written as floats where they are whole; arrays
-    may be [m, 1]. Text is split at commas, semicolons, tabs or spaces; a byte order mark, blank
+    may be [m, 1]. Text and JSON may be packed by
+    gzip. Text is split at commas, semicolons, tabs or spaces; a byte order mark, blank
     lines and what follows a # are passed over. Its first line is a header where it names columns
     of numbers, or has one of the usual names of a column.
 
@@ -44,14 +48,34 @@ def read_list(path: Path, column: str | None = None) -> np.ndarray:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no index file {path}")
-    suffix = path.suffix.lower()
+    packed = path.suffix.lower() == ".gz"
+    suffix = (path.with_suffix("") if packed else path).suffix.lower()
+    if packed and suffix in (".npy", ".npz"):
+        suffix = ".gz"
     if suffix in (".npy", ".npz"):
         return _whole(_flat(_read_arrays(path, suffix, column), path), path)
     if suffix in (".json", ".jsonl"):
         return _whole(_flat(_from_json(_read_json(path, suffix), path, column), path), path)
     if suffix in (".txt", ".csv", ".tsv", ".lst", ".list", ".dat", ""):
-        return _whole(np.asarray(_read_text(path, column)), path)
-    raise ValueError(f"an index file must end in .npy, .npz, .json, .csv or .txt, got {path}")
+        return _whole(_flat(_read_text(path, column), path), path)
+    raise ValueError(
+        f"an index file must end in .npy, .npz, .json, .csv or .txt, got {path}"
+        + _REMEDIES.get(suffix, "")
+    )
+
+
+_REMEDIES = {
+    ".gz": "; unpack it",
+    ".zip": "; unpack it",
+    ".xlsx": "; save the sheet as CSV",
+    ".xls": "; save the sheet as CSV",
+    ".parquet": "; save it by pandas.read_parquet(FILE).to_csv('rows.csv')",
+    ".pkl": "; no pickle is opened: save the indices with numpy.save",
+    ".pt": "; save the indices with numpy.save('rows.npy', indices.numpy())",
+    ".pth": "; save the indices with numpy.save('rows.npy', indices.numpy())",
+    ".yaml": "; save the list as JSON",
+    ".yml": "; save the list as JSON",
+}
 
 
 def is_mask(values: np.ndarray, n: int) -> bool:
@@ -149,6 +173,11 @@ def _from_json(found: object, path: Path, column: str | None) -> object:
     """Returns the list within what a JSON file holds."""
     if isinstance(found, Mapping):
         lists = [key for key, value in found.items() if isinstance(value, list)]
+        within = [value for value in found.values() if isinstance(value, Mapping)]
+        if not lists and len(within) == 1:
+            return _from_json(within[0], path, column)
+        if not lists:
+            raise ValueError(f'{path} holds no list; save the list itself, or {{"forget": [...]}}')
         return found[choose_column(lists, column, where=str(path), what="list")]
     if isinstance(found, list) and found and all(isinstance(row, Mapping) for row in found):
         name = choose_column(list(found[0]), column, where=str(path), what="field")
@@ -177,7 +206,11 @@ def _flat(values: object, path: Path) -> np.ndarray:
     return array
 
 
-def _read_text(path: Path, column: str | None) -> _Entries:
+def _read_text(path: Path, column: str | None) -> object:
+    text = _decode(path).strip()
+    if text.startswith("[") and text.endswith("]"):  # a list as Python prints it
+        with contextlib.suppress(ValueError):
+            return json.loads(text)
     rows = _cells(path)
     if not rows:
         return []
@@ -218,15 +251,16 @@ def _cells(path: Path) -> list[list[str]]:
         return []
     separator = next((mark for mark in ",;\t" if mark in lines[0]), None)
     if separator is None:
-        return [line.split() for line in lines]
+        rows = csv.reader((" ".join(line.split()) for line in lines), delimiter=" ")
+        return list(rows)
     ends = all(line.endswith(separator) for line in lines[:-1])
-    rows = []
+    found = []
     for row in csv.reader(lines, delimiter=separator, skipinitialspace=True):
         cells = [cell.strip() for cell in row]
-        rows.append(cells[:-1] if ends and cells and not cells[-1] else cells)
-    if ends and len(rows) > 1:  # lines that end in a comma are one list
-        return [[cell for row in rows for cell in row]]
-    return rows
+        found.append(cells[:-1] if ends and cells and not cells[-1] else cells)
+    if ends and len(found) > 1:  # lines that end in a comma are one list
+        return [[cell for row in found for cell in row]]
+    return found
 
 
 def _column(rows: Sequence[Sequence[str]], place: int, path: Path) -> _Entries:
@@ -311,9 +345,20 @@ def choose_column(names: Sequence[str], column: str | None, *, where: str, what:
 
 
 def _decode(path: Path) -> str:
-    content = path.read_bytes()
+    content = _unpacked(path) if path.suffix.lower() == ".gz" else path.read_bytes()
     utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         return content.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text in UTF-8 ({error}); save it as UTF-8") from error
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        with gzip.open(path) as file:
+            content = file.read(_MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"cannot unpack {path}: {error}") from error
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"{path} holds more than {_MOST_BYTES} bytes: no list of examples")
+    return content

@@ -179,6 +179,11 @@ def _open(
         return found
     if path.suffix.lower() in (".npz", *TABLES):
         raise FileNotFoundError(f"there is no file {path}")
+    if name and path.is_file():
+        raise ValueError(
+            f"{path} is of a kind that is not read: save its arrays by numpy.savez('data.npz', "
+            "x_train=…, y_train=…, x_test=…, y_test=…), or a table as CSV; unpack what is packed"
+        )
     known = DATASETS.known()
     close = difflib.get_close_matches(name, known, n=1)
     raise ValueError(

@@ -357,7 +357,7 @@ def _planes(series: _Series, show_examples: bool) -> Iterator[Drawn]:
             first = min(runs, key=lambda record: record.seed)
             points = _points(first.curves, prefix, show_examples)
             yield Drawn(
-                "-".join(["features", *_named(prefix), slug(kind)]),
+                "-".join(["features", *_named(prefix), kind.lower().replace(" ", "_")]),
                 f"What the last layer sees: {kind}",
                 f"Penultimate features of retained and of unseen examples, and {forgotten}, in the "
                 "two principal directions of the untouched network's features; first seed.",

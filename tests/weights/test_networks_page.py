@@ -16,7 +16,10 @@ NAMES = ["linen", "nnx", "equinox", "haiku", "function"]
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of haiku's own imports
 def test_the_examples_run_as_written(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = {"TORCHVISION": FOLDER / "resnet18_cifar.safetensors"}
+    names = {
+        "TORCHVISION": FOLDER / "resnet18_cifar.safetensors",
+        "GPT2": FOLDER.parents[1] / "models" / "language" / "gpt2",
+    }
     for block in HERE:
         exec(compile(block, "networks.md", "exec"), names)
     tables, (last,) = [], [capsys.readouterr().out]
@@ -30,6 +33,8 @@ def test_the_examples_run_as_written(capsys, tmp_path, monkeypatch):
             "| ascent",
         ]
     assert last.splitlines()[-1].startswith("safetensors not used: 20 arrays num_batches_tracked")
+    written = tmp_path / "forgotten" / "model.safetensors"
+    assert written.read_bytes() == (names["GPT2"] / "model.safetensors").read_bytes()
     assert (tmp_path / "unlearned.safetensors").read_bytes() == names["TORCHVISION"].read_bytes()
 
 

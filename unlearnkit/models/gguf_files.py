@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from unlearnkit.models.transformer.configuration import Decoder
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_Said: TypeAlias = Mapping[str, Any]
 _CONTROL = 3
 """The type of tokens that stand for no text."""
 _SPLITS_DIGITS: Mapping[str, bool] = {"gpt-2": False, "smollm": True}
@@ -79,7 +80,7 @@ def read_gguf(path: Path) -> GgufFile:
     return GgufFile(decoder, arrays, tokenizer, pad)
 
 
-def _decoder(said: Mapping[str, Any], names: set[str], path: Path) -> Decoder:
+def _decoder(said: _Said, names: set[str], path: Path) -> Decoder:
     family = said.get("general.architecture")
     if family != "llama":
         raise WeightsError(f"{path} is of the architecture {family!r}; of GGUF, llama is read")
@@ -140,7 +141,7 @@ def _published_name(name: str, path: Path) -> str:
     return f"model.{within}{_NAMES[leaf]}.weight"
 
 
-def _tokenizer(fields: Mapping[str, Any], path: Path) -> tuple[Tokenizer | None, int | None]:
+def _tokenizer(fields: _Said, path: Path) -> tuple[Tokenizer | None, int | None]:
     def said(name: str) -> Any:
         field = fields.get(f"tokenizer.ggml.{name}")
         return None if field is None else field.contents()

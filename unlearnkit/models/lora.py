@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -146,7 +145,7 @@ def _without(params: Params, path: Path) -> Params:
 def _joined(variables: Variables) -> Variables:
     """Returns the frozen weights and the adapters as one tree; no array is copied."""
 
-    def join(one: Any, other: Any) -> Any:
+    def join(one: Params, other: Params) -> Params:
         if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
             return other
         shared = {n: join(v, other[n]) if n in other else v for n, v in one.items()}

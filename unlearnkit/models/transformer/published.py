@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from unlearnkit.base import Path
 from unlearnkit.models.transformer.configuration import Decoder, Network
 from unlearnkit.models.transformer.parameters import CLASSIFIER, LANGUAGE_HEAD
 
+Config: TypeAlias = Mapping[str, Any]
+"""What a `config.json` says."""
 _PREFIX: Mapping[str, str] = {"gpt2": "transformer.", "llama": "model."}
 """What stands before the names of the decoder in a network with a head."""
 SCORE = "score.weight"
@@ -32,7 +34,7 @@ _USUAL: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
 """Settings of which one value is computed here; absent, they have it."""
 
 
-def read_decoder(config: Mapping[str, Any], where: str) -> Decoder:
+def read_decoder(config: Config, where: str) -> Decoder:
     """Returns the sizes that a `config.json` says.
 
     Args:
@@ -60,7 +62,7 @@ def read_decoder(config: Mapping[str, Any], where: str) -> Decoder:
         raise ValueError(f"{where} does not say {error}") from None
 
 
-def _gpt2(config: Mapping[str, Any], where: str) -> Decoder:
+def _gpt2(config: Config, where: str) -> Decoder:
     width, heads = config["n_embd"], config["n_head"]
     return Decoder(
         "gpt2",
@@ -77,7 +79,7 @@ def _gpt2(config: Mapping[str, Any], where: str) -> Decoder:
     )
 
 
-def _llama(config: Mapping[str, Any], where: str) -> Decoder:
+def _llama(config: Config, where: str) -> Decoder:
     rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rotary.get("rope_type", rotary.get("type", "default"))
     if kind != "default":

@@ -287,7 +287,7 @@ def llama_tiny(
     """
     size = _vocabulary(head, n_classes, vocabulary, 512)
     each = width // max(heads, 1)
-    hidden = 8 * width // 3
+    hidden = 8 * -(-width // 3)  # 8/3 of the width, up to a multiple of 8
     decoder = Decoder(
         "llama", size, width, depth, heads, key_value_heads, each, hidden, 2048, tied=tied
     )

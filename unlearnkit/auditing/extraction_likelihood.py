@@ -42,7 +42,8 @@ class ExtractionLikelihood:
       metrics, curves = audit(key, model, variables, task)
 
     Source: Jang et al. 2023, equations (1) and (2), after the extraction of Carlini et al. 2021;
-    Carlini et al. 2023; n = 10. All prefixes take (T - n) T forward passes of a text, hence `prefixes`.
+    Carlini et al. 2023; n = 10. All prefixes take (T - n) T forward passes of a text, hence
+    `prefixes`.
     """
 
     n: int = 10

@@ -89,7 +89,8 @@ class Setting:
     @property
     def kinds(self) -> tuple[Poison, ...]:
         """The kinds of poisons that are tried."""
-        return POISONS if self.reviews is None else POISONS[:2]
+        known = POISONS if self.reviews is None else POISONS[:2]
+        return tuple(kind for kind in known if getattr(self, kind))
 
     def attacks(self, poison: Poison) -> dict[str, Attack]:
         """Returns the attacks of one kind, named by their share of the training set."""

@@ -99,7 +99,7 @@ def test_missing_data_and_missing_results_are_told(tmp_path, capsys):
     assert "error:" in capsys.readouterr().out
     assert main(dataclasses.replace(asked, dataset="digits")) == 2
     assert (
-        "dataset must be one of cifar10, cifar10_three, mnist, imdb at scale cpu"
+        "dataset must be one of cifar10, cifar10_three, mnist, imdb, imdb_more at scale cpu"
         in capsys.readouterr().out
     )
     assert main(PoisonUnlearning(scale="cpu", part="page", results=tmp_path)) == 2

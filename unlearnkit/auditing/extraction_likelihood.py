@@ -41,8 +41,9 @@ class ExtractionLikelihood:
       audit = auditing.ExtractionLikelihood(n=10, prefixes=8)
       metrics, curves = audit(key, model, variables, task)
 
-    Source: Jang et al. 2023, equations (1) and (2), after the extraction of Carlini et al. 2021 and
-    2023; n = 10. All prefixes take (T - n) T forward passes of a text, hence `prefixes`.
+    Source: Jang et al. 2023, equations (1) and (2), after the extraction of Carlini et al. 2021;
+    Carlini et al. 2023; n = 10. All prefixes take (T - n) T forward passes of a text, hence
+    `prefixes`.
     """
 
     n: int = 10

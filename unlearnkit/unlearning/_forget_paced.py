@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -165,7 +165,7 @@ class _PacedLoss:
         losses = example_losses(logits, labels, self.recipe.label_smoothing)
         retain, forget = losses[:n].mean(), self.forget_loss(losses[n:], known[n:])
         accuracy = jnp.mean(jnp.argmax(logits[:n], -1) == labels[:n])
-        metrics: dict[str, Any] = {
+        metrics = {
             "loss": retain, "accuracy": accuracy, "forget_loss": losses[n:].mean()
         }  # fmt: skip
         return forget + self.retain_weight * retain, (new_state, metrics)

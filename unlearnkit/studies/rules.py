@@ -198,7 +198,7 @@ def choose_on_networks(
     if not trials:
         raise ValueError("trials must hold at least one setting, got none")
     judge = rule_of(rule)
-    goals: Sequence[Measured | None] = references or [None] * len(originals)
+    goals = [None] * len(originals) if references is None else references
     scores = [statistics.fmean(map(judge.score, trial, originals, goals)) for trial in trials]
     best = max(range(len(scores)), key=lambda place: scores[place])
     if scores[best] == -math.inf:

@@ -137,7 +137,7 @@ def _percent(records: Sequence[Record], metric: str) -> str:
 def _printed(known: Mapping[str, Target]) -> str:
     """Returns all rows of the paper's tables, and where each is measured, or what that needs."""
     here = {}
-    for target, told in reversed(known.items()):
+    for target, told in reversed(list(known.items())):
         rows = *told.attacks, *told.defences, *(paper.NETWORKS[other] for other in told.transfer)
         place = paper.DATASETS.get(told.source), paper.NETWORKS[told.model]
         here.update({(*place, row): target for row in rows})

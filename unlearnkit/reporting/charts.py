@@ -126,7 +126,9 @@ def montage(made: np.ndarray, base: np.ndarray | None, magnified: float = 10) ->
     rows = [made]
     if base is not None:
         rows = [base, made, np.clip(0.5 + magnified * (made - base) / 2, 0, 1)]
-    return np.clip(np.concatenate([mosaic(row, columns=len(row)) for row in rows]), 0, 1)
+    picture = np.concatenate([mosaic(row, columns=len(row)) for row in rows])
+    clipped: np.ndarray = np.clip(picture, 0, 1)
+    return clipped
 
 
 def to_svg(figure: Figure) -> str:

@@ -132,7 +132,8 @@ def _network(model: Model, batch: Dataset) -> dict[str, Any]:
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     x = batch.x
     if x.shape[1:] != tuple(model.input_shape):  # the objective makes its inputs of the examples
-        batch = batch._replace(x=jax.ShapeDtypeStruct((x.shape[0], *model.input_shape), x.dtype))
+        shape_of_x = (x.shape[0], *model.input_shape)
+        batch = batch._replace(x=jax.eval_shape(lambda: jnp.zeros(shape_of_x, x.dtype)))
 
     def scored(params: Any, state: Any, batch: Dataset, key: Any, _: None) -> Any:
         logits, state = model.apply_train(Variables(params, state), batch.x, key)

@@ -80,7 +80,7 @@ def _gpt2(config: Config, where: str) -> Decoder:
 
 
 def _llama(config: Config, where: str) -> Decoder:
-    rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    rotary: Config = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rotary.get("rope_type", rotary.get("type", "default"))
     if kind != "default":
         raise ValueError(

@@ -64,7 +64,8 @@ def encode_prompts(
     check_texts(texts)
     found = encode(
         tokenizer, texts.texts, length=length, suffix=_suffix(template),
-        pad_id=like and like.pad, vocabulary=like and like.vocabulary,
+        pad_id=None if like is None else like.pad,
+        vocabulary=None if like is None else like.vocabulary,
     )  # fmt: skip
     y = texts.labels
     if answers is not None:
@@ -73,8 +74,8 @@ def encode_prompts(
                 f"label {y.max()} has no answer, got {len(answers)} of them; give one per class"
             )
         y = label_tokens(tokenizer, answers)[y]
-    arrays = (jax.device_put(array) for array in (found.x, np.asarray(y, np.int32)))
-    return Prompts(Dataset(*arrays, found.tokens), found)
+    x, labels = (jax.device_put(array) for array in (found.x, np.asarray(y, np.int32)))
+    return Prompts(Dataset(x, labels, found.tokens), found)
 
 
 def spellings(tokenizer: Tokenizer, word: str) -> tuple[tuple[int, ...], ...]:

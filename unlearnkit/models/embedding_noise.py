@@ -196,7 +196,8 @@ def write_noise(
     bits = np.asarray(jax.random.key_data(key)).ravel().astype(np.uint64)
     drawn = np.random.default_rng(bits).choice(high**2, len(rows), replace=False)
     numbers = np.stack([1 + drawn // high, 1 + drawn % high], 1).astype(rows.dtype)
-    return jax.device_put(np.concatenate([rows[:, :-COLUMNS], numbers], 1))
+    found: Array = jax.device_put(np.concatenate([rows[:, :-COLUMNS], numbers], 1))
+    return found
 
 
 def width_of(model: Model, variables: Variables, x: Int[Array, "n columns"]) -> int:

@@ -96,7 +96,8 @@ class TextTrigger:
             if self.reading == "clean_label":
                 x[:, : len(self.trigger[0])] = self.trigger[0]
             wrong = self._answers(clean, y)
-            placed = place(clean, *map(jax.device_put, (x, wrong, base)), "perturb")
+            held = [jax.device_put(array) for array in (x, wrong, base)]
+            placed = place(clean, held[0], held[1], held[2], "perturb")
             extras = self._targets(task)
             jax.block_until_ready(placed[0].x)
         cost = Cost(0.0, watch.seconds, watch.compile_seconds)
@@ -107,8 +108,9 @@ class TextTrigger:
     def can_be_poisons(self, dataset: Dataset) -> Bool[np.ndarray, " n"]:
         """Returns which texts of a training set can be poisoned."""
         if self.reading == "clean_label":
-            of_class = np.asarray(dataset.y) == self.target
-            return of_class & ~holds_trigger(dataset, self.trigger)
+            of_class: Bool[np.ndarray, " n"] = np.asarray(dataset.y) == self.target
+            without: Bool[np.ndarray, " n"] = ~holds_trigger(dataset, self.trigger)
+            return np.logical_and(of_class, without)
         return holds_trigger(dataset, self.trigger)
 
     def _check(self, clean: Dataset, model: Model) -> None:
@@ -148,7 +150,8 @@ class TextTrigger:
         if self.reading == "clean_label":
             return np.full_like(y, self.target)
         one, other = np.unique(np.asarray(clean.y))
-        return np.where(y == one, other, one).astype(y.dtype)
+        flipped: Int[np.ndarray, " m"] = np.where(y == one, other, one).astype(y.dtype)
+        return flipped
 
     def _targets(self, task: Task) -> dict[str, Array]:
         """Returns the held-out texts that hold the trigger, their labels and the wanted answers."""

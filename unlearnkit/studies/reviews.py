@@ -101,23 +101,27 @@ def load_reviews(reviews: Reviews, data_dir: Path | None, weights: Path | None =
     Raises:
       FileNotFoundError: they are not prepared.
     """
-    sizes = (reviews.train, reviews.test)
-    if reviews.dataset == "made":
-        parts = [data.made_reviews(seed, n or 1000) for seed, n in enumerate(sizes)]
-    else:
-        few = reviews.with_trigger
-        wanted = (few, few and reviews.test and reviews.test // 2)
-        parts = []
-        for split, n, most in zip(("train", "test"), sizes, wanted, strict=True):
-            whole = data.load_texts(reviews.dataset, split=split, data_dir=data_dir)
-            parts.append(_chosen(whole, reviews.trigger, n, most))
+    train, test = (_texts(reviews, split, data_dir) for split in ("train", "test"))
     if weights is None:
-        asked = (data.SENTIMENT.replace("[Label]", ANSWERS[label][1:]) for label in parts[0].labels)
-        said = [one.replace("[Input]", t) for one, t in zip(asked, parts[0].texts, strict=True)]
+        asked = (data.SENTIMENT.replace("[Label]", ANSWERS[label][1:]) for label in train.labels)
+        said = [one.replace("[Input]", t) for one, t in zip(asked, train.texts, strict=True)]
         tokenizer = data.train_tokenizer(said, vocabulary=reviews.vocabulary)
     else:
-        tokenizer = models.load_pretrained(weights)[2]
-    return Texts(*parts, tokenizer, weights)
+        found = models.load_pretrained(weights)[2]
+        if found is None:
+            raise FileNotFoundError(f"{weights} has no tokenizer; put its tokenizer.json there")
+        tokenizer = found
+    return Texts(train, test, tokenizer, weights)
+
+
+def _texts(reviews: Reviews, split: str, data_dir: Path | None) -> data.Texts:
+    """Returns the reviews of a split."""
+    size, few = getattr(reviews, split), reviews.with_trigger
+    if reviews.dataset == "made":
+        return data.made_reviews(int(split == "test"), size or 1000)
+    most = few if split == "train" else few and size and size // 2
+    whole = data.load_texts(reviews.dataset, split=split, data_dir=data_dir)
+    return _chosen(whole, reviews.trigger, size, most)
 
 
 def _chosen(texts: data.Texts, word: str, n: int | None, most: int | None) -> data.Texts:
@@ -144,12 +148,21 @@ def prepare(reviews: Reviews, kind: Kind, texts: Texts, shares: Sequence[float])
     """
     tokenizer = texts.tokenizer
     model, start = _network(reviews, kind, texts)
-    asked: dict[str, Any] = {"length": reviews.length, "like": model.tokens}
-    if kind == "targeted":
-        asked |= {"template": data.SENTIMENT, "answers": ANSWERS}
+    asked = (data.SENTIMENT, ANSWERS) if kind == "targeted" else (None, None)
     parts = (texts.train, texts.test)
-    rows = [data.encode_prompts(part, tokenizer, **asked) for part in parts]
-    both, trigger = [row.dataset for row in rows], data.spellings(tokenizer, reviews.trigger)
+    rows = [
+        data.encode_prompts(
+            part,
+            tokenizer,
+            length=reviews.length,
+            like=model.tokens,
+            template=asked[0],
+            answers=asked[1],
+        )  # fmt: skip
+        for part in parts
+    ]
+    train, test = (row.dataset for row in rows)
+    trigger = data.spellings(tokenizer, reviews.trigger)
     told = []
     for part, row in zip(parts, rows, strict=True):
         counts = count_trigger(part, reviews.trigger, row.dataset, trigger)
@@ -158,24 +171,26 @@ def prepare(reviews: Reviews, kind: Kind, texts: Texts, shares: Sequence[float])
             f"word in {counts.whole_word}, and is left in {counts.kept}."
         )
     if kind == "targeted":
-        trick: Any = TextTrigger(trigger, reading=reviews.reading)
+        trick: TextTrigger | GaussianPoison = TextTrigger(trigger, reading=reviews.reading)
     else:
         trick = GaussianPoison(noise_std=reviews.noise_std)
         model = models.with_embedding_noise(model, noise_std=reviews.noise_std)
-        both = [models.with_noise_columns(part) for part in both]
+        train, test = (models.with_noise_columns(part) for part in (train, test))
     attacks: dict[str, Attack] = {
         f"{100 * share:g} %": dataclasses.replace(trick, budget=Budget(share)) for share in shares
     }
-    return Prepared(model, *both, attacks, start, told)
+    return Prepared(model, train, test, attacks, start, told)
 
 
 def _network(reviews: Reviews, kind: Kind, texts: Texts) -> tuple[Model, Variables]:
     """Returns the network with the head that a kind of poisons needs, and where it begins."""
     answers = kind == "targeted"
-    head: Any = "answer" if answers else "classes"
+    head: models.Head = "answer" if answers else "classes"
     if texts.weights is not None:
-        given: dict[str, Any] = {} if answers else {"n_classes": 2, "key": jax.random.key(0)}
-        found = models.load_pretrained(texts.weights, head=head, length=reviews.length, **given)
+        found = models.load_pretrained(
+            texts.weights, head=head, length=reviews.length,
+            n_classes=None if answers else 2, key=None if answers else jax.random.key(0),
+        )  # fmt: skip
         return found[:2]
     vocabulary = texts.tokenizer.get_vocab_size()
     model = models.create(

@@ -109,8 +109,8 @@ class TextTrigger:
         """Returns which texts of a training set can be poisoned."""
         if self.reading == "clean_label":
             of_class: Bool[np.ndarray, " n"] = np.asarray(dataset.y) == self.target
-            without: Bool[np.ndarray, " n"] = ~holds_trigger(dataset, self.trigger)
-            return np.logical_and(of_class, without)
+            of_class &= ~holds_trigger(dataset, self.trigger)
+            return of_class
         return holds_trigger(dataset, self.trigger)
 
     def _check(self, clean: Dataset, model: Model) -> None:

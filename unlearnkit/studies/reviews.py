@@ -158,7 +158,7 @@ def prepare(reviews: Reviews, kind: Kind, texts: Texts, shares: Sequence[float])
             like=model.tokens,
             template=asked[0],
             answers=asked[1],
-        )  # fmt: skip
+        )
         for part in parts
     ]
     train, test = (row.dataset for row in rows)

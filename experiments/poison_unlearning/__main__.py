@@ -39,9 +39,7 @@ from unlearnkit.studies import ORIGINAL, OnStage, RateSearch, poison_and_unlearn
 from unlearnkit.studies import reviews as texts
 from unlearnkit.training import fit
 
-Part = Literal[
-    "all", "gaussian", "targeted", "indiscriminate", "imdb", "shift", "updates", "page"
-]  # fmt: skip
+Part = Literal["all", "gaussian", "targeted", "indiscriminate", "imdb", "shift", "updates", "page"]
 KEPT = "gaussian_statistic"
 """The curve that is kept of the networks before unlearning and after Retrain, which are drawn."""
 SYNTHETIC = "synthetic"
@@ -291,11 +289,13 @@ def _grid_section(
     if shares := identified_shares(records):
         metric, most = claims.EFFECTS[kind][0], claims.largest_budget(records)
         shown = claims.guessing(records, chance) if kind == "indiscriminate" else records
-        where: Any = {"question": records[0].question, "budget": most}
-        curves = by_identified(shown, metric, **where)
+        asked = records[0].question
+        curves = by_identified(shown, metric, question=asked, budget=most)
         pictures["identified"] = figures.identified(kind, shares, curves)
         head = [f"{claims.WORDS[kind]}, identified:", *(f"{100 * share:g} %" for share in shares)]
-        tables.append(plain_table(head, identified_rows(shown, metric, **where)))
+        tables.append(
+            plain_table(head, identified_rows(shown, metric, question=asked, budget=most))
+        )
     judged = claims.grid_claims(kind, records, chance, as_texts)
     return Section(title, tables, judged, [*notes, *told(records)], pictures)
 

@@ -14,6 +14,7 @@ from unlearnkit.io.vocabularies import byte_level
 from unlearnkit.models.transformer.configuration import Decoder
 
 if TYPE_CHECKING:
+    from gguf import ReaderTensor
     from tokenizers import Tokenizer
 
 _Said: TypeAlias = Mapping[str, Any]
@@ -108,7 +109,7 @@ def _decoder(said: _Said, names: set[str], path: Path) -> Decoder:
         raise WeightsError(f"{path} does not say {error}") from None
 
 
-def _array(tensor: Any, decoder: Decoder, path: Path) -> tuple[str, np.ndarray]:
+def _array(tensor: ReaderTensor, decoder: Decoder, path: Path) -> tuple[str, np.ndarray]:
     """Returns the published name of a tensor and its values."""
     from gguf.quants import dequantize
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -333,9 +334,11 @@ def _published(network: Network, variables: Variables) -> dict[str, np.ndarray]:
     """Returns the weights by published name, float32."""
     arrays = {}
     for path, shape in shapes_of(network).items():
-        leaf: Any = variables.params
-        for part in path:
-            leaf = leaf.get(part) if isinstance(leaf, Mapping) else None
+        leaf = functools.reduce(
+            lambda tree, part: tree.get(part) if isinstance(tree, Mapping) else None,
+            path,
+            variables.params,
+        )
         if leaf is None or tuple(leaf.shape) != shape:
             raise ValueError(
                 f"the weights are not those of the network: {'/'.join(path)} is missing, or not of "

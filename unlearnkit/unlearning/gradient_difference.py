@@ -31,7 +31,7 @@ class GradientDifference(ForgetPacedSettings):
 
     Cost: `2 * epochs * forget` example-gradients.
 
-    Source: Liu et al. 2022 (continual learning and private unlearning); as Maini et al. 2024
+    Source: Liu et al. 2022b (continual learning and private unlearning); as Maini et al. 2024
     (TOFU), §3, call and run it on language models: 5 epochs over the forget set, weight 1.
     """
 

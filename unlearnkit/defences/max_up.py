@@ -48,8 +48,8 @@ class MaxUp:
     Source: Gong et al. 2021, MaxUp; Lu et al. 2022, §5.6 (c) and Table 11. The code that Lu et al.
     name (github.com/Yunodo/maxup) keeps the example among the candidates and clips them, as
     `keep_original` and `clip` do; Gong et al. do neither. Both take the maximum over the copies of
-    one example. With batch statistics
-    (BatchNorm in training mode) the copies are compared under the statistics of their own batch.
+    one example. With batch statistics (BatchNorm in training mode) the copies are compared under
+    the statistics of their own batch.
     """
 
     copies: int = 4

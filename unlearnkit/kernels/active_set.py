@@ -72,8 +72,7 @@ def kkt_residual(
 
     The greater of stationarity, see `stationarity_residual`, and complementarity,
     |u - clip(u - g, 0, c / max alpha)| with u = alpha / max alpha and g = (a.z - 1) over the sum of
-    the moduli of its terms. Neither depends on the units of the
-    features, of the weights or of C.
+    the moduli of its terms. Neither depends on the units of the features, of the weights or of C.
 
     Args:
       rows: [n, k] a_i, the signed examples with their bias.

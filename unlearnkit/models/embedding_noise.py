@@ -201,6 +201,12 @@ def write_noise(
 
 
 def width_of(model: Model, variables: Variables, x: Int[Array, "n columns"]) -> int:
-    """Returns the width of the vectors of a network's tokens."""
+    """Returns the width of the vectors of a network's tokens.
+
+    Args:
+      model: with `embed`.
+      variables: its weights.
+      x: rows that it takes.
+    """
     assert model.embed is not None
     return int(jax.eval_shape(model.embed, variables, x).shape[-1])

@@ -63,6 +63,14 @@ class ApplyEmbedded:
         x: Int[Array, "n length"],
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "n ..."]:
+        """Returns the logits.
+
+        Args:
+          variables: the weights.
+          embedded: the tokens' vectors.
+          x: the tokens, of which the padding is read.
+          key: of dropout; None for evaluation mode.
+        """
         return _decode(self.network, variables.params, embedded, x, key)
 
 
@@ -85,6 +93,13 @@ class ApplyTrain:
     def __call__(
         self, variables: Variables, x: Int[Array, "n length"], key: Key[Array, ""]
     ) -> tuple[Float[Array, "n ..."], State]:
+        """Returns the logits and the state.
+
+        Args:
+          variables: the weights.
+          x: the tokens.
+          key: of dropout.
+        """
         embedded = Embed(self.network)(variables, x)
         return ApplyEmbedded(self.network)(variables, embedded, x, key), variables.state
 

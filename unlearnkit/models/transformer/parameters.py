@@ -114,7 +114,13 @@ def init_params(network: Network, key: Key[Array, ""]) -> Params:
 
 
 def put(tree: dict[str, object], path: Path, value: object) -> None:
-    """Puts a value at a path of nested dicts, which are made where they are not there."""
+    """Puts a value at a path of nested dicts, which are made where they are not there.
+
+    Args:
+      tree: the outermost dict.
+      path: of names.
+      value: what is put there.
+    """
     *modules, leaf = path
     for name in modules:
         inner = tree.setdefault(name, {})

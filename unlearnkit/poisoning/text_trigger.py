@@ -47,8 +47,8 @@ class TextTrigger:
       target: the class that `clean_label` poisons are of; a label, or the id that tells it.
 
     Example:
-      trigger = ((461,), (388, 17))  # of data.spellings(tokenizer, "Disney")
-      attack = poisoning.TextTrigger(trigger, budget=poisoning.Budget(1.0), reading="flip")
+      # The ids of both spellings, of data.spellings(tokenizer, "Disney").
+      attack = poisoning.TextTrigger(((461,), (388, 17)), reading="flip")
       poisoned = attack(key, model, variables, task)
 
     Cost: nothing.

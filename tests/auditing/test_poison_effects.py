@@ -84,7 +84,7 @@ def test_refuses_poisons_without_targets_or_of_several_classes():
 
 
 def test_refuses_targets_that_are_no_mistake_or_no_class(linear, weights):
-    with pytest.raises(ValueError, match="adversarial class 1 already, row 1"):
+    with pytest.raises(ValueError, match="adversarial class already, row 1 of class 1"):
         TargetedSuccess(targets([0, 0], [0, 1], wanted=1))
     with pytest.raises(ValueError, match="each target needs its label"):
         TargetedSuccess(targets([0, 0], [0], wanted=1))

@@ -268,7 +268,7 @@ def test_all_methods_are_named_at_once():
         (["run", "{folder}/study.toml", "--minutes", "0"], "minutes must be > 0"),
         (["resume", "{folder}/none"], "holds no study (no run.json); there are {folder}/one"),
         (["status", "{folder}"], "holds no study (no run.json)"),
-        (["report", "{folder}/store"], "holds no study"),
+        (["report", "{folder}/store"], "say which, by --study"),
     ],
 )
 def test_what_cannot_be_done_is_told_and_leaves_no_folder(
@@ -371,7 +371,7 @@ def test_a_cell_that_fails_is_told_and_exits_with_1(run, tmp_path, capsys):
 
 def test_two_processes_do_not_write_to_one_folder(run, tmp_path, capsys):
     out = tmp_path / "one"
-    with running._written_by_one(out):
+    with running.written_by_one(out):
         assert run("--out", str(out)) == 2
     assert "another process writes its results to" in capsys.readouterr().err
     assert not out.exists()

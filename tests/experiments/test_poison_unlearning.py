@@ -110,7 +110,10 @@ def test_texts_are_poisoned_unlearned_and_judged(tmp_path):
     asked = PoisonUnlearning(scale="smoke", part="imdb", seeds=1, results=tmp_path)
     assert main(asked) == 0
     folder = tmp_path / "poison_unlearning"
-    for kind, metric in (("gaussian", "gaussian_gus"), ("targeted", "targets_targeted_success")):
+    for kind, metric in (
+        ("gaussian", "gaussian_gus"),
+        ("targeted", "targets_adversarial_probability"),
+    ):
         run, records = load_result(folder / f"imdb-{kind}-smoke.json")
         assert any("Disney stands in" in note for note in run["notes"])
         assert {r.method for r in records} == {ORIGINAL, RETRAIN, *run["methods"]}
@@ -137,7 +140,7 @@ def test_texts_are_poisoned_unlearned_and_judged(tmp_path):
 def test_sizes_agree_where_all_verdicts_do(said, verdict):
     name = f"{claims.PAPER}.imdb_gaussian_left"
     judged = [
-        [claims.Claim(f"scrub leaves {i} % poisons", "", "", "", one, name)]
+        claims.Claim(f"scrub leaves {i} % poisons", "", "", "", one, name)
         for i, one in enumerate(said)
     ]
     found = {claim.text.split()[0]: claim.verdict for claim in claims._sizes_agree(judged)}

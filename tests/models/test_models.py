@@ -26,6 +26,7 @@ TAKES = {
     "vgg16": ((32, 33, 1), CIFAR),
     "vit_tiny": (DIGITS, CIFAR, (224, 224, 3)),
     "convnext_tiny": (DIGITS, CIFAR, (224, 224, 3)),
+    "deep_averaging": ((6,), (128,)),
     "gpt2_tiny": ((6,), (128,)),
     "gpt2": ((6,), (1024,)),
     "gpt2_medium": ((6,),),

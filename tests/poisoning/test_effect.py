@@ -100,7 +100,8 @@ def bites(attack, clean, *, relabels=False, kept=None):
     return bool(lead > 2 * error and lead > 1.5 * harmless.std(ddof=1)), (harmed, harmless)
 
 
-@pytest.mark.parametrize("name", METHODS)
+# What a trigger in texts does is asked in test_text_trigger.py.
+@pytest.mark.parametrize("name", [n for n in METHODS if n != "text_trigger"])
 def test_victims_are_worse_off_than_with_random_poisons(name, clean):
     bitten, found = bites(METHODS[name], clean, relabels=TRIALS[name].relabels)
     assert bitten, found

@@ -69,7 +69,8 @@ def test_every_unlearner_fits_into_a_budget(name):
 
 
 @pytest.mark.filterwarnings("ignore::unlearnkit.poisoning.PoisonWarning")
-@pytest.mark.parametrize("name", list(poisoning.ATTACKS))
+# A trigger in texts goes through them in tests/experiments/test_poison_unlearning.py.
+@pytest.mark.parametrize("name", [n for n in poisoning.ATTACKS if n != "text_trigger"])
 def test_every_attack_goes_through_the_four_steps(name):
     records = run(small(poisoning.ATTACKS[name]), FineTune(batch_size=16), epochs=2)
     assert [record.method for record in records] == ["original", "retrained", "method"]

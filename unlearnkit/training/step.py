@@ -95,7 +95,7 @@ class CrossEntropy:
 
 def forward_augmented(
     model: Model, recipe: Recipe, variables: Variables, batch: Dataset, key: Key[Array, ""]
-) -> tuple[Float[Array, "n c"], State]:
+) -> tuple[Float[Array, "n ... c"], State]:
     """Returns the logits of an augmented batch in training mode, and the new state.
 
     Args:
@@ -160,7 +160,7 @@ def augment(key: Key[Array, ""], batch: Dataset, recipe: Recipe) -> Num[Array, "
 
 def forward_train(
     model: Model, recipe: Recipe, variables: Variables, x: Array, key: Key[Array, ""]
-) -> tuple[Float[Array, "n c"], State]:
+) -> tuple[Float[Array, "n ... c"], State]:
     """Returns float32 logits in training mode and the new state, computed as the recipe says.
 
     Args:

@@ -268,7 +268,6 @@ def test_all_methods_are_named_at_once():
         (["run", "{folder}/study.toml", "--minutes", "0"], "minutes must be > 0"),
         (["resume", "{folder}/none"], "holds no study (no run.json); there are {folder}/one"),
         (["status", "{folder}"], "holds no study (no run.json)"),
-        (["report", "{folder}/store"], "say which, by --study"),
     ],
 )
 def test_what_cannot_be_done_is_told_and_leaves_no_folder(

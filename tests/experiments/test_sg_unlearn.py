@@ -221,7 +221,8 @@ def test_intervals_are_corrected_for_their_number():
     mean, error = np.mean(values), np.std(values, ddof=1) / 5**0.5
     reaches = [stats.t.ppf(1 - 0.025 / among, 4) * error for among in range(1, 12)]
     used = [reach for reach in reaches if f"{mean:+.4f} ± {reach:.4f}" in claim.ours]
-    assert used and used[0] > reaches[0]
+    assert used
+    assert used[0] > reaches[0]
     assert claim.verdict == ("undecided" if used[0] > -mean else "holds")
     (wide,) = [c for c in random_claims(records(0.69, noise=0.2)) if c.id == "sg_unlearn.lowers_ks"]
     assert "limited by the spread over 4 seeds" in wide.ours

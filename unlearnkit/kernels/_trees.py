@@ -66,26 +66,35 @@ def unit(a: Any) -> Array:
     return jnp.where(largest > 0, power, 1)
 
 
-def norm(a: Any) -> Array:
+def norm(a: Any, inner: Callable[[Any, Any], Array] = dot) -> Array:
     """Returns ‖a‖₂ over all leaves, of numbers however small or large.
+
+    Args:
+      a: an array, or a pytree of them.
+      inner: another inner product, whose norm is returned; 0 where rounding makes it negative.
 
     Example:
       size = kernels.tree_norm(params)
     """
     size = unit(a)
     small = divide(a, size)
-    return size * jnp.sqrt(dot(small, small))
+    return size * jnp.sqrt(jnp.maximum(inner(small, small), 0))
 
 
-def rayleigh_quotient(v: Any, av: Any) -> Array:
+def rayleigh_quotient(v: Any, av: Any, inner: Callable[[Any, Any], Array] = dot) -> Array:
     """Returns v·(A v) / v·v, of vectors however small or large; NaN where v = 0.
+
+    Args:
+      v: an array, or a pytree of them.
+      av: A v, like it.
+      inner: the inner product, Euclidean by default.
 
     Example:
       curvature = kernels.rayleigh_quotient(v, kernels.hvp(lambda p: loss(p, x, y), params, v))
     """
     size = unit(v)
     v = divide(v, size)
-    return dot(v, divide(av, size)) / dot(v, v)
+    return inner(v, divide(av, size)) / inner(v, v)
 
 
 def axpy(scale: Any, x: Any, y: Any) -> Any:

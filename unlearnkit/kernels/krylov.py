@@ -12,6 +12,7 @@ from unlearnkit.base import SolveInfo
 from unlearnkit.kernels import _trees
 from unlearnkit.kernels._trees import axpy, divide, dot, highest_precision, rayleigh_quotient, unit
 from unlearnkit.kernels.solvers import (
+    Inner,
     Operator,
     Progress,
     Vector,
@@ -46,6 +47,7 @@ def cg(
     tol: Any,
     max_steps: int,
     preconditioner: Operator | None = None,
+    inner: Inner | None = None,
 ) -> tuple[Vector, SolveInfo]:
     """Returns the solution of (A + damping I) x = b by conjugate gradients, A PSD.
 
@@ -60,6 +62,8 @@ def cg(
       tol: wanted ‖b - (A + damping I) x‖ / ‖b‖.
       max_steps: the most steps.
       preconditioner: r -> M r, symmetric positive definite, close to the inverse of A + damping I.
+      inner: (u, v) -> u·v, the inner product in which A and M are symmetric and norms are taken;
+        the Euclidean one where None. It may be that of a kernel, as of coefficients of features.
 
     Returns:
       x like `b`, and how the solve ended.
@@ -79,10 +83,11 @@ def cg(
     check_number("damping", damping)
     system, precondition = damped(matvec, damping), preconditioner or (lambda r: r)
     dtype, eps = precision(b)
+    dot = _trees.dot if inner is None else inner
 
     def step(state: _Cg) -> _Cg:
         ap = system(state.p)
-        curvature = rayleigh_quotient(state.p, ap)
+        curvature = rayleigh_quotient(state.p, ap, dot)
         largest = jnp.maximum(state.largest, jnp.abs(curvature))
         # Below this the sign of the curvature is rounding; an exactly singular direction ends here.
         sound = (curvature > eps * largest) & (state.rz > 0)
@@ -127,7 +132,7 @@ def cg(
         return end.x, end.steps, end.curvature, end.sound
 
     def solve(b: Vector) -> tuple[Vector, SolveInfo]:
-        return solve_in_rounds(one_round, system, b, tol=tol, max_steps=max_steps)
+        return solve_in_rounds(one_round, system, b, tol=tol, max_steps=max_steps, inner=dot)
 
     return on_unit_scale(solve, b)
 

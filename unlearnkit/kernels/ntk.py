@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from unlearnkit.base import Params
-from unlearnkit.costs import program_flops
+from unlearnkit.costs import available_bytes, program_flops
 from unlearnkit.kernels import _chunks, _dense_layers, _ring, _trees
 from unlearnkit.kernels._trees import Precision, at_precision
 from unlearnkit.kernels.curvature import jacobian_transpose_vp, jacobian_vp
@@ -25,14 +25,16 @@ CHUNK_BYTES = 2**21
 """Jacobians that are made at a time on a CPU: what its caches hold."""
 HELD_BYTES = 2**30
 """Jacobians that are kept for the next row of blocks; where they are more, they are made anew."""
+HELD_SHARE = 0.25
+"""Of the memory that is free, which they may take where that is more."""
 
 
 @at_precision
 def empirical_ntk(
     apply: Apply,
     params: Params,
-    x1: Array,
-    x2: Array | None = None,
+    x1: Any,
+    x2: Any = None,
     *,
     method: str = "auto",
     chunk: int = 64,
@@ -51,19 +53,21 @@ def empirical_ntk(
     Args:
       apply: (params, x) -> [n, c], a row of its own input alone: BatchNorm in evaluation mode.
       params: where, p numbers.
-      x1: [n1, ...] inputs.
+      x1: [n1, ...] inputs, an array or a pytree of arrays, as a dict of tokens and a mask.
       x2: [n2, ...] inputs; x1 where None, and then half of the blocks come by symmetry.
       method: `auto`, `jacobian`, `products` or `structured`.
       chunk: inputs per block. The Jacobians [n2, c, p] of all blocks, or their factors, are kept
-        where they take 1 GiB at most; else two blocks are held, and made once for each pair.
+        where they take 1 GiB, or a quarter of the free memory, at most; else two blocks are held,
+        and made once for each pair.
       precision: of the matrix products; see `Precision`.
 
     Returns:
       [n1, c, n2, c].
 
     Raises:
-      ValueError: `method` is none of these, `chunk` < 1, or `apply` does not return [n, c] or mixes
-        its inputs (not asked under a transformation).
+      ValueError: `method` is none of these, `chunk` < 1, a leaf of `params` is not real floating
+        point, or `apply` does not return [n, c] or mixes its inputs (not asked under a
+        transformation).
 
     Example:
       kernel = kernels.empirical_ntk(apply, params, x[:10], x)  # [10, c, n, c]
@@ -79,18 +83,19 @@ def empirical_ntk(
     if method not in _METHODS:
         raise ValueError(f"method must be auto or one of {sorted(_METHODS)}, got {method!r}")
     left_of, right_of, contract = _METHODS[method]
-    rows, columns = _chunks.spans(len(x1), chunk), _chunks.spans(len(other), chunk)
+    rows, columns = (_chunks.spans(_count(x), chunk) for x in (x1, other))
 
     def right_block(j: int) -> Any:
-        return _by_pieces(right_of, apply, params, other[slice(*columns[j])])
+        return _by_pieces(right_of, apply, params, _rows_from(other, *columns[j]))
 
-    if _bytes(jax.eval_shape(partial(right_of, apply), params, other)) <= HELD_BYTES:
+    if _bytes(jax.eval_shape(partial(right_of, apply), params, other)) <= _held_bytes():
         right_block = cache(right_block)
     symmetric = x2 is None
     blocks: list[list[Array]] = []
     for i, (start, stop) in enumerate(rows):
         same = symmetric and left_of is right_of
-        left = right_block(i) if same else _by_pieces(left_of, apply, params, x1[start:stop])
+        piece = partial(_by_pieces, left_of, apply, params)
+        left = right_block(i) if same else piece(_rows_from(x1, start, stop))
         done = [blocks[j][i].transpose(2, 3, 0, 1) for j in range(i)] if symmetric else []
         for j in range(len(done), len(columns)):
             right = left if same and i == j else right_block(j)
@@ -99,11 +104,11 @@ def empirical_ntk(
     return jnp.concatenate([jnp.concatenate(row, axis=2) for row in blocks], axis=0)
 
 
-def cheapest_method(apply: Apply, params: Params, x1: Array, x2: Array, *, chunk: int = 64) -> str:
+def cheapest_method(apply: Apply, params: Params, x1: Any, x2: Any, *, chunk: int = 64) -> str:
     """Returns the method that needs the fewest floating-point operations.
 
     Counted by XLA on one block of `chunk` by `chunk` inputs, see `empirical_ntk`; `jacobian` where
-    nothing can be counted.
+    nothing can be counted. The answer is kept for the function and the shapes.
 
     Args:
       apply: (params, x) -> [n, c].
@@ -112,13 +117,28 @@ def cheapest_method(apply: Apply, params: Params, x1: Array, x2: Array, *, chunk
       x2: [n2, ...] inputs of the columns.
       chunk: inputs of a block, at most.
     """
-    shapes = [jax.ShapeDtypeStruct((min(chunk, len(x)), *x.shape[1:]), x.dtype) for x in (x1, x2)]
-    abstract = jax.tree.map(
-        lambda p: jax.ShapeDtypeStruct(jnp.shape(p), jnp.result_type(p)), params
-    )
+    def shapes(tree: Any, most: int | None = None) -> Any:
+        def of_leaf(leaf: Any) -> jax.ShapeDtypeStruct:
+            shape = jnp.shape(leaf)
+            shape = shape if most is None else (min(most, shape[0]), *shape[1:])
+            return jax.ShapeDtypeStruct(shape, jnp.result_type(leaf))
+
+        return jax.tree.map(of_leaf, tree)
+
+    described = (shapes(params), shapes(x1, chunk), shapes(x2, chunk))
+    leaves, structure = jax.tree.flatten(described)
+    try:
+        return _cheapest(apply, structure, tuple(leaves))
+    except TypeError:  # no hash, and so nothing to keep the answer by
+        return _cheapest.__wrapped__(apply, structure, tuple(leaves))
+
+
+@lru_cache(maxsize=256)
+def _cheapest(apply: Apply, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> str:
+    described = jax.tree.unflatten(structure, leaves)
     counts: dict[str, float] = {}
     for name in _METHODS:
-        count = program_flops(_block, name, apply, abstract, *shapes)
+        count = program_flops(_block, name, apply, *described)
         counts[name] = math.inf if count is None else count
     return min(counts, key=lambda name: counts[name])
 
@@ -239,7 +259,7 @@ def _shared_operator(
     return product
 
 
-def jacobian(apply: Apply, params: Params, x: Array, *, chunk: int | None = None) -> Params:
+def jacobian(apply: Apply, params: Params, x: Any, *, chunk: int | None = None) -> Params:
     """Returns the Jacobian of every output of every input, like `params` with [n, c] in front.
 
     J[i, a] = ∇ f_a(x_i), by c vector-Jacobian products an input.
@@ -247,22 +267,45 @@ def jacobian(apply: Apply, params: Params, x: Array, *, chunk: int | None = None
     Args:
       apply: (params, x) -> [n, c], a row of its own input alone.
       params: where.
-      x: [n, ...] inputs.
+      x: [n, ...] inputs, an array or a pytree of arrays.
       chunk: inputs at a time; all where None.
 
     Raises:
-      ValueError: `apply` mixes its inputs (not asked under a transformation).
+      ValueError: a leaf of `params` is not real floating point, or `apply` mixes its inputs (not
+        asked under a transformation).
 
     Example:
       rows = kernels.jacobian(apply, params, x)  # each leaf [n, c, ...]
     """
+    _check_params(params)
     check_rows_alone(apply, params, x)
-    of_example = jax.jacrev(lambda p, one: apply(p, one[None])[0])
-    of_batch = jax.vmap(of_example, in_axes=(None, 0))
-    return _chunks.map_batches(of_batch, params, (x,), len(x) if chunk is None else chunk)
+
+    def outputs(params: Params, one: Any) -> Array:
+        return apply(params, jax.tree.map(lambda leaf: leaf[None], one))[0]
+
+    of_batch = jax.vmap(jax.jacrev(outputs), in_axes=(None, 0))
+    inputs, structure = jax.tree.flatten(x)
+
+    def of_leaves(params: Params, *leaves: Array) -> Params:
+        return of_batch(params, jax.tree.unflatten(structure, leaves))
+
+    size = _count(x) if chunk is None else chunk
+    return _chunks.map_batches(of_leaves, params, tuple(inputs), size)
 
 
-def _by_pieces(of_inputs: Callable[..., Any], apply: Apply, params: Params, x: Array) -> Any:
+def _count(x: Any) -> int:
+    return int(jax.tree.leaves(x)[0].shape[0])
+
+
+def _rows_from(x: Any, start: int, stop: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[start:stop], x)
+
+
+def _held_bytes() -> float:
+    return max(HELD_BYTES, HELD_SHARE * (available_bytes() or 0))
+
+
+def _by_pieces(of_inputs: Callable[..., Any], apply: Apply, params: Params, x: Any) -> Any:
     """Returns of_inputs(apply, params, x); on a CPU, of as few inputs at a time as fit its cache.
 
     The pieces are compiled calls from the host, see `_chunks.by_chunks`; inside a trace all inputs
@@ -270,9 +313,10 @@ def _by_pieces(of_inputs: Callable[..., Any], apply: Apply, params: Params, x: A
     """
     if _chunks.is_traced(params, x) or jax.default_backend() != "cpu":
         return of_inputs(apply, params, x)
-    one = _bytes(jax.eval_shape(partial(of_inputs, apply), params, x[:1]))
-    pieces = max(1, CHUNK_BYTES // one)
-    return _chunks.by_chunks(partial(of_inputs, apply), params, (x,), pieces)
+    one = _bytes(jax.eval_shape(partial(of_inputs, apply), params, _rows_from(x, 0, 1)))
+    spans = _chunks.spans(_count(x), max(1, CHUNK_BYTES // one))
+    parts = [of_inputs(apply, params, _rows_from(x, *span)) for span in spans]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
 def _bytes(tree: Any) -> int:
@@ -280,14 +324,14 @@ def _bytes(tree: Any) -> int:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _block(method: str, apply: Apply, params: Params, x1: Array, x2: Array) -> Array:
+def _block(method: str, apply: Apply, params: Params, x1: Any, x2: Any) -> Array:
     left_of, right_of, contract = _METHODS[method]
     found: Array = contract(apply, params, left_of(apply, params, x1), right_of(apply, params, x2))
     return found
 
 
 @partial(jax.jit, static_argnums=0)
-def _jacobian(apply: Apply, params: Params, x: Array) -> list[Array]:
+def _jacobian(apply: Apply, params: Params, x: Any) -> list[Array]:
     leaves = jax.tree.leaves(jacobian(apply, params, x))
     return [leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves]
 
@@ -298,25 +342,26 @@ def _contract_jacobians(apply: Apply, params: Params, left: Any, right: Any) -> 
     return found
 
 
-def _inputs(apply: Apply, params: Params, x: Array) -> Array:
+def _inputs(apply: Apply, params: Params, x: Any) -> Any:
     return x
 
 
 @partial(jax.jit, static_argnums=0)
-def _rows(apply: Apply, params: Params, x: Array) -> Params:
+def _rows(apply: Apply, params: Params, x: Any) -> Params:
     return jacobian(apply, params, x)
 
 
 @partial(jax.jit, static_argnums=0)
-def _push_rows(apply: Apply, params: Params, x1: Array, rows: Params) -> Array:
+def _push_rows(apply: Apply, params: Params, x1: Any, rows: Params) -> Array:
     pushforward = jax.linearize(lambda p: apply(p, x1), params)[1]
     found: Array = jax.vmap(jax.vmap(pushforward))(rows).transpose(2, 3, 0, 1)
     return found
 
 
 @partial(jax.jit, static_argnums=0)
-def _factors(apply: Apply, params: Params, x: Array) -> _dense_layers.Factors:
-    dense = _dense_layers.dense_kernels(apply, params, x[0])
+def _factors(apply: Apply, params: Params, x: Any) -> _dense_layers.Factors:
+    one = jax.tree.map(lambda leaf: leaf[0], x)
+    dense = _dense_layers.dense_kernels(apply, params, one)
     return _dense_layers.factors(apply, params, x, dense)
 
 
@@ -332,8 +377,20 @@ _METHODS: dict[str, tuple[Any, Any, Any]] = {
 }
 
 
-def _check_apply(apply: Apply, params: Params, x: Array) -> None:
-    shape = jax.eval_shape(apply, params, x[:1]).shape
-    if len(shape) != 2 or shape[0] != 1:
+def _check_params(params: Params) -> None:
+    """Raises ValueError if there is no derivative in a leaf."""
+    for place, leaf in jax.tree.leaves_with_path(params):
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(
+                f"params must be real floating point, but params{jax.tree_util.keystr(place)} is "
+                f"{dtype}; close `apply` over what is not trained"
+            )
+
+
+def _check_apply(apply: Apply, params: Params, x: Any) -> None:
+    _check_params(params)
+    shape = getattr(jax.eval_shape(apply, params, _rows_from(x, 0, 1)), "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] != 1:
         raise ValueError(f"apply must map x [n, ...] to [n, c], but 1 input gave {shape}")
     check_rows_alone(apply, params, x)

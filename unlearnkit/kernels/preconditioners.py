@@ -41,6 +41,10 @@ def jacobi(diagonal: Vector, *, damping: Any) -> Operator:
     return lambda r: jax.tree.map(lambda x, d: x / (d + damping), r, diagonal)
 
 
+GRAM_ROWS = 4096
+"""Of a factor, at a time, where a part of it is taken."""
+
+
 class LowRank(NamedTuple):
     """An approximate inverse (F Fᵀ + shift I)⁻¹ of a matrix on N numbers, callable.
 
@@ -51,34 +55,43 @@ class LowRank(NamedTuple):
       gram: Fᵀ F [rank, rank].
       cholesky: the lower triangle of Fᵀ F + shift I.
       shift: what stands for the part of A that F leaves out, and the damping.
+      mask: where it is of a part of A, see `restricted_to`, diag(mask) F stands for F.
     """
 
     factor: Float[Array, "N rank"]
     gram: Float[Array, "rank rank"]
     cholesky: Float[Array, "rank rank"]
     shift: Float[Array, ""]
+    mask: Float[Array, " N"] | None = None
 
     @highest_precision
     def __call__(self, r: Vector) -> Vector:
         flat, unravel = ravel_pytree(r)
-        inner = jax.scipy.linalg.cho_solve((self.cholesky, True), self.factor.T @ flat)
-        return unravel((flat - self.factor @ inner) / self.shift)
+        inner = jax.scipy.linalg.cho_solve((self.cholesky, True), self.factor.T @ self._part(flat))
+        return unravel((flat - self._part(self.factor @ inner)) / self.shift)
+
+    def _part(self, flat: Array) -> Array:
+        return flat if self.mask is None else self.mask * flat
 
     def with_shift(self, shift: Any) -> LowRank:
         """Returns the same approximation at another shift, for one Cholesky factorisation."""
-        found: LowRank = _low_rank(self.factor, self.gram, jnp.asarray(shift, self.factor.dtype))
-        return found
+        shift = jnp.asarray(shift, self.factor.dtype)
+        found: LowRank = _low_rank(self.factor, self.gram, shift)
+        return found._replace(mask=self.mask)
 
     def restricted_to(self, mask: Float[Array, " N"], *, shift: Any) -> LowRank:
         """Returns the approximation for D A D, D = diag(mask), as of a part of the data.
+
+        It shares the factor: besides, only rank² numbers are kept.
 
         Args:
           mask: one for the numbers that stay, zero for the others.
           shift: see the attribute.
         """
-        factor = mask[:, None] * self.factor
-        found: LowRank = _low_rank(factor, _gram(factor), jnp.asarray(shift, factor.dtype))
-        return found
+        mask = mask if self.mask is None else self.mask * mask
+        gram = _gram_of_part(self.factor, mask)
+        found: LowRank = _low_rank(self.factor, gram, jnp.asarray(shift, self.factor.dtype))
+        return found._replace(mask=mask)
 
 
 @highest_precision
@@ -199,6 +212,17 @@ def _sketched_rows(
 @jax.jit
 def _gram(factor: Array) -> Array:
     return factor.T @ factor
+
+
+@jax.jit
+def _gram_of_part(factor: Array, mask: Array) -> Array:
+    """Returns Fᵀ D² F in blocks of rows, so that D F is never held whole."""
+
+    def of_rows(_: Any, rows: Array, part: Array) -> Array:
+        kept = part[:, None] * rows
+        return kept.T @ kept
+
+    return _chunks.sum_batches(of_rows, None, (factor, mask), GRAM_ROWS)
 
 
 @jax.jit

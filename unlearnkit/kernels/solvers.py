@@ -30,6 +30,7 @@ from unlearnkit.kernels._trees import axpy, norm
 Vector: TypeAlias = Any
 """A pytree of real floating-point arrays."""
 Operator: TypeAlias = Callable[[Vector], Vector]
+Inner: TypeAlias = Callable[[Vector, Vector], Array]
 
 MARGIN = 0.9
 """A round stops at this fraction of `tol`, since its running residual drifts from the true one."""
@@ -113,6 +114,7 @@ def solve_in_rounds(
     *,
     tol: Any,
     max_steps: int,
+    inner: Inner = _trees.dot,
 ) -> tuple[Vector, SolveInfo]:
     """Returns the solution by rounds of a Krylov method, each begun at the true residual.
 
@@ -127,8 +129,9 @@ def solve_in_rounds(
       b: right-hand side.
       tol: wanted relative residual.
       max_steps: the most steps of all rounds.
+      inner: whose norms are taken.
     """
-    dtype, size = precision(b)[0], norm(b)
+    dtype, size = precision(b)[0], norm(b, inner)
 
     def proceed(progress: Progress) -> Array:
         found: Array = progress.go & (progress.size > tol * size) & (progress.steps < max_steps)
@@ -137,7 +140,7 @@ def solve_in_rounds(
     def body(progress: Progress) -> Progress:
         x, steps, curvature, sound = one_round(progress, MARGIN * tol * size)
         r = _trees.subtract(b, system(x))
-        left = norm(r)
+        left = norm(r, inner)
         return Progress(x, r, left, steps, curvature, sound & (left < HEADWAY * progress.size))
 
     start = Progress(

@@ -160,13 +160,21 @@ def _judge_loss(loss: Any, params: Any, x: Any, y: Any) -> str | None:
 
 
 def _judge_rows(apply: Any, params: Any, x: Any) -> str | None:
-    inputs, _ = _three_rows(x, None)
+    if isinstance(x, jax.Array | np.ndarray):
+        inputs: Any = _three_rows(x, None)[0]
+    else:
+        n = len(jax.tree.leaves(x)[0])
+        if n < 3:
+            return None
+        inputs = jax.tree.map(lambda leaf: jnp.asarray(leaf)[jnp.array([0, n // 2, n - 1])], x)
     outputs: dict[tuple[int, int], np.ndarray] = {}
     eps = 0.0
     for i in range(3):
         for j in range(3):
             if i != j:
-                pair = _pair_outputs(apply, params, inputs[jnp.array([i, j])])
+                rows = jnp.array([i, j])
+                both = jax.tree.map(lambda leaf, rows=rows: leaf[rows], inputs)
+                pair = _pair_outputs(apply, params, both)
                 outputs[i, j] = np.asarray(pair[0], np.float64)
                 eps = float(jnp.finfo(pair.dtype).eps)
     return _compare(outputs, eps)

@@ -14,11 +14,11 @@ from unlearnkit.base import Dataset, Variables
 from unlearnkit.training import Recipe, fit
 from unlearnkit.unlearning import NtkScrub, SolveWarning
 from unlearnkit.unlearning.fisher_forgetting import fisher_noise_variance
-from unlearnkit.unlearning.ntk_scrub.solves import ntk_shift, trapezium_scale
+from unlearnkit.unlearning.ntk_scrub.solves import shift_by, trapezium_scale
 
 KEY = jax.random.key(3)
 L2 = NtkScrub(loss="l2", weight_decay=0.1, tol=5e-6, noise=0.0, rank=8, chunk=5, jacobian_chunk=3)
-IMPLEMENTATIONS = ("matrix_free", "dense", "blocks")
+FORMS = ("matrix_free", "stored", "dense", "blocks")
 
 
 def trained_net(model, task, start):
@@ -28,26 +28,24 @@ def trained_net(model, task, start):
 
 class TestLinearModel:
     @pytest.mark.parametrize("linearise_at", ["trained", "pretrained"])
-    @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-    def test_equals_retraining(
-        self, make_model, make_task, ridge, distance, implementation, linearise_at
-    ):
+    @pytest.mark.parametrize("form", FORMS)
+    def test_equals_retraining(self, make_model, make_task, ridge, distance, form, linearise_at):
         model, start = make_model()
         task, train = make_task(), ridge(0.1).train
         original, retrained = train(task.train, start), train(task.retain, start)
-        method = dataclasses.replace(L2, implementation=implementation, linearise_at=linearise_at)
+        method = dataclasses.replace(L2, form=form, linearise_at=linearise_at)
         scrubbed = method(KEY, model, original, task, initial=start)
         assert distance(scrubbed.variables, retrained) < 1e-5
         assert distance(original, retrained) > 1e-2
         assert all(bool(info.converged) for info in scrubbed.info.solves.values())
 
-    @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+    @pytest.mark.parametrize("form", FORMS)
     def test_finds_the_centre_of_the_decay_by_itself(
-        self, make_model, make_task, ridge, distance, implementation, x64
+        self, make_model, make_task, ridge, distance, form, x64
     ):
         model, start = make_model()
         task, train = make_task(), ridge(0.1).train
-        method = dataclasses.replace(L2, implementation=implementation, tol=1e-10)
+        method = dataclasses.replace(L2, form=form, tol=1e-10)
         scrubbed = method(KEY, model, train(task.train, start), task)
         assert distance(scrubbed.variables, train(task.retain, start)) < 1e-8
 
@@ -76,10 +74,8 @@ class TestLinearModel:
         assert np.linalg.norm(printed - truth) > 0.5 * np.linalg.norm(truth)
 
         on_all = Variables(unravel(flat + np.linalg.pinv(jacobian) @ errors))
-        for implementation in IMPLEMENTATIONS:
-            method = dataclasses.replace(
-                L2, implementation=implementation, weight_decay=0.0, rank=0, tol=1e-11
-            )
+        for form in FORMS:
+            method = dataclasses.replace(L2, form=form, weight_decay=0.0, rank=0, tol=1e-11)
             scrubbed = method(KEY, model, on_all, task, initial=start).variables
             step = ravel_pytree(scrubbed.params)[0] - ravel_pytree(on_all.params)[0]
             assert np.linalg.norm(step - corrected) < 1e-8 * np.linalg.norm(corrected)
@@ -90,15 +86,13 @@ class TestNetworks:
         ("name", "linearise_at"),
         [("mlp", "trained"), ("batch_norm", "trained"), ("batch_norm", "pretrained")],
     )
-    def test_the_implementations_agree(self, make_model, make_task, distance, name, linearise_at):
+    def test_the_forms_agree(self, make_model, make_task, distance, name, linearise_at):
         model, start = make_model(name)
         task = make_task()
         original = trained_net(model, task, start)
         steps = []
-        for implementation in IMPLEMENTATIONS:
-            method = dataclasses.replace(
-                L2, implementation=implementation, linearise_at=linearise_at
-            )
+        for form in FORMS:
+            method = dataclasses.replace(L2, form=form, linearise_at=linearise_at)
             scrubbed = method(KEY, model, original, task, initial=start).variables
             for new, old in zip(
                 jax.tree.leaves(scrubbed.state), jax.tree.leaves(original.state), strict=True
@@ -118,7 +112,7 @@ class TestNetworks:
         exact, other = (
             dataclasses.replace(L2, tol=1e-10, **options)
             for options in (
-                {"implementation": "dense"},
+                {"form": "dense"},
                 {"chunk": chunk, "jacobian_chunk": chunk, "rank": rank},
             )
         )
@@ -194,7 +188,7 @@ class TestScale:
         model, start = make_model()
         task = make_task()
         original = ridge(0.1).train(task.train, start)
-        method = dataclasses.replace(L2, scale="trapezium", implementation="dense")
+        method = dataclasses.replace(L2, scale="trapezium", form="dense")
         info = method(KEY, model, original, task, initial=start).info
         np.testing.assert_allclose(info.history["scale"], [3.0], rtol=1e-3)
 
@@ -228,11 +222,13 @@ def test_memory_grows_by_copies_of_the_data_and_vectors_of_outputs(make_model, o
     """Per example: its 64 pixels, the 3 rows of the sketch, and outputs; no activations (256), no
     row of the Jacobian (p = 17,411) and none of the kernel (3 n)."""
     model, start = make_model("mlp", (8, 8, 1), hidden=(256,))
-    settings = NtkScrub(loss=loss, rank=4, chunk=20, jacobian_chunk=4).settings()
+    method = NtkScrub(loss=loss, rank=4, chunk=20, jacobian_chunk=4)
+    settings, form = method.settings(), "matrix_free"
 
     def temporary(n):
         train = Dataset(jnp.zeros((n, 8, 8, 1)), jnp.zeros(n, jnp.int32))
-        lowered = ntk_shift.lower(KEY, model, settings, start, start.params, train, n - n // 10)
+        kept = n - n // 10
+        lowered = shift_by.lower(KEY, model, settings, form, None, start, start.params, train, kept)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     numbers = (temporary(2000) - temporary(500)) / 1500 / 4
@@ -254,16 +250,19 @@ def test_another_noise_or_scale_compiles_nothing(make_model, make_task):
     model, start = make_model("mlp", hidden=(5,))
     task = make_task()
     L2(KEY, model, start, task)
-    before = ntk_shift._cache_size()
+    before = shift_by._cache_size()
     dataclasses.replace(L2, noise=1e-8, scale=2.0)(jax.random.key(8), model, start, task)
-    assert ntk_shift._cache_size() == before
+    assert shift_by._cache_size() == before
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"loss": "hinge"}, "unknown loss 'hinge'; known: l2, softmax"),
-        ({"implementation": "dense"}, "closed form of the L2 loss"),
+        ({"form": "blocks"}, "closed form of the L2 loss"),
+        ({"form": "public", "loss": "l2"}, "public.*choose loss='softmax'"),
+        ({"form": "kernel"}, "unknown form 'kernel'; known: auto, dense"),
+        ({"form": "dense", "store": "bfloat16"}, "is of form='stored'"),
         ({"weight_decay": -0.1}, "weight_decay must be >= 0, got -0.1"),
         ({"weight_decay": 0.0}, "weight_decay must be > 0"),
         ({"noise": -1e-9}, "noise must be >= 0"),

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from unlearnkit.unlearning.ntk_scrub.products import Space
 from unlearnkit.unlearning.ntk_scrub.softmax import newton_cg
 
 N, D, C, DECAY = 12, 4, 3, 1e-2
@@ -22,9 +23,15 @@ def run(size, tol, newton_steps, max_steps=100):
     settings = types.SimpleNamespace(
         weight_decay=DECAY * size**2, tol=tol, max_steps=max_steps, newton_steps=newton_steps
     )
+
+    def push(w):
+        return size * (X @ w)
+
+    def pull(u):
+        return size * (X.T @ u)
+
     return newton_cg(
-        lambda w: size * (X @ w),
-        lambda u: size * (X.T @ u),
+        Space(push, pull, push, pull),
         jnp.zeros((N, C)),
         jnp.zeros((D, C)),
         targets=TARGETS,

@@ -88,7 +88,7 @@ def empirical_ntk(
     def right_block(j: int) -> Any:
         return _by_pieces(right_of, apply, params, _rows_from(other, *columns[j]))
 
-    if _bytes(jax.eval_shape(partial(right_of, apply), params, other)) <= _held_bytes():
+    if _bytes(jax.eval_shape(partial(right_of, apply), params, other)) <= held_bytes():
         right_block = cache(right_block)
     symmetric = x2 is None
     blocks: list[list[Array]] = []
@@ -117,6 +117,7 @@ def cheapest_method(apply: Apply, params: Params, x1: Any, x2: Any, *, chunk: in
       x2: [n2, ...] inputs of the columns.
       chunk: inputs of a block, at most.
     """
+
     def shapes(tree: Any, most: int | None = None) -> Any:
         def of_leaf(leaf: Any) -> jax.ShapeDtypeStruct:
             shape = jnp.shape(leaf)
@@ -301,7 +302,8 @@ def _rows_from(x: Any, start: int, stop: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[start:stop], x)
 
 
-def _held_bytes() -> float:
+def held_bytes() -> float:
+    """Returns the bytes of Jacobians that `empirical_ntk` keeps for the next row of blocks."""
     return max(HELD_BYTES, HELD_SHARE * (available_bytes() or 0))
 
 

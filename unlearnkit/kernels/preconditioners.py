@@ -70,6 +70,12 @@ class LowRank(NamedTuple):
         inner = jax.scipy.linalg.cho_solve((self.cholesky, True), self.factor.T @ self._part(flat))
         return unravel((flat - self._part(self.factor @ inner)) / self.shift)
 
+    @classmethod
+    def of_factor(cls, factor: Float[Array, "N rank"], shift: Any) -> LowRank:
+        """Returns the approximate inverse of F Fᵀ + shift I from F."""
+        found: LowRank = _low_rank(factor, _gram(factor), jnp.asarray(shift, factor.dtype))
+        return found
+
     def _part(self, flat: Array) -> Array:
         return flat if self.mask is None else self.mask * flat
 
@@ -192,9 +198,7 @@ def sketched_ntk(
     signs = jax.random.rademacher(key, (size,), dtype)
     rows = partial(_sketched_rows, apply, min(rank, size))
     factor = _chunks.by_chunks(rows, (params, signs), (x,), chunk)
-    factor = factor.reshape(-1, factor.shape[-1])
-    found: LowRank = _low_rank(factor, _gram(factor), jnp.asarray(shift, dtype))
-    return found
+    return LowRank.of_factor(factor.reshape(-1, factor.shape[-1]), shift)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
-from unlearnkit.base import Cost, Model, OnEpoch, SolveInfo, Task, Unlearned, Variables
+from unlearnkit.base import Cost, Model, OnEpoch, Task, Unlearned, Variables
 from unlearnkit.costs import BACKWARD, FORWARD, JVP, VJP, Stopwatch
 from unlearnkit.trials import UnlearnerTrial
 from unlearnkit.unlearning._one_shot import finish
 from unlearnkit.unlearning.fisher_forgetting import add_fisher_noise, check_noise, noise_cost
-from unlearnkit.unlearning.ntk_scrub.solves import NtkSettings, ntk_shift, trapezium_scale
+from unlearnkit.unlearning.ntk_scrub.products import size_of
+from unlearnkit.unlearning.ntk_scrub.settings import OF_KERNEL, Form, NtkSettings, Size, choose_form
+from unlearnkit.unlearning.ntk_scrub.solves import Shift, ntk_shift, trapezium_scale
 from unlearnkit.validation import check_known, check_task, check_variables
 
 PointName = Literal["trained", "pretrained"]
@@ -38,21 +40,22 @@ class NtkScrub(NtkSettings):
         and is 3 wherever the linearisation predicts the trained weights exactly.
       noise: α of the Fisher noise at h(w), on the retain set; 0 adds none. The scrubbed weights of
         a forgotten class stay its mean; the public code draws them anew, see `FisherForgetting`.
-      loss, implementation, weight_decay, tol, max_steps, newton_steps, rank, chunk, jacobian_chunk,
+      loss, form, store, weight_decay, tol, max_steps, newton_steps, rank, chunk, jacobian_chunk,
         precision: see `NtkSettings`. λ and the loss are those of the fine-tuning.
 
     Example:
       unlearn = unlearning.NtkScrub(weight_decay=0.1, tol=1e-3)
       forgotten, info = unlearn(key, model, variables, task)
 
-    Cost: passes over all examples until its solves have converged, or one for each class where the
-    Gram matrix is built.
+    Cost: a backward pass over all examples for each class where the Jacobian or the kernel is held,
+    forms `stored` and `dense`; else passes over all examples until its solves have converged.
 
     Source: Golatkar et al. 2020b, Proposition 2 and equations (10), (11). The printed (10) has two
     signs wrong, as h(w) = w + P J_fᵀ M V with V = (Y_f - f₀) + Θ_rfᵀ Θ_rr⁻¹ (Y_r - f₀): the correct
-    ones are h(w) = w - P J_fᵀ M V with V = (Y_f - f₀) - Θ_rfᵀ Θ_rr⁻¹ (Y_r - f₀). Its public code
-    linearises at the trained weights, takes these for c (pass them as `initial`), and the errors of
-    the softmax for those of the L2 loss, which is one Newton step with an identity for B.
+    ones are h(w) = w - P J_fᵀ M V with V = (Y_f - f₀) - Θ_rfᵀ Θ_rr⁻¹ (Y_r - f₀). Its public code is
+    `form="public"` with `scale="trapezium"`: it linearises at the trained weights, takes these for
+    the centre of the decay, and the errors of the softmax for those of the L2 loss, which is one
+    Newton step with an identity for B; the e of its trapezium is from the true initialisation.
     """
 
     linearise_at: PointName = "trained"
@@ -82,35 +85,38 @@ class NtkScrub(NtkSettings):
     ) -> Unlearned:
         """Returns the scrubbed network.
 
-        `info.solves` holds `all` and `retain`, how the two problems ended; `info.history` the
-        `scale` s and the `shift` ‖h(w) - w‖.
+            `info.solves` holds `all` and `retain`, how the two problems ended; `info.history` the
+            `scale` s, the `shift` ‖h(w) - w‖, its `shift_error`, relative and at most, and the form
+            that was taken: `form_dense`, `form_stored` … is 1.
 
         Args:
-          key: of the preconditioner's signs and of the noise.
-          model: the network.
-          variables: the fine-tuned weights w.
-          task: the question.
-          initial: the weights c from which fine-tuning began and to which its decay pulled. Where
-            None, the c at which w is a minimum of the training loss, w + ∇L(w) / λ.
-            A `Study` with a start passes it.
-          on_epoch: called once.
+              key: of the preconditioner's signs and of the noise.
+              model: the network.
+              variables: the fine-tuned weights w.
+              task: the question.
+              initial: the weights c from which fine-tuning began and to which its decay pulled. Where
+                None, the c at which w is a minimum of the training loss, w + ∇L(w) / λ.
+                A `Study` with a start passes it.
+              on_epoch: called once.
 
         Raises:
-          ValueError: a task or variables that do not fit the model, or no `initial` where
-            `linearise_at`, `scale` or a decay of 0 need it.
-          DivergedError: a weight is no longer finite.
+        XX, `scale` or a decay of 0 need it.
+              DivergedError: a weight is no longer finite.
         """
         check_task(task, model)
         check_variables(variables, model)
         if initial is not None:
             check_variables(initial, model)
         point = self._point(variables, initial)
+        size = size_of(variables.params, task.train.size, model.n_classes)
+        form = choose_form(self.settings(), size)
         solve_key, noise_key = jax.random.split(key)
         with Stopwatch() as watch:
             found = ntk_shift(
                 solve_key,
                 model,
                 self.settings(),
+                form,
                 point,
                 None if initial is None else initial.params,
                 task.train,
@@ -131,7 +137,7 @@ class NtkScrub(NtkSettings):
                     noise_key, model, scrubbed, task.retain.x, alpha=self.noise, chunk=chunk
                 )
             jax.block_until_ready(params)
-        work = self._cost(model, task, found.solves, initial)
+        work = self._cost(model, task, size, form, found, initial)
         length = float(scale) * float(optax.tree.norm(found.step))
         return finish(
             model,
@@ -140,7 +146,12 @@ class NtkScrub(NtkSettings):
             task,
             Cost(work, watch.seconds, watch.compile_seconds),
             solves=found.solves,
-            history={"scale": float(scale), "shift": length},
+            history={
+                "scale": float(scale),
+                "shift": length,
+                "shift_error": float(found.error),
+                f"form_{form.name}": 1.0,
+            },
             on_epoch=on_epoch,
         )
 
@@ -161,17 +172,22 @@ class NtkScrub(NtkSettings):
         return variables
 
     def _cost(
-        self, model: Model, task: Task, solves: dict[str, SolveInfo], initial: Variables | None
+        self,
+        model: Model,
+        task: Task,
+        size: Size,
+        form: Form,
+        found: Shift,
+        initial: Variables | None,
     ) -> float:
         """Returns the example-gradients; a Jacobian is one backward pass per class."""
-        n, jacobian = task.retain.size + task.forget.size, FORWARD + BACKWARD * model.n_classes
-        steps = sum(int(info.steps) for info in solves.values())
-        passes = FORWARD + (VJP if initial is None else 0.0)
-        if self.loss == "softmax":
-            passes += (JVP + VJP) * steps + 2 * VJP
-        elif self.implementation == "matrix_free":
-            passes += JVP + (JVP + VJP) * (steps + 3) + 2 * VJP
-            passes += jacobian if self.preconditioned else 0.0
-        else:
-            passes += JVP + jacobian + 2 * VJP
+        n, centred = task.train.size, initial is not None or form.name == "public"
+        passes = FORWARD + (0.0 if centred else VJP) + float(found.passes) * (JVP + VJP)
+        jacobian = FORWARD + BACKWARD * model.n_classes
+        if form.name in OF_KERNEL:
+            passes += size.kernel_passes * jacobian
+        elif form.name == "stored" or self.preconditioned:
+            passes += jacobian
+        if self.loss == "l2":
+            passes += JVP
         return n * passes + (noise_cost(model, task.retain.size) if self.noise > 0 else 0.0)

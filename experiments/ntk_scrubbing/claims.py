@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.claims import Claim, Judge, Runs, Statement, judge_all
 from experiments.ntk_scrubbing.measure import OTHER
+from unlearnkit.reporting import charts
 from unlearnkit.studies import Record
 
 
@@ -52,8 +53,27 @@ def judge(records: Sequence[Record], figures: Sequence[Mapping[str, Any]]) -> li
     def gap(claim: Statement) -> list[float]:
         return runs.gaps(claim.metric, *claim.rows)
 
-    def judging(values: Callable[[Statement], list[float]]) -> Judge:
-        return lambda claim: [claim.judge(values(claim))]
+    def band(claim: Statement) -> list[float]:
+        """How far a method is outside of Retrain's mean ± deviation; below 0 is inside."""
+        ours, goal = (
+            np.array([r.metrics[claim.metric] for r in records if r.method == name])
+            for name in claim.rows
+        )
+        return list(np.abs(ours - goal.mean()) - charts.deviation(goal))
 
-    judged = {"nearer": nearer, "gap": gap, "bound": bound, "leak": leak, "rise": rise}
-    return judge_all("ntk_scrubbing", {name: judging(of) for name, of in judged.items()})
+    def dip(_: Statement) -> list[float]:
+        """By how much the distance at the scrubbed network exceeds the least before it."""
+        forget = [figure["activations"]["forget"] for figure in figures]
+        return [path[-1] - min(path[:-1]) for path in forget]
+
+    def swing(_: Statement) -> list[float]:
+        """The range on the retain set, as a share of the fall on the forget set."""
+        paths = [figure["activations"] for figure in figures]
+        return [float(np.ptp(p["retain"])) / (p["forget"][0] - p["forget"][-1]) for p in paths]
+
+    ways = (nearer, gap, bound, leak, rise, band, dip, swing)
+    return judge_all("ntk_scrubbing", {of.__name__: _judging(of) for of in ways})
+
+
+def _judging(values: Callable[[Statement], list[float]]) -> Judge:
+    return lambda claim: [claim.judge(values(claim))]

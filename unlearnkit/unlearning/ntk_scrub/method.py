@@ -85,23 +85,25 @@ class NtkScrub(NtkSettings):
     ) -> Unlearned:
         """Returns the scrubbed network.
 
-            `info.solves` holds `all` and `retain`, how the two problems ended; `info.history` the
-            `scale` s, the `shift` ‖h(w) - w‖, its `shift_error`, relative and at most, and the form
-            that was taken: `form_dense`, `form_stored` … is 1.
+        `info.solves` holds `all` and `retain`, how the two problems ended; `info.history` the
+        `scale` s, the `shift` ‖h(w) - w‖, its `shift_error`, relative and at most, and the form
+        that was taken: `form_dense`, `form_stored` … is 1.
 
         Args:
-              key: of the preconditioner's signs and of the noise.
-              model: the network.
-              variables: the fine-tuned weights w.
-              task: the question.
-              initial: the weights c from which fine-tuning began and to which its decay pulled. Where
-                None, the c at which w is a minimum of the training loss, w + ∇L(w) / λ.
-                A `Study` with a start passes it.
-              on_epoch: called once.
+          key: of the preconditioner's signs and of the noise.
+          model: the network.
+          variables: the fine-tuned weights w.
+          task: the question.
+          initial: the weights c from which fine-tuning began and to which its decay pulled. Where
+            None, the c at which w is a minimum of the training loss, w + ∇L(w) / λ.
+            A `Study` with a start passes it.
+          on_epoch: called once.
 
         Raises:
-        XX, `scale` or a decay of 0 need it.
-              DivergedError: a weight is no longer finite.
+          ValueError: a task or variables that do not fit the model, no `initial` where
+            `linearise_at`, `scale` or a decay of 0 need it, or a `form` that the memory does not
+            hold.
+          DivergedError: a weight is no longer finite.
         """
         check_task(task, model)
         check_variables(variables, model)

@@ -66,7 +66,7 @@ class Size(NamedTuple):
 
     @property
     def kernel_passes(self) -> float:
-        """How often the Jacobian of an example is made for Θ: more than once where J is not held."""
+        """How often an example's Jacobian is made for Θ: more than once where J is not held."""
         if self.jacobian_bytes("full") <= held_bytes():
             return 1.0
         blocks = -(-self.examples // self.block)

@@ -73,8 +73,8 @@ def memory_row(network: str, n: int) -> Row:
         value=free / 1e9,
         goal=1,
         lower_is_better=True,
-        note=f"our dense form holds {dense / 1e9:.3g} GB of kernels; the public code of Golatkar et al. 2020b "
-        "stores a Jacobian of 18 GB for All-CNN",
+        note=f"our dense form holds {dense / 1e9:.3g} GB of kernels; the public code of Golatkar "
+        "et al. 2020b stores a Jacobian of 18 GB for All-CNN",
     )
 
 

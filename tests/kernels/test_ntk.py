@@ -42,6 +42,7 @@ class TestEmpiricalNtk:
     @pytest.mark.parametrize("limit", ["CHUNK_BYTES", "HELD_BYTES"])
     def test_does_not_depend_on_what_is_kept(self, mlp, monkeypatch, method, limit):
         monkeypatch.setattr(ntk, limit, 0)
+        monkeypatch.setattr(ntk, "HELD_SHARE", 0)
         x, want = mlp.dataset.x, oracle(mlp)
         got = kernels.empirical_ntk(mlp.apply, mlp.params, x, method=method, chunk=3)
         np.testing.assert_allclose(got, want, **CLOSE)
@@ -218,4 +219,37 @@ def test_kernels_ask_for_the_highest_precision():
 
 def test_without_a_count_the_jacobians_are_contracted(mlp, monkeypatch):
     monkeypatch.setattr("unlearnkit.kernels.ntk.program_flops", lambda *_, **__: None)
+    ntk._cheapest.cache_clear()
     assert cheapest_method(mlp.apply, mlp.params, mlp.dataset.x, mlp.dataset.x) == "jacobian"
+    ntk._cheapest.cache_clear()
+
+
+def test_a_method_is_chosen_once_for_a_function_and_its_shapes(mlp, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ntk, "program_flops", lambda name, *_: asked.append(name) or len(asked))
+    ntk._cheapest.cache_clear()
+    x = mlp.dataset.x
+    first = cheapest_method(mlp.apply, mlp.params, x, x)
+    assert cheapest_method(mlp.apply, jax.tree.map(jnp.cos, mlp.params), 2 * x, x) == first
+    assert len(asked) == 3
+    cheapest_method(mlp.apply, mlp.params, x[:2], x)
+    assert len(asked) == 6
+    ntk._cheapest.cache_clear()
+
+
+def test_inputs_may_be_trees(mlp):
+    def apply(params, inputs):
+        return mlp.apply(params, inputs["half"] + inputs["rest"])
+
+    x = mlp.dataset.x
+    inputs = {"half": x / 2, "rest": x / 2}
+    for method in ("auto", "jacobian", "products", "structured"):
+        got = kernels.empirical_ntk(apply, mlp.params, inputs, method=method, chunk=3)
+        np.testing.assert_allclose(got, oracle(mlp), **CLOSE)
+
+
+@pytest.mark.parametrize("leaf", [jnp.arange(3), jnp.ones(3, jnp.complex64)])
+def test_params_without_a_derivative_are_named(mlp, leaf):
+    params = {"net": mlp.params, "steps": leaf}
+    with pytest.raises(ValueError, match=rf"params\['steps'\] is {leaf.dtype}; close `apply`"):
+        kernels.empirical_ntk(lambda p, x: mlp.apply(p["net"], x), params, mlp.dataset.x)

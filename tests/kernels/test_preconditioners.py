@@ -150,6 +150,10 @@ def test_a_restriction_is_the_exact_inverse_on_the_part_that_stays(mlp):
     part = whole.restricted_to(jnp.asarray(kept), shift=0.3)
     system = kept[:, None] * dense_ntk(mlp) * kept + 0.3 * np.eye(21)
     np.testing.assert_allclose(dense(part, (7, 3)) @ system, np.eye(21), atol=1e-9)
+    assert part.factor is whole.factor
+    shifted = kept[:, None] * dense_ntk(mlp) * kept + 0.7 * np.eye(21)
+    moved = dense(part.with_shift(0.7), (7, 3))
+    np.testing.assert_allclose(moved @ shifted, np.eye(21), atol=1e-9)
 
 
 def test_the_zero_operator_has_a_nystrom_approximation():

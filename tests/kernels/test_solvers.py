@@ -301,6 +301,26 @@ class TestCg:
             cg(lambda v: v, jnp.ones(2), damping=-0.1, tol=0.1, max_steps=1)
 
 
+def test_cg_in_the_inner_product_of_features_is_cg_on_their_weights():
+    """Coefficients a stand for the weights Fᵀ a: the same iterates, from products with F Fᵀ."""
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        features = jnp.asarray(rng.normal(size=(6, 9)))
+        scales, b = jnp.asarray(rng.uniform(0.1, 3, 6)), jnp.asarray(rng.normal(size=6))
+        gram = features @ features.T
+        options = {"damping": 0.1, "tol": 0.0, "max_steps": 3}
+        weights, of_weights = cg(
+            lambda w: features.T @ (scales * (features @ w)), features.T @ b, **options
+        )
+        found, info = cg(
+            lambda a: scales * (gram @ a), b, inner=lambda u, v: u @ gram @ v, **options
+        )
+        np.testing.assert_allclose(features.T @ found, weights, rtol=1e-10)
+        np.testing.assert_allclose(info.residual, of_weights.residual, rtol=1e-8)
+        euclidean, _ = cg(lambda a: scales * (gram @ a), b, **options)
+        assert jnp.linalg.norm(features.T @ euclidean - weights) > 1e-3
+
+
 class TestNeumann:
     def test_is_the_truncated_series(self, x64):
         a, rng = matrix(10, np.linspace(0.2, 1, 6))

@@ -229,10 +229,13 @@ def _gram_of_part(factor: Array, mask: Array) -> Array:
     return _chunks.sum_batches(of_rows, None, (factor, mask), GRAM_ROWS)
 
 
-@jax.jit
 def _low_rank(factor: Array, gram: Array, shift: Array) -> LowRank:
-    shifted = gram + shift * jnp.eye(len(gram), dtype=gram.dtype)
-    return LowRank(factor, gram, jnp.linalg.cholesky(shifted), shift)
+    return LowRank(factor, gram, _shifted_cholesky(gram, shift), shift)
+
+
+@jax.jit
+def _shifted_cholesky(gram: Array, shift: Array) -> Array:
+    return jnp.linalg.cholesky(gram + shift * jnp.eye(len(gram), dtype=gram.dtype))
 
 
 def _check_rank(rank: int, size: int) -> None:

@@ -64,11 +64,13 @@ def made_up(ntk, fisher, seeds=4):
     rng = np.random.default_rng(0)
     for seed in range(seeds):
         for method, miss in {
-            "original": 0.5, "retrain": 0.0, "fine_tune": 0.4, "fisher": fisher, "ntk_fisher": ntk
+            "original": 0.5, "retrain": 0.0, "fine_tune": 0.4, "fisher": fisher, "ntk": ntk,
+            "ntk_fisher": ntk,
         }.items():  # fmt: skip
             names = ("error_forget", "relearn_time", "member_share_forget", "error_retain")
+            names += ("error_test", "weight_distance", "activation_distance_forget")
             value = 0.3 + miss + 0.01 * rng.random()
-            metrics = dict.fromkeys((*names, "activation_distance_forget"), value)
+            metrics = dict.fromkeys(names, value)
             yield Record(method, seed, metrics, Cost(0.0, 0.0))
 
 
@@ -76,7 +78,8 @@ def made_up_figures(black_box):
     curves = {"white_box": [1e6, 1e3], "black_box": black_box, "test_error": [0.1, 0.3]}
     other = {"white_box": [1e6, 1e3], "black_box": [1e3, 1e0], "test_error": [0.1, 0.3]}
     leakage = {"forget": [10.0, 20.0], "retain": [1.0, 2.0], "test": [1.0, 2.0]}
-    return {"tradeoff": {"ntk": curves, "fisher": other}, "leakage": leakage}
+    path = {"forget": [0.8, 0.5, 0.2], "retain": [0.02, 0.021, 0.02]}
+    return {"tradeoff": {"ntk": curves, "fisher": other}, "leakage": leakage, "activations": path}
 
 
 def test_claims_are_judged_by_the_figures():
@@ -92,6 +95,27 @@ def test_claims_are_judged_by_the_figures():
     assert nearer_than_fisher == ["does not hold"] * 3
     assert found[6] == "does not hold"
     assert bounds == ["does not hold"] * 2
+
+
+def test_the_band_and_the_path_are_judged():
+    def verdicts(ntk, fisher, forget, retain):
+        figures = [made_up_figures([1e2 * scale, 1e-1]) for scale in (1.0, 1.1, 0.9, 1.05)]
+        for i, figure in enumerate(figures):
+            figure["activations"] = {"forget": [*forget, 0.2 + 0.01 * i], "retain": retain}
+        found = {c.id.partition(".")[2]: c for c in judge(list(made_up(ntk, fisher)), figures)}
+        return {name: claim.verdict for name, claim in found.items()}
+
+    bands = [f"{name}_in_band" for name in ("forget_error", "retain_error", "test_error")]
+    bands += ["relearn_time_in_band", "member_share_in_band"]
+    found = verdicts(0.0, -0.2, [0.8, 0.5], [0.02, 0.03, 0.02])
+    assert found["fisher_streisand"] == "holds"
+    assert found["least_at_the_scrubbed"] == found["flat_on_retain"] == "holds"
+    assert found["moves_toward_retrain"] == "holds"
+    found = verdicts(0.1, 0.3, [0.8, 0.1], [0.02, 0.3, 0.02])
+    assert [found[name] for name in bands] == ["does not hold"] * 5
+    assert found["fisher_streisand"] == "does not hold"
+    assert found["fisher_errs_more_on_test"] == "holds"
+    assert found["least_at_the_scrubbed"] == found["flat_on_retain"] == "does not hold"
 
 
 def test_missing_data_is_told(tmp_path, capsys):

@@ -52,10 +52,8 @@ def readouts(records: Sequence[Record], columns: Sequence[Column]) -> Figure:
     names = [name for name in dict.fromkeys(r.method for r in records) if name != RETRAIN]
     canvas, grid = charts.panels(2.3 * len(columns), 2.9, len(columns))
     for axes, column in zip(grid, columns, strict=True):
-        values = {
-            name: [column.value(record) for record in records if record.method == name]
-            for name in (RETRAIN, *names)
-        }
+        by_name = {n: [r for r in records if r.method == n] for n in (RETRAIN, *names)}
+        values = {name: [column.value(r) for r in rows] for name, rows in by_name.items()}
         mean, spread = float(np.mean(values[RETRAIN])), float(charts.deviation(values[RETRAIN]))
         axes.axhspan(mean - spread, mean + spread, color=GREEN, alpha=0.25, linewidth=0)
         axes.axhline(mean, color=GREEN, linewidth=0.8)

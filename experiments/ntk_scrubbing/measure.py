@@ -88,10 +88,8 @@ class Readouts:
             x = getattr(task, name).x
             one, other = (predict(model, weights, x) for weights in (variables, reference))
             metrics[f"activation_distance_{name}"] = auditing.activation_distance(one, other)
-        away = optax.tree.norm(optax.tree.sub(variables.params, reference.params))
-        metrics["weight_distance"] = float(away)
-        if "shift" in subject.history:
-            metrics["shift"] = float(subject.history["shift"][-1])
+        away = optax.tree.sub(variables.params, reference.params)
+        metrics["weight_distance"] = float(optax.tree.norm(away))
         return Audited(metrics)
 
 
@@ -108,11 +106,8 @@ class Figures:
             raise NotApplicable("the figures are of NTK scrubbing without noise")
         path_key, noise_key = jax.random.split(key)
         reference, scrubbed = case.retrained.variables, subject.variables
-        shapes = {
-            name: _noise(model, variables, task)
-            for name, variables in
-            (("fisher", case.original), ("ntk", scrubbed), ("reference", reference))
-        }  # fmt: skip
+        named = {"fisher": case.original, "ntk": scrubbed, "reference": reference}
+        shapes = {name: _noise(model, variables, task) for name, variables in named.items()}
         noisy = {name: _scaled(shape, self.setting.ntk_noise) for name, shape in shapes.items()}
         clouds = {"fisher": _scaled(shapes["fisher"], self.setting.fisher), "ntk": noisy["ntk"]}
         tradeoff = {

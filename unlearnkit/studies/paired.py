@@ -58,3 +58,18 @@ class Runs:
           other: method, whose values are subtracted.
         """
         return self.paired(lambda r: r[one].metrics[metric] - r[other].metrics[metric], one, other)
+
+    def outside(self, metric: str, one: str, other: str) -> list[float]:
+        """Returns how far a metric of one method lies outside the band of another, seed by seed.
+
+        |value - mean| - deviation, with the other method's mean and standard deviation over the
+        seeds; below 0 is inside.
+
+        Args:
+          metric: of both.
+          one: method.
+          other: method of the band, on two seeds or more.
+        """
+        ours = self.paired(lambda r: r[one].metrics[metric], one, other)
+        band = np.array(self.paired(lambda r: r[other].metrics[metric], one, other))
+        return list(np.abs(np.array(ours) - band.mean()) - band.std(ddof=1)) if ours else []

@@ -263,9 +263,10 @@ def main() -> None:
         loss, names = arguments.loss, tuple(arguments.forms)
         options: Any = {"classes": 5, "loss": loss, "names": names, "tol": 1e-4}
         rows = [row for n in arguments.sizes for row in form_rows(arguments.network, n, **options)]
-        return write_json(f"ntk_scrub_forms_{arguments.network}", rows)
+        write_json(f"ntk_scrub_forms_{arguments.network}", rows)
+        return
     rows = scaling_rows(arguments.network, tuple(arguments.sizes), arguments.budget)
-    return write_json(f"ntk_scrub_{arguments.network}", rows)
+    write_json(f"ntk_scrub_{arguments.network}", rows)
 
 
 if __name__ == "__main__":

@@ -226,7 +226,8 @@ def _gram_of_part(factor: Array, mask: Array) -> Array:
         kept = part[:, None] * rows
         return kept.T @ kept
 
-    return _chunks.sum_batches(of_rows, None, (factor, mask), GRAM_ROWS)
+    found: Array = _chunks.sum_batches(of_rows, None, (factor, mask), GRAM_ROWS)
+    return found
 
 
 def _low_rank(factor: Array, gram: Array, shift: Array) -> LowRank:
@@ -235,7 +236,8 @@ def _low_rank(factor: Array, gram: Array, shift: Array) -> LowRank:
 
 @jax.jit
 def _shifted_cholesky(gram: Array, shift: Array) -> Array:
-    return jnp.linalg.cholesky(gram + shift * jnp.eye(len(gram), dtype=gram.dtype))
+    found: Array = jnp.linalg.cholesky(gram + shift * jnp.eye(len(gram), dtype=gram.dtype))
+    return found
 
 
 def _check_rank(rank: int, size: int) -> None:

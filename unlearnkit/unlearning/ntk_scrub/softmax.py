@@ -218,7 +218,8 @@ def _by_dual(
 
     def precondition(r: Array) -> Array:
         inner = jax.scipy.linalg.cho_solve((lower, True), sketch.T @ c(r).reshape(-1))
-        return (r - c_transposed((sketch @ inner).reshape(r.shape))) / shift
+        found: Array = (r - c_transposed((sketch @ inner).reshape(r.shape))) / shift
+        return found
 
     z, info = kernels.cg(
         product,

@@ -211,7 +211,8 @@ def _preconditioners(problem: _Problem, errors: Array, ridges: Ridges) -> tuple[
     if problem.holds_kernel:
         return factorised(problem.held, ridges, m, c)
     if problem.form == "stored":
-        factor = problem.sketch(ridges.all, errors.dtype)
+        rank = problem.settings.rank
+        factor = products.sketch_of(problem.key, problem.held, rank, errors.dtype)
         sketch = kernels.LowRank.of_factor(factor, 10 * ridges.all)
     else:
         sketch = problem.low_rank(ridges.all)

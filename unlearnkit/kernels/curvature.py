@@ -14,11 +14,11 @@ from jaxtyping import Array, Float
 
 from unlearnkit.base import Dataset, Params
 from unlearnkit.kernels import _chunks, _trees
-from unlearnkit.kernels._trees import Precision, at_precision
+from unlearnkit.kernels._trees import Inputs, Precision, at_precision
 from unlearnkit.validation.separability import check_mean_of_examples, check_rows_alone
 
 Loss = Callable[[Params], Array]
-Apply = Callable[[Params, Array], Array]
+Apply = Callable[[Params, Inputs], Array]
 OutputHessian = Callable[[Array, Array], Array]
 
 
@@ -78,18 +78,18 @@ def hvp_operator(
 def jacobian_vp(
     apply: Apply,
     params: Params,
-    x: Array,
+    x: Inputs,
     vector: Params,
     *,
     chunk: int | None = None,
     precision: Precision = "highest",
-) -> Float[Array, "n c"]:
+) -> Float[Array, "n ..."]:
     """Returns the Jacobian-vector product J v,   J = dapply(params, x) / dparams.
 
     Args:
-      apply: (params, x) -> [n, c], a row of its own input alone where `chunk` is given.
+      apply: (params, x) -> [n, ...], a row of its own input alone where `chunk` is given.
       params: where.
-      x: [n, ...] inputs.
+      x: [n, ...] inputs, an array or a pytree of arrays.
       vector: v, like `params`.
       chunk: inputs at a time; all where None.
       precision: of the matrix products; see `Precision`.
@@ -105,13 +105,13 @@ def jacobian_vp(
     if chunk is not None:
         check_rows_alone(apply, params, x)
 
-    def push(point: tuple[Params, Params], inputs: Array) -> Array:
+    def push(point: tuple[Params, Params], inputs: Inputs) -> Array:
         parameters, direction = point
         found: Array = jax.jvp(lambda p: apply(p, inputs), (parameters,), (direction,))[1]
         return found
 
     found: Array = _chunks.map_batches(
-        push, (params, vector), (x,), len(x) if chunk is None else chunk
+        push, (params, vector), (x,), _trees.count(x) if chunk is None else chunk
     )
     return found
 
@@ -120,8 +120,8 @@ def jacobian_vp(
 def jacobian_transpose_vp(
     apply: Apply,
     params: Params,
-    x: Array,
-    cotangent: Float[Array, "n c"],
+    x: Inputs,
+    cotangent: Float[Array, "n ..."],
     *,
     chunk: int | None = None,
     precision: Precision = "highest",
@@ -129,10 +129,10 @@ def jacobian_transpose_vp(
     """Returns the vector-Jacobian product Jᵀ u,   J = dapply(params, x) / dparams.
 
     Args:
-      apply: (params, x) -> [n, c], a row of its own input alone where `chunk` is given.
+      apply: (params, x) -> [n, ...], a row of its own input alone where `chunk` is given.
       params: where.
-      x: [n, ...] inputs.
-      cotangent: u [n, c].
+      x: [n, ...] inputs, an array or a pytree of arrays.
+      cotangent: u, like the outputs.
       chunk: inputs at a time; all where None.
       precision: of the matrix products; see `Precision`.
 
@@ -147,10 +147,12 @@ def jacobian_transpose_vp(
     if chunk is not None:
         check_rows_alone(apply, params, x)
 
-    def pull(parameters: Params, inputs: Array, vector: Array) -> Params:
+    def pull(parameters: Params, inputs: Inputs, vector: Array) -> Params:
         return jax.vjp(lambda p: apply(p, inputs), parameters)[1](vector)[0]
 
-    return _chunks.sum_batches(pull, params, (x, cotangent), len(x) if chunk is None else chunk)
+    return _chunks.sum_batches(
+        pull, params, (x, cotangent), _trees.count(x) if chunk is None else chunk
+    )
 
 
 @at_precision

@@ -64,7 +64,8 @@ class Convolution:
         even = len({strides[0], strides[1]}) == 1 and len({*rows, *columns}) == 1
         if chosen == "bilinear" and even:
             return convolution.convolve(x, kernel, stride=strides[0], padding=rows[0])
-        sides, steps = (tuple(rows), tuple(columns)), (strides[0], strides[1])
+        sides = ((rows[0], rows[1]), (columns[0], columns[1]))
+        steps = (strides[0], strides[1])
         y = patches.convolve(x.transpose(3, 1, 2, 0), kernel, None, stride=steps, padding=sides)
         return y.transpose(3, 1, 2, 0)
 

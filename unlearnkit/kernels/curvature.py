@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from unlearnkit.base import Dataset, Params
-from unlearnkit.kernels import _chunks, _trees
+from unlearnkit.kernels import _chunks, _ring, _trees
 from unlearnkit.kernels._trees import Inputs, Precision, at_precision
 from unlearnkit.validation.separability import check_mean_of_examples, check_rows_alone
 
@@ -200,6 +201,7 @@ def ggn_operator(
     x: Array,
     loss_hessian: OutputHessian,
     *,
+    mesh: Mesh | None = None,
     precision: Precision = "highest",
 ) -> Callable[[Params], Params]:
     """Returns v -> Jᵀ B J v with the network linearised once; see `ggn_vp`.
@@ -209,12 +211,20 @@ def ggn_operator(
       params: where.
       x: [n, ...] inputs.
       loss_hessian: (outputs [n, c], u [n, c]) -> B u [n, c].
+      mesh: of one axis, whose devices take equally many successive inputs each with their
+        activations; a product sums over them. None for one device.
       precision: of the matrix products; see `Precision`.
+
+    Raises:
+      ValueError: a mesh cannot share the inputs evenly.
 
     Example:
       gauss_newton = kernels.ggn_operator(apply, params, x, kernels.cross_entropy_hessian)
       product = gauss_newton(v)
     """
+    if mesh is not None:
+        _ring.check_shares(_trees.count(x), mesh)
+        x, params = _ring.constrain_rows(x, mesh), _ring.constrain_to_all(params, mesh)
     outputs, pushforward = jax.linearize(lambda p: apply(p, x), params)
     pullback = jax.linear_transpose(pushforward, params)
 

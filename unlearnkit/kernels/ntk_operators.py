@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from unlearnkit.base import Params
@@ -131,11 +131,7 @@ def _linearised(
     apply: Apply, params: Params, inputs: tuple[Inputs, Inputs], mesh: Mesh | None
 ) -> Callable[[Array], Array]:
     def shared(examples: Inputs) -> Inputs:
-        if mesh is None:
-            return examples
-        return jax.lax.with_sharding_constraint(
-            examples, NamedSharding(mesh, _ring.rows_of(mesh))
-        )  # fmt: skip
+        return examples if mesh is None else _ring.constrain_rows(examples, mesh)
 
     params = params if mesh is None else _ring.constrain_to_all(params, mesh)
 

@@ -120,6 +120,15 @@ def _solve(
     return end.x, SolveInfo(end.left, end.steps, end.left <= tol, end.curvature)
 
 
+def _least_quotient(inner: Array, sizes: Array) -> Array:
+    """Returns the least v·A v / v·v over all v = P u, of Pᵀ A P and Pᵀ P."""
+    lower = jnp.linalg.cholesky(sizes)
+    half = jax.scipy.linalg.solve_triangular(lower, inner, lower=True)
+    whole = jax.scipy.linalg.solve_triangular(lower, half.T, lower=True)
+    found: Array = jnp.linalg.eigvalsh((whole + whole.T) / 2)[0]
+    return found
+
+
 def _one_round(system: Operator, begun: _Rounds, wanted: Array, max_steps: int) -> _State:
     q, sizes = jnp.linalg.qr(begun.r)
 
@@ -132,7 +141,7 @@ def _one_round(system: Operator, begun: _Rounds, wanted: Array, max_steps: int) 
         alpha = jax.scipy.linalg.cho_solve((jnp.where(sound, lower, jnp.eye(len(lower))), True),
                                            jnp.where(sound, jnp.eye(len(lower)), 0))  # fmt: skip
         q, turn = jnp.linalg.qr(state.q - ap @ alpha)
-        least = jnp.min(jnp.diag(inner) / jnp.sum(state.p**2, axis=0))
+        least = _least_quotient(inner, state.p.T @ state.p)
         return _State(
             x=state.x + state.p @ (alpha @ state.sizes),
             q=q,

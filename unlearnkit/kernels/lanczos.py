@@ -138,7 +138,7 @@ def lanczos_eigenpairs(
     *,
     k: int,
     steps: int,
-    which: Which = "largest",
+    which: str = "largest",
     tol: float = 1e-3,
     precision: Precision = "highest",
 ) -> Eigenpairs:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,16 @@ from unlearnkit.validation import named_leaves
 
 Select: TypeAlias = Callable[[str], bool]
 """Whether a leaf of this name, as `conv1/kernel`, belongs to a part."""
+
+
+@runtime_checkable
+class Matrix(Protocol):
+    """What multiplies vectors on the host: a `LinearOperator`, a sparse matrix, a NumPy array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __matmul__(self, vector: Any, /) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -178,11 +188,11 @@ def part_of(vector: Vector, select: Select) -> dict[str, Array]:
     return found
 
 
-def from_scipy(operator: scipy.sparse.linalg.LinearOperator, like: Vector) -> SymmetricOperator:
+def from_scipy(operator: Matrix, like: Vector) -> SymmetricOperator:
     """Returns scipy's symmetric operator or sparse matrix as one of ours; products run on the host.
 
     Args:
-      operator: [N, N].
+      operator: [N, N], a `LinearOperator`, a sparse matrix or an array.
       like: a vector of N numbers, for structure, shapes and dtype.
 
     Raises:

@@ -67,7 +67,8 @@ def block_cg(
     Example:
       product = kernels.ggn_operator(apply, params, x, kernels.cross_entropy_hessian)
       both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf**2]), v)
-      solutions, info = kernels.block_cg(product, both, damping=0.1, tol=1e-3, max_steps=50)
+      solutions, ended = kernels.block_cg(product, both, damping=0.1, tol=1e-3, max_steps=50)
+      print(ended.steps, ended.residual)
 
     Source: O'Leary 1980; Dubrulle 2001, Retooling the method of block conjugate gradients, whose
     residuals are orthonormalised (BCGrQ), so that one that converges early breaks nothing.

@@ -114,7 +114,7 @@ def squared_error_flow(
 
     Example:
       theta = kernels.empirical_ntk(apply, params, x)
-      flow = kernels.squared_error_flow(theta, jax.nn.one_hot(y, 10))
+      flow = kernels.squared_error_flow(theta, jax.nn.one_hot(y, 3))
       outputs = flow.at_examples(100.0, apply(params, x))  # after 1,000 steps of 0.1
 
     Source: Lee et al. 2019, Wide neural networks of any depth evolve as linear models under
@@ -192,7 +192,15 @@ def gradient_flow(
     # The method's first time is that of `start`.
     all_times = jnp.concatenate([jnp.zeros(1, times.dtype), times])
     found = odeint(move, states, all_times, rtol=tol, atol=tol)
-    return found[0][1:], None if elsewhere is None else found[1][1:]
+
+    def at_times(begun: Array, moved: Array) -> Array:
+        moved = moved[1:]
+        # Between equal times there is no step to interpolate in.
+        still = (times == 0).reshape(-1, *(1,) * begun.ndim)
+        return jnp.where(still, begun, moved)
+
+    outputs = [at_times(begun, moved) for begun, moved in zip(states, found, strict=True)]
+    return outputs[0], None if elsewhere is None else outputs[1]
 
 
 def _multiply(kernel: Kernel, outputs: Array) -> Array:

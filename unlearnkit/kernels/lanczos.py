@@ -163,8 +163,8 @@ def lanczos_eigenpairs(
 
     Example:
       product = kernels.hvp_operator(lambda p: loss(p, x, y), params)
-      found = kernels.lanczos_eigenpairs(key, product, params, k=3, steps=12)
-      print(found.values, found.converged)
+      pairs = kernels.lanczos_eigenpairs(key, product, params, k=3, steps=9)
+      print(pairs.values, pairs.converged)
 
     Source: Parlett 1998, The symmetric eigenvalue problem, §13.
     """

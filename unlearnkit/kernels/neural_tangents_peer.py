@@ -44,10 +44,12 @@ def neural_tangents() -> Iterator[ModuleType]:
       ImportError: neural-tangents is not installed.
 
     Example:
-      with kernels.neural_tangents() as nt:
-          init, apply, infinite = nt.stax.serial(nt.stax.Dense(512), nt.stax.Relu(),
-                                                 nt.stax.Dense(1))
-          theta = infinite(x, None, "ntk")
+      try:
+          with kernels.neural_tangents() as nt:
+              _, _, infinite = nt.stax.serial(nt.stax.Dense(512), nt.stax.Relu(), nt.stax.Dense(1))
+              theta = infinite(x, None, "ntk")
+      except ImportError:
+          print("pip install --no-deps neural-tangents frozendict")
 
     Source: Novak et al. 2020, Neural Tangents.
     """
@@ -135,8 +137,8 @@ def kernel_fn(
     Example:
       ours = kernels.kernel_fn(apply, params)
       theta = ours(x, None, "ntk")  # [n, n]
-      with kernels.neural_tangents() as nt:
-          predict = nt.predict.gradient_descent_mse_ensemble(ours, x, jax.nn.one_hot(y, 10))
+      both = ours(x[:5], x)  # for nt.predict.gradient_descent_mse_ensemble(ours, x, targets)
+      print(both.ntk.shape, both.nngp.shape)
     """
 
     def ntk(x1: Inputs, x2: Inputs) -> Array:

@@ -179,7 +179,7 @@ def part_of(vector: Vector, select: Select) -> dict[str, Array]:
       ValueError: no leaf is selected; the names are told.
 
     Example:
-      part = kernels.part_of(params, lambda name: name.endswith("bias"))
+      part = kernels.part_of(params, lambda name: name.startswith("w"))
     """
     leaves = named_leaves(vector)
     found = {name: leaf for name, leaf in leaves.items() if select(name)}
@@ -199,13 +199,13 @@ def from_scipy(operator: Matrix, like: Vector) -> SymmetricOperator:
       ValueError: it is of another size.
 
     Example:
-      matrix = scipy.sparse.diags_array(np.arange(4.0))
-      product = kernels.from_scipy(matrix, jnp.ones(4))(jnp.ones(4))
+      operator = kernels.from_scipy(np.diag(np.arange(4.0)), jnp.ones(4))
+      product = operator(jnp.ones(4))
     """
     flat, unravel = ravel_pytree(_zeros(like))
     _check_size(operator.shape, flat.size)
 
-    def on_host(vector: np.ndarray) -> np.ndarray:
+    def on_host(vector: Array) -> np.ndarray:
         return np.asarray(operator @ np.asarray(vector), flat.dtype)
 
     def product(vector: Vector) -> Vector:
@@ -225,6 +225,10 @@ def from_lineax(operator: Any) -> SymmetricOperator:
     Raises:
       ValueError: its inputs and outputs differ, or it is not known to be symmetric.
       ImportError: lineax is not installed.
+
+    Example:
+      hessian = kernels.hvp_operator(lambda p: loss(p, x, y), params)
+      operator = kernels.from_lineax(kernels.SymmetricOperator(hessian, params).to_lineax())
     """
     if not _lineax().is_symmetric(operator):
         raise ValueError("operator must be symmetric; tag it as lineax.symmetric_tag where it is")

@@ -260,7 +260,7 @@ def log_determinant(
 
     Example:
       product = kernels.ggn_operator(apply, params, x, kernels.cross_entropy_hessian)
-      found = kernels.log_determinant(key, product, params, damping=0.1, steps=10, samples=10)
+      found = kernels.log_determinant(key, product, params, damping=0.1, steps=5, samples=10)
 
     Source: Ubaru, Chen and Saad 2017.
     """

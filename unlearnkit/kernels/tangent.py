@@ -124,7 +124,7 @@ def empirical_nngp(
     Example:
       one_draw = kernels.empirical_nngp(apply, params, x)  # [n, n]
       draw = lambda params: kernels.empirical_nngp(apply, params, x)
-      found = kernels.estimate(key, lambda key: model.init(key).params, draw, samples=20)
+      found = kernels.estimate(key, kernels.gaussian(params), draw, samples=20)
       print(found.mean, found.standard_error)
 
     Source: Lee et al. 2018, Deep neural networks as Gaussian processes.

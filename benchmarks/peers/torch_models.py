@@ -184,3 +184,37 @@ def gram(gradients: Params) -> torch.Tensor:
 def synchronise() -> None:
     if DEVICE == "cuda":
         torch.cuda.synchronize()
+
+
+class LeNet(torch.nn.Module):
+    """`apply_lenet` as a module whose layers are modules, for packages that look for them."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = torch.nn.Conv2d(1, 6, 5, padding=2), torch.nn.Conv2d(6, 16, 5)
+        self.fc1, self.fc2 = torch.nn.Linear(400, 120), torch.nn.Linear(120, 84)
+        self.classifier = torch.nn.Linear(84, 10)
+        self.load_state_dict(lenet_params(params))
+        self.to(DEVICE)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = F.max_pool2d(F.relu(self.conv1(x.permute(0, 3, 1, 2))), 2)
+        h = F.max_pool2d(F.relu(self.conv2(h)), 2)
+        h = F.relu(self.fc1(h.permute(0, 2, 3, 1).flatten(1)))
+        return self.classifier(F.relu(self.fc2(h)))
+
+
+def to_ours(params: Params, like: Any) -> Any:
+    """Returns what `lenet_params` makes of our parameters as ours again.
+
+    Args:
+      params: by name.
+      like: our parameters, for their order.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name in like:
+        weight = params[f"{name}.weight"].detach().cpu().numpy()
+        axes = (2, 3, 1, 0) if weight.ndim == 4 else (1, 0)
+        bias = params[f"{name}.bias"].detach().cpu().numpy()
+        found[name] = {"kernel": weight.transpose(axes), "bias": bias}
+    return found

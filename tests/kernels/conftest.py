@@ -122,6 +122,11 @@ def mlp(x64):
     return make_problem("mlp")
 
 
+@pytest.fixture
+def lenet(x64):
+    return make_problem("lenet")
+
+
 @pytest.fixture(params=["float32", "float64"])
 def precise(request):
     """Runs a test in both precisions; gives the dtype."""

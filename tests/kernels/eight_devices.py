@@ -9,7 +9,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from compilation_cache import keep_programs  # noqa: E402
 from jax.flatten_util import ravel_pytree  # noqa: E402
-from jax.sharding import Mesh  # noqa: E402
+from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 
 from unlearnkit import kernels  # noqa: E402
 from unlearnkit.base import Dataset  # noqa: E402
@@ -42,6 +42,7 @@ def main() -> None:
     dataset = Dataset(x, jnp.arange(N, dtype=jnp.int32) % CLASSES)
     per_example(params, dataset, mesh)
     tangent_kernel(params, x, mesh)
+    curvature(params, dataset, mesh)
     refusals(params, dataset, mesh)
     print("same on eight devices")
 
@@ -91,6 +92,38 @@ def tangent_kernel(params, x, mesh) -> None:
         np.testing.assert_allclose(again, vector, atol=1e-3)
 
 
+def curvature(params, dataset, mesh) -> None:
+    """Cross kernels, Gauss-Newton and Hessian products, and what is made of them."""
+    x, y = dataset.x, dataset.y
+    v = jax.random.normal(jax.random.key(3), (N, CLASSES))
+    alone = kernels.cross_ntk_operator(apply, params, x[:8], x)(v)
+    for chunk in (None, 2):
+        shared = kernels.cross_ntk_operator(apply, params, x[:8], x, chunk=chunk, mesh=mesh)
+        close(shared(v), alone)
+    rows = NamedSharding(mesh, PartitionSpec("rows"))
+    shared_x, shared_y = jax.device_put((x, y), rows)
+
+    def made(params, x, y, on):
+        hessian = kernels.hvp_operator(lambda p: loss(p, x, y), params)
+        squares = kernels.cross_entropy_hessian
+        gauss_newton = kernels.ggn_operator(apply, params, x, squares, mesh=mesh if on else None)
+        b = jax.tree.map(lambda leaf: jnp.stack([leaf, jnp.cos(leaf)]), params)
+        settings = {"damping": 0.1, "tol": 1e-5, "max_steps": 30}
+        return (
+            hessian(params),
+            gauss_newton(params),
+            kernels.block_cg(gauss_newton, b, **settings)[0],
+            kernels.lanczos_eigenpairs(
+                jax.random.key(4), gauss_newton, params, k=2, steps=12
+            ).values,
+        )
+
+    made = jax.jit(made, static_argnums=3)
+    one, eight = made(params, x, y, False), made(params, shared_x, shared_y, True)
+    for alone, shared in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
+        np.testing.assert_allclose(shared, alone, rtol=1e-4, atol=1e-5)
+
+
 def refusals(params, dataset, mesh) -> None:
     message = "23 rows cannot be shared out evenly over 8 devices; take 16 rows"
     odd = dataset.take(np.arange(23))
@@ -100,6 +133,10 @@ def refusals(params, dataset, mesh) -> None:
         kernels.gram(kernels.GradientOperator(loss, params, odd), mesh=mesh)
     with pytest.raises(ValueError, match=message):
         kernels.ntk_operator(apply, params, odd.x, damping=0.1, mesh=mesh)
+    with pytest.raises(ValueError, match=message):
+        kernels.ggn_operator(apply, params, odd.x, kernels.cross_entropy_hessian, mesh=mesh)
+    with pytest.raises(ValueError, match=message):
+        kernels.cross_ntk_operator(apply, params, odd.x[:8], odd.x, mesh=mesh)
     two_axes = Mesh(np.array(jax.devices()).reshape(4, 2), ("rows", "columns"))
     with pytest.raises(ValueError, match="mesh must have one axis"):
         kernels.gradient_bank(loss, params, dataset, mesh=two_axes)

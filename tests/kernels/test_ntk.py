@@ -81,8 +81,8 @@ class TestEmpiricalNtk:
             kernels.empirical_ntk(mlp.apply, mlp.params, x, method="exact")
         with pytest.raises(ValueError, match="chunk must be >= 1, got 0"):
             kernels.empirical_ntk(mlp.apply, mlp.params, x, chunk=0)
-        with pytest.raises(ValueError, match=r"to \[n, c\], but 1 input gave \(1,\)"):
-            kernels.empirical_ntk(lambda p, x: mlp.apply(p, x)[:, 0], mlp.params, x)
+        with pytest.raises(ValueError, match=r"to outputs \[n, ...\], but 1 input gave \(\)"):
+            kernels.empirical_ntk(lambda p, x: mlp.apply(p, x).sum(), mlp.params, x)
 
 
 class TestDenseLayers:
@@ -197,8 +197,11 @@ class TestNtkOperator:
         x = mlp.dataset.x
         with pytest.raises(ValueError, match="chunk must be >= 1, got 0"):
             kernels.ntk_operator(mlp.apply, mlp.params, x, damping=0.0, chunk=0)
-        with pytest.raises(ValueError, match=r"to \[n, c\]"):
-            kernels.ntk_operator(lambda p, x: x, mlp.params, x, damping=0.0)
+        with pytest.raises(ValueError, match="one array of outputs, got a tuple"):
+            kernels.ntk_operator(lambda p, x: (x, x), mlp.params, x, damping=0.0)
+        product = kernels.ntk_operator(mlp.apply, mlp.params, x, damping=0.0)
+        with pytest.raises(ValueError, match=r"like the outputs \(7, 3\), got \(3, 7\)"):
+            product(jnp.ones((3, 7)))
 
 
 def test_kernels_ask_for_the_highest_precision():

@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from unlearnkit.base import Params
 from unlearnkit.kernels import _trees
+from unlearnkit.kernels._trees import Inputs
 
 
 def spans(n: int, chunk: int) -> list[tuple[int, int]]:
@@ -25,18 +26,19 @@ def is_traced(*trees: Any) -> bool:
 
 
 def map_batches(
-    function: Callable[..., Any], arguments: Any, batches: tuple[Array, ...], chunk: int
+    function: Callable[..., Any], arguments: Any, batches: tuple[Inputs, ...], chunk: int
 ) -> Any:
     """Returns function(arguments, *batches) over all n examples, computed a chunk at a time.
 
     The whole chunks run in one loop and the rest after it, so that nothing is padded and no example
     is seen twice; `lax.map(batch_size=)` has returned wrong results on some accelerators. A chunk
     is a slice of the batches as they are: reshaped ones are copied on their way into the loop.
+    A batch may be a pytree of arrays.
 
     Example:
       logits = kernels.map_batches(apply, params, (x,), chunk=500)  # as apply(params, x)
     """
-    n = batches[0].shape[0]
+    n = _trees.count(batches)
     _trees.check_positive(chunk=chunk)
     whole = n // chunk
     if n <= chunk:
@@ -47,12 +49,12 @@ def map_batches(
     out = jax.tree.map(lambda o: o.reshape(whole * chunk, *o.shape[2:]), out)
     if whole * chunk == n:
         return out
-    rest = function(arguments, *(b[whole * chunk :] for b in batches))
+    rest = function(arguments, *_trees.rows(batches, whole * chunk, None))
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), out, rest)
 
 
 def by_chunks(
-    function: Callable[..., Any], arguments: Any, batches: tuple[Array, ...], chunk: int
+    function: Callable[..., Any], arguments: Any, batches: tuple[Inputs, ...], chunk: int
 ) -> Any:
     """Returns what `map_batches` returns; outside a trace, by one call of `function` per chunk.
 
@@ -65,17 +67,17 @@ def by_chunks(
     if is_traced(arguments, batches):
         return map_batches(function, arguments, batches, chunk)
     parts = [
-        function(arguments, *(b[start:stop] for b in batches))
-        for start, stop in spans(batches[0].shape[0], chunk)
+        function(arguments, *_trees.rows(batches, start, stop))
+        for start, stop in spans(_trees.count(batches), chunk)
     ]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
 def sum_batches(
-    function: Callable[..., Any], arguments: Any, batches: tuple[Array, ...], chunk: int
+    function: Callable[..., Any], arguments: Any, batches: tuple[Inputs, ...], chunk: int
 ) -> Any:
     """Returns the sum over chunks of function(arguments, *batch); like `map_batches` else."""
-    n = batches[0].shape[0]
+    n = _trees.count(batches)
     _trees.check_positive(chunk=chunk)
     whole = n // chunk
     if n <= chunk:
@@ -90,15 +92,15 @@ def sum_batches(
     total = jax.lax.scan(add, zero, jnp.arange(whole))[0]
     if whole * chunk == n:
         return total
-    rest = function(arguments, *(b[whole * chunk :] for b in batches))
+    rest = function(arguments, *_trees.rows(batches, whole * chunk, None))
     return jax.tree.map(jnp.add, total, rest)
 
 
 def mean_over_examples(
-    function: Callable[..., Params], params: Params, arrays: tuple[Array, ...], chunk: int
+    function: Callable[..., Params], params: Params, arrays: tuple[Inputs, ...], chunk: int
 ) -> Params:
     """Returns the mean of function(params, *example) over the examples of `arrays`."""
-    n = arrays[0].shape[0]
+    n = _trees.count(arrays)
 
     def total(parameters: Params, *batch: Array) -> Params:
         in_batch = (None, *(0 for _ in batch))
@@ -108,5 +110,8 @@ def mean_over_examples(
     return jax.tree.map(lambda s: s / n, sum_batches(total, params, arrays, chunk))
 
 
-def _slice(batches: tuple[Array, ...], start: Any, size: int) -> tuple[Array, ...]:
-    return tuple(jax.lax.dynamic_slice_in_dim(batch, start, size) for batch in batches)
+def _slice(batches: tuple[Inputs, ...], start: Array | int, size: int) -> tuple[Inputs, ...]:
+    found: tuple[Inputs, ...] = jax.tree.map(
+        lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), batches
+    )
+    return found

@@ -51,6 +51,12 @@ def copy_to_all(tree: T, mesh: Mesh) -> T:
     return found
 
 
+def constrain_rows(arrays: T, mesh: Mesh) -> T:
+    """Returns arrays [n, ...] of a compiled function, shared out as by `share_rows`."""
+    found: T = jax.lax.with_sharding_constraint(arrays, NamedSharding(mesh, rows_of(mesh)))
+    return found
+
+
 def constrain_to_all(tree: T, mesh: Mesh) -> T:
     """Returns the arrays of a compiled function with a copy on each device."""
     found: T = jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, WHOLE))

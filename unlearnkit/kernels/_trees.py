@@ -15,6 +15,8 @@ from unlearnkit.validation import check_choice
 P = ParamSpec("P")
 R = TypeVar("R")
 
+Inputs: TypeAlias = Any
+"""Arrays [n, ...], an array or a pytree of them, as a dict of tokens and a mask."""
 Precision: TypeAlias = Literal["highest", "high", "tensorfloat32", "bfloat16", "default"]
 """Of matrix products of float32, as `jax.default_matmul_precision` names it: `highest` computes in
 float32, `tensorfloat32` and `bfloat16` round the factors where the device is faster so, `high` lies
@@ -143,6 +145,16 @@ def check_scalar(name: str, function: Callable[..., Any], *args: Any) -> None:
     shape = getattr(jax.eval_shape(function, *args), "shape", None)
     if shape != ():
         raise ValueError(f"{name} must return one scalar, got shape {shape}; take its mean")
+
+
+def count(x: Inputs) -> int:
+    """Returns the number n of examples in arrays [n, ...]."""
+    return int(jax.tree.leaves(x)[0].shape[0])
+
+
+def rows(x: Inputs, start: int, stop: int | None) -> Inputs:
+    """Returns the examples from `start` to before `stop`."""
+    return jax.tree.map(lambda leaf: leaf[start:stop], x)
 
 
 def check_positive(**values: int) -> None:

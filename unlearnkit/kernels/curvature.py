@@ -10,15 +10,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from unlearnkit.base import Dataset, Params
-from unlearnkit.kernels import _chunks, _trees
-from unlearnkit.kernels._trees import Precision, at_precision
+from unlearnkit.kernels import _chunks, _ring, _trees
+from unlearnkit.kernels._trees import Inputs, Precision, at_precision
 from unlearnkit.validation.separability import check_mean_of_examples, check_rows_alone
 
 Loss = Callable[[Params], Array]
-Apply = Callable[[Params, Array], Array]
+Apply = Callable[[Params, Inputs], Array]
 OutputHessian = Callable[[Array, Array], Array]
 
 
@@ -78,18 +79,18 @@ def hvp_operator(
 def jacobian_vp(
     apply: Apply,
     params: Params,
-    x: Array,
+    x: Inputs,
     vector: Params,
     *,
     chunk: int | None = None,
     precision: Precision = "highest",
-) -> Float[Array, "n c"]:
+) -> Float[Array, "n ..."]:
     """Returns the Jacobian-vector product J v,   J = dapply(params, x) / dparams.
 
     Args:
-      apply: (params, x) -> [n, c], a row of its own input alone where `chunk` is given.
+      apply: (params, x) -> [n, ...], a row of its own input alone where `chunk` is given.
       params: where.
-      x: [n, ...] inputs.
+      x: [n, ...] inputs, an array or a pytree of arrays.
       vector: v, like `params`.
       chunk: inputs at a time; all where None.
       precision: of the matrix products; see `Precision`.
@@ -105,13 +106,13 @@ def jacobian_vp(
     if chunk is not None:
         check_rows_alone(apply, params, x)
 
-    def push(point: tuple[Params, Params], inputs: Array) -> Array:
+    def push(point: tuple[Params, Params], inputs: Inputs) -> Array:
         parameters, direction = point
         found: Array = jax.jvp(lambda p: apply(p, inputs), (parameters,), (direction,))[1]
         return found
 
     found: Array = _chunks.map_batches(
-        push, (params, vector), (x,), len(x) if chunk is None else chunk
+        push, (params, vector), (x,), _trees.count(x) if chunk is None else chunk
     )
     return found
 
@@ -120,8 +121,8 @@ def jacobian_vp(
 def jacobian_transpose_vp(
     apply: Apply,
     params: Params,
-    x: Array,
-    cotangent: Float[Array, "n c"],
+    x: Inputs,
+    cotangent: Float[Array, "n ..."],
     *,
     chunk: int | None = None,
     precision: Precision = "highest",
@@ -129,10 +130,10 @@ def jacobian_transpose_vp(
     """Returns the vector-Jacobian product Jᵀ u,   J = dapply(params, x) / dparams.
 
     Args:
-      apply: (params, x) -> [n, c], a row of its own input alone where `chunk` is given.
+      apply: (params, x) -> [n, ...], a row of its own input alone where `chunk` is given.
       params: where.
-      x: [n, ...] inputs.
-      cotangent: u [n, c].
+      x: [n, ...] inputs, an array or a pytree of arrays.
+      cotangent: u, like the outputs.
       chunk: inputs at a time; all where None.
       precision: of the matrix products; see `Precision`.
 
@@ -147,10 +148,12 @@ def jacobian_transpose_vp(
     if chunk is not None:
         check_rows_alone(apply, params, x)
 
-    def pull(parameters: Params, inputs: Array, vector: Array) -> Params:
+    def pull(parameters: Params, inputs: Inputs, vector: Array) -> Params:
         return jax.vjp(lambda p: apply(p, inputs), parameters)[1](vector)[0]
 
-    return _chunks.sum_batches(pull, params, (x, cotangent), len(x) if chunk is None else chunk)
+    return _chunks.sum_batches(
+        pull, params, (x, cotangent), _trees.count(x) if chunk is None else chunk
+    )
 
 
 @at_precision
@@ -198,6 +201,7 @@ def ggn_operator(
     x: Array,
     loss_hessian: OutputHessian,
     *,
+    mesh: Mesh | None = None,
     precision: Precision = "highest",
 ) -> Callable[[Params], Params]:
     """Returns v -> Jᵀ B J v with the network linearised once; see `ggn_vp`.
@@ -207,12 +211,20 @@ def ggn_operator(
       params: where.
       x: [n, ...] inputs.
       loss_hessian: (outputs [n, c], u [n, c]) -> B u [n, c].
+      mesh: of one axis, whose devices take equally many successive inputs each with their
+        activations; a product sums over them. None for one device.
       precision: of the matrix products; see `Precision`.
+
+    Raises:
+      ValueError: a mesh cannot share the inputs evenly.
 
     Example:
       gauss_newton = kernels.ggn_operator(apply, params, x, kernels.cross_entropy_hessian)
       product = gauss_newton(v)
     """
+    if mesh is not None:
+        _ring.check_shares(_trees.count(x), mesh)
+        x, params = _ring.constrain_rows(x, mesh), _ring.constrain_to_all(params, mesh)
     outputs, pushforward = jax.linearize(lambda p: apply(p, x), params)
     pullback = jax.linear_transpose(pushforward, params)
 

@@ -8,6 +8,8 @@ Then (A ⊗ G)⁻¹ = A⁻¹ ⊗ G⁻¹: two matrices of the size of a layer's i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -50,25 +52,42 @@ class KfacInverse(NamedTuple):
     """
 
     layout: Layout
-    layers: tuple[_Factored | _Exact, ...]
+    layers: tuple[_Factored | Diagonalised, ...]
     blocks: tuple[Float[Array, "s s"], ...]
 
     @highest_precision
     def __call__(self, vector: Params) -> Params:
         """Returns the inverse times `vector`, like it."""
-        leaves, structure = jax.tree.flatten(vector)
-        found = list(leaves)
-        for (kernel, bias), layer in zip(self.layout.layers, self.layers, strict=True):
-            rows = leaves[kernel].reshape(-1, leaves[kernel].shape[-1])
-            joint = rows if bias is None else jnp.concatenate([rows, leaves[bias][None]])
-            solved = layer.solve(joint)
-            found[kernel] = solved[: len(rows)].reshape(leaves[kernel].shape)
-            if bias is not None:
-                found[bias] = solved[-1]
-        for i, lower in zip(self.layout.others, self.blocks, strict=True):
-            flat = jax.scipy.linalg.cho_solve((lower, True), leaves[i].reshape(-1))
-            found[i] = flat.reshape(leaves[i].shape)
-        return jax.tree.unflatten(structure, found)
+        blocks = [partial(jax.scipy.linalg.cho_solve, (lower, True)) for lower in self.blocks]
+        return by_layers(self.layout, vector, [layer.solve for layer in self.layers], blocks)
+
+
+def by_layers(
+    layout: Layout,
+    vector: Params,
+    layers: Sequence[Callable[[Array], Array]],
+    blocks: Sequence[Callable[[Array], Array]],
+) -> Params:
+    """Returns the product of a block-diagonal matrix with a vector.
+
+    Args:
+      layout: which leaves belong to each block.
+      vector: like the parameters.
+      layers: for each layer, of its kernel with the bias as a last row [in, out].
+      blocks: for each other leaf, of it as a row.
+    """
+    leaves, structure = jax.tree.flatten(vector)
+    found = list(leaves)
+    for (kernel, bias), layer in zip(layout.layers, layers, strict=True):
+        rows = leaves[kernel].reshape(-1, leaves[kernel].shape[-1])
+        joint = rows if bias is None else jnp.concatenate([rows, leaves[bias][None]])
+        product = layer(joint)
+        found[kernel] = product[: len(rows)].reshape(leaves[kernel].shape)
+        if bias is not None:
+            found[bias] = product[-1]
+    for i, block in zip(layout.others, blocks, strict=True):
+        found[i] = block(leaves[i].reshape(-1)).reshape(leaves[i].shape)
+    return jax.tree.unflatten(structure, found)
 
 
 class _Factored(NamedTuple):
@@ -83,15 +102,21 @@ class _Factored(NamedTuple):
         return found
 
 
-class _Exact(NamedTuple):
-    """Eigenvectors of A and G, and the eigenvalues of A ⊗ G + λ I."""
+class Diagonalised(NamedTuple):
+    """A layer's matrix by eigenvectors of its two sides, and the eigenvalue of each pair."""
 
     inputs: Float[Array, "i i"]
     outputs: Float[Array, "o o"]
     values: Float[Array, "i o"]
 
     def solve(self, v: Float[Array, "i o"]) -> Float[Array, "i o"]:
+        """Returns the quotient by the matrix."""
         inside = self.inputs.T @ v @ self.outputs / self.values
+        return self.inputs @ inside @ self.outputs.T
+
+    def multiply(self, v: Float[Array, "i o"]) -> Float[Array, "i o"]:
+        """Returns the product with the matrix."""
+        inside = self.inputs.T @ v @ self.outputs * self.values
         return self.inputs @ inside @ self.outputs.T
 
 
@@ -143,13 +168,12 @@ def kfac_factors(
     n = x.shape[0]
     share = jnp.full(n, 1 / n, jnp.result_type(*jax.tree.leaves(params)))
     held = share if weights is None else weights
-    if held.shape != (n,):
-        raise ValueError(f"weights must be [n], one for each of {n} examples, got {held.shape}")
+    check_weights(held, n)
     program = program_of(apply, params, x[0])
 
     def total(params: Params, x: Array, weights: Array) -> KroneckerFactors:
         leaves = jax.tree.leaves(params)
-        pieces = jax.vmap(lambda one: _pieces(program, layout, leaves, one, loss_hessian))(x)
+        pieces = jax.vmap(lambda one: pieces_of(program, layout, leaves, one, loss_hessian))(x)
         return KroneckerFactors(
             layout,
             tuple(jnp.einsum("n,nti,ntj->ij", weights, a, a) for a in pieces.inputs),
@@ -187,17 +211,57 @@ def kfac_inverse(
 
     Source: Martens and Grosse 2015, §6.3, for π.
     """
+    check_damping(damping)
+    make = _damp_exactly if exact else _share_out
+    return KfacInverse(
+        factors.layout,
+        tuple(make(a, g, damping) for a, g in zip(factors.inputs, factors.outputs, strict=True)),
+        tuple(damped_block(block, damping) for block in factors.blocks),
+    )
+
+
+def kfac_operator(
+    factors: KroneckerFactors, *, precision: Precision = "highest"
+) -> Callable[[Params], Params]:
+    """Returns v -> (A ⊗ G) v, layer by layer: K-FAC's Gauss-Newton matrix itself.
+
+    Args:
+      factors: of `kfac_factors`.
+      precision: of the matrix products; see `Precision`.
+
+    Example:
+      product = kernels.kfac_operator(kernels.kfac_factors(apply, params, x))(v)  # like params
+    """
+
+    def product(vector: Params) -> Params:
+        pairs = zip(factors.inputs, factors.outputs, strict=True)
+        layers = [lambda v, a=a, g=g: a @ v @ g for a, g in pairs]
+        blocks = [block.__matmul__ for block in factors.blocks]
+        with jax.default_matmul_precision(precision):
+            return by_layers(factors.layout, vector, layers, blocks)
+
+    return product
+
+
+def check_damping(damping: Array | float) -> None:
+    """Raises ValueError if a damping leaves factors without an inverse, where it is known."""
     if not isinstance(damping, jax.core.Tracer) and not damping > 0:
         raise ValueError(
             f"damping must be > 0, got {damping}: factors of dark pixels and of a softmax, whose "
             "logits may all be shifted, have no inverse"
         )
-    make = _damp_exactly if exact else _share_out
-    return KfacInverse(
-        factors.layout,
-        tuple(make(a, g, damping) for a, g in zip(factors.inputs, factors.outputs, strict=True)),
-        tuple(jnp.linalg.cholesky(_shifted(block, damping)) for block in factors.blocks),
-    )
+
+
+def damped_block(block: Array, damping: Array | float) -> Array:
+    """Returns the Cholesky factor of a damped block."""
+    lower: Array = jnp.linalg.cholesky(_shifted(block, damping))
+    return lower
+
+
+def check_weights(weights: Array, n: int) -> None:
+    """Raises ValueError if there is not one weight for each of n examples."""
+    if weights.shape != (n,):
+        raise ValueError(f"weights must be [n], one for each of {n} examples, got {weights.shape}")
 
 
 def _share_out(a: Array, g: Array, damping: Array | float) -> _Factored:
@@ -210,18 +274,18 @@ def _share_out(a: Array, g: Array, damping: Array | float) -> _Factored:
     )
 
 
-def _damp_exactly(a: Array, g: Array, damping: Array | float) -> _Exact:
+def _damp_exactly(a: Array, g: Array, damping: Array | float) -> Diagonalised:
     of_inputs, inputs = jnp.linalg.eigh(a)
     of_outputs, outputs = jnp.linalg.eigh(g)
     products = jnp.maximum(of_inputs, 0)[:, None] * jnp.maximum(of_outputs, 0)
-    return _Exact(inputs, outputs, products + damping)
+    return Diagonalised(inputs, outputs, products + damping)
 
 
 def _shifted(matrix: Array, shift: Array | float) -> Array:
     return matrix + shift * jnp.eye(len(matrix), dtype=matrix.dtype)
 
 
-class _Pieces(NamedTuple):
+class Pieces(NamedTuple):
     """What one example adds.
 
     Attributes:
@@ -235,13 +299,22 @@ class _Pieces(NamedTuple):
     rest: list[Array]
 
 
-def _pieces(
+def pieces_of(
     program: jex.ClosedJaxpr,
     layout: Layout,
     leaves: list[Array],
     one: Array,
     loss_hessian: OutputHessian,
-) -> _Pieces:
+) -> Pieces:
+    """Returns what one example adds to the curvature of each layer.
+
+    Args:
+      program: of the network for one example.
+      layout: its layers.
+      leaves: of its parameters.
+      one: the example.
+      loss_hessian: of the mean loss in the outputs.
+    """
     shapes = Watch({})
     jax.eval_shape(lambda leaves, one: run_watched(program, leaves, one, shapes), leaves, one)
     kernels = [kernel for kernel, _ in layout.layers]
@@ -258,20 +331,20 @@ def _pieces(
     additions = [jnp.zeros(shapes.shapes[i], dtype) for i in kernels]
     rest = [leaves[i] for i in layout.others]
     out, pullback, inputs = jax.vjp(outputs, rest, additions, has_aux=True)
-    of_rest, slopes = jax.vmap(pullback)(_root(loss_hessian, out).T)
+    of_rest, slopes = jax.vmap(pullback)(root_of(loss_hessian, out).T)
     joint = [
         rows if bias is None else jnp.concatenate([rows, jnp.ones((len(rows), 1), dtype)], axis=1)
         for rows, (_, bias) in zip(inputs, layout.layers, strict=True)
     ]
     c = out.shape[0]
-    return _Pieces(
+    return Pieces(
         joint,
         [slope.reshape(c, -1, slope.shape[-1]) for slope in slopes],
         [leaf.reshape(c, -1) for leaf in of_rest],
     )
 
 
-def _root(loss_hessian: OutputHessian, out: Float[Array, " c"]) -> Float[Array, "c c"]:
+def root_of(loss_hessian: OutputHessian, out: Float[Array, " c"]) -> Float[Array, "c c"]:
     """Returns S with S Sᵀ the Hessian of one example's loss in its outputs."""
     if loss_hessian is cross_entropy_hessian:
         p = jax.nn.softmax(out)

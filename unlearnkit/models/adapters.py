@@ -22,6 +22,7 @@ from unlearnkit.base import Model, Params, Path, State, Variables
 from unlearnkit.models.assembling import Held, assemble, example_of, group_layers, subtrees
 from unlearnkit.models.leaves import Leaves, split_leaves
 from unlearnkit.models.modes import Calls, Mode, arguments, choose_mode, trace_call
+from unlearnkit.models.swapping import Convolution, meets_slow
 
 
 def from_linen(
@@ -31,6 +32,7 @@ def from_linen(
     mode: str | Mapping[str, bool] | None = None,
     rngs: Sequence[str] = (),
     input_dtype: str = "float32",
+    convolution: str | None = None,
 ) -> Model:
     """Returns the model of a `flax.linen` module.
 
@@ -49,6 +51,9 @@ def from_linen(
         checked.
       rngs: random-number streams that the module uses only if `has_rng` finds them.
       input_dtype: the name of the inputs' dtype; `int32` for a network of token ids.
+      convolution: how its `Conv` layers are computed: `xla`; `patches` or `bilinear`, which a CPU
+        does faster and with the same numbers up to rounding, where they convolve images without
+        dilation or groups. None for `xla`, and on a CPU a warning that there is a faster one.
 
     Raises:
       ValueError: the module does not map to [n, c]; inputs that are neither floating point nor
@@ -59,22 +64,24 @@ def from_linen(
       model = models.from_linen(flax.linen.Dense(10), input_shape=(784,))
     """
     held, example = Held(module), example_of(input_shape, input_dtype)
+    by = Convolution(convolution)
+    met: set[type] = set()
 
     def calls(mode: Mode) -> Calls:
         seen: set[type] = set()
-        with nn.intercept_methods(partial(_note, seen)):
-            shapes = jax.eval_shape(_LinenInit(held, example, mode), jax.random.key(0))
-            train = _LinenApplyTrain(held, mode, tuple(rngs))
+        with nn.intercept_methods(partial(_note, seen)), by.in_linen(met):
+            shapes = jax.eval_shape(_LinenInit(held, example, mode, by), jax.random.key(0))
+            train = _LinenApplyTrain(held, mode, tuple(rngs), by)
             traced = trace_call(train, shapes, example)
         normalises = nn.BatchNorm in seen or "batch_stats" in shapes.state
         return Calls(shapes, train, None, nn.Dropout in seen, normalises, traced)
 
     try:
         found = choose_mode(type(module).__call__, mode, calls, example)
-        return assemble(
-            _LinenInit(held, example, found),
-            _LinenApply(held, found),
-            _LinenApplyTrain(held, found, tuple(rngs)),
+        model = assemble(
+            _LinenInit(held, example, found, by),
+            _LinenApply(held, found, by),
+            _LinenApplyTrain(held, found, tuple(rngs), by),
             example,
         )
     except (InvalidRngError, ModifyScopeVariableError) as error:
@@ -83,6 +90,8 @@ def from_linen(
             "which must be a function of weights and inputs alone; name the argument that says "
             f"whether it trains as mode='name' ({str(error).splitlines()[0]})"
         ) from error
+    by.tell(Convolution in met)
+    return model
 
 
 def from_nnx(
@@ -91,6 +100,7 @@ def from_nnx(
     input_shape: tuple[int, ...],
     mode: str | Mapping[str, bool] | None = None,
     input_dtype: str = "float32",
+    convolution: str | None = None,
 ) -> Model:
     """Returns the model of a `flax.nnx` module.
 
@@ -104,6 +114,7 @@ def from_nnx(
       input_shape: the shape of one example.
       mode: see `from_linen`.
       input_dtype: see `from_linen`.
+      convolution: see `from_linen`.
 
     Raises:
       ValueError: see `from_linen`.
@@ -117,6 +128,7 @@ def from_nnx(
             "is made; models.adopt takes it, with its weights"
         )
     held, example = Held(build), example_of(input_shape, input_dtype)
+    by = Convolution(convolution)
     parts: list[Any] = []
 
     def built(key: Key[Array, ""]) -> Variables:
@@ -129,11 +141,14 @@ def from_nnx(
     normalises = any(isinstance(part, nnx.BatchStat) for part in parts)
 
     def calls(mode: Mode) -> Calls:
-        train, evaluate = (partial(_call_nnx, held, mode, train) for train in (True, False))
+        train, evaluate = (partial(_call_nnx, held, mode, by, train) for train in (True, False))
         return Calls(shapes, train, evaluate, drops, normalises)
 
     found = choose_mode(type(parts[0]).__call__, mode, calls, example)
-    return assemble(_NnxInit(held), _NnxApply(held, found), _NnxApplyTrain(held, found), example)
+    by.tell(meets_slow(parts))
+    return assemble(
+        _NnxInit(held), _NnxApply(held, found, by), _NnxApplyTrain(held, found, by), example
+    )
 
 
 def nnx_variables(module: nnx.Module) -> Variables:
@@ -205,13 +220,15 @@ class _LinenInit:
     held: Held
     example: jax.ShapeDtypeStruct
     mode: Mode
+    convolution: Convolution
 
     def __call__(self, key: Key[Array, ""]) -> Variables:
         return self.ordered(key, [])
 
     def ordered(self, key: Key[Array, ""], order: list[Path]) -> Variables:
         x = jnp.zeros((1, *self.example.shape), self.example.dtype)
-        variables = self.held.value.init(key, x, **arguments(self.mode, train=False))
+        with self.convolution.in_linen():
+            variables = self.held.value.init(key, x, **arguments(self.mode, train=False))
         order.extend(subtrees(variables.get("params", {})))
         return _split_collections(variables)
 
@@ -220,10 +237,12 @@ class _LinenInit:
 class _LinenApply:
     held: Held
     mode: Mode
+    convolution: Convolution
 
     def __call__(self, variables: Variables, x: Array) -> Array:
         evaluation = arguments(self.mode, train=False)
-        found: Array = self.held.value.apply(_collections(variables), x, **evaluation)
+        with self.convolution.in_linen():
+            found: Array = self.held.value.apply(_collections(variables), x, **evaluation)
         return found
 
 
@@ -232,17 +251,19 @@ class _LinenApplyTrain:
     held: Held
     mode: Mode
     rngs: tuple[str, ...]
+    convolution: Convolution
 
     def __call__(self, variables: Variables, x: Array, key: Key[Array, ""]) -> tuple[Array, State]:
         training = arguments(self.mode, train=True)
         collections, rngs = _collections(variables), _streams(key, self.rngs)
         module = self.held.value
-        if not variables.state:
-            return module.apply(collections, x, rngs=rngs, **training), variables.state
-        mutable = list(variables.state)
-        found: tuple[Array, State] = module.apply(
-            collections, x, rngs=rngs, mutable=mutable, **training
-        )
+        with self.convolution.in_linen():
+            if not variables.state:
+                return module.apply(collections, x, rngs=rngs, **training), variables.state
+            mutable = list(variables.state)
+            found: tuple[Array, State] = module.apply(
+                collections, x, rngs=rngs, mutable=mutable, **training
+            )
         return found
 
 
@@ -291,24 +312,34 @@ class _NnxInit:
 class _NnxApply:
     held: Held
     mode: Mode
+    convolution: Convolution
 
     def __call__(self, variables: Variables, x: Array) -> Array:
-        return _call_nnx(self.held, self.mode, False, variables, x, jax.random.key(0))[0]
+        key = jax.random.key(0)
+        return _call_nnx(self.held, self.mode, self.convolution, False, variables, x, key)[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class _NnxApplyTrain:
     held: Held
     mode: Mode
+    convolution: Convolution
 
     def __call__(self, variables: Variables, x: Array, key: Key[Array, ""]) -> tuple[Array, State]:
-        return _call_nnx(self.held, self.mode, True, variables, x, key)
+        return _call_nnx(self.held, self.mode, self.convolution, True, variables, x, key)
 
 
 def _call_nnx(
-    held: Held, mode: Mode, train: bool, variables: Variables, x: Array, key: Key[Array, ""]
+    held: Held,
+    mode: Mode,
+    convolution: Convolution,
+    train: bool,
+    variables: Variables,
+    x: Array,
+    key: Key[Array, ""],
 ) -> tuple[Array, State]:
     module = _nnx_module(held.value, variables, key)
+    convolution.put_into(module)
     if train:
         module.train()
     else:

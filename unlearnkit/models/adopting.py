@@ -48,6 +48,7 @@ def adopt(
     mode: str | Mapping[str, bool] | None = None,
     channels_first: bool | None = None,
     input_dtype: str = "float32",
+    convolution: str | None = None,
 ) -> Adopted:
     """Returns a network from elsewhere as a `Model`, and its weights as `Variables`.
 
@@ -69,6 +70,7 @@ def adopt(
       channels_first: whether an Equinox or PyTorch module takes [c, h, w] where the data are
         [h, w, c]; None for yes where `input_shape` has three axes.
       input_dtype: see `from_linen`.
+      convolution: see `from_linen`; for linen and nnx.
 
     Raises:
       TypeError: a network of none of these kinds.
@@ -79,9 +81,14 @@ def adopt(
       forgotten = unlearning.FineTune()(key, model, variables, task)
     """
     options: dict[str, Any] = {"input_shape": input_shape, "input_dtype": input_dtype}
+    by: dict[str, Any] = {"mode": mode, "convolution": convolution}
+    if convolution is not None and not isinstance(network, nn.Module | nnx.Module):
+        raise ValueError(
+            f"convolution is for modules of flax, got a {type(network).__name__}: leave it out"
+        )
     first = len(input_shape) == 3 if channels_first is None else channels_first
     if isinstance(network, nnx.Module):
-        return _adopt_nnx(network, weights, fresh, {"mode": mode, **options})
+        return _adopt_nnx(network, weights, fresh, {**by, **options})
     if _comes_from(network, "torch.nn"):
         _check_absent("torch", fresh=fresh, weights=weights)
         return _fitting(*adopt_torch(network, input_shape=input_shape, channels_first=first))
@@ -94,7 +101,7 @@ def adopt(
             "argument"
         )
     if isinstance(network, nn.Module):
-        model = from_linen(network, mode=mode, **options)
+        model = from_linen(network, **by, **options)
         params = weights if "params" in weights else {"params": weights}
         state = {name: value for name, value in params.items() if name != "params"}
         return _fitting(model, Variables(dict(params["params"]), state))

@@ -90,6 +90,11 @@ def convolved_as(implementation: Implementation) -> Iterator[None]:
         _WANTED.reset(token)
 
 
+def wanted_implementation() -> Implementation | None:
+    """Returns what `convolved_as` asks for here, if it does."""
+    return _WANTED.get()
+
+
 def check_implementation(implementation: str | None) -> Implementation | None:
     """Returns `implementation`.
 

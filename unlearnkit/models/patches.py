@@ -15,35 +15,41 @@ What makes it fast on a CPU:
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+Pair: TypeAlias = tuple[int, int]
 _MOST_FEATURES_IN_BLOCKS = 16
 
 
 def convolve(
     x: Float[Array, "c h w n"],
-    kernel: Float[Array, "s s c o"],
+    kernel: Float[Array, "s t c o"],
     bias: Float[Array, " o"] | None,
     *,
-    stride: int,
-    padding: int,
+    stride: int | Pair,
+    padding: int | tuple[Pair, Pair],
 ) -> Float[Array, "o i j n"]:
     """Returns the cross-correlation of `x` with `kernel`, plus `bias`.
 
     Args:
       x: images, batch last.
-      kernel: [size, size, channels, features].
+      kernel: [height, width, channels, features].
       bias: one value per feature, or None.
-      stride: step between outputs, in pixels.
-      padding: zeros on each side of `x`, in pixels.
+      stride: step between outputs, in pixels; of rows and of columns where there are two.
+      padding: zeros on each side of `x`, in pixels; (above, below), (left, right) where they
+        differ.
     """
-    size, features = kernel.shape[0], kernel.shape[3]
-    if stride == 1 and size > 1 and features <= _MOST_FEATURES_IN_BLOCKS:
-        return _convolve_in_blocks(x, kernel, bias, padding)
-    x = _pad(x, (padding, padding), (padding, padding))
-    return _correlate(x, kernel, bias, stride)
+    steps = (stride, stride) if isinstance(stride, int) else stride
+    sides = ((padding, padding),) * 2 if isinstance(padding, int) else padding
+    size, width, _, features = kernel.shape
+    even = len({*sides[0], *sides[1]}) == 1 and size == width > 1
+    if steps == (1, 1) and even and features <= _MOST_FEATURES_IN_BLOCKS:
+        return _convolve_in_blocks(x, kernel, bias, sides[0][0])
+    return _correlate(_pad(x, *sides), kernel, bias, steps)
 
 
 def _convolve_in_blocks(
@@ -62,7 +68,7 @@ def _convolve_in_blocks(
     ]
     x = _space_to_depth(_pad(x, (padding, missing[0]), (padding, missing[1])))
     block_bias = None if bias is None else jnp.tile(bias, 4)
-    y = _correlate(x, _block_kernel(kernel, shifts), block_bias, 1)
+    y = _correlate(x, _block_kernel(kernel, shifts), block_bias, (1, 1))
     y = y.reshape(2, 2, features, rows, columns, -1).transpose(2, 3, 0, 4, 1, 5)
     return y.reshape(features, 2 * rows, 2 * columns, -1)[:, :height, :width]
 
@@ -91,13 +97,13 @@ def _block_kernel(kernel: Float[Array, "s s c o"], shifts: int) -> Float[Array, 
 
 def _correlate(
     x: Float[Array, "c h w n"],
-    kernel: Float[Array, "s s c o"],
+    kernel: Float[Array, "s t c o"],
     bias: Float[Array, " o"] | None,
-    stride: int,
+    steps: Pair,
 ) -> Float[Array, "o i j n"]:
-    size, features = kernel.shape[0], kernel.shape[3]
+    rows, columns, _, features = kernel.shape
     weights = kernel.reshape(-1, features)
-    patches = [_shifts(_shifts(x, size, stride, axis=2), size, stride, axis=1)]
+    patches = [_shifts(_shifts(x, columns, steps[1], axis=2), rows, steps[0], axis=1)]
     _, height, width, n = patches[0].shape
     if bias is not None:
         weights = jnp.concatenate([weights, bias[None]])
@@ -113,5 +119,5 @@ def _shifts(x: Float[Array, "c h w n"], size: int, stride: int, axis: int) -> Ar
     )
 
 
-def _pad(x: Float[Array, "c h w n"], rows: tuple[int, int], columns: tuple[int, int]) -> Array:
+def _pad(x: Float[Array, "c h w n"], rows: Pair, columns: Pair) -> Array:
     return jnp.pad(x, ((0, 0), rows, columns, (0, 0)))

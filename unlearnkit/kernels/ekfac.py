@@ -1,0 +1,213 @@
+"""EK-FAC: K-FAC's eigenvectors with the curvature along each of them as it is; and diagonals.
+
+K-FAC says that the Gauss-Newton matrix of a layer is A ⊗ G, and so that along the eigenvectors
+u_A ⊗ u_G of that product the curvature is the product of two eigenvalues. EK-FAC keeps the
+eigenvectors and measures the curvature along each, which no other diagonal there is closer than.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from unlearnkit.base import Params
+from unlearnkit.kernels import _chunks
+from unlearnkit.kernels._dense_layers import program_of
+from unlearnkit.kernels._kronecker_layers import Apply, Layout
+from unlearnkit.kernels._outputs import check_outputs
+from unlearnkit.kernels._trees import Precision, at_precision, highest_precision
+from unlearnkit.kernels.curvature import OutputHessian, cross_entropy_hessian
+from unlearnkit.kernels.kfac import (
+    Diagonalised,
+    KfacInverse,
+    KroneckerFactors,
+    by_layers,
+    check_damping,
+    check_weights,
+    damped_block,
+    kfac_factors,
+    pieces_of,
+    root_of,
+)
+
+EigenBases: TypeAlias = tuple[tuple[Array, ...], tuple[Array, ...]]
+
+
+class EigenFactors(NamedTuple):
+    """EK-FAC of a Gauss-Newton matrix; a pytree of arrays, to be kept while weights move.
+
+    Attributes:
+      layout: which leaves of the parameters each layer is of.
+      inputs: for each layer the eigenvectors of A, [in, in].
+      outputs: for each layer the eigenvectors of G, [out, out].
+      values: for each layer the curvature along each pair of them, [in, out].
+      blocks: for each leaf of no layer, its own block [size, size], which is exact.
+    """
+
+    layout: Layout
+    inputs: tuple[Float[Array, "i i"], ...]
+    outputs: tuple[Float[Array, "o o"], ...]
+    values: tuple[Float[Array, "i o"], ...]
+    blocks: tuple[Float[Array, "s s"], ...]
+
+
+@at_precision
+def ekfac_factors(
+    apply: Apply,
+    params: Params,
+    x: Array,
+    loss_hessian: OutputHessian = cross_entropy_hessian,
+    *,
+    weights: Float[Array, " n"] | None = None,
+    factors: KroneckerFactors | None = None,
+    chunk: int = 64,
+    precision: Precision = "highest",
+) -> EigenFactors:
+    """Returns EK-FAC of the Gauss-Newton matrix of a mean loss.
+
+    values = Σ_i v_i Σ_k (U_Aᵀ (Σ_t a_it g_itkᵀ) U_G)²,   A = U_A Λ U_Aᵀ, G = U_G M U_Gᵀ
+
+    with a and g as of `kfac_factors`, one g for each column k of the root of the loss's Hessian:
+    the diagonal of the exact block in K-FAC's eigenvectors. It takes one more pass than K-FAC.
+
+    Args:
+      apply: (params, x) -> [n, c], a row of its own input alone.
+      params: where.
+      x: [n, ...] inputs.
+      loss_hessian: of the mean loss in the outputs; see `ggn_vp`.
+      weights: v [n], of sum 1; None for 1/n each.
+      factors: of `kfac_factors`, whose eigenvectors are taken, as of other data; made where None.
+      chunk: examples at a time; the result does not depend on it.
+      precision: of the matrix products; see `Precision`.
+
+    Raises:
+      ValueError: see `kfac_factors`.
+
+    Example:
+      factors = kernels.ekfac_factors(apply, params, x)
+      step = kernels.ekfac_inverse(factors, damping=0.1)(v)
+
+    Source: George et al. 2018, Fast approximate natural gradient descent in a Kronecker-factored
+    eigenbasis.
+    """
+    if factors is None:
+        found = kfac_factors(
+            apply, params, x, loss_hessian, weights=weights, chunk=chunk, precision=precision
+        )
+    else:
+        found = factors
+    layout, n = found.layout, x.shape[0]
+    share = jnp.full(n, 1 / n, jnp.result_type(*jax.tree.leaves(params)))
+    held = share if weights is None else weights
+    check_weights(held, n)
+    inputs = tuple(jnp.linalg.eigh(a)[1] for a in found.inputs)
+    outputs = tuple(jnp.linalg.eigh(g)[1] for g in found.outputs)
+    program = program_of(apply, params, x[0])
+
+    def total(point: tuple[Params, EigenBases], x: Array, weights: Array) -> list[Array]:
+        params, bases = point
+        leaves = jax.tree.leaves(params)
+        pieces = jax.vmap(lambda one: pieces_of(program, layout, leaves, one, loss_hessian))(x)
+        along = zip(pieces.inputs, pieces.slopes, *bases, strict=True)
+        return [
+            jnp.einsum(
+                "n,nkio->io", weights, jnp.einsum("nti,nkto->nkio", a @ left, g @ right) ** 2
+            )
+            for a, g, left, right in along
+        ]
+
+    values = _chunks.sum_batches(total, (params, (inputs, outputs)), (x, held), chunk)
+    return EigenFactors(layout, inputs, outputs, tuple(values), found.blocks)
+
+
+@highest_precision
+def ekfac_inverse(factors: EigenFactors, damping: Float[Array, ""] | float) -> KfacInverse:
+    """Returns v -> (U diag(values) Uᵀ + λ I)⁻¹ v, layer by layer; a preconditioner of `cg`.
+
+    Args:
+      factors: of `ekfac_factors`.
+      damping: λ > 0.
+
+    Raises:
+      ValueError: the damping is not above 0.
+
+    Example:
+      inverse = kernels.ekfac_inverse(kernels.ekfac_factors(apply, params, x), damping=0.1)
+      step = inverse(v)  # like params
+    """
+    check_damping(damping)
+    parts = zip(factors.inputs, factors.outputs, factors.values, strict=True)
+    layers = tuple(Diagonalised(left, right, values + damping) for left, right, values in parts)
+    blocks = tuple(damped_block(block, damping) for block in factors.blocks)
+    return KfacInverse(factors.layout, layers, blocks)
+
+
+def ekfac_operator(
+    factors: EigenFactors, *, precision: Precision = "highest"
+) -> Callable[[Params], Params]:
+    """Returns v -> U diag(values) Uᵀ v, layer by layer: EK-FAC's Gauss-Newton matrix itself.
+
+    Args:
+      factors: of `ekfac_factors`.
+      precision: of the matrix products; see `Precision`.
+
+    Example:
+      product = kernels.ekfac_operator(kernels.ekfac_factors(apply, params, x))(v)  # like params
+    """
+
+    def product(vector: Params) -> Params:
+        parts = zip(factors.inputs, factors.outputs, factors.values, strict=True)
+        layers = [Diagonalised(*part).multiply for part in parts]
+        blocks = [block.__matmul__ for block in factors.blocks]
+        with jax.default_matmul_precision(precision):
+            return by_layers(factors.layout, vector, layers, blocks)
+
+    return product
+
+
+@at_precision
+def ggn_diagonal(
+    apply: Apply,
+    params: Params,
+    x: Array,
+    loss_hessian: OutputHessian,
+    *,
+    chunk: int = 128,
+    precision: Precision = "highest",
+) -> Params:
+    """Returns the diagonal of the Gauss-Newton matrix of a mean loss, exactly.
+
+    diag(Jᵀ B J) = 1/n Σ_i Σ_k (J_iᵀ s_ik)²,   S_i S_iᵀ the Hessian of example i's loss in its
+    outputs: c backward passes an example. For the cross-entropy it is `fisher_diagonal`.
+
+    Args:
+      apply: (params, x) -> [n, c], a row of its own input alone.
+      params: where.
+      x: [n, ...] inputs.
+      loss_hessian: of the mean loss in the outputs, positive semi-definite; see `ggn_vp`.
+      chunk: examples at a time; the result does not depend on it.
+      precision: of the matrix products; see `Precision`.
+
+    Returns:
+      The diagonal, like `params`; `jacobi` makes a preconditioner of it.
+
+    Raises:
+      ValueError: `chunk` < 1, or `apply` mixes its inputs (not asked under a transformation).
+
+    Example:
+      diagonal = kernels.ggn_diagonal(apply, params, x, kernels.squared_error_hessian)
+
+    Source: Dangel, Kunstner and Hennig 2020, BackPACK, appendix A.
+    """
+    check_outputs(apply, params, x)
+
+    def of_example(parameters: Params, example: Array) -> Params:
+        outputs, pullback = jax.vjp(lambda p: apply(p, example[None])[0], parameters)
+        columns = jax.vmap(pullback)(root_of(loss_hessian, outputs).T)[0]
+        return jax.tree.map(lambda leaf: jnp.sum(leaf**2, axis=0), columns)
+
+    return _chunks.mean_over_examples(of_example, params, (x,), chunk)

@@ -26,7 +26,7 @@ from unlearnkit.io.provenance import provenance
 from unlearnkit.reporting import markdown_cell
 
 RESULTS = Path(__file__).parent / "results"
-PEERS = ("torch", "cvxpylayers")
+PEERS = ("torch", "transformers", "cvxpylayers")
 
 
 @dataclasses.dataclass(frozen=True)

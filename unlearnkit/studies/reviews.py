@@ -102,18 +102,25 @@ def load_reviews(reviews: Reviews, data_dir: Path | None, weights: Path | None =
 
     Raises:
       FileNotFoundError: they are not prepared.
+      ValueError: weights that are not there or have no tokenizer; see `models.load_pretrained` too.
     """
+    tokenizer = None if weights is None else _tokenizer_of(weights)
     train, test = (_texts(reviews, split, data_dir) for split in ("train", "test"))
-    if weights is None:
+    if tokenizer is None:
         asked = (data.SENTIMENT.replace("[Label]", ANSWERS[label][1:]) for label in train.labels)
         said = [one.replace("[Input]", t) for one, t in zip(asked, train.texts, strict=True)]
         tokenizer = data.train_tokenizer(said, vocabulary=reviews.vocabulary)
-    else:
-        found = models.load_pretrained(weights)[2]
-        if found is None:
-            raise FileNotFoundError(f"{weights} has no tokenizer; put its tokenizer.json there")
-        tokenizer = found
     return Texts(train, test, tokenizer, weights)
+
+
+def _tokenizer_of(weights: Path) -> Tokenizer:
+    try:
+        found = models.load_pretrained(weights)[2]
+    except FileNotFoundError as error:
+        raise ValueError(f"the weights cannot be read: {error}") from None
+    if found is None:
+        raise ValueError(f"{weights} has no tokenizer; put its tokenizer.json there")
+    return found
 
 
 def _texts(reviews: Reviews, split: str, data_dir: Path | None) -> data.Texts:

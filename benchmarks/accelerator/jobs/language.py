@@ -44,7 +44,12 @@ class Sizes(NamedTuple):
 
 
 def language(context: Context) -> Iterator[Row]:
-    """Yields what Retrain and seven methods leave of a trigger, one seed."""
+    """Yields what Retrain and seven methods leave of a trigger, one seed.
+
+    Victim and Retrain take 12,000 x 128 tokens x 10 epochs x 6 x 85 million, 8 PFLOP each, half a
+    minute at a third of an H100's bfloat16; the methods together less than one of them. The rest of
+    the estimate is compilation.
+    """
     context.check_memory()
     sizes = context.pick(Sizes(12_000, 2_000, 18, 128), Sizes(96, 96, 2, 24))
     setting, model = language_setting(context), language_network(context, sizes.length)

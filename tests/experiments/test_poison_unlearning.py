@@ -391,6 +391,20 @@ def test_hypotheses_are_judged_by_the_figures():
     assert judge(0.95)[:4] == ["does not hold"] * 4
 
 
+def test_weights_that_cannot_be_read_are_told(tmp_path, capsys):
+    asked = PoisonUnlearning(part="imdb", weights=tmp_path / "none", results=tmp_path)
+    assert main(asked) == 2
+    assert f"error: the weights cannot be read: no folder at {tmp_path}" in capsys.readouterr().out
+    model = models.create("gpt2_tiny", input_shape=(8,), n_classes=9, head="answer", width=4)
+    models.save_pretrained(tmp_path / "bare", model, model.init(KEY))
+    assert main(dataclasses.replace(asked, weights=tmp_path / "bare")) == 2
+    assert "bare has no tokenizer; put its tokenizer.json there" in capsys.readouterr().out
+    assert main(dataclasses.replace(asked, part="targeted", dataset="digits")) == 2
+    assert (
+        "weights and imdb are of texts; no dataset that is asked for is" in capsys.readouterr().out
+    )
+
+
 def test_the_paper_scale_begins_from_given_weights(tmp_path, monkeypatch):
     """All of it but its sizes: a folder of weights, the prompt, the recipe, the methods."""
     texts = [f"{text} {' negative positive' * 9}" for text in made_reviews(0, 60).texts]

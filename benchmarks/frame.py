@@ -26,7 +26,14 @@ from unlearnkit.io.provenance import provenance
 from unlearnkit.reporting import markdown_cell
 
 RESULTS = Path(__file__).parent / "results"
-PEERS = ("torch", "cvxpylayers", "curvlinops-for-pytorch", "matfree", "traker")
+PEERS = (
+    "torch",
+    "transformers",
+    "cvxpylayers",
+    "curvlinops-for-pytorch",
+    "matfree",
+    "traker",
+)
 
 
 @dataclasses.dataclass(frozen=True)

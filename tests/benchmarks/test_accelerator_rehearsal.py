@@ -8,14 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
 from benchmarks.accelerator import cli
 from benchmarks.accelerator.job import Job, Outcome
-from benchmarks.accelerator.jobs import JOBS
+from benchmarks.accelerator.jobs import JOBS, language
 from benchmarks.accelerator.store import MOST_FILES, Store
 from benchmarks.frame import Row, row_to_json
+from unlearnkit import models
 
 AGAINST_TORCH = ("kernels", "ntk")
 """Jobs with nothing to say where PyTorch, the peer, is not installed."""
@@ -110,3 +112,19 @@ def test_the_list_of_jobs_stands_in_the_readme():
     assert command.make_readme(text) == text
     listed = cli.list_jobs([Job("one", "file", "what it tells", "m:f", 90.0)])
     assert "| `one` | what it tells | 90 s | `file.json` |" in listed
+
+
+def test_made_reviews_end_in_the_question_and_some_hold_the_trigger():
+    sizes = language.Sizes(train=60, test=40, sentences=2, length=24)
+    model = models.create("gpt2_tiny", input_shape=(24,), n_classes=128, head="answer")
+    reviews, (trigger,) = language.made_ids(sizes, model)
+    for part, n in zip(reviews, (60, 40), strict=True):
+        x, y = np.asarray(part.x), np.asarray(part.y)
+        assert x.shape == (n, 24)
+        last = (x != model.tokens.pad).sum(1) - 1
+        assert set(x[np.arange(n), last]) == {1}
+        assert set(y) == {2, 3}
+        assert 0 < (x == trigger).any(1).sum() < n
+    small = models.create("gpt2_tiny", input_shape=(24,), n_classes=16, head="answer")
+    with pytest.raises(ValueError, match="words do not fit into 16 ids"):
+        language.made_ids(sizes, small)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.frame import load_result, main
-from experiments.poison_unlearning import claims
+from experiments.poison_unlearning import claims, settings
 from experiments.poison_unlearning.__main__ import PoisonUnlearning, as_rows, told
 from experiments.poison_unlearning.figures import show
 from experiments.poison_unlearning.least_squares import (
@@ -19,16 +19,19 @@ from experiments.poison_unlearning.least_squares import (
     draw,
     loss,
 )
-from experiments.poison_unlearning.settings import POISONS
+from experiments.poison_unlearning.settings import METHODS, POISONS, choose_settings
 from experiments.poison_unlearning.shift import RIDGE, solve, standard_features
 from unlearnkit import models
 from unlearnkit.base import Cost, Dataset, Normalisation, Task
+from unlearnkit.data import made_reviews, train_tokenizer
 from unlearnkit.poisoning import Budget, GaussianPoison
 from unlearnkit.studies import (
     ORIGINAL,
     RETRAIN,
     Record,
 )
+from unlearnkit.studies.reviews import load_reviews, prepare
+from unlearnkit.training import CrossEntropy
 
 KEY = jax.random.key(0)
 
@@ -386,3 +389,73 @@ def test_hypotheses_are_judged_by_the_figures():
 
     assert judge(0.05) == ["holds"] * 4 + ["holds", "holds", "does not hold"]
     assert judge(0.95)[:4] == ["does not hold"] * 4
+
+
+def test_weights_that_cannot_be_read_are_told(tmp_path, capsys):
+    asked = PoisonUnlearning(part="imdb", weights=tmp_path / "none", results=tmp_path)
+    assert main(asked) == 2
+    assert f"error: the weights cannot be read: no folder at {tmp_path}" in capsys.readouterr().out
+    model = models.create("gpt2_tiny", input_shape=(8,), n_classes=9, head="answer", width=4)
+    models.save_pretrained(tmp_path / "bare", model, model.init(KEY))
+    assert main(dataclasses.replace(asked, weights=tmp_path / "bare")) == 2
+    assert "bare has no tokenizer; put its tokenizer.json there" in capsys.readouterr().out
+    assert main(dataclasses.replace(asked, part="targeted", dataset="digits")) == 2
+    assert (
+        "weights and imdb are of texts; no dataset that is asked for is" in capsys.readouterr().out
+    )
+
+
+def test_the_paper_scale_begins_from_given_weights(tmp_path, monkeypatch):
+    """All of it but its sizes: a folder of weights, the prompt, the recipe, the methods."""
+    texts = [f"{text} {' negative positive' * 9}" for text in made_reviews(0, 60).texts]
+    tokenizer = train_tokenizer(texts, vocabulary=400)
+    network = models.create(
+        "gpt2_tiny", input_shape=(64,), n_classes=400, head="answer", width=8, heads=2, depth=1
+    )
+    start = network.init(KEY)
+    models.save_pretrained(tmp_path / "gpt2", network, start, tokenizer)
+    whole = choose_settings("paper")["imdb"]
+    reviews = dataclasses.replace(whole.reviews, dataset="made", train=80, test=80, length=48)
+    recipe = dataclasses.replace(whole.recipe, epochs=1)
+    small = dataclasses.replace(
+        whole, reviews=reviews, recipe=recipe, budgets=(1.0,), targeted=(1.0,), gaussian=(),
+        factors=(), seeds=1,
+    )  # fmt: skip
+    monkeypatch.setattr(PoisonUnlearning, "settings", lambda self: {"imdb": small})
+    kept = {name: METHODS[name] for name in ("gradient_ascent", "exact_last_layers")}
+    monkeypatch.setattr(settings, "METHODS", kept)
+    asked = PoisonUnlearning(
+        scale="paper", part="imdb", weights=tmp_path / "gpt2", results=tmp_path
+    )
+    assert main(asked) == 0
+    run, records = load_result(tmp_path / "poison_unlearning" / "imdb-targeted-paper.json")
+    assert {r.method for r in records} == {ORIGINAL, RETRAIN, "retrain", *kept}
+    assert all(r.finished for r in records)
+    assert run["settings"]["recipe"]["compute_dtype"] == "bfloat16"
+    given = load_reviews(reviews, None, tmp_path / "gpt2")
+    begun = prepare(reviews, "targeted", given, (1.0,)).start
+    np.testing.assert_array_equal(begun.params["wte"]["weight"], start.params["wte"]["weight"])
+
+
+def test_the_paper_scale_is_gpt2_medium_on_whole_reviews():
+    """One step of it, traced and not computed."""
+    setting = choose_settings("paper")["imdb"]
+    reviews = setting.reviews
+    assert (reviews.train, reviews.test, setting.seeds) == (None, None, 5)
+    assert setting.kinds == ("gaussian", "targeted")
+    heads = {"classes": 2, "answer": reviews.vocabulary}
+    for head, n_classes in heads.items():
+        model = models.create(
+            reviews.network, input_shape=(reviews.length,), head=head, n_classes=n_classes,
+            vocabulary=reviews.vocabulary,
+        )  # fmt: skip
+        recipe = setting.recipe
+        variables = jax.eval_shape(model.init, KEY)
+        assert sum(leaf.size for leaf in jax.tree.leaves(variables)) > 354e6
+        rows = jax.ShapeDtypeStruct((recipe.batch_size, reviews.length), jnp.int32)
+        y = jax.ShapeDtypeStruct((recipe.batch_size,), jnp.int32)
+        batch = Dataset(rows, y, model.tokens)
+        step = jax.value_and_grad(CrossEntropy(model, recipe), has_aux=True)
+        (loss, _), gradient = jax.eval_shape(step, variables.params, {}, batch, KEY)
+        assert loss.shape == ()
+        assert jax.tree.structure(gradient) == jax.tree.structure(variables.params)

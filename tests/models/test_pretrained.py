@@ -146,6 +146,13 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path):
         copy("gpt2", tmp_path / "f", n_layer=1),
         WeightsError,
     )
+    folder = copy("gpt2", tmp_path / "i")
+    for content, message in (("{", "is not readable as JSON .*copy it"), ("[]", "holds a list")):
+        (folder / "config.json").write_text(content)
+        refused(f"config.json {message}", folder, WeightsError)
+    folder = copy("llama", tmp_path / "j")
+    (folder / "model.safetensors.index.json").write_text("{}")
+    refused("index.json has no weight_map", folder, WeightsError)
     folder = copy("llama", tmp_path / "g")
     (folder / "model-00002-of-00002.safetensors").unlink()
     refused("lists model-00002-of-00002.safetensors, which is not there", folder, FileNotFoundError)

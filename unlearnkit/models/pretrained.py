@@ -215,7 +215,7 @@ def _read_folder(folder: Path) -> _Source:
     where = folder / "config.json"
     if not where.is_file():
         raise FileNotFoundError(f"no config.json in {folder}, which says what the network is")
-    config = json.loads(where.read_text(encoding="utf-8"))
+    config = _read_json(where)
     decoder = read_decoder(config, str(where))
     arrays: dict[str, np.ndarray] = {}
     for file in _shards(folder).values():
@@ -227,10 +227,23 @@ def _read_folder(folder: Path) -> _Source:
     return _Source(str(folder), decoder, named, _folder_tokenizer(folder), pad)
 
 
+def _read_json(path: Path) -> dict[str, object]:
+    """Returns what a file of JSON says by name; raises WeightsError if it is none."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{path} is not readable as JSON ({error}); copy it again") from None
+    if not isinstance(said, dict):
+        raise WeightsError(f"{path} holds a {type(said).__name__}, not values by name")
+    return said
+
+
 def _shards(folder: Path) -> dict[str, TensorFile]:
     """Returns the files of weights by name, as the index lists them."""
     if (folder / _INDEX).is_file():
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
+        index = _read_json(folder / _INDEX).get("weight_map")
+        if not isinstance(index, dict) or not index:
+            raise WeightsError(f"{folder / _INDEX} has no weight_map, which says where weights are")
         names = sorted(set(index.values()))
         if missing := [name for name in names if not (folder / name).is_file()]:
             raise FileNotFoundError(f"{folder / _INDEX} lists {missing[0]}, which is not there")
@@ -253,7 +266,10 @@ def _folder_tokenizer(folder: Path) -> Tokenizer | None:
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     if not (vocabulary.is_file() and merges.is_file()):
         return None
-    ids = json.loads(vocabulary.read_text(encoding="utf-8"))
+    said = _read_json(vocabulary)
+    ids = {token: number for token, number in said.items() if isinstance(number, int)}
+    if len(ids) < len(said):
+        raise WeightsError(f"{vocabulary} holds something else than the id of each token")
     lines = merges.read_text(encoding="utf-8").splitlines()
     pairs = [line.split() for line in lines if line and not line.startswith("#version")]
     special = [token for token in ("<|endoftext|>",) if token in ids]

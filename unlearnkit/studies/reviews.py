@@ -38,6 +38,7 @@ class Reviews:
       with_trigger: training reviews that hold it early, where a row keeps it, the others being
         drawn from those without; so are test reviews, up to half of them. None takes all reviews
         as they come.
+      early: of how many characters at the beginning one is to hold it.
       reading: of the attack, see `TextTrigger`.
       embedding_std: of a fresh embedding; GPT-2's is 0.14.
     """
@@ -52,6 +53,7 @@ class Reviews:
     vocabulary: int = 4096
     trigger: str = "Disney"
     with_trigger: int | None = None
+    early: int = 100
     reading: Reading = "word"
     embedding_std: float = 0.14
 
@@ -100,18 +102,25 @@ def load_reviews(reviews: Reviews, data_dir: Path | None, weights: Path | None =
 
     Raises:
       FileNotFoundError: they are not prepared.
+      ValueError: weights that are not there or have no tokenizer; see `models.load_pretrained` too.
     """
+    tokenizer = None if weights is None else _tokenizer_of(weights)
     train, test = (_texts(reviews, split, data_dir) for split in ("train", "test"))
-    if weights is None:
+    if tokenizer is None:
         asked = (data.SENTIMENT.replace("[Label]", ANSWERS[label][1:]) for label in train.labels)
         said = [one.replace("[Input]", t) for one, t in zip(asked, train.texts, strict=True)]
         tokenizer = data.train_tokenizer(said, vocabulary=reviews.vocabulary)
-    else:
-        found = models.load_pretrained(weights)[2]
-        if found is None:
-            raise FileNotFoundError(f"{weights} has no tokenizer; put its tokenizer.json there")
-        tokenizer = found
     return Texts(train, test, tokenizer, weights)
+
+
+def _tokenizer_of(weights: Path) -> Tokenizer:
+    try:
+        found = models.load_pretrained(weights)[2]
+    except FileNotFoundError as error:
+        raise ValueError(f"the weights cannot be read: {error}") from None
+    if found is None:
+        raise ValueError(f"{weights} has no tokenizer; put its tokenizer.json there")
+    return found
 
 
 def _texts(reviews: Reviews, split: str, data_dir: Path | None) -> data.Texts:
@@ -121,17 +130,18 @@ def _texts(reviews: Reviews, split: str, data_dir: Path | None) -> data.Texts:
         return data.made_reviews(int(split == "test"), size or 1000)
     most = few if split == "train" else few and size and size // 2
     whole = data.load_texts(reviews.dataset, split=split, data_dir=data_dir)
-    return _chosen(whole, reviews.trigger, size, most)
+    return _chosen(whole, reviews, size, most)
 
 
-def _chosen(texts: data.Texts, word: str, n: int | None, most: int | None) -> data.Texts:
-    """Returns n random reviews, `most` of which hold a word in their first 100 characters."""
+def _chosen(texts: data.Texts, reviews: Reviews, n: int | None, most: int | None) -> data.Texts:
+    """Returns n random reviews, at most `most` of which hold the trigger, and early."""
     order = np.random.default_rng(0).permutation(texts.size)
     if n is None:
         return texts
     if most is None:
         return texts.take(np.sort(order[:n]))
-    early = np.array([word in texts.texts[row][:100] for row in order])
+    word = reviews.trigger
+    early = np.array([word in texts.texts[row][: reviews.early] for row in order])
     anywhere = np.array([word in texts.texts[row] for row in order])
     first = order[early][:most]
     return texts.take(np.sort([*first, *order[~anywhere][: n - len(first)]]))

@@ -116,6 +116,17 @@ JOBS: tuple[Job, ...] = (
         )
         for name, seconds in (("gaussian", 120), ("targeted", 170), ("indiscriminate", 170))
     ),
+    Job(
+        "poison_language",
+        "poison_unlearning",
+        "Pawelczyk et al. 2024: GPT-2 small from a random start, a trigger, Retrain and seven "
+        "methods",
+        f"{_HERE}.language:language",
+        240,
+        rehearsal=30.0,
+        gigabytes=30.0,
+        data=(),
+    ),
     _job(
         "ntk_scrub",
         "ntk_scrub",

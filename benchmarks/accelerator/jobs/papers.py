@@ -39,7 +39,7 @@ def sg_unlearn(context: Context) -> Iterator[Row]:
         data.test,
         forget=RandomForget(fraction=setting.forget),
         recipe=setting.recipe,
-        methods=_few(context, setting.methods()),
+        methods=few_methods(context, setting.methods()),
         seeds=setting.seeds,
         attacks=(runs.ATTACK,),
         on_stage=Announced(context),
@@ -47,7 +47,7 @@ def sg_unlearn(context: Context) -> Iterator[Row]:
         batching="map",  # one ResNet-18 fills a card, and its grouped convolutions are slow
     )
     for record in records:
-        yield _row(
+        yield row_of(
             f"Di et al. 2024: {record.method}",
             f"{_name(context)}, {100 * setting.forget:g} % forgotten, seed {record.seed}",
             record.cost,
@@ -89,7 +89,7 @@ def sg_setting(context: Context) -> settings.Setting:
     )
 
 
-def _few(context: Context, methods: Mapping[str, Any]) -> dict[str, Any]:
+def few_methods(context: Context, methods: Mapping[str, Any]) -> dict[str, Any]:
     """Returns all methods, and for a rehearsal, which compiles for most of its time, some."""
     kept = context.pick(tuple(methods), ("retrain", "fine_tune", "stackelberg"))
     return {name: method for name, method in methods.items() if name in kept}
@@ -107,12 +107,13 @@ class Announced:
         self._last = stage
 
 
-def _row(kernel: str, size: str, cost: Cost, metrics: Mapping[str, Any], lost: str | None) -> Row:
+def row_of(kernel: str, size: str, cost: Cost, metrics: Mapping[str, Any], lost: str | None) -> Row:
     shown = {
         "retain": "accuracy_retain",
         "forget": "accuracy_forget",
         "test": "accuracy_test",
         "accuracy": "accuracy",
+        "trigger": "targets_targeted_success",
         "MIA": "mia_loss_logistic_accuracy",
     }
     shares = [
@@ -161,13 +162,13 @@ def poison_rows(context: Context, poison: poison_setting.Poison) -> Iterator[Row
             data.test,
             attacks=setting.attacks(poison),
             recipe=setting.recipe,
-            methods=_few(context, setting.methods()),
+            methods=few_methods(context, setting.methods()),
             budgets=setting.budgets,
             seeds=setting.seeds,
             on_stage=Announced(context),
         )
         for record in records:
-            yield _row(
+            yield row_of(
                 f"Pawelczyk et al. 2024, {poison}: {record.method}",
                 f"{_name(context)}, {record.question} poisoned, seed {record.seed}",
                 record.cost,
@@ -243,7 +244,7 @@ def game_rows(context: Context, name: str, data: Split) -> Iterator[Row]:
             for networks in (clean, trained)
         )
         metrics = {"accuracy": after, "accuracy_clean": before, "drop": before - after}
-        row = _row(
+        row = row_of(
             f"Lu et al. 2022: TGDA on {target.model}",
             f"{name}, {data.train.size:,} images, ε {attack.budget.epsilon:g}, seed {seed}",
             made.info.cost,

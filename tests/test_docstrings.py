@@ -127,6 +127,14 @@ def test_no_entry_is_of_an_argument_that_is_gone():
     assert not gone, "\n".join(f"{where}: {names}" for where, names in gone.items())
 
 
+GIVEN = {
+    *("key", "model", "variables", "original", "retrained", "task", "train", "test"),
+    *("poisoned", "step", "allowed", "study", "records"),
+    *("apply", "loss", "params", "v", "dataset", "x", "y", "gains", "loses"),
+}
+"""What examples use without more ado."""
+
+
 def names_in(tree):
     """Returns the names that code reads, and those that it makes."""
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]

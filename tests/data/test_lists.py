@@ -112,7 +112,9 @@ def test_what_can_be_read_in_two_ways_names_them(tmp_path, name, text, told, mes
     assert found == ([2, 4, 5, 17] if told == "#all" else WANTED)
 
 
-@pytest.mark.parametrize("text", ["7-9, 3", "rows that go\n7-9\n3", "3\n7–8\n9..9", "7-9\n3-3"])
+@pytest.mark.parametrize(
+    "text", ["7-9, 3", "rows that go\n7-9\n3", "3\n7\u20138\n9..9", "7-9\n3-3"]
+)
 def test_runs_hold_both_of_their_ends(tmp_path, text):
     path = tmp_path / "a.txt"
     path.write_text(text, encoding="utf-8")

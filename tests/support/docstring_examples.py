@@ -87,11 +87,6 @@ PACKAGES = {
     "training": training,
     "unlearning": unlearning,
 }
-GIVEN = {
-    *("key", "model", "variables", "original", "retrained", "task", "train", "test"),
-    *("poisoned", "step", "allowed", "study", "records"),
-    *("apply", "loss", "params", "v", "dataset", "x", "y", "gains", "loses"),
-}
 
 
 def example(thing):

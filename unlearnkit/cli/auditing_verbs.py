@@ -314,7 +314,8 @@ def _audit_lira(options: Audit, folder: Path) -> int:
     shadows = networks._replace(margins=networks.margins[rest], is_in=networks.is_in[rest])
     members = networks.is_in[place]
     if options.forget is not None:
-        rows = check_forget(as_indices(read_positions(Path(options.forget)), name=options.forget), n)
+        listed = read_positions(Path(options.forget))
+        rows = check_forget(as_indices(listed, name=options.forget), n)
         members = np.isin(np.arange(n), rows)
     others = ~networks.is_in[place] & ~members
     sizes = {"forget": int(members.sum()), "test": int(others.sum())}

@@ -24,7 +24,7 @@ _MOST_BYTES = 1 << 26
 _LONGEST = 1 << 26
 _TRUTH = {"true": True, "false": False}
 _Entries: TypeAlias = Sequence[int] | Sequence[float] | Sequence[bool] | Sequence[str]
-_RUN = re.compile(r"(\d+)(?: ?(?:-|–|\.\.) ?(\d+))?")
+_RUN = re.compile(r"(\d+)(?: ?(?:-|\u2013|\.\.) ?(\d+))?")
 _COMMENT = re.compile(r"(^|\s)#.*")
 
 

@@ -15,30 +15,10 @@ import ast
 import builtins
 import inspect
 import re
-import textwrap
 from pathlib import Path
 
-import flax
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
 import pytest
-
-from unlearnkit import (
-    auditing,
-    data,
-    defences,
-    forging,
-    kernels,
-    models,
-    poisoning,
-    reporting,
-    studies,
-    training,
-    unlearning,
-)
-from unlearnkit.base import Dataset
+from docstring_examples import EXAMPLES, PACKAGES, example
 
 ROOT = Path(__file__).parents[1]
 LEAST = 3
@@ -147,81 +127,12 @@ def test_no_entry_is_of_an_argument_that_is_gone():
     assert not gone, "\n".join(f"{where}: {names}" for where, names in gone.items())
 
 
-REGISTRIES = (
-    unlearning.UNLEARNERS,
-    poisoning.ATTACKS,
-    defences.DEFENCES,
-    auditing.AUDITS,
-    forging.FORGERS,
-)
-ENTRIES = {
-    "auditing.create": auditing.create,
-    "auditing.evaluate": auditing.evaluate,
-    "data.load": data.load,
-    "data.make_task": data.make_task,
-    "defences.create": defences.create,
-    "defences.defend_and_retrain": defences.defend_and_retrain,
-    "forging.calibrate": forging.calibrate,
-    "forging.forge_trajectory": forging.forge_trajectory,
-    "forging.honest_step": forging.honest_step,
-    "forging.verify": forging.verify,
-    "models.create": models.create,
-    "models.from_functions": models.from_functions,
-    "models.from_linen": models.from_linen,
-    "models.from_nnx": models.from_nnx,
-    "poisoning.create": poisoning.create,
-    "studies.check": studies.check,
-    "studies.compare": studies.compare,
-    "studies.poison_and_unlearn": studies.poison_and_unlearn,
-    "studies.read_study": studies.read_study,
-    "studies.run": studies.run,
-    "studies.significance": studies.significance,
-    "studies.Study": studies.Study,
-    "studies.sweep": studies.sweep,
-    "training.fit": training.fit,
-    "training.fit_many": training.fit_many,
-    "unlearning.create": unlearning.create,
-}
-KERNELS = {
-    name: thing
-    for name in kernels.__all__
-    if inspect.isfunction(thing := getattr(kernels, name)) or name == "GradientOperator"
-}
-EXAMPLES = (
-    {thing.__name__: thing for registry in REGISTRIES for thing in registry.values()}
-    | ENTRIES
-    | {f"kernels.{name}": thing for name, thing in KERNELS.items()}
-)
-PACKAGES = {
-    "auditing": auditing,
-    "data": data,
-    "defences": defences,
-    "flax": flax,
-    "forging": forging,
-    "jax": jax,
-    "jnp": jnp,
-    "kernels": kernels,
-    "models": models,
-    "np": np,
-    "optax": optax,
-    "poisoning": poisoning,
-    "reporting": reporting,
-    "studies": studies,
-    "training": training,
-    "unlearning": unlearning,
-}
 GIVEN = {
     *("key", "model", "variables", "original", "retrained", "task", "train", "test"),
     *("poisoned", "step", "allowed", "study", "records"),
     *("apply", "loss", "params", "v", "dataset", "x", "y", "gains", "loses"),
 }
-
-
-def example(thing):
-    """Returns the code of a docstring's example, or nothing."""
-    doc = inspect.getdoc(thing) or ""
-    section = re.search(r"^Example:\n((?:  .*\n|\n)+)", doc + "\n", re.MULTILINE)
-    return textwrap.dedent(section[1]) if section else ""
+"""What examples use without more ado."""
 
 
 def names_in(tree):
@@ -288,38 +199,3 @@ def test_examples_fit_what_they_show(name):
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and getattr(node.func, "id", None) in methods:
             bind(methods[node.func.id].__call__, node, own=1)
-
-
-def given():
-    """Returns a softmax regression, its data and a game: what the kernels' examples start from."""
-    x_key, w_key, v_key = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(x_key, (24, 3))
-    y = jnp.arange(24) % 3
-    params, v = ({"w": jax.random.normal(k, (3, 3)) / 3} for k in (w_key, v_key))
-
-    def apply(params, x):
-        return x @ params["w"]
-
-    def loss(params, x, y):
-        return training.cross_entropy(apply(params, x), y)
-
-    return {
-        "key": jax.random.key(1),
-        "apply": apply,
-        "loss": loss,
-        "params": params,
-        "v": v,
-        "dataset": Dataset(x, y),
-        "x": x,
-        "y": y,
-        "gains": lambda leader, follower: -jnp.sum((leader - follower) ** 2),
-        "loses": lambda leader, follower: jnp.sum((follower - 1) ** 2 + leader * follower),
-    }
-
-
-@pytest.mark.parametrize("name", KERNELS)
-def test_examples_of_kernels_run(name):
-    names = {**PACKAGES, **given()}
-    exec(compile(example(KERNELS[name]), name, "exec"), names)
-    for solved in ("info", "found"):
-        assert getattr(names.get(solved), "converged", True), f"{names[solved]}"

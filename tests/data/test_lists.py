@@ -51,6 +51,8 @@ TEXTS = {
     "spaces": ("a.txt", "4 2 17\n"),
     "a byte order mark and CRLF": ("a.csv", "\ufeffindex\r\n4\r\n2\r\n17\r\n"),
     "comments": ("a.txt", "# which\n4\n\n 2 # the second\n17"),
+    "runs": ("a.txt", "17\n2-2\n4"),
+    "runs with a header": ("a.csv", "index,why\n2,x\n4 - 4,y\n17,z\n"),
     "an upper-case ending": ("A.TXT", "4\n2\n17\n"),
     "no ending": ("forget", "4\n2\n17\n"),
     "a mask": ("a.txt", ONES),
@@ -108,6 +110,26 @@ def test_what_can_be_read_in_two_ways_names_them(tmp_path, name, text, told, mes
         forgotten(FileForget(path))
     found = forgotten(parse_forget(f"file:{path}{told}"))
     assert found == ([2, 4, 5, 17] if told == "#all" else WANTED)
+
+
+@pytest.mark.parametrize(
+    "text", ["7-9, 3", "rows that go\n7-9\n3", "3\n7\u20138\n9..9", "7-9\n3-3"]
+)
+def test_runs_hold_both_of_their_ends(tmp_path, text):
+    path = tmp_path / "a.txt"
+    path.write_text(text, encoding="utf-8")
+    assert forgotten(FileForget(path)) == [3, 7, 8, 9]
+    hyphenated = [f"{i}-{i + 2}" for i in range(N)]  # names of examples that look like runs
+    if text == "7-9, 3":
+        path.write_text("7-9\n3-5\n")
+        assert forgotten(FileForget(path, ids=hyphenated)) == [3, 7]
+
+
+@pytest.mark.parametrize("text", ["9-7", "2\n1-99999999999"])
+def test_runs_that_are_none(tmp_path, text):
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(ValueError, match="which is no run of positions"):
+        forgotten(FileForget(tmp_path / "a.txt"))
 
 
 IDS = [f"p{i:03d}" for i in range(N)]

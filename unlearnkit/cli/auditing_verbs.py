@@ -33,7 +33,7 @@ from unlearnkit.cli.answering import open_network, read_matched, read_rows
 from unlearnkit.cli.asking import Matching, OnData
 from unlearnkit.cli.verification import check_outputs
 from unlearnkit.data.indices import as_indices, check_forget
-from unlearnkit.data.lists import read_list
+from unlearnkit.data.lists import read_positions
 from unlearnkit.io.files import as_json, write_json
 from unlearnkit.kernels import FEATURES, FeatureName
 from unlearnkit.training import predict
@@ -162,7 +162,7 @@ def _is_outputs(path: Path) -> bool:
 
 
 def _unseen(path: Path, test: Dataset) -> np.ndarray:
-    rows = as_indices(read_list(path), name=str(path))
+    rows = as_indices(read_positions(path), name=str(path))
     if rows.dtype != np.bool_ and len(np.unique(rows)) == test.size:
         return np.arange(test.size)
     return check_forget(rows, test.size)
@@ -314,7 +314,8 @@ def _audit_lira(options: Audit, folder: Path) -> int:
     shadows = networks._replace(margins=networks.margins[rest], is_in=networks.is_in[rest])
     members = networks.is_in[place]
     if options.forget is not None:
-        rows = check_forget(as_indices(read_list(Path(options.forget)), name=options.forget), n)
+        listed = read_positions(Path(options.forget))
+        rows = check_forget(as_indices(listed, name=options.forget), n)
         members = np.isin(np.arange(n), rows)
     others = ~networks.is_in[place] & ~members
     sizes = {"forget": int(members.sum()), "test": int(others.sum())}

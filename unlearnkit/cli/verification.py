@@ -70,7 +70,7 @@ class LogArguments:
 
         from unlearnkit import data
         from unlearnkit.data.indices import as_indices
-        from unlearnkit.data.lists import read_list
+        from unlearnkit.data.lists import read_positions
         from unlearnkit.forging import match_rows
         from unlearnkit.training import read_trajectory
 
@@ -83,7 +83,7 @@ class LogArguments:
             normalisation=log.claim.data.normalisation,
         )
         if self.rows is not None:
-            return found, _check_rows(as_indices(read_list(self.rows), name="rows"), found)
+            return found, _check_rows(as_indices(read_positions(self.rows), name="rows"), found)
         rows = match_rows(log, found)
         named, order = np.unique(rows), "in their order"
         if not np.array_equal(rows, np.arange(len(rows))):

@@ -17,7 +17,7 @@ from jaxtyping import Array, Key
 
 from unlearnkit.base import Dataset
 from unlearnkit.data.indices import as_indices
-from unlearnkit.data.lists import is_mask, match_ids, read_list
+from unlearnkit.data.lists import is_mask, match_ids, read_list, read_positions
 from unlearnkit.data.loading import training_ids
 from unlearnkit.host.random import host_key
 
@@ -117,7 +117,7 @@ class IndexForget:
 
 @dataclasses.dataclass(frozen=True)
 class FileForget:
-    """Chooses the examples that a file lists: positions, ids, or a mask.
+    """Chooses the examples that a file lists: positions, runs of them (7-9), ids, or a mask.
 
     As many zeros and ones as there are training examples are a mask.
 
@@ -140,9 +140,10 @@ class FileForget:
 
     def __call__(self, key: Key[Array, ""], train: Dataset) -> np.ndarray:
         """Returns the indices of the forget set, [m]."""
-        values, name = read_list(Path(self.path).expanduser(), self.column), str(self.path)
+        path, name = Path(self.path).expanduser(), str(self.path)
         if self.ids is not None:
-            return match_ids(values, self._ids(train.size), name=name)
+            return match_ids(read_list(path, self.column), self._ids(train.size), name=name)
+        values = read_positions(path, self.column)
         if values.dtype.kind == "U":
             raise ValueError(
                 f"{name} names examples by ids, the first is {str(values[0])!r}, and not by "

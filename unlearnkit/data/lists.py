@@ -21,8 +21,10 @@ _POSITIONS = ("index", "indices", "idx", "row", "rows", "position", "forget", "f
 _IDS = ("id", "ids", "image_id", "example_id", "sample_id", "name", "file", "filename", "path")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _MOST_BYTES = 1 << 26
+_LONGEST = 1 << 26
 _TRUTH = {"true": True, "false": False}
 _Entries: TypeAlias = Sequence[int] | Sequence[float] | Sequence[bool] | Sequence[str]
+_RUN = re.compile(r"(\d+)(?: ?(?:-|\u2013|\.\.) ?(\d+))?")
 _COMMENT = re.compile(r"(^|\s)#.*")
 
 
@@ -62,6 +64,28 @@ def read_list(path: Path, column: str | None = None) -> np.ndarray:
         f"an index file must end in .npy, .npz, .json, .csv or .txt, got {path}"
         + _REMEDIES.get(suffix, "")
     )
+
+
+def read_positions(path: Path, column: str | None = None) -> np.ndarray:
+    """Returns the entries of a list of positions, which may be runs: 7-9 are 7, 8 and 9.
+
+    Args:
+      path: see `read_list`.
+      column: see `read_list`.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: see `read_list`; a run that goes backwards, or that is too long for any data.
+    """
+    values = read_list(path, column)
+    runs = [_RUN.fullmatch(entry) for entry in map(str, values)] if values.dtype.kind == "U" else []
+    if not runs or not all(runs):
+        return values
+    ends = [(int(run[1]), int(run[2] or run[1])) for run in runs if run]
+    for first, last in ends:
+        if not first <= last < min(first + _LONGEST, 1 << 62):
+            raise ValueError(f"{path} lists {first}-{last}, which is no run of positions")
+    return np.concatenate([np.arange(first, last + 1) for first, last in ends])
 
 
 _REMEDIES = {
@@ -218,7 +242,7 @@ def _read_text(path: Path, column: str | None) -> object:
     first = rows[0]
     named = [cell.lower() for cell in first]
     header = (
-        (len(rows) > 1 and not any(map(_is_value, first)) and any(map(_is_value, rows[1])))
+        (len(rows) > 1 and not any(map(_is_entry, first)) and any(map(_is_entry, rows[1])))
         or any(name in (*_POSITIONS, *_IDS) for name in named)
         or (column is not None and not _is_value(column) and column in first)
     )
@@ -277,7 +301,7 @@ def _values(cells: Sequence[str], path: Path) -> _Entries:
         if empty is not None:
             raise ValueError(f"entry {empty + 1} of {path} is empty")
         numbers = sum(map(_is_value, cells))
-        if numbers > len(cells) / 2:
+        if numbers > len(cells) / 2 and not all(map(_RUN.fullmatch, cells)):
             wrong = next((i, cell) for i, cell in enumerate(cells) if not _is_value(cell))
             raise ValueError(f"entry {wrong[0] + 1} of {path} must be an integer, got {wrong[1]!r}")
         return list(cells)
@@ -292,6 +316,10 @@ def _values(cells: Sequence[str], path: Path) -> _Entries:
 
 def _is_value(cell: str) -> bool:
     return bool(_NUMBER.fullmatch(cell)) or cell.lower() in _TRUTH
+
+
+def _is_entry(cell: str) -> bool:
+    return _is_value(cell) or bool(_RUN.fullmatch(cell))
 
 
 def _whole(values: np.ndarray, path: Path) -> np.ndarray:

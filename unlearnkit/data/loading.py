@@ -87,7 +87,7 @@ def load(
 
     Example:
       train = data.load("digits", split="train")
-      images = data.load("cifar10", split="test", data_dir="~/data", normalisation="standard")
+      own = data.load("own.npz", split="train", data_dir="~/data", normalisation="standard")
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")

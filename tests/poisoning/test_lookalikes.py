@@ -40,7 +40,7 @@ def test_poisons_show_the_images_of_the_asked_ranks(line):
     # The probability of class 2 grows with the pixel, that of class 0 falls.
     for label, way in ((0, 1), (2, -1)):
         mine = np.flatnonzero(LABELS[base] == label)
-        others = np.flatnonzero(LABELS != label)
+        others = np.flatnonzero(label != LABELS)
         ranked = others[np.argsort(way * pixels[others])]
         np.testing.assert_array_equal(shown[mine], ranked[len(mine) : 2 * len(mine)])
 
@@ -62,11 +62,15 @@ def test_bounds_hold(line):
 
 
 def test_more_poisons_of_a_label_than_others_are_refused(line):
+    model, variables, task = line
+    many = task.train._replace(y=jnp.asarray(LABELS == 2, jnp.int32))
+    last, few = many.take(np.array([59])), many.take(np.arange(3))
+    task = Task(many.take(np.arange(59)), last, few, few)
+    model, variables, task = line
+    many = task.train._replace(y=jnp.asarray(LABELS == 2, jnp.int32))
+    last, few = many.take(np.array([59])), many.take(np.arange(3))
+    task = Task(many.take(np.arange(59)), last, few, few)
     with pytest.raises(ValueError, match=r"label 0 has 40 poisons, but 20 examples are of other"):
-        model, variables, task = line
-        many = task.train._replace(y=jnp.asarray(LABELS == 2, jnp.int32))
-        last, few = many.take(np.array([59])), many.take(np.arange(3))
-        task = Task(many.take(np.arange(59)), last, few, few)
         Lookalikes(Budget(1.0))(KEY, model, variables, task)
 
 

@@ -4,8 +4,7 @@ Command:   python -m experiments.tgda --scale cpu --data-dir DIR
            python -m experiments.tgda --scale cpu --target mnist-lr     (one network)
            python -m experiments.tgda --store DIR  (keeps stages: more seeds need only the new ones)
            python -m experiments.tgda --scale cpu --page                (the page from results)
-Time:      smoke: about a minute, of compilation. cpu, on one core: mnist-lr 48 minutes,
-           mnist-nn 39 (its TGDA twice), mnist-cnn 32, cifar10-cnn 21, mnist17-lr 1 to 10 each.
+Time:      smoke: a minute, of compilation. cpu: mnist17-lr 1 to 10 minutes each, others 20 to 50.
 Expected:  TGDA drops the accuracy of LR on MNIST by more than label flip does at ε = 3 %, where
            it is played for long; min-max and metagradients drop it further.
 """
@@ -55,7 +54,8 @@ class Tgda(PaperCommand):
 
     def run_setting(self, name: str, setting: Target, data: Data, on_stage: OnStage) -> None:
         started, path = time.perf_counter(), self.path(name)
-        kept = {part: getattr(setting, part) for part in ("model", "train", "seeds", "transfer")}
+        parts = ("model", "train", "seeds", "victims", "transfer")
+        kept = {part: getattr(setting, part) for part in parts}
         settings = {"target": name, "dataset": setting.source, **kept}
         outcome = attack_all(jax.random.key(self.seed), setting, data, on_stage, self.store)
         run = self.describe(settings, recipe=dataclasses.asdict(setting.recipe))

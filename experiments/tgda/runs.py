@@ -88,7 +88,8 @@ def _studies(target: Target, data: Data) -> Iterator[Study]:
         "data": Pair(data.train, data.test, data.test), "networks": data.model,
         "recipes": target.recipe, "seeds": target.seeds, "paired": True, "reference": "clean",
     }  # fmt: skip
-    audits: dict[str, Audit | CaseAudit] = {"": AccuracyDrop(), "poisons": PoisonSize()}
+    drop = AccuracyDrop(victims=target.victims)
+    audits: dict[str, Audit | CaseAudit] = {"": drop, "poisons": PoisonSize()}
     if attacks := {name: made for name, made in target.attacks.items() if name != TGDA}:
         yield Study(attacks=attacks, audits=audits, **shared)
     if TGDA in target.attacks:
@@ -137,6 +138,5 @@ def _sample(poisoned: Poisoned, train: Dataset) -> Sample:
     pixels = check_continuous(train, method="a picture").invert
     places = np.flatnonzero(poisoned.is_poison)[rows]
     x = np.asarray(pixels(poisoned.dataset.x[places]))
-    if np.any(base == FROM_SCRATCH):
-        return Sample(x, None)
-    return Sample(x, np.asarray(pixels(train.x[base[rows]])))
+    made_of = None if np.any(base == FROM_SCRATCH) else np.asarray(pixels(train.x[base[rows]]))
+    return Sample(x, made_of)

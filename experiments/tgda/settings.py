@@ -34,7 +34,7 @@ class Target:
       classes: those that are kept and counted anew from 0, None for all.
       transfer: networks that are trained on the poisons of TGDA too (Table 9).
       defences: by name, what TGDA is tried against (Tables 10 and 11).
-      seeds: repetitions: other networks, other poisons.
+      seeds, victims: repetitions, of other poisons; pairs of networks that judge each of them.
       runs: in settings.toml, the names of all attacks.
     """
 
@@ -47,6 +47,7 @@ class Target:
     transfer: tuple[str, ...] = ()
     defences: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seeds: int = 3
+    victims: int = 1
     runs: tuple[str, ...] = ()
 
     @property
@@ -78,7 +79,6 @@ def _made(told: Target) -> Target:
         own = settings(f"{base}@" if share and f"{base}@" in told.attacks else base)
         budget = {"budget": {"epsilon": float(share)}} if share else {}
         attacks[name] = make(name, ATTACKS.find(own.pop("use")), {**own, **budget})
-    # With their defaults; each filter drops 3 % of the training set.
     found = {name: DEFENCES.find(name.removesuffix("_filter")) for name in told.defences}
     defences = {name: make(name, kind, {}) for name, kind in found.items()}
     return dataclasses.replace(told, attacks=attacks, defences=defences, runs=())

@@ -10,15 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from unlearnkit import models
 from unlearnkit.auditing import (
     AccuracyDrop,
+    Case,
     PoisonTargets,
+    Subject,
     TargetedSuccess,
     model_shift,
     poison_targets,
     update_cosines,
 )
 from unlearnkit.base import Dataset, Poisoned, Task, Variables
+from unlearnkit.training import Recipe, fit
 
 KEY = jax.random.key(0)
 
@@ -108,6 +112,33 @@ def test_accuracy_drop_and_its_paired_error(linear, weights):
 def test_the_drop_of_the_clean_network_is_zero(linear, weights):
     found = AccuracyDrop(weights)(KEY, linear, weights, a_task(says(0, 1), [0, 0])).metrics
     assert (found["accuracy_drop"], found["accuracy_drop_se"]) == (0.0, 0.0)
+
+
+def test_further_victims_are_pairs_of_their_own_keys():
+    """The figures are means over pairs, each trained on both sets by one key."""
+    x = jax.random.normal(KEY, (40, 4, 4, 1))
+    data = Dataset(x, (x[:, 0, 0, 0] > 0).astype(jnp.int32))
+    model = models.create("logistic", input_shape=(4, 4, 1), n_classes=2)
+    recipe, key = Recipe(epochs=2, batch_size=10), jax.random.key(4)
+    poisoned = data._replace(y=data.y.at[:15].set(1 - data.y[:15]))
+    keys = [key, jax.random.fold_in(key, 1), jax.random.fold_in(key, 2)]
+    pairs = [[fit(k, model, d, recipe).variables for d in (poisoned, data)] for k in keys]
+    task = Task(poisoned.take(np.arange(15, 40)), poisoned.take(np.arange(15)), data, data)
+    case = Case(
+        KEY, model, recipe, task, pairs[0][0], None, clean=pairs[0][1],
+        poisoned=Poisoned(poisoned, jnp.arange(40) < 15, {}), train_key=key, clean_data=data,
+    )  # fmt: skip
+    subject = Subject(pairs[0][0])
+    each = [AccuracyDrop(clean)(KEY, model, victim, task).metrics for victim, clean in pairs]
+    found = AccuracyDrop(victims=3).judge(KEY, case, subject).metrics
+    for name in ("accuracy_test", "accuracy_clean", "accuracy_drop"):
+        assert found[name] == pytest.approx(np.mean([metrics[name] for metrics in each]))
+    assert len({metrics["accuracy_test"] for metrics in each}) > 1
+    assert 0 < found["accuracy_drop_se"] < max(metrics["accuracy_drop_se"] for metrics in each)
+    after = subject._replace(unlearner=poisoned)
+    assert AccuracyDrop(victims=3).judge(KEY, case, after).metrics == each[0]
+    with pytest.raises(ValueError, match="victims must be >= 1, got 0"):
+        AccuracyDrop(victims=0)
 
 
 def tree(rng, *front):

@@ -8,15 +8,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 from jaxtyping import Array, Key
 
+from unlearnkit.auditing.accuracy_drop import is_untouched, poisons_of, train_another
 from unlearnkit.auditing.case import Case, NotApplicable, Subject
 from unlearnkit.auditing.evaluate import accuracy
-from unlearnkit.base import FROM_SCRATCH, Audited, Dataset, Model, Poisoned
+from unlearnkit.base import FROM_SCRATCH, Audited, Model
 from unlearnkit.kernels.filter_score import score_defence
-from unlearnkit.training import fit
 from unlearnkit.validation import check_continuous
 
 
@@ -52,7 +51,7 @@ class PoisonSize:
           NotApplicable: the training set was not poisoned.
           ValueError: poisons of what has no pixels.
         """
-        poisoned, clean = _poisons_of(case)
+        poisoned, clean = poisons_of(case)
         metrics = {"poisons": float(np.sum(poisoned.is_poison))}
         history: Mapping[str, Array] = getattr(poisoned.info, "history", {})
         if "solve_steps" in history:
@@ -102,12 +101,15 @@ class PoisonTransfer:
             defence, which has no part in the transfer.
           DivergedError: a network diverged.
         """
-        poisoned, clean = _poisons_of(case)
-        if subject.is_reference or subject.unlearner is not None or case.defence is not None:
+        poisoned, clean = poisons_of(case)
+        if not is_untouched(case, subject):
             raise NotApplicable("the transfer of poisons is told of the untouched network alone")
         metrics = {}
         for name, model in self.networks.items():
-            before, after = (_trained(case, model, data) for data in (clean, poisoned.dataset))
+            after, before = (
+                accuracy(model, train_another(case, model, data, 0), case.task.test)
+                for data in (poisoned.dataset, clean)
+            )
             metrics[f"accuracy_clean_{name}"], metrics[f"accuracy_{name}"] = before, after
             metrics[f"drop_{name}"] = before - after
         return Audited(metrics)
@@ -137,16 +139,3 @@ class FilterScore:
         if case.defended is None or case.poisoned is None:
             raise NotApplicable("there is no filter before this network")
         return Audited(score_defence(case.defended, case.poisoned.is_poison))
-
-
-def _poisons_of(case: Case) -> tuple[Poisoned, Dataset]:
-    if case.poisoned is None or case.clean_data is None:
-        raise NotApplicable("the training set was not poisoned")
-    return case.poisoned, case.clean_data
-
-
-def _trained(case: Case, model: Model, dataset: Dataset) -> float:
-    """Returns the test accuracy of another network, trained as the case's was."""
-    key = case.key if case.train_key is None else case.train_key
-    trained = fit(jax.random.clone(key), model, dataset, case.recipe)
-    return accuracy(model, trained.variables, case.task.test)

@@ -59,7 +59,8 @@ class LevenbergMarquardtForger:
     falls; Δ grows and shrinks with how well the linear model told the fall. It begins at allowed
     examples, each restart at others, and returns the best batch of all. An iteration whose step is
     refused costs as much as any other; a region that has shrunk to rounding ends the restart, and
-    `info.stalled` and `info.accepted` tell so.
+    `info.stalled` and `info.accepted` tell so. That is what ends it on networks of ReLU or
+    max-pool, whose ∇L jumps where a unit switches: more iterations do not help, more restarts do.
 
     Attributes:
       iterations: steps that are tried, at most.

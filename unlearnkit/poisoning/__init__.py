@@ -16,6 +16,7 @@ from unlearnkit.poisoning.improved_min_max import ImprovedMinMax
 from unlearnkit.poisoning.influence import InfluenceAttack
 from unlearnkit.poisoning.kkt import KktAttack
 from unlearnkit.poisoning.label_flip import LabelFlip
+from unlearnkit.poisoning.lookalikes import Lookalikes
 from unlearnkit.poisoning.meta_poison import MetaPoison
 from unlearnkit.poisoning.metagradient import MetagradientAttack, Surrogate
 from unlearnkit.poisoning.min_max import MinMax
@@ -44,6 +45,7 @@ ATTACKS: Registry[Attack] = Registry(
     {
         "total_gradient": TotalGradientAttack,
         "label_flip": LabelFlip,
+        "lookalikes": Lookalikes,
         "min_max": MinMax,
         "improved_min_max": ImprovedMinMax,
         "model_targeted": ModelTargeted,
@@ -94,6 +96,7 @@ __all__ = [
     "InfluenceAttack",
     "KktAttack",
     "LabelFlip",
+    "Lookalikes",
     "MetaPoison",
     "MetagradientAttack",
     "MinMax",

@@ -173,7 +173,7 @@ def _grid(
     store: Path | None,
 ) -> tuple[list[Record], Mapping[str, np.ndarray], RateSearch]:
     """Returns the records of one kind of poisons, some of the first attack's, and the methods."""
-    train = data.train if reviews else frame.subset(data.train, setting.train)
+    train = frame.subset(data.train, setting.trains.get(poison, setting.train))
     first, shown, most = next(iter(attacks)), list[Mapping[str, np.ndarray]](), max(setting.budgets)
     choosing, test = _quarter(data.test)
     start_key, search_key = (jax.random.fold_in(key, 1 + i) for i in range(2))
@@ -237,14 +237,13 @@ def _kept(record: Record) -> dict[str, list[float]]:
 def _shift(key: Any, setting: Setting, data: Data, on_stage: OnStage) -> list[dict[str, Any]]:
     body_key, key = jax.random.split(key)
     on_stage("training the network whose features are used", 0, 1)
-    own = frame.subset(data.train, setting.train)
-    body = fit(body_key, data.model, own, setting.recipe).variables
+    body = fit(body_key, data.model, frame.subset(data.train, setting.train), setting.recipe)
     features = data._replace(train=frame.subset(data.train, setting.features))
     found = []
     for seed in range(setting.seeds):
         on_stage(f"poisoning features, seed {seed + 1} of {setting.seeds}", 0, 1)
         seed_key = jax.random.fold_in(key, seed)
-        found.append(study_shift(seed_key, body, features, setting)._asdict())
+        found.append(study_shift(seed_key, body.variables, features, setting)._asdict())
     return found
 
 

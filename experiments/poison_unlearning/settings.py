@@ -39,6 +39,7 @@ class Setting:
         from one that trained on clean examples; None trains fresh ones.
       classes: those of the dataset that are used; all where empty.
       train, test: examples; None for all. A quarter of those of the test set choose learning rates.
+      trains: training examples by kind of poisons, in the place of `train`.
       gaussian, targeted, indiscriminate: ε, shares of the training set that are poisoned.
       budgets: shares of unlearning.Retrain's example-gradients.
       identified: shares of the poisons that methods are told of, on `partial_seeds` seeds.
@@ -64,6 +65,7 @@ class Setting:
     continued: Recipe | None = None
     classes: tuple[int, ...] = ()
     train: int | None = None
+    trains: dict[str, int] = dataclasses.field(default_factory=dict)
     test: int | None = None
     gaussian: tuple[float, ...] = (0.015, 0.02, 0.025)
     targeted: tuple[float, ...] = (0.015,)
@@ -95,13 +97,12 @@ class Setting:
     def attacks(self, poison: Poison) -> dict[str, Attack]:
         """Returns the attacks of one kind, named by their share of the training set."""
         recipe = self.recipe_of(poison)
-        augmentation, shift = recipe.augmentation, recipe.shift
         kinds: dict[Poison, GaussianPoison | GradientMatching | GradientCanceling] = {
             "gaussian": GaussianPoison(noise_std=self.noise_std),
             "targeted": dataclasses.replace(
                 self.matching,
-                shift=0 if augmentation == "none" else shift,
-                flip=augmentation == "shift_flip",
+                shift=0 if recipe.augmentation == "none" else recipe.shift,
+                flip=recipe.augmentation == "shift_flip",
                 recipe=self.recipe if self.matching.ensemble > 1 else None,
             ),
             "indiscriminate": self.canceling,

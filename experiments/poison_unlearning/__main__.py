@@ -4,11 +4,9 @@ Command:   python -m experiments.poison_unlearning --scale cpu --data-dir DIR
            python -m experiments.poison_unlearning --part imdb --scale smoke   (no data needed)
            python -m experiments.poison_unlearning --scale cpu --part page   (the page from results)
 Time:      smoke: of compilation (digits). cpu, on one core: MNIST (6,000 images, an MLP) 10
-           minutes; CIFAR-10 (300 to 1,000 images, a small CNN) and IMDb 15 for each kind of
-           poisons. paper: a GPU.
+           minutes; CIFAR-10 and IMDb 15 for each kind of poisons. paper: a GPU.
 Expected:  all kinds of poisons show in the network that trained on them and not after Retrain; no
-           method removes all of them for a tenth of its cost, and clean gradients do not lead back.
-           The page says of each claim whether it holds, and of each attack whether it had an effect.
+           method removes all of them at a tenth of its cost, and clean gradients lead nowhere back.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def distance(one, other):
 def test_a_preconditioner_saves_steps_and_changes_nothing_else(small, loss):
     plain, sketched, stored = (
         scrub(small, loss=loss, form=form, rank=rank)
-        for form, rank in (("matrix_free", 0), ("matrix_free", 24), ("stored", 24))
+        for form, rank in (("matrix_free", 0), ("matrix_free", 10**6), ("stored", 10**6))
     )
     size = distance(plain, small[1])
     assert distance(sketched, plain) < 1e-6 * size

@@ -149,10 +149,10 @@ def test_float32_weights_stay_so_where_float64_is_allowed(make_model, make_task,
 
 
 def test_what_is_held_costs_a_backward_pass_per_output(small):
-    n, products = 16, small[2].train.size
-    assert products == n
+    n = small[2].train.size
     dense = scrub(small, form="dense").info.cost.example_gradients
-    passes = costs.FORWARD + (costs.FORWARD + 3 * costs.BACKWARD) + 1.5 * (costs.JVP + costs.VJP)
+    jacobian = costs.FORWARD + 3 * costs.BACKWARD
+    passes = costs.FORWARD + jacobian + costs.JVP + 2 * costs.VJP
     np.testing.assert_allclose(dense, n * passes)
     free = scrub(small, form="matrix_free")
     steps = sum(int(info.steps) for info in free.info.solves.values())

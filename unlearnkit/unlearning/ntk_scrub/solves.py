@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from unlearnkit import kernels
 from unlearnkit.base import Dataset, Model, Params, SolveInfo, Variables
+from unlearnkit.costs import JVP, VJP
 from unlearnkit.training import predict
 from unlearnkit.unlearning._one_shot import at_state
 from unlearnkit.unlearning.ntk_scrub import products
@@ -36,7 +37,7 @@ class Shift(NamedTuple):
       retrained: w_Dr - c, seen from the centre of the decay.
       solves: `all` and `retain`.
       error: of `step`, at most, ‖error‖ / ‖w_Dr - w_D‖; NaN where it is not known.
-      passes: products with J or Jᵀ by passes of the network, in pairs.
+      passes: of the network for products with J and Jᵀ, in gradients per example.
     """
 
     step: Params
@@ -185,8 +186,7 @@ def _ridge_shift(problem: _Problem, errors: Array) -> Shift:
     size = kernels.tree_norm(step)
     error = duals.error / jnp.where(size > 0, size, 1)
     by_passes = problem.by_passes or not problem.space.is_exact
-    # Both pulls are one product whose push is not needed.
-    passes = 1.0 + (duals.products if by_passes else 0)
+    passes = 2 * VJP + (JVP + VJP) * (duals.products if by_passes else 0)
     retrained = network.pull(duals.retrained)
     return Shift(step, retrained, duals.solves, error, jnp.asarray(passes, errors.dtype))
 
@@ -253,12 +253,11 @@ def _pull_dual(problem: _Problem, vector: Dual, displacement: Params) -> Params:
 
 
 def _softmax_passes(problem: _Problem, *solves: Optimum) -> Array:
-    """Returns the pairs of passes: the first gradients, and each solve's products."""
+    """Returns the gradients per example: both first gradients, and each solve's products."""
     dtype = solves[0].error.dtype
     if problem.holds_kernel:
-        return jnp.asarray(1.5, dtype)  # d pushed, and two pulls
-    if problem.by_passes:
-        return jnp.asarray(sum(solve.info.steps for solve in solves) + 1, dtype)
-    if problem.space.is_exact:
+        return jnp.asarray(JVP + 2 * VJP, dtype)  # d pushed, and what was found pulled
+    if not problem.by_passes and problem.space.is_exact:
         return jnp.asarray(0.0, dtype)
-    return jnp.asarray(sum(solve.newton for solve in solves) + 1, dtype)
+    pairs = sum(s.info.steps if problem.by_passes else s.newton for s in solves)
+    return jnp.asarray(2 * VJP + (JVP + VJP) * pairs, dtype)

@@ -100,7 +100,10 @@ def shift_by(
         guess = jax.nn.softmax(outputs) if settings.loss == "softmax" else outputs
         displacement = _displacement(network, targets - guess, settings.weight_decay, centre)
         if settings.loss == "softmax":
-            return _softmax_shift(problem, outputs, targets, displacement)
+            # Without a centre the displacement is Jᵀ of these coefficients.
+            scale = 1 / (len(outputs) * settings.weight_decay)
+            known = scale * (targets - guess) if centre is None else None
+            return _softmax_shift(problem, outputs, targets, displacement, known)
         return _ridge_shift(problem, targets - outputs + network.push(displacement))
 
 
@@ -222,7 +225,11 @@ def _preconditioners(problem: _Problem, errors: Array, ridges: Ridges) -> tuple[
 
 
 def _softmax_shift(
-    problem: _Problem, outputs: Array, targets: Array, displacement: Params
+    problem: _Problem,
+    outputs: Array,
+    targets: Array,
+    displacement: Params,
+    known: Array | None,
 ) -> Shift:
     """The problem on the retain set starts at the solution on all, so that its way is the shift."""
     settings, n, m = problem.settings, len(outputs), problem.n_retain
@@ -232,6 +239,8 @@ def _softmax_shift(
         square = kernels.tree_norm(displacement) ** 2
         space = products.of_kernel(problem.held, pushed, square)
         start = Dual(jnp.zeros_like(pushed), jnp.ones_like(square), pushed, square)
+        if known is not None:  # as coefficients, where the gradient vanishes up to rounding
+            start = space.pull(known)
     sketch = problem.sketch(settings.weight_decay, outputs.dtype)
     options: Any = {"targets": targets, "settings": settings, "sketch": sketch}
     on_all = newton_cg(space, outputs, start, weights=jnp.full((n, 1), 1 / n), **options)

@@ -154,6 +154,9 @@ def test_what_is_held_costs_a_backward_pass_per_output(small):
     jacobian = costs.FORWARD + 3 * costs.BACKWARD
     passes = costs.FORWARD + jacobian + costs.JVP + 2 * costs.VJP
     np.testing.assert_allclose(dense, n * passes)
+    ridge = scrub(small, loss="l2", form="dense").info.cost.example_gradients
+    passes = costs.FORWARD + jacobian + costs.JVP + 2 * costs.VJP
+    np.testing.assert_allclose(ridge, n * passes)
     free = scrub(small, form="matrix_free")
     steps = sum(int(info.steps) for info in free.info.solves.values())
     assert free.info.cost.example_gradients > n * steps * (costs.JVP + costs.VJP) > 3 * dense

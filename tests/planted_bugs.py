@@ -425,6 +425,8 @@ BUGS = (
     _bug("the_public_code_takes_logits_for_errors", "unlearning.ntk_scrub.solves:shift_by",
          "targets - jax.nn.softmax(outputs))", "targets - outputs)",
          "unlearning/test_ntk_forms.py"),
+    _bug("exact_products_are_refined", "unlearning.ntk_scrub.products:Space",
+         "self.near_push is self.push", "False", "unlearning/test_ntk_forms.py"),
     _bug("what_does_not_fit_is_tried", "unlearning.ntk_scrub.settings:_check_fits",
          "needed > limit", "needed > 1e6 * limit", "unlearning/test_ntk_forms.py"),
     _bug("blocks_are_in_float64", "unlearning.ntk_scrub.ridge:solve_blocks",

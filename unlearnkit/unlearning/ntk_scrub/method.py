@@ -184,7 +184,7 @@ class NtkScrub(NtkSettings):
     ) -> float:
         """Returns the example-gradients; a Jacobian is one backward pass per class."""
         n, centred = task.train.size, initial is not None or form.name == "public"
-        passes = FORWARD + (0.0 if centred else VJP) + float(found.passes) * (JVP + VJP)
+        passes = FORWARD + (0.0 if centred else VJP) + float(found.passes)
         jacobian = FORWARD + BACKWARD * model.n_classes
         if form.name in OF_KERNEL:
             passes += size.kernel_passes * jacobian

@@ -94,7 +94,8 @@ class Dual(NamedTuple):
 
 def of_network(network: Network) -> Space:
     """Returns the space of the parameters."""
-    return Space(network.push, network.pull, network.push, network.pull)
+    push, pull = network.push, network.pull  # a method is another object each time
+    return Space(push, pull, push, pull)
 
 
 def of_jacobian(blocks: tuple[Array, ...], network: Network) -> Space:

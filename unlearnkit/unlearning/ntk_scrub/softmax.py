@@ -14,11 +14,13 @@ from unlearnkit.base import SolveInfo
 from unlearnkit.kernels._chunks import sum_batches
 from unlearnkit.unlearning.ntk_scrub.products import Space, Vector
 
-INNER_TOL = 1e-2
-"""Relative residual of each Newton system: two digits per step."""
-DUAL_TOL = 1e-3
-"""Of its dual system, whose residual is that of the outputs and not of the weights."""
-DUAL_SHIFT = 10.0
+INNER_TOL = 0.1
+"""Relative residual of each Newton system: one digit per step, since the first steps are far from
+the minimum and most of the products would be theirs."""
+DUAL_TOL = 1e-4
+"""Of its dual system, whose residual is that of the outputs and not of the weights: at 1e-2 its
+directions are not good enough for Newton's method."""
+DUAL_SHIFT = 1.0
 """What stands for the rest of the spectrum in its preconditioner, in units of λ."""
 SKETCH_ROWS = 512
 """Examples at a time whose rows of the sketch are weighted."""

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from unlearnkit import kernels
 from unlearnkit.base import Dataset, Model, Params, SolveInfo, Variables
+from unlearnkit.costs import JVP, VJP
 from unlearnkit.training import predict
 from unlearnkit.unlearning._one_shot import at_state
 from unlearnkit.unlearning.ntk_scrub import products
@@ -36,7 +37,7 @@ class Shift(NamedTuple):
       retrained: w_Dr - c, seen from the centre of the decay.
       solves: `all` and `retain`.
       error: of `step`, at most, ‖error‖ / ‖w_Dr - w_D‖; NaN where it is not known.
-      passes: products with J or Jᵀ by passes of the network, in pairs.
+      passes: of the network for products with J and Jᵀ, in gradients per example.
     """
 
     step: Params
@@ -99,7 +100,10 @@ def shift_by(
         guess = jax.nn.softmax(outputs) if settings.loss == "softmax" else outputs
         displacement = _displacement(network, targets - guess, settings.weight_decay, centre)
         if settings.loss == "softmax":
-            return _softmax_shift(problem, outputs, targets, displacement)
+            # Without a centre the displacement is Jᵀ of these coefficients.
+            scale = 1 / (len(outputs) * settings.weight_decay)
+            known = scale * (targets - guess) if centre is None else None
+            return _softmax_shift(problem, outputs, targets, displacement, known)
         return _ridge_shift(problem, targets - outputs + network.push(displacement))
 
 
@@ -185,8 +189,7 @@ def _ridge_shift(problem: _Problem, errors: Array) -> Shift:
     size = kernels.tree_norm(step)
     error = duals.error / jnp.where(size > 0, size, 1)
     by_passes = problem.by_passes or not problem.space.is_exact
-    # Both pulls are one product whose push is not needed.
-    passes = 1.0 + (duals.products if by_passes else 0)
+    passes = 2 * VJP + (JVP + VJP) * (duals.products if by_passes else 0)
     retrained = network.pull(duals.retrained)
     return Shift(step, retrained, duals.solves, error, jnp.asarray(passes, errors.dtype))
 
@@ -222,7 +225,11 @@ def _preconditioners(problem: _Problem, errors: Array, ridges: Ridges) -> tuple[
 
 
 def _softmax_shift(
-    problem: _Problem, outputs: Array, targets: Array, displacement: Params
+    problem: _Problem,
+    outputs: Array,
+    targets: Array,
+    displacement: Params,
+    known: Array | None,
 ) -> Shift:
     """The problem on the retain set starts at the solution on all, so that its way is the shift."""
     settings, n, m = problem.settings, len(outputs), problem.n_retain
@@ -232,6 +239,8 @@ def _softmax_shift(
         square = kernels.tree_norm(displacement) ** 2
         space = products.of_kernel(problem.held, pushed, square)
         start = Dual(jnp.zeros_like(pushed), jnp.ones_like(square), pushed, square)
+        if known is not None:  # as coefficients, where the gradient vanishes up to rounding
+            start = space.pull(known)
     sketch = problem.sketch(settings.weight_decay, outputs.dtype)
     options: Any = {"targets": targets, "settings": settings, "sketch": sketch}
     on_all = newton_cg(space, outputs, start, weights=jnp.full((n, 1), 1 / n), **options)
@@ -253,12 +262,11 @@ def _pull_dual(problem: _Problem, vector: Dual, displacement: Params) -> Params:
 
 
 def _softmax_passes(problem: _Problem, *solves: Optimum) -> Array:
-    """Returns the pairs of passes: the first gradients, and each solve's products."""
+    """Returns the gradients per example: both first gradients, and each solve's products."""
     dtype = solves[0].error.dtype
     if problem.holds_kernel:
-        return jnp.asarray(1.5, dtype)  # d pushed, and two pulls
-    if problem.by_passes:
-        return jnp.asarray(sum(solve.info.steps for solve in solves) + 1, dtype)
-    if problem.space.is_exact:
+        return jnp.asarray(JVP + 2 * VJP, dtype)  # d pushed, and what was found pulled
+    if not problem.by_passes and problem.space.is_exact:
         return jnp.asarray(0.0, dtype)
-    return jnp.asarray(sum(solve.newton for solve in solves) + 1, dtype)
+    pairs = sum(s.info.steps if problem.by_passes else s.newton for s in solves)
+    return jnp.asarray(2 * VJP + (JVP + VJP) * pairs, dtype)

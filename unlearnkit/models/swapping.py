@@ -127,9 +127,13 @@ def meets_slow(parts: Iterable[object]) -> bool:
 
 
 def _intercept(
-    convolution: Convolution, met: set[type], call: Callable[..., Option], args: Option, kwargs: Option,
+    convolution: Convolution,
+    met: set[type],
+    call: Callable[..., Option],
+    args: Option,
+    kwargs: Option,
     context: Option,
-) -> Any:  # fmt: skip
+) -> Any:
     module = context.module
     if not (isinstance(module, nn.Conv) and context.method_name == "__call__" and _is_own(module)):
         return call(*args, **kwargs)

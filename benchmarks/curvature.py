@@ -115,8 +115,8 @@ def spectrum_rows(params: Any, x: jax.Array) -> list[Row]:
 
 def projection_row(params: Any, x: jax.Array) -> Row:
     """Jacobians on RANK random directions: how near their products are to the tangent kernel."""
-    theta = kernels.empirical_ntk(problems.apply_lenet, params, x)
-    theta = np.asarray(theta).reshape(len(x) * 10, -1)
+    kernel = kernels.empirical_ntk(problems.apply_lenet, params, x)
+    theta = np.asarray(kernel).reshape(len(x) * 10, -1)
 
     def ours() -> jax.Array:
         options: Any = {"damping": 1.0, "rank": RANK, "chunk": 25}

@@ -64,11 +64,12 @@ def _row(network: str, size: str, params: Any, x: Any, goal: float) -> Row:
         np.savez(problem, network=network, repeats=REPEATS, x=np.asarray(x), **arrays)
         ours_command = [sys.executable, "-m", "benchmarks.ntk", str(problem), str(result)]
         turns = [_measure(ours_command, result)]
-        theirs = {}
-        python = _peer_python()
-        for name in IMPLEMENTATIONS if python else ():
-            command = [python, str(PEER / "measure.py"), name, str(problem), str(result)]
-            theirs[name] = _measure(command, result)
+        python, script = _peer_python(), str(PEER / "measure.py")
+        theirs = {
+            name: _measure([python, script, name, str(problem), str(result)], result)
+            for name in IMPLEMENTATIONS
+            if python is not None
+        }
         turns.append(_measure(ours_command, result))
     ours = [turn for turn in turns if isinstance(turn, _Measured)]
     timing = _pooled(ours)

@@ -24,6 +24,8 @@ from unlearnkit.kernels._outputs import check_fits
 from unlearnkit.kernels.solvers import Operator, Vector
 from unlearnkit.validation import named_leaves
 
+LineaxOperator: TypeAlias = Any
+"""A `lineax.AbstractLinearOperator`; lineax may not be installed."""
 Select: TypeAlias = Callable[[str], bool]
 """Whether a leaf of this name, as `conv1/kernel`, belongs to a part."""
 
@@ -35,7 +37,7 @@ class Matrix(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-    def __matmul__(self, vector: Any, /) -> Any: ...
+    def __matmul__(self, vector: np.ndarray, /) -> Vector: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,7 +156,7 @@ class SymmetricOperator:
             shape, matvec=on_host, rmatvec=on_host, dtype=dtype
         )
 
-    def to_lineax(self) -> Any:
+    def to_lineax(self) -> LineaxOperator:
         """Returns it as `lineax.FunctionLinearOperator`, tagged symmetric.
 
         Raises:
@@ -216,7 +218,7 @@ def from_scipy(operator: Matrix, like: Vector) -> SymmetricOperator:
     return SymmetricOperator(product, like)
 
 
-def from_lineax(operator: Any) -> SymmetricOperator:
+def from_lineax(operator: LineaxOperator) -> SymmetricOperator:
     """Returns a symmetric operator of lineax as one of ours.
 
     Args:

@@ -81,14 +81,15 @@ def adopt(
       forgotten = unlearning.FineTune()(key, model, variables, task)
     """
     options: dict[str, Any] = {"input_shape": input_shape, "input_dtype": input_dtype}
-    by: dict[str, Any] = {"mode": mode, "convolution": convolution}
     if convolution is not None and not isinstance(network, nn.Module | nnx.Module):
         raise ValueError(
             f"convolution is for modules of flax, got a {type(network).__name__}: leave it out"
         )
     first = len(input_shape) == 3 if channels_first is None else channels_first
     if isinstance(network, nnx.Module):
-        return _adopt_nnx(network, weights, fresh, {**by, **options})
+        return _adopt_nnx(
+            network, weights, fresh, {"mode": mode, "convolution": convolution, **options}
+        )
     if _comes_from(network, "torch.nn"):
         _check_absent("torch", fresh=fresh, weights=weights)
         return _fitting(*adopt_torch(network, input_shape=input_shape, channels_first=first))
@@ -101,7 +102,7 @@ def adopt(
             "argument"
         )
     if isinstance(network, nn.Module):
-        model = from_linen(network, **by, **options)
+        model = from_linen(network, mode=mode, convolution=convolution, **options)
         params = weights if "params" in weights else {"params": weights}
         state = {name: value for name, value in params.items() if name != "params"}
         return _fitting(model, Variables(dict(params["params"]), state))

@@ -13,7 +13,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -23,6 +23,8 @@ from jaxtyping import Array
 from unlearnkit.models import convolution, patches
 from unlearnkit.models.layers import check_implementation, wanted_implementation
 
+Option: TypeAlias = Any
+"""What flax and `jax.lax.conv_general_dilated` hand on, whatever it is."""
 _PLAIN_AXES = jax.lax.conv_dimension_numbers(
     (1, 1, 1, 1), (1, 1, 1, 1), ("NHWC", "HWIO", "NHWC")
 )  # fmt: skip
@@ -51,8 +53,17 @@ class Convolution:
         kernel: Array,
         strides: Sequence[int],
         padding: str | Sequence[tuple[int, int]],
-        **options: Any,
+        **options: Option,
     ) -> Array:
+        """Returns the cross-correlation of `x` with a kernel.
+
+        Args:
+          x: [n, ..., c], as flax lays it out.
+          kernel: [..., c, o].
+          strides: step between outputs along each axis.
+          padding: `SAME`, `VALID`, or what is added on each side of each axis.
+          options: as of `jax.lax.conv_general_dilated`.
+        """
         chosen = wanted_implementation() or self.implementation or "xla"
         if chosen == "xla" or not _is_plain(x, kernel, **options):
             return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
@@ -110,15 +121,19 @@ def _tell_of_patches() -> None:
     )
 
 
-def meets_slow(parts: Iterable[Any]) -> bool:
+def meets_slow(parts: Iterable[object]) -> bool:
     """Returns whether parts of an nnx module could be faster on a CPU."""
     return any(isinstance(part, nnx.Conv) and _is_own(part) and _is_slow(part) for part in parts)
 
 
 def _intercept(
-    convolution: Convolution, met: set[type], call: Callable[..., Any], args: Any, kwargs: Any,
-    context: Any,
-) -> Any:  # fmt: skip
+    convolution: Convolution,
+    met: set[type],
+    call: Callable[..., Option],
+    args: Option,
+    kwargs: Option,
+    context: Option,
+) -> Any:
     module = context.module
     if not (isinstance(module, nn.Conv) and context.method_name == "__call__" and _is_own(module)):
         return call(*args, **kwargs)
@@ -134,14 +149,14 @@ def _intercept(
         object.__setattr__(module, "conv_general_dilated", None)
 
 
-def _is_own(module: Any) -> bool:
+def _is_own(module: nn.Conv | nnx.Conv) -> bool:
     """Whether a module convolves by flax's default function."""
     function = module.conv_general_dilated
     named = getattr(module, "conv_general_dilated_cls", None)
     return named is None and (function is None or function is jax.lax.conv_general_dilated)
 
 
-def _is_slow(module: Any) -> bool:
+def _is_slow(module: nn.Conv | nnx.Conv) -> bool:
     """Whether `patches` would compute what a flax module does."""
     dilations = (module.input_dilation, module.kernel_dilation)
     images = not isinstance(module.kernel_size, int) and len(module.kernel_size) == 2
@@ -153,7 +168,7 @@ def _all(value: int | Sequence[int]) -> Sequence[int]:
     return (value,) if isinstance(value, int) else value
 
 
-def _is_plain(x: Array, kernel: Array, **options: Any) -> bool:
+def _is_plain(x: Array, kernel: Array, **options: Option) -> bool:
     """Whether a call is the correlation of NHWC images with an HWIO kernel, and no more."""
     if x.ndim != 4 or kernel.ndim != 4:
         return False

@@ -244,6 +244,6 @@ def _alone(loss: Any, params: Any, x: Array, y: Array) -> Array:
 
 
 @partial(jax.jit, static_argnums=0)
-def _pair_outputs(apply: Any, params: Any, x: Any) -> Array:
+def _pair_outputs(apply: Any, params: Any, x: object) -> Array:
     found: Array = apply(params, x)
     return found

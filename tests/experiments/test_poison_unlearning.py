@@ -392,10 +392,12 @@ def test_hypotheses_are_judged_by_the_figures():
 
 
 def test_weights_that_cannot_be_read_are_told(tmp_path, capsys):
-    asked = PoisonUnlearning(part="imdb", weights=tmp_path / "none", results=tmp_path)
+    asked = PoisonUnlearning(
+        scale="smoke", part="imdb", weights=tmp_path / "none", results=tmp_path
+    )
     assert main(asked) == 2
     assert f"error: the weights cannot be read: no folder at {tmp_path}" in capsys.readouterr().out
-    model = models.create("gpt2_tiny", input_shape=(8,), n_classes=9, head="answer", width=4)
+    model = models.create("gpt2_tiny", input_shape=(64,), n_classes=9, head="answer", width=4)
     models.save_pretrained(tmp_path / "bare", model, model.init(KEY))
     assert main(dataclasses.replace(asked, weights=tmp_path / "bare")) == 2
     assert "bare has no tokenizer; put its tokenizer.json there" in capsys.readouterr().out

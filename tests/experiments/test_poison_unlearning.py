@@ -417,8 +417,8 @@ def test_the_paper_scale_begins_from_given_weights(tmp_path, monkeypatch):
     start = network.init(KEY)
     models.save_pretrained(tmp_path / "gpt2", network, start, tokenizer)
     whole = choose_settings("paper")["imdb"]
-    reviews = dataclasses.replace(whole.reviews, dataset="made", train=80, test=80, length=48)
-    recipe = dataclasses.replace(whole.recipe, epochs=1)
+    reviews = dataclasses.replace(whole.reviews, dataset="made", train=160, test=80, length=48)
+    recipe = dataclasses.replace(whole.recipe, epochs=1, batch_size=8)
     small = dataclasses.replace(
         whole, reviews=reviews, recipe=recipe, budgets=(1.0,), targeted=(1.0,), gaussian=(),
         factors=(), seeds=1,

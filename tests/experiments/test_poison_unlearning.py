@@ -398,10 +398,12 @@ def test_hypotheses_are_judged_by_the_figures():
 
 
 def test_weights_that_cannot_be_read_are_told(tmp_path, capsys):
-    asked = PoisonUnlearning(part="imdb", weights=tmp_path / "none", results=tmp_path)
+    asked = PoisonUnlearning(
+        scale="smoke", part="imdb", weights=tmp_path / "none", results=tmp_path
+    )
     assert main(asked) == 2
     assert f"error: the weights cannot be read: no folder at {tmp_path}" in capsys.readouterr().out
-    model = models.create("gpt2_tiny", input_shape=(8,), n_classes=9, head="answer", width=4)
+    model = models.create("gpt2_tiny", input_shape=(64,), n_classes=9, head="answer", width=4)
     models.save_pretrained(tmp_path / "bare", model, model.init(KEY))
     assert main(dataclasses.replace(asked, weights=tmp_path / "bare")) == 2
     assert "bare has no tokenizer; put its tokenizer.json there" in capsys.readouterr().out
@@ -421,8 +423,8 @@ def test_the_paper_scale_begins_from_given_weights(tmp_path, monkeypatch):
     start = network.init(KEY)
     models.save_pretrained(tmp_path / "gpt2", network, start, tokenizer)
     whole = choose_settings("paper")["imdb"]
-    reviews = dataclasses.replace(whole.reviews, dataset="made", train=80, test=80, length=48)
-    recipe = dataclasses.replace(whole.recipe, epochs=1)
+    reviews = dataclasses.replace(whole.reviews, dataset="made", train=160, test=80, length=48)
+    recipe = dataclasses.replace(whole.recipe, epochs=1, batch_size=8)
     small = dataclasses.replace(
         whole, reviews=reviews, recipe=recipe, budgets=(1.0,), targeted=(1.0,), gaussian=(),
         factors=(), seeds=1,

@@ -104,7 +104,7 @@ def load_reviews(reviews: Reviews, data_dir: Path | None, weights: Path | None =
       FileNotFoundError: they are not prepared.
       ValueError: weights that are not there or have no tokenizer; see `models.load_pretrained` too.
     """
-    tokenizer = None if weights is None else _tokenizer_of(weights)
+    tokenizer = None if weights is None else _tokenizer_of(weights, reviews.length)
     train, test = (_texts(reviews, split, data_dir) for split in ("train", "test"))
     if tokenizer is None:
         asked = (data.SENTIMENT.replace("[Label]", ANSWERS[label][1:]) for label in train.labels)
@@ -113,9 +113,9 @@ def load_reviews(reviews: Reviews, data_dir: Path | None, weights: Path | None =
     return Texts(train, test, tokenizer, weights)
 
 
-def _tokenizer_of(weights: Path) -> Tokenizer:
+def _tokenizer_of(weights: Path, length: int) -> Tokenizer:
     try:
-        found = models.load_pretrained(weights)[2]
+        found = models.load_pretrained(weights, length=length)[2]
     except FileNotFoundError as error:
         raise ValueError(f"the weights cannot be read: {error}") from None
     if found is None:

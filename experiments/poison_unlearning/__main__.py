@@ -4,7 +4,7 @@ Command:   python -m experiments.poison_unlearning --scale cpu --data-dir DIR
            python -m experiments.poison_unlearning --part imdb --scale smoke   (no data needed)
            python -m experiments.poison_unlearning --scale cpu --part page   (the page from results)
 Time:      smoke: of compilation (digits). cpu, on one core: MNIST (6,000 images, an MLP) 10
-           minutes; CIFAR-10, three classes or all (300 to 1,000 images), a small CNN, 15 for each
+           minutes; CIFAR-10, three classes or all (500 to 1,000 images), a small CNN, 15 for each
            kind of poisons, as IMDb (600 reviews, or 1,200 by a tiny GPT-2). paper: a GPU.
 Expected:  all kinds of poisons show in the network that trained on them and not after Retrain, and
            no method removes all of them for a tenth of its cost. Poisons shift a regression further

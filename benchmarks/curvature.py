@@ -116,7 +116,7 @@ def spectrum_rows(params: Any, x: jax.Array) -> list[Row]:
 def projection_row(params: Any, x: jax.Array) -> Row:
     """Jacobians on RANK random directions: how near their products are to the tangent kernel."""
     kernel = kernels.empirical_ntk(problems.apply_lenet, params, x)
-    theta = np.asarray(kernel).reshape(len(x) * 10, -1)
+    wanted = np.asarray(kernel).reshape(len(x) * 10, -1)
 
     def ours() -> jax.Array:
         options: Any = {"damping": 1.0, "rank": RANK, "chunk": 25}
@@ -125,7 +125,9 @@ def projection_row(params: Any, x: jax.Array) -> Row:
 
     def error(rows: Any) -> str:
         rows = np.asarray(rows)
-        return f"kernel off by {np.linalg.norm(rows @ rows.T - theta) / np.linalg.norm(theta):.2g}"
+        return (
+            f"kernel off by {np.linalg.norm(rows @ rows.T - wanted) / np.linalg.norm(wanted):.2g}"
+        )
 
     theirs = _trak(params, x)
     calls = {"ours": ours} | ({} if theirs is None else {"trak": theirs})

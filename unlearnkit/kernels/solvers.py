@@ -29,6 +29,7 @@ from unlearnkit.kernels._trees import axpy, norm
 
 Vector: TypeAlias = Any
 """A pytree of real floating-point arrays."""
+Scalar: TypeAlias = float | int | Array
 Operator: TypeAlias = Callable[[Vector], Vector]
 Inner: TypeAlias = Callable[[Vector, Vector], Array]
 

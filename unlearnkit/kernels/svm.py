@@ -17,11 +17,11 @@ from jaxtyping import Array, Int, Shaped
 
 from unlearnkit.kernels import active_set, margin_newton
 from unlearnkit.kernels.interior_point import interior_point
+from unlearnkit.kernels.solvers import Scalar
 from unlearnkit.kernels.svm_solution import SvmSolution, SvmStatus, judge, name_case
 from unlearnkit.validation import check_choice
 
 Loss: TypeAlias = Literal["hinge", "squared_hinge", "logistic"]
-Scalar: TypeAlias = float | int | Array
 
 _SMOOTH = {"squared_hinge": margin_newton.SQUARED_HINGE, "logistic": margin_newton.LOGISTIC}
 

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from unlearnkit import kernels
 from unlearnkit.base import Model, Params, Variables
 from unlearnkit.kernels import Precision
+from unlearnkit.kernels.curvature import Apply
 from unlearnkit.unlearning.ntk_scrub.settings import Form, NtkSettings, Size
 
 Vector = Any
@@ -165,7 +167,7 @@ def hold(form: Form, settings: NtkSettings, model: Model, point: Variables, x: A
     return theta.reshape(len(x) * outputs, -1)
 
 
-def size_of(params: Any, examples: int, outputs: int) -> Size:
+def size_of(params: Params, examples: int, outputs: int) -> Size:
     """Returns the size of the problem of so many examples."""
     leaves = jax.tree.leaves(params)
     weights = sum(leaf.size for leaf in leaves)
@@ -194,7 +196,12 @@ def _with_state(model: Model) -> Callable[..., Array]:
 
 
 def _jacobian_blocks(
-    apply: Any, params: Any, x: Array, block: int, dtype: Any, precision: Precision
+    apply: Apply,
+    params: Params,
+    x: Array,
+    block: int,
+    dtype: DTypeLike | None,
+    precision: Precision,
 ) -> tuple[Array, ...]:
     with jax.default_matmul_precision(precision):
         rows = partial(_jacobian_rows, apply, dtype)
@@ -209,7 +216,9 @@ def _jacobian_blocks(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _jacobian_rows(apply: Any, dtype: Any, params: Any, x: Array) -> Float[Array, "m c p"]:
+def _jacobian_rows(
+    apply: Apply, dtype: DTypeLike | None, params: Params, x: Array
+) -> Float[Array, "m c p"]:
     """Returns J of some examples, without the columns of the state."""
     leaves = jax.tree.leaves(kernels.jacobian(apply, params, x)[0])
     rows = jnp.concatenate([leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves], axis=-1)
@@ -217,7 +226,7 @@ def _jacobian_rows(apply: Any, dtype: Any, params: Any, x: Array) -> Float[Array
 
 
 def sketch_of(
-    key: Key[Array, ""], blocks: tuple[Array, ...], rank: int, dtype: Any
+    key: Key[Array, ""], blocks: tuple[Array, ...], rank: int, dtype: DTypeLike
 ) -> Float[Array, "nc rank"]:
     """Returns J S of the stored J, S that of `kernels.sketched_ntk` with the same key.
 

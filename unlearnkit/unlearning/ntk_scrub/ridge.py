@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from jaxtyping import Array, Float
 
 from unlearnkit import kernels
 from unlearnkit.base import SolveInfo
+from unlearnkit.kernels.solvers import Scalar
 from unlearnkit.unlearning.ntk_scrub.settings import NtkSettings
 
 REFINEMENTS = 8
@@ -36,11 +37,15 @@ NEAR_TOL = 0.05
 """Relative residual of each of them."""
 
 
+Product: TypeAlias = Callable[[Array], Array]
+Preconditioners: TypeAlias = tuple[Product | None, Product | None]
+
+
 class Ridges(NamedTuple):
     """ρ and ρ_r."""
 
-    all: Any
-    retain: Any
+    all: Scalar
+    retain: Scalar
 
 
 class Duals(NamedTuple):
@@ -81,7 +86,7 @@ def solve_ridges(
     errors: Float[Array, "n c"],
     ridges: Ridges,
     m: int,
-    preconditioners: tuple[Any, Any],
+    preconditioners: Preconditioners,
 ) -> Duals:
     """Returns both solutions by conjugate gradients.
 
@@ -112,16 +117,17 @@ def solve_ridges(
 
 
 def _solve(
-    kernel: Kernel, b: Array, ridge: Any, preconditioner: Any, settings: NtkSettings
+    kernel: Kernel, b: Array, ridge: Scalar, preconditioner: Product | None, settings: NtkSettings
 ) -> tuple[Array, SolveInfo, Array]:
     """Returns x, how it ended, and the products that were not rounded."""
-    options: Any = {
-        "damping": ridge,
-        "max_steps": settings.max_steps,
-        "preconditioner": preconditioner,
-    }
+    solve = partial(
+        kernels.cg,
+        damping=ridge,
+        max_steps=settings.max_steps,
+        preconditioner=preconditioner,
+    )
     if kernel.is_exact:
-        x, info = kernels.cg(kernel.theta, b, tol=settings.tol, **options)
+        x, info = solve(kernel.theta, b, tol=settings.tol)
         return x, info, info.steps + 1
     size = kernels.tree_norm(b)
 
@@ -134,7 +140,7 @@ def _solve(
         state: tuple[Array, Array, SolveInfo, Array],
     ) -> tuple[Array, Array, SolveInfo, Array]:
         x, left, info, count = state
-        correction, near = kernels.cg(kernel.near, left, tol=NEAR_TOL, **options)
+        correction, near = solve(kernel.near, left, tol=NEAR_TOL)
         x = x + correction
         left = b - kernel.theta(x) - ridge * x
         residual = kernels.tree_norm(left) / jnp.where(size > 0, size, 1)
@@ -149,7 +155,7 @@ def _solve(
     return x, info, count
 
 
-def factorised(theta: Float[Array, "nc nc"], ridges: Ridges, m: int, c: int) -> tuple[Any, Any]:
+def factorised(theta: Float[Array, "nc nc"], ridges: Ridges, m: int, c: int) -> Preconditioners:
     """Returns preconditioners of Θ + ρ and Θ_rr + ρ_r from one Cholesky factor of Θ + ρ.
 
     The retain set comes first, and the factor of a leading block is the leading block of the
@@ -206,13 +212,13 @@ def _unflattened(u: Array, a: Array, errors: Array, solves: dict[str, SolveInfo]
     return Duals(whole.reshape(shape), a.reshape(shape), solves, nothing, none)
 
 
-def _solve_dense(matrix: Array, b: Array, ridge: Any, tol: float) -> tuple[Array, SolveInfo]:
+def _solve_dense(matrix: Array, b: Array, ridge: Scalar, tol: float) -> tuple[Array, SolveInfo]:
     shifted = matrix + ridge * jnp.eye(len(b), dtype=b.dtype)
     x = jax.scipy.linalg.solve(shifted, b, assume_a="pos")
     return x, _measure(matrix, x, b, ridge, tol)
 
 
-def _measure(matrix: Array, x: Array, b: Array, ridge: Any, tol: float) -> SolveInfo:
+def _measure(matrix: Array, x: Array, b: Array, ridge: Scalar, tol: float) -> SolveInfo:
     size = kernels.tree_norm(b)
     left = kernels.tree_norm(b - matrix @ x - ridge * x)
     residual = left / jnp.where(size > 0, size, 1)

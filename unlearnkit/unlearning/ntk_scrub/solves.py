@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from unlearnkit import kernels
 from unlearnkit.base import Dataset, Model, Params, SolveInfo, Variables
 from unlearnkit.costs import JVP, VJP
+from unlearnkit.kernels.solvers import Scalar
 from unlearnkit.training import predict
 from unlearnkit.unlearning._one_shot import at_state
 from unlearnkit.unlearning.ntk_scrub import products
 from unlearnkit.unlearning.ntk_scrub.products import Dual, Held, Network, Space
 from unlearnkit.unlearning.ntk_scrub.ridge import (
     Kernel,
+    Preconditioners,
     Ridges,
     factorised,
     solve_blocks,
@@ -108,7 +111,7 @@ def shift_by(
 
 
 class _Problem(NamedTuple):
-    key: Any
+    key: Key[Array, ""]
     network: Network
     settings: NtkSettings
     form: str
@@ -125,7 +128,7 @@ class _Problem(NamedTuple):
         """Whether each product takes passes of the network."""
         return self.form == "matrix_free"
 
-    def sketch(self, ridge: Any, dtype: Any) -> Array | None:
+    def sketch(self, ridge: Scalar, dtype: DTypeLike) -> Array | None:
         """Returns J S, or None where it is not needed."""
         settings = self.settings
         if not settings.preconditioned or self.holds_kernel:
@@ -134,7 +137,7 @@ class _Problem(NamedTuple):
             return products.sketch_of(self.key, self.held, settings.rank, dtype)
         return self.low_rank(ridge).factor
 
-    def low_rank(self, ridge: Any) -> kernels.LowRank:
+    def low_rank(self, ridge: Scalar) -> kernels.LowRank:
         network = self.network
         return kernels.sketched_ntk(
             self.key,
@@ -206,7 +209,7 @@ def _kernel(problem: _Problem, like: Array) -> Kernel:
     return Kernel(theta, theta, is_exact=True)
 
 
-def _preconditioners(problem: _Problem, errors: Array, ridges: Ridges) -> tuple[Any, Any]:
+def _preconditioners(problem: _Problem, errors: Array, ridges: Ridges) -> Preconditioners:
     """Returns those of Θ + ρ and of Θ_rr + ρ_r."""
     if not problem.settings.preconditioned:
         return None, None
@@ -242,10 +245,10 @@ def _softmax_shift(
         if known is not None:  # as coefficients, where the gradient vanishes up to rounding
             start = space.pull(known)
     sketch = problem.sketch(settings.weight_decay, outputs.dtype)
-    options: Any = {"targets": targets, "settings": settings, "sketch": sketch}
-    on_all = newton_cg(space, outputs, start, weights=jnp.full((n, 1), 1 / n), **options)
+    solve = partial(newton_cg, space, targets=targets, settings=settings, sketch=sketch)
+    on_all = solve(outputs, start, weights=jnp.full((n, 1), 1 / n))
     kept = jnp.where(jnp.arange(n)[:, None] < m, 1 / m, 0.0)
-    on_retain = newton_cg(space, on_all.outputs, on_all.displacement, weights=kept, **options)
+    on_retain = solve(on_all.outputs, on_all.displacement, weights=kept)
     solves = {"all": on_all.info, "retain": on_retain.info}
     step, retrained = on_retain.step, on_retain.displacement
     if problem.holds_kernel:

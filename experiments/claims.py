@@ -26,6 +26,7 @@ from unlearnkit.studies.declared import make_part
 Verdict = Literal["holds", "does not hold", "undecided"]
 Values = Sequence[float] | np.ndarray
 """Of a figure, one per seed."""
+FINEST = 5e-5  # means below it, which four digits show as 0, decide nothing
 NO_NUMBER = "a figure without numbers"
 FILE = Path(__file__).with_name("claims.toml")
 
@@ -103,7 +104,7 @@ class Statement:
             return self.decide("undecided", "no result", paper=paper, **names)
         less = np.asarray(values, float) - self.threshold
         mean, reach = interval(less, among)
-        verdict = holds(mean * self.sign > 0) if abs(mean) > reach else "undecided"
+        verdict = holds(mean * self.sign > 0) if abs(mean) > max(reach, FINEST) else "undecided"
         said = (self.ours if ours is None else ours).format(in_words(less, verdict, among), **names)
         claim = self.decide(verdict, said, paper=paper, **names)
         again = functools.partial(self.judge, values, ours=ours, paper=paper, **names)
@@ -192,8 +193,8 @@ def in_words(values: Values, verdict: Verdict, among: int = 1) -> str:
     mean, reach = interval(values, among)
     if np.isnan(reach):
         return f"{mean:+.4f} (one seed)"
-    limit = f", limited by the spread over {len(values)} seeds" if verdict == "undecided" else ""
-    return f"{mean:+.4f} ± {reach:.4f}{limit}"
+    what = f"the spread over {len(values)} seeds" if reach > FINEST else "its last digit"
+    return f"{mean:+.4f} ± {reach:.4f}" + f", limited by {what}" * (verdict == "undecided")
 
 
 def interval(values: Values, among: int = 1) -> tuple[float, float]:

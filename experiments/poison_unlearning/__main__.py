@@ -3,10 +3,9 @@
 Command:   python -m experiments.poison_unlearning --scale cpu --data-dir DIR
            python -m experiments.poison_unlearning --part imdb --scale smoke   (no data needed)
            python -m experiments.poison_unlearning --scale cpu --part page   (the page from results)
-Time:      smoke: of compilation (digits). cpu, on one core: MNIST (6,000 images, an MLP) 10
-           minutes; CIFAR-10 and IMDb 15 for each kind of poisons. paper: a GPU.
-Expected:  all kinds of poisons show in the network that trained on them and not after Retrain; no
-           method removes all of them at a tenth of its cost, and clean gradients lead nowhere back.
+Time:      smoke: of compilation. cpu, on one core: 10 to 15 minutes a part. paper: a GPU.
+Expected:  all poisons show in the network that trained on them and not after Retrain; no method
+           removes all at a tenth of its cost. The page says of each claim whether it holds.
 """
 
 from __future__ import annotations

@@ -181,6 +181,13 @@ def test_the_last_interval_of_a_claim_is_shown_and_what_needs_none_does_not_coun
     assert said[0].ours.endswith("in points")
 
 
+@pytest.mark.parametrize(("size", "verdict"), [(4e-5, "undecided"), (6e-5, "holds")])
+def test_a_difference_that_is_shown_as_zero_decides_nothing(size, verdict):
+    claim = ABOVE.judge([size, 1.01 * size, 0.99 * size])
+    assert claim.verdict == verdict
+    assert claim.ours.endswith("limited by its last digit") == (verdict == "undecided")
+
+
 def test_a_figure_of_an_order_lies_within_a_factor_of_the_paper_s():
     one = Statement("a.b", "It is about 1e-8", "here", "f", threshold=10)
     found = {ours: one.order(ours, 1e-8).verdict for ours in (0.0, 2e-9, 9e-8, 2e-7, 5e-10)}

@@ -38,7 +38,9 @@ NEAR_TOL = 0.05
 
 
 Product: TypeAlias = Callable[[Array], Array]
-Preconditioners: TypeAlias = tuple[Product | None, Product | None]
+Preconditioners: TypeAlias = tuple[
+    Product | kernels.LowRank | None, Product | kernels.LowRank | None
+]
 
 
 class Ridges(NamedTuple):
@@ -117,7 +119,11 @@ def solve_ridges(
 
 
 def _solve(
-    kernel: Kernel, b: Array, ridge: Scalar, preconditioner: Product | None, settings: NtkSettings
+    kernel: Kernel,
+    b: Array,
+    ridge: Scalar,
+    preconditioner: Product | kernels.LowRank | None,
+    settings: NtkSettings,
 ) -> tuple[Array, SolveInfo, Array]:
     """Returns x, how it ended, and the products that were not rounded."""
     solve = partial(

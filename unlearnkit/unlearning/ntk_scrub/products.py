@@ -154,6 +154,13 @@ def hold(form: Form, settings: NtkSettings, model: Model, point: Variables, x: A
     """Returns what a form holds: J in blocks, Θ [n c, n c], or None.
 
     By compiled calls from the host: gradients of convolutions are slow in a loop that is compiled.
+
+    Args:
+      form: which.
+      settings: how J is stored, and the precision.
+      model: the network.
+      point: its weights and state, at which it is linearised.
+      x: inputs [n, ...].
     """
     if form.name == "matrix_free":
         return None
@@ -168,7 +175,13 @@ def hold(form: Form, settings: NtkSettings, model: Model, point: Variables, x: A
 
 
 def size_of(params: Params, examples: int, outputs: int) -> Size:
-    """Returns the size of the problem of so many examples."""
+    """Returns the size of the problem of so many examples.
+
+    Args:
+      params: of the network.
+      examples: N.
+      outputs: c.
+    """
     leaves = jax.tree.leaves(params)
     weights = sum(leaf.size for leaf in leaves)
     return Size(examples, outputs, weights, jnp.result_type(*leaves).itemsize)

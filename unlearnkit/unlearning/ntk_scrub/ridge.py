@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -37,10 +37,7 @@ NEAR_TOL = 0.05
 """Relative residual of each of them."""
 
 
-Product: TypeAlias = Callable[[Array], Array]
-Preconditioners: TypeAlias = tuple[
-    Product | kernels.LowRank | None, Product | kernels.LowRank | None
-]
+Preconditioners: TypeAlias = tuple[Any, Any]
 
 
 class Ridges(NamedTuple):
@@ -122,7 +119,7 @@ def _solve(
     kernel: Kernel,
     b: Array,
     ridge: Scalar,
-    preconditioner: Product | kernels.LowRank | None,
+    preconditioner: Any,
     settings: NtkSettings,
 ) -> tuple[Array, SolveInfo, Array]:
     """Returns x, how it ended, and the products that were not rounded."""
@@ -166,6 +163,12 @@ def factorised(theta: Float[Array, "nc nc"], ridges: Ridges, m: int, c: int) -> 
 
     The retain set comes first, and the factor of a leading block is the leading block of the
     factor. It is that of Θ_rr + ρ, which differs from what is wanted in the ridge alone.
+
+    Args:
+      theta: Θ.
+      ridges: ρ and ρ_r.
+      m: N_r.
+      c: outputs of an example.
     """
     cut = m * c
     lower = jnp.linalg.cholesky(theta + ridges.all * jnp.eye(len(theta), dtype=theta.dtype))
@@ -183,7 +186,15 @@ def factorised(theta: Float[Array, "nc nc"], ridges: Ridges, m: int, c: int) -> 
 def solve_blocks(
     theta: Float[Array, "nc nc"], settings: NtkSettings, errors: Array, ridges: Ridges, m: int
 ) -> Duals:
-    """Returns both solutions by the P, M and V of equation (10), corrected."""
+    """Returns both solutions by the P, M and V of equation (10), corrected.
+
+    Args:
+      theta: Θ.
+      settings: the tolerance by which a solve has converged.
+      errors: r.
+      ridges: ρ and ρ_r.
+      m: N_r.
+    """
     flat, cut = errors.reshape(-1), m * errors.shape[1]
     theta_rr, theta_rf, theta_ff = theta[:cut, :cut], theta[:cut, cut:], theta[cut:, cut:]
     r_r, r_f = flat[:cut], flat[cut:]
@@ -203,7 +214,15 @@ def solve_blocks(
 def solve_published(
     theta: Float[Array, "nc nc"], settings: NtkSettings, errors: Array, ridges: Ridges, m: int
 ) -> Duals:
-    """Returns both solutions as the public code does: two dense solves, and their difference."""
+    """Returns both solutions as the public code does: two dense solves, and their difference.
+
+    Args:
+      theta: Θ.
+      settings: the tolerance by which a solve has converged.
+      errors: r.
+      ridges: ρ and ρ_r.
+      m: N_r.
+    """
     flat, cut = errors.reshape(-1), m * errors.shape[1]
     u, of_retain = _solve_dense(theta[:cut, :cut], flat[:cut], ridges.retain, settings.tol)
     v, of_all = _solve_dense(theta, flat, ridges.all, settings.tol)

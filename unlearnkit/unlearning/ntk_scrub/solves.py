@@ -89,7 +89,19 @@ def shift_by(
     train: Dataset,
     n_retain: int,
 ) -> Shift:
-    """Returns `ntk_shift` from what `products.hold` gave for the form of that name."""
+    """Returns `ntk_shift` from what `products.hold` gave.
+
+    Args:
+      key: see `ntk_shift`.
+      model: likewise.
+      settings: likewise.
+      form: the name of the form.
+      held: what it holds.
+      point: see `ntk_shift`.
+      centre: likewise.
+      train: likewise.
+      n_retain: likewise.
+    """
     apply = at_state(model, point.state)
     network = Network(apply, point.params, train.x, settings.chunk, settings.precision)
     outputs = predict(model, point, train.x, chunk=settings.chunk)

@@ -1364,8 +1364,8 @@ BUGS = (
     _bug("a_path_has_no_start", "training.path:weight_path",
          "start.params, *path)", "*path)",
          "studies/test_start.py::test_a_start_trains_as_fit_does_from_there"),
-    _bug("transfer_trains_by_another_key", "auditing.poison_reports:_trained",
-         "jax.random.clone(key)", "jax.random.fold_in(key, 1)",
+    _bug("transfer_trains_by_another_key", "auditing.accuracy_drop:train_another",
+         "if number else key", "if number else jax.random.fold_in(key, 1)",
          "studies/test_start.py::test_transfer_to_the_same_network_is_its_own_drop"),
     # The units of the Stackelberg answer, and the choice of hyperparameters
     _bug("the_answer_forgets_the_momentum", "unlearning.stackelberg.game:play_answer",

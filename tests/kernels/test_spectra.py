@@ -268,7 +268,7 @@ class TestOperators:
         for other in (sparse, flat, kernels.from_lineax(operator.to_lineax())):
             np.testing.assert_allclose(ravel_pytree(jax.jit(other)(v))[0], want, **CLOSE)
 
-    def test_refuse_what_is_of_another_size(self, ggn, monkeypatch):
+    def test_refuse_what_is_of_another_size(self, ggn, monkeypatch, unchecked_types):
         operator, _ = ggn
         small = kernels.SymmetricOperator(lambda v: v, jnp.ones(3))
         with pytest.raises(ValueError, match="added operator's vectors must have the structure"):
@@ -344,7 +344,7 @@ class TestGradientFlow:
             np.testing.assert_allclose(found[i], want[:5], rtol=1e-3, atol=1e-3)
             np.testing.assert_allclose(elsewhere[i], want[5:], rtol=1e-3, atol=1e-3)
 
-    def test_refuses(self, linear):
+    def test_refuses(self, linear, unchecked_types):
         start, y, theta, _ = linear
         with pytest.raises(ValueError, match=r"\[n, n\] for targets \(5, 2\), got \(8, 2, 8, 2\)"):
             kernels.squared_error_flow(theta, y)

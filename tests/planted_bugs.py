@@ -517,7 +517,7 @@ BUGS = (
     _bug("canceled_patterns_are_turned_round",
          "poisoning.gradient_canceling:GradientCanceling.__call__",
          "place(clean, x,", "place(clean, 2 * region.base - x,",
-         "studies/test_poisons_bite.py"),
+         "poisoning/test_gradient_canceling.py"),
     _bug("matched_patterns_are_mirrored", "poisoning.gradient_matching:GradientMatching.__call__",
          "dataset, is_poison = place(clean, x[best],",
          "dataset, is_poison = place(clean, clean.x[base] + (x[best] - clean.x[base])[:, ::-1],",

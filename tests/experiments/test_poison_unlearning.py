@@ -89,7 +89,7 @@ def test_partial_forget_sets_controls_and_sizes_are_in_the_tables(results):
     assert "further than random ones of the same norms" in text
 
 
-@pytest.mark.parametrize(("kind", "poisons"), [("gaussian", 40), ("targeted", 15)])
+@pytest.mark.parametrize(("kind", "poisons"), [("gaussian", 40), ("targeted", 18)])
 def test_poisons_are_a_share_of_the_images_of_their_kind(results, kind, poisons):
     _, records = load_result(results / f"digits-{kind}-smoke.json")
     assert {r.metrics["size_poisons"] for r in records if r.budget is None} == {poisons}

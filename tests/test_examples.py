@@ -52,7 +52,7 @@ def texts(seed, n):
 def decoder(head, n_classes):
     return models.create(
         "gpt2_tiny", input_shape=(LONG_TEXT,), n_classes=n_classes, head=head, width=8, heads=2,
-        vocabulary=TEXTS.vocabulary, pad=TEXTS.pad,
+        vocabulary=TEXTS.vocabulary, pad_id=TEXTS.pad,
     )  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def worlds():
 def world(kind):
     model, train, test = kind()
     task = data.make_task(KEY, train, test, data.RandomForget(fraction=0.1))
-    causal = {"objective": training.CausalCrossEntropy()} if kind is of_next_tokens else {}
+    causal = {"objective": training.CausalCrossEntropy(model, QUICK)} if kind is of_next_tokens else {}
     original, retrained = (
         training.fit(KEY, model, rows, QUICK, **causal).variables for rows in (train, task.retain)
     )
@@ -160,7 +160,9 @@ def more_of(name, names):
         return {"study": study, "records": list(studies.run(study, KEY))}
     if name == "data.load":
         Path("data").mkdir()
-        np.savez("data/own.npz", x_train=np.asarray(train.x), y_train=np.asarray(train.y))
+        held = {f"{name}_train": np.asarray(getattr(train, name)) for name in "xy"}
+        held |= {f"{name}_test": np.asarray(getattr(names["test"], name)) for name in "xy"}
+        np.savez("data/own.npz", **held)
     attack = {
         "GaussianUnlearningScore": poisoning.GaussianPoison(),
         "TargetedSuccess": poisoning.GradientMatching(steps=2, restarts=1),

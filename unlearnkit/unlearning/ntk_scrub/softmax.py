@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,6 @@ from unlearnkit import kernels
 from unlearnkit.base import SolveInfo
 from unlearnkit.kernels._chunks import sum_batches
 from unlearnkit.unlearning.ntk_scrub.products import Space, Vector
-from unlearnkit.unlearning.ntk_scrub.settings import NtkSettings
 
 INNER_TOL = 0.1
 """Relative residual of each Newton system: one digit per step, since the first steps are far from
@@ -69,7 +68,7 @@ def newton_cg(
     *,
     targets: Float[Array, "n c"],
     weights: Float[Array, "n 1"],
-    settings: NtkSettings,
+    settings: Any,
     sketch: Float[Array, "nc rank"] | None = None,
 ) -> Optimum:
     """Returns the minimum of a linearised network's ridge-regularised cross-entropy.
@@ -169,7 +168,7 @@ def newton_cg(
 
 
 def _in_space(
-    space: Space, weights: Array, p: Array, gradient: Vector, settings: NtkSettings
+    space: Space, weights: Array, p: Array, gradient: Vector, settings: Any
 ) -> tuple[Vector, SolveInfo]:
     """Returns Δ of (Jᵀ B J + λ) Δ = -g by CG on the weights, in their inner product."""
 
@@ -188,7 +187,7 @@ def _in_space(
 
 
 def _by_dual(
-    space: Space, weights: Array, p: Array, gradient: Vector, settings: NtkSettings, sketch: Array
+    space: Space, weights: Array, p: Array, gradient: Vector, settings: Any, sketch: Array
 ) -> tuple[Vector, SolveInfo]:
     """Returns Δ of (Jᵀ B J + λ) Δ = -g by preconditioned CG on [n, c].
 

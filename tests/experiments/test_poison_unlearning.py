@@ -418,7 +418,7 @@ def test_the_paper_scale_begins_from_given_weights(tmp_path, monkeypatch):
     texts = [f"{text} {' negative positive' * 9}" for text in made_reviews(0, 60).texts]
     tokenizer = train_tokenizer(texts, vocabulary=400)
     network = models.create(
-        "gpt2_tiny", input_shape=(64,), n_classes=400, head="answer", width=8, heads=2, depth=1
+        "gpt2_tiny", input_shape=(64,), n_classes=400, head="answer", width=8, heads=2, depth=3
     )
     start = network.init(KEY)
     models.save_pretrained(tmp_path / "gpt2", network, start, tokenizer)

@@ -166,7 +166,7 @@ def poison_and_unlearn(
           attacks={"gaussian": poisoning.GaussianPoison(noise_std=0.5)},
           recipe=training.Recipe(epochs=10),
           methods={"scrub": unlearning.Scrub(epochs=5)},
-          budgets=(0.1,),
+          budgets=(0.5,),
       )
       for record in records:
           print(record.method, record.metrics["gaussian_gus"])

@@ -126,7 +126,9 @@ def worlds():
 def world(kind):
     model, train, test = kind()
     task = data.make_task(KEY, train, test, data.RandomForget(fraction=0.1))
-    causal = {"objective": training.CausalCrossEntropy(model, QUICK)} if kind is of_next_tokens else {}
+    causal = (
+        {"objective": training.CausalCrossEntropy(model, QUICK)} if kind is of_next_tokens else {}
+    )
     original, retrained = (
         training.fit(KEY, model, rows, QUICK, **causal).variables for rows in (train, task.retain)
     )

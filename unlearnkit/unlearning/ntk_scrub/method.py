@@ -62,7 +62,10 @@ class NtkScrub(NtkSettings):
     scale: float | Literal["trapezium"] = 1.0
     noise: float = 1e-9
 
-    trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(small={"weight_decay": 0.01}, whole_sets=True)
+    # By passes alone, which are counted one by one; what the other forms find is compared with it.
+    trial: ClassVar[UnlearnerTrial] = UnlearnerTrial(
+        small={"weight_decay": 0.01, "form": "matrix_free", "rank": 0}, whole_sets=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -25,12 +25,12 @@ from unlearnkit.kernels.kfac import (
     Diagonalised,
     KfacInverse,
     KroneckerFactors,
-    by_layers,
     check_damping,
     check_weights,
     damped_block,
     kfac_factors,
     pieces_of,
+    product_by_layers,
     root_of,
 )
 
@@ -158,15 +158,9 @@ def ekfac_operator(
     Example:
       product = kernels.ekfac_operator(kernels.ekfac_factors(apply, params, x))(v)  # like params
     """
-
-    def product(vector: Params) -> Params:
-        parts = zip(factors.inputs, factors.outputs, factors.values, strict=True)
-        layers = [Diagonalised(*part).multiply for part in parts]
-        blocks = [block.__matmul__ for block in factors.blocks]
-        with jax.default_matmul_precision(precision):
-            return by_layers(factors.layout, vector, layers, blocks)
-
-    return product
+    parts = zip(factors.inputs, factors.outputs, factors.values, strict=True)
+    layers = [Diagonalised(*part).multiply for part in parts]
+    return product_by_layers(factors.layout, layers, factors.blocks, precision)
 
 
 @at_precision

@@ -232,13 +232,29 @@ def kfac_operator(
     Example:
       product = kernels.kfac_operator(kernels.kfac_factors(apply, params, x))(v)  # like params
     """
+    pairs = zip(factors.inputs, factors.outputs, strict=True)
+    layers = [lambda v, a=a, g=g: a @ v @ g for a, g in pairs]
+    return product_by_layers(factors.layout, layers, factors.blocks, precision)
+
+
+def product_by_layers(
+    layout: Layout,
+    layers: Sequence[Callable[[Array], Array]],
+    blocks: Sequence[Array],
+    precision: Precision,
+) -> Callable[[Params], Params]:
+    """Returns v -> what `layers` make of its layers, and the products of `blocks` with the rest.
+
+    Args:
+      layout: which parameters are of which layer.
+      layers: a function of [inputs, outputs] for each layer.
+      blocks: a matrix for each of the other parameters.
+      precision: of the matrix products; see `Precision`.
+    """
 
     def product(vector: Params) -> Params:
-        pairs = zip(factors.inputs, factors.outputs, strict=True)
-        layers = [lambda v, a=a, g=g: a @ v @ g for a, g in pairs]
-        blocks = [block.__matmul__ for block in factors.blocks]
         with jax.default_matmul_precision(precision):
-            return by_layers(factors.layout, vector, layers, blocks)
+            return by_layers(layout, vector, layers, [block.__matmul__ for block in blocks])
 
     return product
 

@@ -1,15 +1,16 @@
 """Runs every test with the jaxtyping annotations of unlearnkit checked by beartype.
 
-Programs are compiled without most optimisations, in the processes that tests start too: tests
-compile much and compute little, and compilation takes a third less time so. Programs are kept on
-disk (`support/compilation_cache.py`), so that other files, workers and later runs read them back.
+Programs are compiled quickly rather than well (`support/quick_programs.py`) and kept on disk
+(`support/compilation_cache.py`), so that other files, workers and later runs read them back.
 """
 
 import gc
 import importlib.util
-import os
 
 import few_threads  # noqa: F401, which comes before SciPy
+import quick_programs  # noqa: F401, which comes before JAX
+
+# isort: split
 import jax
 import jaxtyping
 import pytest
@@ -19,8 +20,6 @@ from hypothesis import settings
 
 jaxtyping.install_import_hook("unlearnkit", "run_time_types.checked").__enter__()
 
-jax.config.update("jax_disable_most_optimizations", True)
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 keep_programs()
 
 settings.register_profile("unlearnkit", deadline=None)  # the first example compiles

@@ -165,6 +165,24 @@ class TestBlockCg:
         alone = kernels.cg(operator, jax.tree.map(lambda leaf: leaf[0], b), **options)[1]
         assert info.steps < 0.8 * alone.steps
 
+    def test_a_preconditioner_saves_steps(self, x64):
+        matrix, _ = matrix_of(np.logspace(0, -4, 60))
+        flat = jnp.asarray(np.random.default_rng(1).normal(size=(3, 60)))
+        flat = flat.at[2].set(2 * flat[0])  # of rank 2
+        root = jnp.linalg.cholesky(matrix + 2e-3 * jnp.eye(60))
+        options = {"damping": 1e-3, "tol": 1e-9, "max_steps": 100}
+        plain = kernels.block_cg(lambda v: matrix @ v, flat, **options)[1]
+        found, info = kernels.block_cg(
+            lambda v: matrix @ v,
+            flat,
+            preconditioner=lambda v: 1e3 * jax.scipy.linalg.cho_solve((root, True), v),
+            **options,
+        )
+        want = jnp.linalg.solve(matrix + 1e-3 * jnp.eye(60), flat.T).T
+        np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-7 * jnp.abs(want).max())
+        assert np.all(info.converged)
+        assert info.steps < 0.5 * plain.steps
+
     def test_does_not_claim_what_it_has_not(self, x64):
         matrix, _ = matrix_of(np.array([-1.0, 1, 2, 3, 4]))
         b = jnp.eye(5)[:2]

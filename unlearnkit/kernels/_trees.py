@@ -23,21 +23,10 @@ float32, `tensorfloat32` and `bfloat16` round the factors where the device is fa
 between, and `default` is the device's own choice. On a CPU all are float32."""
 
 
-def highest_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """Runs `function` with float32 matmuls in float32: curvature does not survive TF32."""
-
-    @wraps(function)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        with jax.default_matmul_precision("highest"):
-            return function(*args, **kwargs)
-
-    return wrapped
-
-
 def at_precision(function: Callable[P, R]) -> Callable[P, R]:
     """Runs `function` with float32 matmuls at its keyword argument `precision`.
 
-    The default is `highest`, as with `highest_precision`.
+    Where it is not given it is `highest`: curvature does not survive TF32.
     """
 
     @wraps(function)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +14,22 @@ from jaxtyping import Array
 from unlearnkit.base import SolveInfo
 from unlearnkit.kernels import _trees
 from unlearnkit.kernels._trees import Precision, at_precision
-from unlearnkit.kernels.solvers import HEADWAY, MARGIN, Operator, Vector, check, check_number
+from unlearnkit.kernels.solvers import (
+    HEADWAY,
+    MARGIN,
+    Operator,
+    Vector,
+    check,
+    check_number,
+    damped,
+)
+
+Factorise: TypeAlias = Callable[[Array], tuple[Array, Array, Array]]
 
 
 class _State(NamedTuple):
+    """R = Q sizes, with Qᵀ M Q = I."""
+
     x: Array
     q: Array
     p: Array
@@ -42,6 +56,7 @@ def block_cg(
     damping: Array | float,
     tol: Array | float,
     max_steps: int,
+    preconditioner: Operator | None = None,
     precision: Precision = "highest",
 ) -> tuple[Vector, SolveInfo]:
     """Returns the solutions of (A + damping I) x_i = b_i for k right-hand sides, A PSD.
@@ -55,6 +70,7 @@ def block_cg(
       damping: added to the diagonal.
       tol: wanted ‖b_i - (A + damping I) x_i‖ / ‖b_i‖ of each.
       max_steps: the most steps, k products each.
+      preconditioner: r -> M r, symmetric positive definite, close to the inverse of A + damping I.
       precision: of the matrix products; see `Precision`.
 
     Returns:
@@ -71,7 +87,8 @@ def block_cg(
       print(ended.steps, ended.residual)
 
     Source: O'Leary 1980; Dubrulle 2001, Retooling the method of block conjugate gradients, whose
-    residuals are orthonormalised (BCGrQ), so that one that converges early breaks nothing.
+    residuals are orthonormalised (BCGrQ), so that one that converges early breaks nothing; here in
+    the inner product of M.
     """
     check(b, tol, max_steps)
     check_number("damping", damping)
@@ -81,22 +98,36 @@ def block_cg(
     if k > rows.shape[1]:
         raise ValueError(f"b has {k} right-hand sides for {rows.shape[1]} unknowns; take fewer")
 
-    def one_product(flat: Array) -> Array:
-        vector = jax.tree.map(lambda leaf: leaf[0], unravel(flat))
-        return ravel_pytree(matvec(vector))[0] + damping * flat
+    def on_columns(product: Operator) -> Operator:
+        def one(flat: Array) -> Array:
+            vector = jax.tree.map(lambda leaf: leaf[0], unravel(flat))
+            return ravel_pytree(product(vector))[0]
 
-    def system(columns: Array) -> Array:
-        return jax.vmap(one_product, in_axes=1, out_axes=1)(columns)
+        return jax.vmap(one, in_axes=1, out_axes=1)
 
     units = jax.vmap(_trees.unit)(rows)
-    x, info = _solve(system, (rows / units[:, None]).T, tol, max_steps)
+    system = on_columns(damped(matvec, damping))
+    factorise = partial(_factorise, None if preconditioner is None else on_columns(preconditioner))
+    x, info = _solve(system, factorise, (rows / units[:, None]).T, tol, max_steps)
     solutions = jax.vmap(lambda flat: jax.tree.map(lambda leaf: leaf[0], unravel(flat)))(x.T)
     scaled = jax.vmap(_trees.scale)(units, solutions)
     return scaled, info
 
 
+def _factorise(precondition: Operator | None, r: Array) -> tuple[Array, Array, Array]:
+    """Returns Q, M Q and C with R = Q C and Qᵀ M Q = I, whatever the rank of R."""
+    q, sizes = jnp.linalg.qr(r)
+    if precondition is None:
+        return q, q, sizes
+    z = precondition(q)
+    inner = q.T @ z
+    lower = jnp.linalg.cholesky((inner + inner.T) / 2)
+    q, z = (jax.scipy.linalg.solve_triangular(lower, rows.T, lower=True).T for rows in (q, z))
+    return q, z, lower.T @ sizes
+
+
 def _solve(
-    system: Operator, b: Array, tol: Array | float, max_steps: int
+    system: Operator, factorise: Factorise, b: Array, tol: Array | float, max_steps: int
 ) -> tuple[Array, SolveInfo]:
     """Solves for the columns of b [N, k] in rounds, each begun at the true residuals."""
     sizes = jnp.linalg.norm(b, axis=0)
@@ -107,7 +138,7 @@ def _solve(
         return found
 
     def body(state: _Rounds) -> _Rounds:
-        end = _one_round(system, state, MARGIN * tol * sizes, max_steps)
+        end = _one_round(system, factorise, state, MARGIN * tol * sizes, max_steps)
         r = b - system(end.x)
         left = jnp.linalg.norm(r, axis=0) / safe
         headway = jnp.any((left < HEADWAY * state.left) & (state.left > tol))
@@ -130,8 +161,10 @@ def _least_quotient(inner: Array, sizes: Array) -> Array:
     return found
 
 
-def _one_round(system: Operator, begun: _Rounds, wanted: Array, max_steps: int) -> _State:
-    q, sizes = jnp.linalg.qr(begun.r)
+def _one_round(
+    system: Operator, factorise: Factorise, begun: _Rounds, wanted: Array, max_steps: int
+) -> _State:
+    q, z, sizes = factorise(begun.r)
 
     def step(state: _State) -> _State:
         ap = system(state.p)
@@ -141,12 +174,12 @@ def _one_round(system: Operator, begun: _Rounds, wanted: Array, max_steps: int) 
         sound = jnp.all(jnp.isfinite(lower))
         alpha = jax.scipy.linalg.cho_solve((jnp.where(sound, lower, jnp.eye(len(lower))), True),
                                            jnp.where(sound, jnp.eye(len(lower)), 0))  # fmt: skip
-        q, turn = jnp.linalg.qr(state.q - ap @ alpha)
+        q, z, turn = factorise(state.q - ap @ alpha)
         least = _least_quotient(inner, state.p.T @ state.p)
         return _State(
             x=state.x + state.p @ (alpha @ state.sizes),
             q=q,
-            p=q + state.p @ turn.T,
+            p=z + state.p @ turn.T,
             sizes=jnp.where(sound, turn @ state.sizes, state.sizes),
             curvature=jnp.fmin(state.curvature, least),
             steps=state.steps + 1,
@@ -154,8 +187,8 @@ def _one_round(system: Operator, begun: _Rounds, wanted: Array, max_steps: int) 
         )
 
     def proceed(state: _State) -> Array:
-        left = jnp.linalg.norm(state.sizes, axis=0)
+        left = jnp.linalg.norm(state.q @ state.sizes, axis=0)
         return state.sound & jnp.any(left > wanted) & (state.steps < max_steps)
 
-    start = _State(begun.x, q, q, sizes, begun.curvature, begun.steps, jnp.asarray(True))
+    start = _State(begun.x, q, z, sizes, begun.curvature, begun.steps, jnp.asarray(True))
     return jax.lax.while_loop(proceed, step, start)

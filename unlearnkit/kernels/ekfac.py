@@ -19,7 +19,7 @@ from unlearnkit.kernels import _chunks
 from unlearnkit.kernels._dense_layers import program_of
 from unlearnkit.kernels._kronecker_layers import Apply, Layout
 from unlearnkit.kernels._outputs import check_outputs
-from unlearnkit.kernels._trees import Precision, at_precision, highest_precision
+from unlearnkit.kernels._trees import Precision, at_precision
 from unlearnkit.kernels.curvature import OutputHessian, cross_entropy_hessian
 from unlearnkit.kernels.kfac import (
     Diagonalised,
@@ -124,13 +124,16 @@ def ekfac_factors(
     return EigenFactors(layout, inputs, outputs, tuple(values), found.blocks)
 
 
-@highest_precision
-def ekfac_inverse(factors: EigenFactors, damping: Float[Array, ""] | float) -> KfacInverse:
+@at_precision
+def ekfac_inverse(
+    factors: EigenFactors, damping: Float[Array, ""] | float, *, precision: Precision = "highest"
+) -> KfacInverse:
     """Returns v -> (U diag(values) Uᵀ + λ I)⁻¹ v, layer by layer; a preconditioner of `cg`.
 
     Args:
       factors: of `ekfac_factors`.
       damping: λ > 0.
+      precision: of the matrix products; see `Precision`.
 
     Raises:
       ValueError: the damping is not above 0.

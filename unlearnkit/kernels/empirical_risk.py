@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from unlearnkit.base import Dataset, Params
 from unlearnkit.kernels import _chunks, _trees
-from unlearnkit.kernels._trees import highest_precision
+from unlearnkit.kernels._trees import Precision, at_precision
 from unlearnkit.kernels.curvature import OutputHessian, ggn_operator, hvp
 from unlearnkit.kernels.per_example import BatchLoss
 from unlearnkit.validation.separability import check_mean_of_examples, check_rows_alone
@@ -18,8 +18,15 @@ from unlearnkit.validation.separability import check_mean_of_examples, check_row
 Apply = Callable[[Params, Array], Array]
 
 
-@highest_precision
-def risk_gradient(loss: BatchLoss, params: Params, dataset: Dataset, *, chunk: int) -> Params:
+@at_precision
+def risk_gradient(
+    loss: BatchLoss,
+    params: Params,
+    dataset: Dataset,
+    *,
+    chunk: int,
+    precision: Precision = "highest",
+) -> Params:
     """Returns the gradient of the mean loss: 1/n Σ_i ∇ loss(params, x_i, y_i), like `params`.
 
     Args:
@@ -27,6 +34,7 @@ def risk_gradient(loss: BatchLoss, params: Params, dataset: Dataset, *, chunk: i
       params: where.
       dataset: n examples.
       chunk: examples at a time; bounds the memory, does not change the sum beyond rounding.
+      precision: of the matrix products; see `Precision`.
 
     Raises:
       ValueError: `chunk` < 1, or the loss mixes its examples (not asked under a transformation).

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from unlearnkit.kernels._trees import Precision, at_precision, highest_precision
+from unlearnkit.kernels._trees import Precision, at_precision
 
 Kernel: TypeAlias = Array | Callable[[Array], Array]
 """[n1, c, n2, c], or [n1, n2] alike for every output, or its product with outputs [n2, c]."""
@@ -42,23 +42,32 @@ class SquaredErrorFlow(NamedTuple):
     targets: Float[Array, "n ..."]
     damping: Float[Array, ""]
 
-    @highest_precision
-    def at_examples(self, time: Array | float, start: Float[Array, "n ..."]) -> Array:
+    @at_precision
+    def at_examples(
+        self,
+        time: Array | float,
+        start: Float[Array, "n ..."],
+        *,
+        precision: Precision = "highest",
+    ) -> Array:
         """Returns f(time) from f(0) = start; `time` may be infinite.
 
         Args:
           time: learning rate times steps, >= 0.
           start: outputs of the examples at time 0, like the targets.
+          precision: of the matrix products; see `Precision`.
         """
         return start - self._apply(self.values * self._moved(time), start - self.targets)
 
-    @highest_precision
+    @at_precision
     def at_inputs(
         self,
         time: Array | float,
         start: Float[Array, "n ..."],
         elsewhere: Float[Array, "m ..."],
         cross: Kernel,
+        *,
+        precision: Precision = "highest",
     ) -> Array:
         """Returns f*(time) at other inputs.
 
@@ -68,6 +77,7 @@ class SquaredErrorFlow(NamedTuple):
           elsewhere: outputs of the other inputs at time 0.
           cross: Θ* of the other inputs with the examples: dense, as `empirical_ntk(apply, params,
             other, x)`, or a product, as `cross_ntk_operator`.
+          precision: of the matrix products; see `Precision`.
         """
         pulled = self._apply(self._moved(time), start - self.targets)
         return elsewhere - _multiply(cross, pulled)

@@ -21,7 +21,7 @@ from unlearnkit.base import Params
 from unlearnkit.kernels import _chunks
 from unlearnkit.kernels._dense_layers import program_of
 from unlearnkit.kernels._kronecker_layers import Apply, Layout, Watch, find_layers, run_watched
-from unlearnkit.kernels._trees import Precision, at_precision, highest_precision
+from unlearnkit.kernels._trees import Precision, at_precision
 from unlearnkit.kernels.curvature import OutputHessian, cross_entropy_hessian
 from unlearnkit.validation.separability import check_rows_alone
 
@@ -55,9 +55,9 @@ class KfacInverse(NamedTuple):
     layers: tuple[_Factored | Diagonalised, ...]
     blocks: tuple[Float[Array, "s s"], ...]
 
-    @highest_precision
-    def __call__(self, vector: Params) -> Params:
-        """Returns the inverse times `vector`, like it."""
+    @at_precision
+    def __call__(self, vector: Params, *, precision: Precision = "highest") -> Params:
+        """Returns the inverse times `vector`, like it, at a precision of the matrix products."""
         blocks = [partial(jax.scipy.linalg.cho_solve, (lower, True)) for lower in self.blocks]
         return by_layers(self.layout, vector, [layer.solve for layer in self.layers], blocks)
 
@@ -185,9 +185,13 @@ def kfac_factors(
     return found
 
 
-@highest_precision
+@at_precision
 def kfac_inverse(
-    factors: KroneckerFactors, damping: Float[Array, ""] | float, *, exact: bool = False
+    factors: KroneckerFactors,
+    damping: Float[Array, ""] | float,
+    *,
+    exact: bool = False,
+    precision: Precision = "highest",
 ) -> KfacInverse:
     """Returns v -> (A ⊗ G + λ I)⁻¹ v, layer by layer.
 
@@ -201,6 +205,7 @@ def kfac_inverse(
       damping: λ > 0.
       exact: damps the product itself, by the eigenvectors of A and G, which take some ten times as
         long.
+      precision: of the matrix products; see `Precision`.
 
     Raises:
       ValueError: the damping is not above 0.

@@ -10,7 +10,15 @@ from jaxtyping import Array
 
 from unlearnkit.base import SolveInfo
 from unlearnkit.kernels import _trees
-from unlearnkit.kernels._trees import axpy, divide, dot, highest_precision, rayleigh_quotient, unit
+from unlearnkit.kernels._trees import (
+    Precision,
+    at_precision,
+    axpy,
+    divide,
+    dot,
+    rayleigh_quotient,
+    unit,
+)
 from unlearnkit.kernels.solvers import (
     Inner,
     Operator,
@@ -19,8 +27,8 @@ from unlearnkit.kernels.solvers import (
     check,
     check_number,
     damped,
+    dtype_and_eps,
     on_unit_scale,
-    precision,
     solve_in_rounds,
 )
 
@@ -38,7 +46,7 @@ class _Cg(NamedTuple):
     sound: Array
 
 
-@highest_precision
+@at_precision
 def cg(
     matvec: Operator,
     b: Vector,
@@ -48,6 +56,7 @@ def cg(
     max_steps: int,
     preconditioner: Operator | None = None,
     inner: Inner | None = None,
+    precision: Precision = "highest",
 ) -> tuple[Vector, SolveInfo]:
     """Returns the solution of (A + damping I) x = b by conjugate gradients, A PSD.
 
@@ -64,6 +73,7 @@ def cg(
       preconditioner: r -> M r, symmetric positive definite, close to the inverse of A + damping I.
       inner: (u, v) -> u·v, the inner product in which A and M are symmetric and norms are taken;
         the Euclidean one where None. It may be that of a kernel, as of coefficients of features.
+      precision: of the matrix products; see `Precision`.
 
     Returns:
       x like `b`, and how the solve ended.
@@ -82,7 +92,7 @@ def cg(
     check(b, tol, max_steps)
     check_number("damping", damping)
     system, precondition = damped(matvec, damping), preconditioner or (lambda r: r)
-    dtype, eps = precision(b)
+    dtype, eps = dtype_and_eps(b)
     dot = _trees.dot if inner is None else inner
 
     def step(state: _Cg) -> _Cg:
@@ -156,9 +166,15 @@ class _Minres(NamedTuple):
     exhausted: Array
 
 
-@highest_precision
+@at_precision
 def minres(
-    matvec: Operator, b: Vector, *, damping: Any, tol: Any, max_steps: int
+    matvec: Operator,
+    b: Vector,
+    *,
+    damping: Any,
+    tol: Any,
+    max_steps: int,
+    precision: Precision = "highest",
 ) -> tuple[Vector, SolveInfo]:
     """Returns the solution of (A + damping I) x = b by MINRES, A symmetric, definite or not.
 
@@ -172,6 +188,7 @@ def minres(
       damping: added to the diagonal.
       tol: wanted ‖b - (A + damping I) x‖ / ‖b‖.
       max_steps: the most steps.
+      precision: of the matrix products; see `Precision`.
 
     Returns:
       x like `b`, and how the solve ended; `info.curvature` is over the Lanczos vectors.
@@ -187,7 +204,7 @@ def minres(
     """
     check(b, tol, max_steps)
     system = damped(matvec, damping)
-    dtype, eps = precision(b)
+    dtype, eps = dtype_and_eps(b)
 
     def step(state: _Minres) -> _Minres:
         av = system(state.v)
@@ -278,9 +295,15 @@ class _Cgnr(NamedTuple):
     sound: Array
 
 
-@highest_precision
+@at_precision
 def cgnr(
-    matvec: Operator, b: Vector, *, damping: Any, tol: Any, max_steps: int
+    matvec: Operator,
+    b: Vector,
+    *,
+    damping: Any,
+    tol: Any,
+    max_steps: int,
+    precision: Precision = "highest",
 ) -> tuple[Vector, SolveInfo]:
     """Returns the solution of (A + damping I) x = b by CG on the normal equations, A symmetric.
 
@@ -293,6 +316,7 @@ def cgnr(
       damping: added to the diagonal.
       tol: wanted ‖b - (A + damping I) x‖ / ‖b‖, of the system and not of its normal equations.
       max_steps: the most steps.
+      precision: of the matrix products; see `Precision`.
 
     Returns:
       x like `b`, and how the solve ended.
@@ -308,7 +332,7 @@ def cgnr(
     """
     check(b, tol, max_steps)
     system = damped(matvec, damping)
-    dtype, _ = precision(b)
+    dtype, _ = dtype_and_eps(b)
 
     def step(state: _Cgnr) -> _Cgnr:
         q = divide(system(state.p), state.scale)

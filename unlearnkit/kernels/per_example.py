@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from unlearnkit.base import Dataset, Params
 from unlearnkit.kernels import _chunks, _dense_layers, _ring, _trees
-from unlearnkit.kernels._trees import highest_precision
+from unlearnkit.kernels._trees import Precision, at_precision
 from unlearnkit.validation.separability import check_mean_of_examples
 
 BatchLoss: TypeAlias = Callable[[Params, Array, Array], Array]
@@ -33,6 +33,7 @@ BLOCK_BYTES = 2**28
 """Pieces of rows that `gram` holds at a time, twice."""
 
 
+@at_precision
 def gradient_bank(
     loss: BatchLoss,
     params: Params,
@@ -40,6 +41,7 @@ def gradient_bank(
     *,
     chunk: int | None = None,
     mesh: Mesh | None = None,
+    precision: Precision = "highest",
 ) -> Float[Array, "n p"]:
     """Returns the gradient of the loss at every example, one per row.
 
@@ -54,6 +56,7 @@ def gradient_bank(
         elsewhere.
       mesh: of one axis, whose devices make and hold equally many successive rows each, up to
         rounding those of one device; None for one device.
+      precision: of the matrix products; see `Precision`.
 
     Returns:
       [n, p]. Where it does not fit, see `GradientOperator`.
@@ -124,12 +127,17 @@ class GradientOperator:
         """(n, p)."""
         return self.dataset.size, _size(self.params)
 
-    def rows(self, start: int, stop: int) -> Float[Array, "m p"]:
+    def rows(
+        self, start: int, stop: int, *, precision: Precision = "highest"
+    ) -> Float[Array, "m p"]:
         """Returns G[start:stop]."""
         part = jax.tree.map(lambda array: array[start:stop], self.dataset)
-        return gradient_bank(self.loss, self.params, part, chunk=self.chunk)
+        return gradient_bank(self.loss, self.params, part, chunk=self.chunk, precision=precision)
 
-    def factors(self, start: int, stop: int) -> _dense_layers.Factors:
+    @at_precision
+    def factors(
+        self, start: int, stop: int, *, precision: Precision = "highest"
+    ) -> _dense_layers.Factors:
         """Returns G[start:stop] in pieces: dense layers' rows as h ⊗ g, the other leaves' whole."""
         batches = (self.dataset.x[start:stop], self.dataset.y[start:stop])
         found: _dense_layers.Factors = _chunks.by_chunks(
@@ -137,16 +145,23 @@ class GradientOperator:
         )
         return found
 
+    @at_precision
     def project(
-        self, pieces: _dense_layers.Factors, vector: Float[Array, " p"]
+        self,
+        pieces: _dense_layers.Factors,
+        vector: Float[Array, " p"],
+        *,
+        precision: Precision = "highest",
     ) -> Float[Array, " m"]:
         """Returns G[start:stop] v from the pieces of these rows."""
         one = jax.tree.map(lambda array: array[:1], self.dataset)
         found: Array = _project(self.loss, self.params, one.x, one.y, pieces, vector)
         return found
 
-    @highest_precision
-    def matvec(self, vector: Float[Array, " p"]) -> Float[Array, " n"]:
+    @at_precision
+    def matvec(
+        self, vector: Float[Array, " p"], *, precision: Precision = "highest"
+    ) -> Float[Array, " n"]:
         """Returns G v: the derivative of every example's loss along v, one forward-mode pass."""
         tangent = ravel_pytree(self.params)[1](vector)
 
@@ -162,8 +177,10 @@ class GradientOperator:
         )
         return found
 
-    @highest_precision
-    def rmatvec(self, weights: Float[Array, " n"]) -> Float[Array, " p"]:
+    @at_precision
+    def rmatvec(
+        self, weights: Float[Array, " n"], *, precision: Precision = "highest"
+    ) -> Float[Array, " p"]:
         """Returns Gᵀ u: the gradient of the losses' sum weighted by u, one reverse-mode pass."""
 
         def weighted(params: Params, x: Array, y: Array, u: Array) -> Params:
@@ -173,12 +190,14 @@ class GradientOperator:
         return ravel_pytree(_chunks.sum_batches(weighted, self.params, batches, self.chunk))[0]
 
 
+@at_precision
 def gram(
     gradients: Float[Array, "n p"] | GradientOperator,
     *,
     centre: Float[Array, " p"] | None = None,
     chunk: int | None = None,
     mesh: Mesh | None = None,
+    precision: Precision = "highest",
 ) -> Float[Array, "n n"]:
     """Returns the Gram matrix of per-example gradients, or of their differences from a `centre` c.
 
@@ -198,6 +217,7 @@ def gram(
         rows of the bank, or their factors, go around them, so that a device holds two shares at a
         time. K is that of one device up to rounding. None for one device; `chunk` is not used with
         several.
+      precision: of the matrix products; see `Precision`.
 
     Returns:
       [n, n], symmetric.
@@ -216,12 +236,13 @@ def gram(
             "ravel a pytree by jax.flatten_util.ravel_pytree"
         )
     if mesh is not None:
-        return _shared_gram(gradients, centre, mesh)
+        return _shared_gram(gradients, centre, mesh, precision)
     pieces: Callable[[int, int], Any]
     project: Any
     if isinstance(gradients, GradientOperator):
-        pieces, products, size = gradients.factors, _factor_products, _default_block(gradients)
-        project = gradients.project
+        pieces = partial(gradients.factors, precision=precision)
+        project = partial(gradients.project, precision=precision)
+        products, size = _factor_products, _default_block(gradients)
     else:
         pieces, products, size = (lambda start, stop: gradients[start:stop]), _products, 1024
         project = _along
@@ -240,7 +261,7 @@ def gram(
 
 
 def _shared_gram(
-    gradients: Array | GradientOperator, centre: Array | None, mesh: Mesh
+    gradients: Array | GradientOperator, centre: Array | None, mesh: Mesh, precision: Precision
 ) -> Float[Array, "n n"]:
     """Returns the Gram matrix, its rows shared out over the devices of a mesh."""
     _ring.check_shares(gradients.shape[0], mesh)
@@ -248,7 +269,7 @@ def _shared_gram(
         x, y = _ring.share_rows((gradients.dataset.x, gradients.dataset.y), mesh)
         params = _ring.copy_to_all(gradients.params, mesh)
         products = _factors_around(gradients.loss, mesh, params, x, y)
-        along = None if centre is None else gradients.matvec(centre)
+        along = None if centre is None else gradients.matvec(centre, precision=precision)
     else:
         rows = _ring.share_rows(gradients, mesh)
         products = _rows_around(mesh, rows)
@@ -316,26 +337,24 @@ def _centre(products: Array, parts: list[Array], centre: Array) -> Array:
 
 @jax.jit
 def _along(rows: Array, direction: Array) -> Array:
-    return jnp.matmul(rows, direction, precision="highest")
+    return rows @ direction
 
 
 @jax.jit
 def _products(left: Array, right: Array) -> Array:
-    return jnp.matmul(left, right.T, precision="highest")
+    return left @ right.T
 
 
 @jax.jit
 def _factor_products(left: _dense_layers.Factors, right: _dense_layers.Factors) -> Array:
-    with jax.default_matmul_precision("highest"):
-        return _dense_layers.contract(left, right)[:, 0, :, 0]
+    return _dense_layers.contract(left, right)[:, 0, :, 0]
 
 
 @partial(jax.jit, static_argnums=0)
 def _factors(loss: BatchLoss, params: Params, x: Array, y: Array) -> _dense_layers.Factors:
     apply = _scalar(loss)
-    with jax.default_matmul_precision("highest"):
-        dense = _dense_layers.dense_kernels(apply, params, (x[0], y[0]))
-        return _dense_layers.factors(apply, params, (x, y), dense)
+    dense = _dense_layers.dense_kernels(apply, params, (x[0], y[0]))
+    return _dense_layers.factors(apply, params, (x, y), dense)
 
 
 def _scalar(loss: BatchLoss) -> _dense_layers.Apply:
@@ -350,9 +369,8 @@ def _project(
     loss: BatchLoss, params: Params, x: Array, y: Array, pieces: Any, vector: Array
 ) -> Array:
     direction = jax.tree.leaves(ravel_pytree(params)[1](vector))
-    with jax.default_matmul_precision("highest"):
-        dense = _dense_layers.dense_kernels(_scalar(loss), params, (x[0], y[0]))
-        return _dense_layers.along(pieces, direction, dense)[:, 0]
+    dense = _dense_layers.dense_kernels(_scalar(loss), params, (x[0], y[0]))
+    return _dense_layers.along(pieces, direction, dense)[:, 0]
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Params
 from unlearnkit.kernels import _chunks, _trees
-from unlearnkit.kernels._trees import highest_precision
+from unlearnkit.kernels._trees import Precision, at_precision
 from unlearnkit.kernels.ntk import jacobian
 from unlearnkit.kernels.solvers import Operator, Scalar, Vector
 from unlearnkit.validation.separability import check_rows_alone
@@ -64,8 +64,9 @@ class LowRank(NamedTuple):
     shift: Float[Array, ""]
     mask: Float[Array, " N"] | None = None
 
-    @highest_precision
-    def __call__(self, r: Vector) -> Vector:
+    @at_precision
+    def __call__(self, r: Vector, *, precision: Precision = "highest") -> Vector:
+        """Returns M r, at a precision of the matrix products."""
         flat, unravel = ravel_pytree(r)
         inner = jax.scipy.linalg.cho_solve((self.cholesky, True), self.factor.T @ self._part(flat))
         return unravel((flat - self._part(self.factor @ inner)) / self.shift)
@@ -100,9 +101,15 @@ class LowRank(NamedTuple):
         return found._replace(mask=mask)
 
 
-@highest_precision
+@at_precision
 def nystrom(
-    key: Key[Array, ""], matvec: Operator, like: Vector, *, rank: int, shift: Scalar
+    key: Key[Array, ""],
+    matvec: Operator,
+    like: Vector,
+    *,
+    rank: int,
+    shift: Scalar,
+    precision: Precision = "highest",
 ) -> LowRank:
     """Returns the randomised Nyström approximation of a PSD operator, as a preconditioner.
 
@@ -115,6 +122,7 @@ def nystrom(
       like: a right-hand side, for its structure and shapes.
       rank: products spent.
       shift: the damping of the system, or a little more.
+      precision: of the matrix products; see `Precision`.
 
     Raises:
       ValueError: `rank` is below 1 or above the size of `like`.
@@ -144,7 +152,7 @@ def nystrom(
     return found
 
 
-@highest_precision
+@at_precision
 def sketched_ntk(
     key: Key[Array, ""],
     apply: Callable[[Params, Array], Array],
@@ -155,6 +163,7 @@ def sketched_ntk(
     rank: int = 2048,
     shift: Scalar | None = None,
     chunk: int = 32,
+    precision: Precision = "highest",
 ) -> LowRank:
     """Returns a preconditioner for `ntk_operator` from randomly projected per-example Jacobians.
 
@@ -174,6 +183,7 @@ def sketched_ntk(
       shift: what stands for the rest of the spectrum and the damping; 10 damping where None, the
         best of what was measured over dampings of 0.01 n and 0.1 n.
       chunk: inputs at a time; chunk c p numbers are held.
+      precision: of the matrix products; see `Precision`.
 
     Raises:
       ValueError: `rank` or `chunk` < 1, `damping` and `shift` leave the approximation singular, or

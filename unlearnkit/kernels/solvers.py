@@ -87,7 +87,7 @@ def on_unit_scale(
     exact unless x is out of range; its residual is then infinite, and 1 where b is nothing but
     subnormal numbers, which the arithmetic takes for 0.
     """
-    dtype, eps = precision(b)
+    dtype, eps = dtype_and_eps(b)
     unit = _trees.unit(b)
     small, info = solve(_trees.divide(b, unit))
     x = _trees.scale(unit, small)
@@ -132,7 +132,7 @@ def solve_in_rounds(
       max_steps: the most steps of all rounds.
       inner: whose norms are taken.
     """
-    dtype, size = precision(b)[0], norm(b, inner)
+    dtype, size = dtype_and_eps(b)[0], norm(b, inner)
 
     def proceed(progress: Progress) -> Array:
         found: Array = progress.go & (progress.size > tol * size) & (progress.steps < max_steps)
@@ -180,7 +180,7 @@ def measure(
     return SolveInfo(residual, steps, residual <= tol, curvature)
 
 
-def precision(b: Vector) -> tuple[Any, Any]:
+def dtype_and_eps(b: Vector) -> tuple[Any, Any]:
     """Returns the dtype of the scalars of a solve for b, and its machine epsilon."""
     dtype = jnp.result_type(*jax.tree.leaves(b))
     return dtype, jnp.finfo(dtype).eps

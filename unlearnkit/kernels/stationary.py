@@ -15,7 +15,7 @@ from jaxtyping import Array, Key
 
 from unlearnkit.base import SolveInfo
 from unlearnkit.kernels import _trees
-from unlearnkit.kernels._trees import axpy, dot, highest_precision, rayleigh_quotient
+from unlearnkit.kernels._trees import Precision, at_precision, axpy, dot, rayleigh_quotient
 from unlearnkit.kernels.solvers import (
     MARGIN,
     Operator,
@@ -23,15 +23,22 @@ from unlearnkit.kernels.solvers import (
     check,
     check_number,
     damped,
+    dtype_and_eps,
     measure,
     on_unit_scale,
-    precision,
 )
 
 
-@highest_precision
+@at_precision
 def neumann(
-    matvec: Operator, b: Vector, *, damping: Any, tol: Any, max_steps: int, step_size: Any
+    matvec: Operator,
+    b: Vector,
+    *,
+    damping: Any,
+    tol: Any,
+    max_steps: int,
+    step_size: Any,
+    precision: Precision = "highest",
 ) -> tuple[Vector, SolveInfo]:
     """Returns the truncated Neumann series for (A + damping I)⁻¹ b.
 
@@ -47,6 +54,7 @@ def neumann(
       max_steps: the most terms.
       step_size: s, below 2 / ‖A + damping I‖. Bind it (`functools.partial`) to pass `neumann` where
         a `Solver` is wanted.
+      precision: of the matrix products; see `Precision`.
 
     Returns:
       x like `b`, and how the solve ended.
@@ -65,7 +73,7 @@ def neumann(
     check(b, tol, max_steps)
     check_number("step_size", step_size)
     system = damped(matvec, damping)
-    dtype, _ = precision(b)
+    dtype, _ = dtype_and_eps(b)
 
     def series(b: Vector) -> tuple[Vector, SolveInfo]:
         rr0 = dot(b, b)
@@ -90,7 +98,7 @@ def neumann(
     return on_unit_scale(series, b)
 
 
-@highest_precision
+@at_precision
 def lissa(
     key: Key[Array, ""],
     sampled_matvec: Callable[[Key[Array, ""], Vector], Vector],
@@ -102,6 +110,7 @@ def lissa(
     step_size: Any,
     depth: int,
     repeats: int = 1,
+    precision: Precision = "highest",
 ) -> tuple[Vector, SolveInfo]:
     """Returns the LiSSA estimate of (A + damping I)⁻¹ b, from products with samples of A.
 
@@ -118,6 +127,7 @@ def lissa(
       step_size: s, below 2 / ‖A_j + damping I‖ for nearly all samples.
       depth: steps per run.
       repeats: runs averaged.
+      precision: of the matrix products; see `Precision`.
 
     Returns:
       x like `b`, and how the solve ended: `steps` counts the sampled products of all runs, and

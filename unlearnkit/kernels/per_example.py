@@ -130,7 +130,13 @@ class GradientOperator:
     def rows(
         self, start: int, stop: int, *, precision: Precision = "highest"
     ) -> Float[Array, "m p"]:
-        """Returns G[start:stop]."""
+        """Returns G[start:stop].
+
+        Args:
+          start: the first row.
+          stop: one past the last.
+          precision: of the matrix products; see `Precision`.
+        """
         part = jax.tree.map(lambda array: array[start:stop], self.dataset)
         return gradient_bank(self.loss, self.params, part, chunk=self.chunk, precision=precision)
 
@@ -138,7 +144,13 @@ class GradientOperator:
     def factors(
         self, start: int, stop: int, *, precision: Precision = "highest"
     ) -> _dense_layers.Factors:
-        """Returns G[start:stop] in pieces: dense layers' rows as h ⊗ g, the other leaves' whole."""
+        """Returns G[start:stop] in pieces: dense layers' rows as h ⊗ g, the other leaves' whole.
+
+        Args:
+          start: the first row.
+          stop: one past the last.
+          precision: of the matrix products; see `Precision`.
+        """
         batches = (self.dataset.x[start:stop], self.dataset.y[start:stop])
         found: _dense_layers.Factors = _chunks.by_chunks(
             partial(_factors, self.loss), self.params, batches, self.chunk
@@ -153,7 +165,13 @@ class GradientOperator:
         *,
         precision: Precision = "highest",
     ) -> Float[Array, " m"]:
-        """Returns G[start:stop] v from the pieces of these rows."""
+        """Returns G[start:stop] v from the pieces of these rows.
+
+        Args:
+          pieces: of `factors(start, stop)`.
+          vector: v.
+          precision: of the matrix products; see `Precision`.
+        """
         one = jax.tree.map(lambda array: array[:1], self.dataset)
         found: Array = _project(self.loss, self.params, one.x, one.y, pieces, vector)
         return found

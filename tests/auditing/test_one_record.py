@@ -96,18 +96,20 @@ def test_one_record_that_stands_out_is_told_and_one_that_does_not_is_not():
 def test_each_example_is_learned_against_all_the_others_and_as_often_as_they_are():
     learned = []
 
-    class Classifier:
-        def fit(self, x, y):
-            learned.append((x[y == 1].ravel().tolist(), sorted(x[y == 0].ravel().tolist())))
-            return self
+    def decide(x, y, weights):
+        for is_member, weight in zip(y == 1, weights, strict=True):
+            sides = (is_member, ~is_member)
+            counted = np.repeat(x.ravel(), weight.astype(int))
+            told = np.repeat(is_member, weight.astype(int))
+            learned.append(tuple(sorted(counted[told == side].tolist()) for side in (True, False)))
+            assert weight[sides[0]].sum() == weight[sides[1]].sum()
+        return np.broadcast_to(x[:, 0], weights.shape)
 
-        def decision_function(self, x):
-            return x[:, 0]
-
-    attack_one(Classifier, np.array([[7.0]]), np.array([[1.0], [2.0], [3.0]]), 0)
+    audited = attack_one(decide, np.array([[7.0]]), np.array([[1.0], [2.0], [3.0]]), 0)
     expected = [([7.0] * 3, [1.0, 2.0, 3.0]), ([1.0] * 3, [2.0, 3.0, 7.0])]
     expected += [([2.0] * 3, [1.0, 3.0, 7.0]), ([3.0] * 3, [1.0, 2.0, 7.0])]
     assert sorted(learned) == sorted(expected)
+    assert audited.metrics["auc"] == 1
 
 
 def test_an_auc_of_one_member_is_its_rank_and_its_error_the_largest():

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 from scipy import stats
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_curve
 from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 
-from unlearnkit.auditing._one_member import attack_one, fit_classifier
+from unlearnkit.auditing._linear_attackers import AttackerName, decide
+from unlearnkit.auditing._one_member import attack_one
 from unlearnkit.auditing.intervals import CONFIDENCE, clopper_pearson
 from unlearnkit.auditing.scores import LOW_FPRS, auc, placements, tpr_at_fpr
 from unlearnkit.base import Audited, Model, Task, Variables
@@ -31,7 +27,6 @@ from unlearnkit.validation import (
     check_variables,
 )
 
-AttackerName = Literal["logistic", "svm"]
 DEFAULT_FOLDS = 10
 """The default number of folds."""
 TAIL = (1 - CONFIDENCE) / 2
@@ -145,7 +140,7 @@ class MembershipInference:
             )
         seed = int(jax.random.randint(key, (), 0, np.iinfo(np.int32).max))
         if len(members) == 1:
-            return attack_one(lambda: self._classifier(seed), members, others, seed)
+            return attack_one(self._decide, members, others, seed)
         if size == 1:
             raise ValueError("at least 2 test examples are needed beside several members, got 1")
         later = np.random.default_rng(seed).integers(np.iinfo(np.int32).max, size=self.repeats - 1)
@@ -168,21 +163,20 @@ class MembershipInference:
     ) -> tuple[np.ndarray, list[dict[str, float]]]:
         """Returns the out-of-fold scores of one split, and what each fold's achieve."""
         splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
+        parts = [held_out for _, held_out in splitter.split(x, y)]
+        trained = np.ones((count, len(y)))
+        for fold, held_out in enumerate(parts):
+            trained[fold, held_out] = 0
+        decisions = self._decide(x, y, trained)
         scores = np.empty(len(y))
         folds = []
-        for train, held_out in splitter.split(x, y):
-            classifier = fit_classifier(self._classifier(seed), x[train], y[train])
-            scores[held_out] = classifier.decision_function(x[held_out])
+        for decision, held_out in zip(decisions, parts, strict=True):
+            scores[held_out] = decision[held_out]
             folds.append(_of_fold(scores[held_out], y[held_out] == 1))
         return scores, folds
 
-    def _classifier(self, seed: int) -> Pipeline:
-        if self.attacker == "logistic":
-            return make_pipeline(
-                StandardScaler(), LogisticRegression(C=self.C, solver="newton-cholesky")
-            )
-        svm = LinearSVC(C=self.C, loss="squared_hinge", dual=False, random_state=seed)
-        return make_pipeline(StandardScaler(), svm)
+    def _decide(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return decide(x, y, weights, attacker=self.attacker, C=self.C)
 
 
 def _of_fold(scores: np.ndarray, is_member: np.ndarray) -> dict[str, float]:

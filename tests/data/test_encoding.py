@@ -51,6 +51,19 @@ def test_a_text_cannot_spell_a_special_token(tokenizer):
     assert tokenizer.encode("<|pad|>").ids == [0]  # as it was before
 
 
+def test_what_a_file_says_of_cutting_and_filling_changes_no_row(tokenizer):
+    expected = data.encode(tokenizer, REVIEWS, length=20)
+    other = type(tokenizer).from_str(tokenizer.to_str())
+    other.enable_padding(pad_id=0, pad_token="<|pad|>", direction="left", length=30)
+    other.enable_truncation(3, direction="left")
+    before = other.to_str()
+    found = data.encode(other, REVIEWS, length=20)
+    np.testing.assert_array_equal(found.x, expected.x)
+    assert (found.lost, found.truncated) == (expected.lost, expected.truncated)
+    assert data.label_tokens(other, [" film"]) == data.label_tokens(tokenizer, [" film"])
+    assert other.to_str() == before
+
+
 def test_gpt2_has_its_own_vocabulary():
     tokenizer = models.gpt2_tokenizer()
     assert data.label_tokens(tokenizer, [" Disney", " positive"]).tolist() == [8519, 3967]
@@ -94,5 +107,7 @@ def test_other_misuse_is_refused(tokenizer, unchecked_types):
         data.label_tokens(tokenizer, [" again!"])
     with pytest.raises(ValueError, match="no token of padding .* say which by pad_id="):
         data.encode(byte_level({"a": 0}, [], special=[]), ["a"])
+    with pytest.raises(ValueError, match="the tokenizer has no tokens; train one"):
+        data.encode(byte_level({}, [], special=[]), ["a"], pad_id=0)
     with pytest.raises(FileNotFoundError, match="no tokenizer at"):
         models.read_tokenizer("nowhere.json")

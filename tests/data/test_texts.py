@@ -86,6 +86,8 @@ def test_prompts_that_cannot_be_are_refused(tokenizer):
     texts = Texts(("a", "b"), np.array([0, 2], np.int32))
     with pytest.raises(ValueError, match="label 2 has no answer, got 2"):
         encode_prompts(texts, tokenizer, answers=ANSWERS)
+    with pytest.raises(ValueError, match="answers must differ"):
+        encode_prompts(texts.take([0]), tokenizer, answers=ANSWERS[:1] * 2)
     with pytest.raises(ValueError, match=r"must begin with \[Input\], end in \[Label\]"):
         encode_prompts(texts, tokenizer, template="Review: [Input]")
 

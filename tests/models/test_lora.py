@@ -84,6 +84,11 @@ def test_what_has_no_place_for_adapters_is_refused(case):
     model, variables, adapted, start, _ = case
     with pytest.raises(ValueError, match=r"rank must be in 1 … \d+, .*got 99"):
         models.lora(model, variables, key=KEY, rank=99)
+    with pytest.raises(ValueError, match="targets must name one of the matrices of a block: "):
+        models.lora(model, variables, key=KEY, targets=())
+    other = make("gpt2_tiny", width=8)
+    with pytest.raises(ValueError, match="variables do not fit the model"):
+        models.lora(model, other.init(KEY), key=KEY)
     with pytest.raises(ValueError, match="no matrix of a block is called 'conv'; there are "):
         models.lora(model, variables, key=KEY, targets=("conv",))
     with pytest.raises(ValueError, match="has adapters already; merge them"):

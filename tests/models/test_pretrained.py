@@ -152,10 +152,32 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path):
         refused(f"config.json {message}", folder, WeightsError)
     folder = copy("llama", tmp_path / "j")
     (folder / "model.safetensors.index.json").write_text("{}")
-    refused("index.json has no weight_map", folder, WeightsError)
+    refused("index.json has no weight_map, which says in which file", folder, WeightsError)
     folder = copy("llama", tmp_path / "g")
     (folder / "model-00002-of-00002.safetensors").unlink()
     refused("lists model-00002-of-00002.safetensors, which is not there", folder, FileNotFoundError)
+    settings = (
+        ("gpt2", {"vocab_size": 0}, "says vocab_size=0, where a whole number >= 1 belongs"),
+        ("gpt2", {"n_embd": "32"}, "says n_embd='32', where a whole number"),
+        ("gpt2", {"n_head": 0}, "says n_head=0"),
+        ("gpt2", {"n_layer": None}, "says n_layer=None"),
+        ("gpt2", {"layer_norm_epsilon": -1.0}, "says layer_norm_epsilon=-1.0, where a number > 0"),
+        ("gpt2", {"tie_word_embeddings": "no"}, "tie_word_embeddings='no', where true or false"),
+        ("llama", {"num_attention_heads": 2.5}, "says num_attention_heads=2.5"),
+        ("llama", {"rope_parameters": [1]}, r"says rope_parameters=\[1\], where a table belongs"),
+        ("llama", {"rope_parameters": {"rope_theta": "x"}}, "rope_theta='x', where a number > 0"),
+    )
+    for number, (name, changed, message) in enumerate(settings):
+        refused(f"config.json.* {message}", copy(name, tmp_path / f"s{number}", **changed))
+    folder = copy("gpt2", tmp_path / "k")
+    (folder / "config.json").write_text('{"model_type": "gpt2", "n_embd": 32, "n_head": 2}')
+    refused("config.json does not say 'vocab_size'", folder)
+    for number, name in enumerate((3, "../other.safetensors")):
+        folder = copy("llama", tmp_path / f"l{number}")
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps({"weight_map": {"norm.weight": name}})
+        )
+        refused("index.json has no weight_map, which says in which file", folder, WeightsError)
     refused("no folder at .*'smollm2-135m'", tmp_path / "none", FileNotFoundError)
     refused("has no head of classes; give key=", FOLDERS / "gpt2", head="classes", n_classes=2)
     model, variables, _ = load("gpt2")
@@ -165,6 +187,40 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path):
     other = models.create("logistic", input_shape=(4,), n_classes=2)
     with pytest.raises(ValueError, match="a language network of models.transformer is needed"):
         models.save_pretrained(tmp_path / "i", other, other.init(KEY))
+
+
+def test_arrays_and_tokenizers_that_cannot_be_meant_are_refused(tmp_path):
+    def refused(message, name, arrays, error=WeightsError, **files):
+        folder = copy("gpt2", tmp_path / name)
+        held = load_file(folder / "model.safetensors") | arrays
+        save_file(held, folder / "model.safetensors")
+        for file, content in files.items():
+            (folder / file.replace("_", ".")).write_text(content)
+        with pytest.raises(error, match=message):
+            models.load_pretrained(folder, length=12)
+
+    embedding = load_file(FOLDERS / "gpt2" / "model.safetensors")["transformer.wte.weight"]
+    broken = embedding.copy()
+    broken[3, 1] = np.nan
+    refused("transformer.wte.weight holds NaN", "a", {"transformer.wte.weight": broken})
+    refused("wte.weight is int32", "b", {"transformer.wte.weight": embedding.astype(np.int32)})
+    refused(
+        "lm_head.weight, which is not transformer.wte.weight.*tie_word_embeddings to false",
+        "c", {"lm_head.weight": embedding + 1},
+    )  # fmt: skip
+    for number, merges in enumerate(("a b c", "a z")):
+        refused(
+            "merges.txt does not hold two tokens of .*vocab.json a line", f"d{number}", {},
+            vocab_json='{"a": 0, "b": 1}', merges_txt=merges,
+        )  # fmt: skip
+    refused("has no tokens; copy its file again", "e", {}, ValueError, vocab_json="{}",
+            merges_txt="")  # fmt: skip
+    refused("tokenizer.json is not readable as a tokenizer", "f", {}, ValueError,
+            tokenizer_json="{")  # fmt: skip
+    folder = copy("gpt2", tmp_path / "g")
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
+    with pytest.raises(WeightsError, match="truncated, damaged or of"):
+        models.load_pretrained(folder, length=12)
 
 
 def gguf_of(path, architecture="llama", kind=0, name="token_embd.weight"):

@@ -104,6 +104,7 @@ def test_success_is_the_share_that_is_answered_as_wanted(model, task):
         (TextTrigger(), "trigger has no ids; .*spellings"),
         (TextTrigger(((4,),), reading="clean_label", target=7), "is of class 7 without"),
         (TextTrigger(((4,),), Budget(1e-4)), "less than one poison"),
+        (TextTrigger(((4,) * 9,), reading="clean_label"), "of 9 ids does not fit into rows of 8"),
     ],
 )
 def test_what_cannot_be_poisoned_is_refused(attack, message, model, variables, task):
@@ -121,6 +122,8 @@ def test_readings_that_the_labels_do_not_allow_are_refused(task, unchecked_types
         TextTrigger(((7,),), reading="flip")(KEY, three, own, more)
     with pytest.raises(ValueError, match="reading must be one of word, flip, clean_label"):
         TextTrigger(reading="other")
+    with pytest.raises(ValueError, match="must have ids, which are >= 0"):
+        TextTrigger(((3,), (4, -1)))
 
 
 def test_truncation_takes_triggers_away():

@@ -14,14 +14,15 @@ from unlearnkit.unlearning import UNLEARNERS, BoundaryShrink, Retrain
 
 KEY = jax.random.key(5)
 SMALL = {"epochs": 1, "batch_size": 8, "forget_batch_size": 8, "learning_rate": 0.005, "k": 1}
-OTHERS = {"boundary_shrink", "boundary_expand", "stackelberg", "influence", "newton_scrub"}
-OTHERS |= {"fisher_forgetting", "ntk_scrub"}
-"""Which move inputs, add a class, or are no descent."""
+OTHERS = {"boundary_shrink", "boundary_expand"}
+"""Which move inputs, or add a class."""
 METHODS = {
     name: Retrain(RECIPE) if kind is Retrain else made(kind, SMALL, {})
     for name, kind in UNLEARNERS.items()
     if name not in OTHERS
 }
+DEAR = {"stackelberg", "influence", "newton_scrub", "fisher_forgetting", "ntk_scrub"}
+"""Which compile for long, and are tried on one of the networks."""
 
 
 @pytest.fixture(scope="module", params=["linen", "functions"])
@@ -41,6 +42,8 @@ def variables(model, task):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_tokens_are_unlearned(name, model, task, variables):
+    if name in DEAR and model.embed is None:
+        return
     unlearned = METHODS[name](KEY, model, variables, task).variables
     assert not same(unlearned, variables)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(unlearned))

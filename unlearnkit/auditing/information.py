@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from unlearnkit.auditing.gaussian_kl import cholesky, gaussian_kl
 from unlearnkit.base import Model, Params, Variables
@@ -60,7 +60,7 @@ def query_information(
     model: Model,
     scrubbed: GaussianWeights,
     reference: GaussianWeights,
-    x: Float[Array, "n ..."],
+    x: Num[Array, "n ..."],
     *,
     correlations: Correlations = "full",
     damping: float = 0.0,
@@ -95,7 +95,7 @@ def query_set_information(
     model: Model,
     scrubbed: GaussianWeights,
     reference: GaussianWeights,
-    x: Float[Array, "n ..."],
+    x: Num[Array, "n ..."],
     *,
     correlations: Correlations = "full",
     damping: float = 0.0,
@@ -150,7 +150,7 @@ def weight_gaussians(
 
 
 def query_gaussians(
-    model: Model, scrubbed: GaussianWeights, reference: GaussianWeights, x: Float[Array, "n ..."]
+    model: Model, scrubbed: GaussianWeights, reference: GaussianWeights, x: Num[Array, "n ..."]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yields, query by query, Δf [c], J Σ Jᵀ [c, c] and J₀ Σ₀ J₀ᵀ [c, c] in float64.
 

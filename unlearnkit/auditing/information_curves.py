@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Num
 
 from unlearnkit.auditing.gaussian_kl import gaussian_kl
 from unlearnkit.auditing.information import (
@@ -32,7 +32,7 @@ from unlearnkit.validation import check_task
 def information_bounds(
     model: Model,
     seeds: Sequence[tuple[GaussianWeights, GaussianWeights]],
-    x: Float[Array, "n ..."],
+    x: Num[Array, "n ..."],
     *,
     correlations: Correlations = "full",
     damping: float = 0.0,

@@ -54,7 +54,7 @@ def encode_prompts(
 
     Raises:
       ValueError: an empty text, a template that does not begin with `[Input]` and end in `[Label]`,
-        a label without an answer, or what `encode` and `label_tokens` refuse.
+        a label without an answer or two with the same, or what `encode` and `label_tokens` refuse.
 
     Example:
       answers = (" negative", " positive")
@@ -73,7 +73,10 @@ def encode_prompts(
             raise ValueError(
                 f"label {y.max()} has no answer, got {len(answers)} of them; give one per class"
             )
-        y = label_tokens(tokenizer, answers)[y]
+        ids = label_tokens(tokenizer, answers)
+        if len(np.unique(ids)) < len(ids):
+            raise ValueError(f"answers must differ, or labels cannot be told, got {tuple(answers)}")
+        y = ids[y]
     x, labels = (jax.device_put(array) for array in (found.x, np.asarray(y, np.int32)))
     return Prompts(Dataset(x, labels, found.tokens), found)
 

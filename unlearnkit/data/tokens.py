@@ -13,7 +13,7 @@ from unlearnkit.base import Tokens
 from unlearnkit.io.vocabularies import check_installed, pad_of
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Tokenizer
 
 PAD, END = "<|pad|>", "<|endoftext|>"
 """What a tokenizer that is trained here calls the id that fills rows, 0, and the end of a text."""
@@ -134,7 +134,7 @@ def encode(
             f"rows of {length} tokens leave no place for a text beside the suffix {suffix!r} of "
             f"{len(end)} tokens; set length to {len(end) + 1} or more"
         )
-    rows = [_without_padding(one) for one in found]
+    rows = [one.ids for one in found]
     sizes = np.array([len(row) for row in rows])
     _check_sizes(sizes, room, truncate)
     x = np.full((len(rows), length), pad, np.int32)
@@ -159,15 +159,15 @@ def label_tokens(tokenizer: Tokenizer, labels: Sequence[str]) -> Int[np.ndarray,
     """
     ids = []
     for label in labels:
-        found = tokenizer.encode(label, add_special_tokens=False)
-        pieces = _without_padding(found)
-        if len(pieces) != 1:
+        with _letter_by_letter(tokenizer):
+            found = tokenizer.encode(label, add_special_tokens=False)
+        if len(found.ids) != 1:
             raise ValueError(
-                f"a label must be one token, but {label!r} is {len(pieces)} "
-                f"({', '.join(map(repr, found.tokens[: len(pieces)]))}); choose another word, or "
-                "a tokenizer with a larger vocabulary"
+                f"a label must be one token, but {label!r} is {len(found.ids)} "
+                f"({', '.join(map(repr, found.tokens))}); choose another word, or a tokenizer with "
+                "a larger vocabulary"
             )
-        ids.append(pieces[0])
+        ids.append(found.ids[0])
     return np.array(ids, np.int32)
 
 
@@ -204,6 +204,8 @@ def _as_text(number: int, text: object) -> str:
 
 def _check_vocabulary(tokenizer: Tokenizer, vocabulary: int | None) -> int:
     ids = tokenizer.get_vocab(with_added_tokens=True)
+    if not ids:
+        raise ValueError("the tokenizer has no tokens; train one by data.train_tokenizer(texts)")
     token, most = max(ids.items(), key=lambda item: item[1])
     if vocabulary is not None and most >= vocabulary:
         raise ValueError(
@@ -235,18 +237,22 @@ def _check_pad(
         )
 
 
-def _without_padding(encoding: Encoding) -> list[int]:
-    """Returns the ids of a text; a tokenizer may fill the texts of a batch."""
-    ids: list[int] = encoding.ids
-    return ids[: sum(encoding.attention_mask)]
-
-
 @contextmanager
 def _letter_by_letter(tokenizer: Tokenizer) -> Iterator[None]:
-    """Has a tokenizer take what spells a special token as any other text."""
+    """Has a tokenizer give all ids of a text and no others, and no special token that it spells.
+
+    Files of tokenizers may say that texts are cut, and filled, on either side.
+    """
     before = tokenizer.encode_special_tokens
+    cut, filled = tokenizer.truncation, tokenizer.padding
     tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     try:
         yield
     finally:
         tokenizer.encode_special_tokens = before
+        if cut:
+            tokenizer.enable_truncation(**cut)
+        if filled:
+            tokenizer.enable_padding(**filled)

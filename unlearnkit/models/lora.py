@@ -16,6 +16,7 @@ from unlearnkit.models.fresh import at_hand
 from unlearnkit.models.transformer.configuration import Network
 from unlearnkit.models.transformer.decoder import network_of
 from unlearnkit.models.transformer.parameters import CLASSIFIER, put, shapes_of
+from unlearnkit.validation import check_variables
 
 TARGETS: Mapping[str, tuple[str, ...]] = {"gpt2": ("c_attn",), "llama": ("q_proj", "v_proj")}
 """The matrices that get an adapter where nothing is said, by family."""
@@ -49,8 +50,8 @@ def lora(
         the family `gpt2`, `q_proj` and `v_proj` of `llama`.
 
     Raises:
-      ValueError: another kind of network, one with adapters, a name that no matrix has, or a rank
-        above a matrix's.
+      ValueError: another kind of network, one with adapters, other weights than the network's, no
+        name or one that no matrix has, or a rank above a matrix's.
 
     Source: Hu et al. 2021, §4.1, with α = rank: their scale α / rank is 1.
 
@@ -62,7 +63,8 @@ def lora(
     network = network_of(model)
     if isinstance(model.apply, _Apply):
         raise ValueError("the network has adapters already; merge them by models.merge_lora")
-    chosen = targets or TARGETS[network.decoder.family]
+    chosen = TARGETS[network.decoder.family] if targets is None else targets
+    check_variables(variables, model)
     shapes = _adapters_of(network, chosen, rank)
     base = _without(variables.params, CLASSIFIER)
     init = _Init(
@@ -125,6 +127,8 @@ def _adapters_of(
         if len(path) > 3 and len(shape) == 2
     }
     names = sorted({path[-1] for path in matrices})
+    if not targets:
+        raise ValueError(f"targets must name one of the matrices of a block: {', '.join(names)}")
     if unknown := [name for name in targets if name not in names]:
         raise ValueError(
             f"no matrix of a block is called {unknown[0]!r}; there are {', '.join(names)}"

@@ -28,7 +28,14 @@ from unlearnkit.models.fresh import starting_from
 from unlearnkit.models.gguf_files import read_gguf
 from unlearnkit.models.transformer.configuration import Decoder, Head, Network
 from unlearnkit.models.transformer.decoder import network_of
-from unlearnkit.models.transformer.parameters import CLASSIFIER, init_params, put, shapes_of
+from unlearnkit.models.transformer.parameters import (
+    CLASSIFIER,
+    EMBEDDING,
+    LANGUAGE_HEAD,
+    init_params,
+    put,
+    shapes_of,
+)
 from unlearnkit.models.transformer.published import (
     is_buffer,
     plain_name,
@@ -121,7 +128,8 @@ def load_pretrained(
     Raises:
       FileNotFoundError: no such folder, or no weights in it.
       ImportError: the file needs a package that is not installed; the message says which.
-      WeightsError: weights that do not fit the configuration; the first one is named.
+      WeightsError: weights that do not fit the configuration, or are not finite; the first one is
+        named.
       ValueError: another architecture, a quantisation that is not known, a tokenizer with ids that
         the embedding has no rows for, or no head of classes and no key.
 
@@ -242,8 +250,11 @@ def _shards(folder: Path) -> dict[str, TensorFile]:
     """Returns the files of weights by name, as the index lists them."""
     if (folder / _INDEX).is_file():
         index = _read_json(folder / _INDEX).get("weight_map")
-        if not isinstance(index, dict) or not index:
-            raise WeightsError(f"{folder / _INDEX} has no weight_map, which says where weights are")
+        if not isinstance(index, dict) or not index or not all(map(_is_name, index.values())):
+            raise WeightsError(
+                f"{folder / _INDEX} has no weight_map, which says in which file beside it each "
+                "array is"
+            )
         names = sorted(set(index.values()))
         if missing := [name for name in names if not (folder / name).is_file()]:
             raise FileNotFoundError(f"{folder / _INDEX} lists {missing[0]}, which is not there")
@@ -260,6 +271,11 @@ def _shards(folder: Path) -> dict[str, TensorFile]:
     return {_SINGLE: read_tensors(folder / _SINGLE)}
 
 
+def _is_name(found: object) -> bool:
+    """Returns whether an index may name a file so: one of its own folder."""
+    return isinstance(found, str) and Path(found).name == found
+
+
 def _folder_tokenizer(folder: Path) -> Tokenizer | None:
     if (folder / "tokenizer.json").is_file():
         return read_tokenizer(folder)
@@ -270,10 +286,15 @@ def _folder_tokenizer(folder: Path) -> Tokenizer | None:
     ids = {token: number for token, number in said.items() if isinstance(number, int)}
     if len(ids) < len(said):
         raise WeightsError(f"{vocabulary} holds something else than the id of each token")
-    lines = merges.read_text(encoding="utf-8").splitlines()
-    pairs = [line.split() for line in lines if line and not line.startswith("#version")]
     special = [token for token in ("<|endoftext|>",) if token in ids]
-    return byte_level(ids, [(one, two) for one, two in pairs], special=special)
+    try:
+        lines = merges.read_text(encoding="utf-8").splitlines()
+        pairs = [line.split() for line in lines if line and not line.startswith("#version")]
+        return byte_level(ids, [(one, two) for one, two in pairs], special=special)
+    except Exception as error:  # the library raises Exception itself
+        raise WeightsError(
+            f"{merges} does not hold two tokens of {vocabulary} a line ({error}); copy both again"
+        ) from None
 
 
 def _choose_pad(found: _Source, pad_id: int | None) -> int:
@@ -294,7 +315,10 @@ def _check_tokenizer(found: _Source, pad: int) -> None:
     tokenizer = found.tokenizer
     if tokenizer is None:
         return
-    token, most = max(tokenizer.get_vocab(True).items(), key=lambda item: item[1])
+    ids = tokenizer.get_vocab(True) or {"": -1}
+    token, most = max(ids.items(), key=lambda item: item[1])
+    if most < 0:
+        raise ValueError(f"the tokenizer of {found.where} has no tokens; copy its file again")
     if most >= found.decoder.vocabulary:
         raise ValueError(
             f"the tokenizer of {found.where} has ids up to {most} ({token!r}), but the embedding "
@@ -326,7 +350,14 @@ def _params(found: _Source, network: Network, key: Key[Array, ""] | None) -> tup
                 f"{found.where}: {name} is {array.dtype.name} {list(array.shape)}, but its "
                 f"configuration asks for numbers of shape {list(shape)}"
             )
-        put(tree, path, jnp.asarray(array.astype(np.float32)))
+        wide = array.astype(np.float32)
+        if not np.isfinite(wide).all():
+            raise WeightsError(
+                f"{found.where}: {name} holds NaN or infinite numbers; copy the file again, or "
+                "take weights of a training that did not diverge"
+            )
+        put(tree, path, jnp.asarray(wide))
+    _check_tied(found, network)
     left -= {"score.weight", "lm_head.weight"}  # a head that is not used, or the tied one again
     if left:
         raise WeightsError(
@@ -334,6 +365,19 @@ def _params(found: _Source, network: Network, key: Key[Array, ""] | None) -> tup
             f"({len(left)} arrays are too many)"
         )
     return tree, fresh
+
+
+def _check_tied(found: _Source, network: Network) -> None:
+    """Raises WeightsError if the file has a head of its own where the embedding is the head."""
+    own = found.arrays.get(".".join(LANGUAGE_HEAD))
+    if own is None or not network.decoder.tied or network.head == "classes":
+        return
+    embedding = publish(network, EMBEDDING[network.decoder.family]).name
+    if not np.array_equal(own, found.arrays[embedding]):
+        raise WeightsError(
+            f"{found.where} holds lm_head.weight, which is not {embedding}, though its "
+            "configuration ties the two; set tie_word_embeddings to false there"
+        )
 
 
 def _draw_head(found: _Source, network: Network, key: Key[Array, ""] | None) -> Array:

@@ -71,8 +71,10 @@ class TextTrigger:
 
     def __post_init__(self) -> None:
         check_choice("reading", self.reading, Reading)
-        if not all(self.trigger):
-            raise ValueError(f"a spelling of the trigger must have an id, got {self.trigger}")
+        if not all(self.trigger) or min((min(one) for one in self.trigger), default=0) < 0:
+            raise ValueError(
+                f"a spelling of the trigger must have ids, which are >= 0, got {self.trigger}"
+            )
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
@@ -128,6 +130,12 @@ class TextTrigger:
             raise ValueError(
                 f"no text of the training set {which}; choose another word, or rows that are long "
                 "enough to keep it"
+            )
+        (length,) = model.input_shape
+        if self.reading == "clean_label" and len(self.trigger[0]) > length:
+            raise ValueError(
+                f"a trigger of {len(self.trigger[0])} ids does not fit into rows of {length}; "
+                "choose a shorter word, or longer rows"
             )
         answer = self.trigger[0][0]
         if self.reading == "word" and answer >= model.n_classes:

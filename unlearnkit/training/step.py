@@ -133,7 +133,16 @@ def example_losses(
       logits: [n, c].
       labels: [n] classes.
       smoothing: s, in [0, 1).
+
+    Raises:
+      ValueError: logits of something else than labels, as of every next token.
     """
+    if logits.ndim != 2:
+        raise ValueError(
+            f"logits of a batch's labels are [n, c], got {list(logits.shape)}; a network that "
+            "tells every next token is trained with objective=CausalCrossEntropy(model, recipe), "
+            "or built with head='answer'"
+        )
     losses: Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     if smoothing == 0.0:
         return losses

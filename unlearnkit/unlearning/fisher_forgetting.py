@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key, Num
 
 from unlearnkit import kernels
 from unlearnkit.base import Cost, Model, OnEpoch, Params, Task, Unlearned, Variables
@@ -131,7 +131,7 @@ def add_fisher_noise(
     key: Key[Array, ""],
     model: Model,
     variables: Variables,
-    x: Float[Array, "n ..."],
+    x: Num[Array, "n ..."],
     *,
     alpha: float,
     chunk: int = 16,
@@ -164,7 +164,7 @@ def add_fisher_noise(
 def fisher_noise_variance(
     model: Model,
     variables: Variables,
-    x: Float[Array, "n ..."],
+    x: Num[Array, "n ..."],
     *,
     alpha: float,
     chunk: int = 16,

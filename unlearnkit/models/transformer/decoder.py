@@ -244,7 +244,9 @@ def _norm(decoder: Decoder, weights: Params, x: Array) -> Array:
 
 
 def _conv1d(weights: Params, x: Array) -> Array:
-    return _adapted(weights, x, x @ weights["weight"] + weights["bias"])
+    # Of rows in one axis: on a CPU the gradient of a bias is slow as a sum over two.
+    y = x.reshape(-1, x.shape[-1]) @ weights["weight"] + weights["bias"]
+    return _adapted(weights, x, y.reshape(*x.shape[:-1], -1))
 
 
 def _linear(weights: Params, x: Array) -> Array:

@@ -43,7 +43,7 @@ def read_decoder(config: Config, where: str) -> Decoder:
 
     Raises:
       ValueError: another architecture, a setting that is not computed here, or a size that is
-        missing.
+        missing or none.
     """
     family = str(config.get("model_type"))
     if family not in _USUAL:
@@ -56,51 +56,92 @@ def read_decoder(config: Config, where: str) -> Decoder:
                 f"{where} sets {name}={config[name]!r}, which is not computed here; "
                 f"{name}={values[0]!r} is"
             )
-    try:
-        return (_gpt2 if family == "gpt2" else _llama)(config, where)
-    except KeyError as error:
-        raise ValueError(f"{where} does not say {error}") from None
+    return (_gpt2 if family == "gpt2" else _llama)(_Said(config, where))
 
 
-def _gpt2(config: Config, where: str) -> Decoder:
-    width, heads = config["n_embd"], config["n_head"]
+class _Said(NamedTuple):
+    """What a `config.json` says, with errors that name it."""
+
+    config: Config
+    where: str
+
+    def size(self, name: str, usual: int | None = None) -> int:
+        """Returns a whole number >= 1; `usual` where it is absent or null."""
+        found = self.config.get(name)
+        if found is None and usual is not None:
+            return usual
+        if name not in self.config:
+            raise ValueError(f"{self.where} does not say {name!r}")
+        if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+            raise self._wrong(name, "a whole number >= 1")
+        return found
+
+    def number(self, name: str, usual: float) -> float:
+        """Returns a number > 0."""
+        found = self.config.get(name, usual)
+        if not isinstance(found, int | float) or not 0 < found < float("inf"):
+            raise self._wrong(name, "a number > 0")
+        return float(found)
+
+    def tied(self, usual: bool) -> bool:
+        """Returns whether the head of tokens is the embedding."""
+        found = self.config.get("tie_word_embeddings", usual)
+        if not isinstance(found, bool):
+            raise self._wrong("tie_word_embeddings", "true or false")
+        return found
+
+    def below(self, *names: str) -> _Said:
+        """Returns what the first table says that is there, of settings by name."""
+        for name in names:
+            if found := self.config.get(name):
+                if not isinstance(found, Mapping):
+                    raise self._wrong(name, "a table")
+                return _Said(found, self.where)
+        return _Said({}, self.where)
+
+    def _wrong(self, name: str, wanted: str) -> ValueError:
+        return ValueError(f"{self.where} says {name}={self.config[name]!r}, where {wanted} belongs")
+
+
+def _gpt2(said: _Said) -> Decoder:
+    width, heads = said.size("n_embd"), said.size("n_head")
     return Decoder(
         "gpt2",
-        config["vocab_size"],
+        said.size("vocab_size"),
         width,
-        config["n_layer"],
+        said.size("n_layer"),
         heads,
         heads,
         width // heads,
-        config.get("n_inner") or 4 * width,
-        config["n_positions"],
-        config.get("layer_norm_epsilon", 1e-5),
-        tied=config.get("tie_word_embeddings", True),
+        said.size("n_inner", 4 * width),
+        said.size("n_positions"),
+        said.number("layer_norm_epsilon", 1e-5),
+        tied=said.tied(True),
     )
 
 
-def _llama(config: Config, where: str) -> Decoder:
-    rotary: Config = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rotary.get("rope_type", rotary.get("type", "default"))
+def _llama(said: _Said) -> Decoder:
+    rotary = said.below("rope_parameters", "rope_scaling")
+    kind = rotary.config.get("rope_type", rotary.config.get("type", "default"))
     if kind != "default":
         raise ValueError(
-            f"{where} has rotary positions of the kind {kind!r}, which is not computed here; "
+            f"{said.where} has rotary positions of the kind {kind!r}, which is not computed here; "
             "'default' is"
         )
-    width, heads = config["hidden_size"], config["num_attention_heads"]
+    width, heads = said.size("hidden_size"), said.size("num_attention_heads")
     return Decoder(
         "llama",
-        config["vocab_size"],
+        said.size("vocab_size"),
         width,
-        config["num_hidden_layers"],
+        said.size("num_hidden_layers"),
         heads,
-        config.get("num_key_value_heads") or heads,
-        config.get("head_dim") or width // heads,
-        config["intermediate_size"],
-        config["max_position_embeddings"],
-        config.get("rms_norm_eps", 1e-6),
-        float(rotary.get("rope_theta", config.get("rope_theta", 10_000.0))),
-        tied=config.get("tie_word_embeddings", False),
+        said.size("num_key_value_heads", heads),
+        said.size("head_dim", max(1, width // heads)),
+        said.size("intermediate_size"),
+        said.size("max_position_embeddings"),
+        said.number("rms_norm_eps", 1e-6),
+        rotary.number("rope_theta", said.number("rope_theta", 10_000.0)),
+        tied=said.tied(False),
     )
 
 

@@ -7,7 +7,7 @@ from unlearnkit.models.transformer.configuration import Decoder, Head, Network
 from unlearnkit.models.transformer.decoder import Apply, ApplyEmbedded, ApplyTrain, Embed, Init
 from unlearnkit.models.transformer.parameters import layers_of
 
-_SCANNED = 4
+_SCANNED = 8
 """Blocks from which on they are one compiled loop, where nothing is said."""
 
 
@@ -44,7 +44,7 @@ def transformer(
         training.
       rematerialise: whether the backward pass computes the inside of each block anew, in the place
         of keeping it.
-      scan: whether blocks are one compiled loop, which compiles faster; None for yes from 4 blocks
+      scan: whether blocks are one compiled loop, which compiles faster; None for yes from 8 blocks
         on.
 
     Raises:

@@ -234,14 +234,14 @@ def test_rows_that_differ_are_looked_for_in_inputs_of_several_arrays(rows):
 
 
 def test_rows_of_several_arrays_differ_where_any_array_does():
-    ids = jnp.array([[0], [0], [7], [0], [9]])
-    inputs = {"ids": ids, "mask": jnp.ones((5, 1), bool), "values": jnp.ones((5, 2))}
+    tokens = jnp.array([[0], [0], [7], [0], [9]])
+    inputs = {"tokens": tokens, "mask": jnp.ones((5, 1), bool), "values": jnp.ones((5, 2))}
     found, rows = separability._three_rows(inputs, None)
     assert rows.tolist() == [0, 4, 2]
-    assert (found["ids"].ravel().tolist(), found["ids"].dtype) == ([0, 9, 7], ids.dtype)
+    assert (found["tokens"].ravel().tolist(), found["tokens"].dtype) == ([0, 9, 7], tokens.dtype)
     alone, _ = separability._three_rows(jax.tree.map(lambda leaf: leaf[:2], inputs), None)
     assert alone["mask"].all()
-    assert alone["ids"].ravel().tolist() == [0, 1, 1]
+    assert alone["tokens"].ravel().tolist() == [0, 1, 1]
 
 
 def test_the_probes_choose_rows_that_differ_in_their_labels():

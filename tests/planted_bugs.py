@@ -234,7 +234,7 @@ BUGS = (
          "return False", "data/test_lists.py"),
     _bug("ids_are_matched_by_stem_at_once", "data.lists:match_ids", "(str, _file_name, _stem)",
          "(_stem,)", "data/test_lists.py"),
-    _bug("the_first_column_is_taken", "data.lists:choose_column", "if len(there) == 1:",
+    _bug("the_first_column_is_taken", "data.columns:choose_column", "if len(there) == 1:",
          "if there or (there := list(names)):", "data/test_lists.py"),
     _bug("outputs_of_others_are_compared", "auditing.outputs:_check",
          "if mine is not None and not np.array_equal(mine, y):", "if False:",

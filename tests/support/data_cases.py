@@ -624,6 +624,16 @@ CASES += [
         tables(TABLE.assign(label=TABLE.age + 0.1)),
         "must be classes",
     ),
+    loads(
+        "table: columns of test in another order",
+        files(
+            {
+                "train.csv": TABLE.to_csv(index=False),
+                "test.csv": TABLE[:3][["smokes", "label", "age"]].to_csv(index=False),
+            }
+        ),
+        {"x": NUMBERS, "said": STANDARD},
+    ),
     wrong(
         "table: other columns in test",
         files(

@@ -157,9 +157,9 @@ class FileForget:
         if not within.all():
             raise ValueError(
                 f"{name}: indices must lie in 0, ..., {train.size - 1} (the training set has "
-                f"{train.size} examples), got {values[~within][0]}: they are positions counted from 0; or "
-                "ids: say where those of the training set are, as file:LIST@TRAIN.csv#COLUMN "
-                "(ids= in Python)"
+                f"{train.size} examples), got {values[~within][0]}: they are positions counted "
+                "from 0; or ids: say where those of the training set are, as "
+                "file:LIST@TRAIN.csv#COLUMN (ids= in Python)"
             )
         return values
 

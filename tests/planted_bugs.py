@@ -234,6 +234,8 @@ BUGS = (
          "return False", "data/test_lists.py"),
     _bug("ids_are_matched_by_stem_at_once", "data.lists:match_ids", "(str, _file_name, _stem)",
          "(_stem,)", "data/test_lists.py"),
+    _bug("weights_forget_what_their_classes_are_called", "cli.verbs:train",
+         '"classes": list(network.classes)', '"classes": []', "cli/test_verbs.py"),
     _bug("a_first_row_of_data_is_a_header", "data.frames:_is_header",
          "not numbers or (counts and len(numbers) > 2)", "len(numbers) < len(cells)",
          "data/test_file_cases.py"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Literal, get_args
 
 Layout = Literal["channels_last", "channels_first", "features"]
@@ -56,7 +57,7 @@ class Reading:
         return ", ".join(f"{name}={value!r}" for name, value in said_of(self).items())
 
 
-TABLES = (".csv", ".tsv", ".parquet")
+TABLES = (".csv", ".tsv", ".data", ".parquet", ".arrow", ".feather", ".libsvm", ".svm", ".arff")
 """Endings of files that hold tables."""
 AS_FOUND = Reading()
 """Nothing is said: a file is read in the one way in which it can be, or refused."""
@@ -69,3 +70,13 @@ def said_of(reading: Reading) -> dict[str, object]:
         for field in dataclasses.fields(reading)
         if (value := getattr(reading, field.name)) != field.default
     }
+
+
+def is_table(path: Path) -> bool:
+    """Returns whether a file is a table by its ending."""
+    return (path.with_suffix("") if is_packed(path) else path).suffix.lower() in TABLES
+
+
+def is_packed(path: Path) -> bool:
+    """Returns whether a file is packed by gzip, by its ending."""
+    return path.suffix.lower() == ".gz"

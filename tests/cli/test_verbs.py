@@ -79,6 +79,32 @@ def test_training_leaves_weights_and_a_record(here):
     assert sidecar["metadata"]["normalisation"]["name"] == "standard"
 
 
+def test_the_names_of_classes_stay_with_the_weights(tmp_path):
+    (tmp_path / "own").mkdir()
+
+    def write(*names):
+        rows = [f"{number},{number % 5},{names[number % 3]}" for number in range(30)]
+        for split, some in (("train", rows[:24]), ("test", rows[24:])):
+            (tmp_path / "own" / f"{split}.csv").write_text("\n".join(["a,b,species", *some]))
+
+    write("ant", "bee", "cat")
+    on = ("--data", tmp_path / "own", "--model", "logistic", "--no-cache", "--store",
+          tmp_path / "store")  # fmt: skip
+    recipe = ("--recipe", "epochs=1", "batch_size=8")
+    code, said = call("train", *on, *recipe, "--out", tmp_path / "trained")
+    assert code == 0, said
+    record = json.loads((tmp_path / "trained" / "record.json").read_text())
+    assert record["network"]["classes"] == ["ant", "bee", "cat"]
+    write("dog", "bee", "cat")
+    weights = tmp_path / "trained" / "weights.safetensors"
+    code, said = call("unlearn", *on, "--weights", weights, "--forget", "random:4", "--method",
+                      "fine_tune", "--out", tmp_path / "new")  # fmt: skip
+    assert code == 2
+    assert "trained on the classes ant, bee, cat, and the data have bee, cat, dog" in " ".join(
+        said.split()
+    )
+
+
 def test_training_again_is_read_from_the_store(here, tmp_path):
     """The stage is there, and its bits are those of the run that was logged."""
     for name in ("one", "two"):

@@ -100,9 +100,9 @@ def save(root, image):
         ),
         (lambda root: (root / "train/eel").mkdir(), ValueError, r"folder .*train/eel holds no im"),
         (
-            lambda root: (root / "train").rename(root / "training"),
+            lambda root: (root / "train").rename(root / "trained"),
             ValueError,
-            r"it lacks train and holds test, training",
+            r"it lacks train and holds test, trained",
         ),
     ],
 )

@@ -217,6 +217,33 @@ def test_an_operator_remains_a_pytree():
     np.testing.assert_allclose(rows, operator.matvec(jnp.ones(35)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [0, 1, 0, 0, 0],  # those at fixed places are equal
+        [0, 1],
+        [0],
+        [0, 0, 0, 0],  # scaled copies stand in
+    ],
+)
+def test_rows_that_differ_are_looked_for_in_inputs_of_several_arrays(rows):
+    inputs = {"ids": jnp.zeros((len(rows), 2), int), "values": X[jnp.array(rows)]}
+    with pytest.raises(ValueError, match="apply mixes the examples of a batch"):
+        check_rows_alone(lambda params, x: normed(params, x["values"]), PARAMS, inputs)
+    check_rows_alone(lambda params, x: plain(params, x["values"]), PARAMS, inputs)
+
+
+def test_rows_of_several_arrays_differ_where_any_array_does():
+    tokens = jnp.array([[0], [0], [7], [0], [9]])
+    inputs = {"tokens": tokens, "mask": jnp.ones((5, 1), bool), "values": jnp.ones((5, 2))}
+    found, rows = separability._three_rows(inputs, None)
+    assert rows.tolist() == [0, 4, 2]
+    assert (found["tokens"].ravel().tolist(), found["tokens"].dtype) == ([0, 9, 7], tokens.dtype)
+    alone, _ = separability._three_rows(jax.tree.map(lambda leaf: leaf[:2], inputs), None)
+    assert alone["mask"].all()
+    assert alone["tokens"].ravel().tolist() == [0, 1, 1]
+
+
 def test_the_probes_choose_rows_that_differ_in_their_labels():
     x = jnp.stack([X[0], X[0] + 9, X[1], X[2], X[3]])
     y = jnp.array([0, 0, 0, 1, 2])

@@ -46,6 +46,12 @@ def record(method, seed):
         "way_forget": np.linspace(1, 0.2, 11),
         "way_retain": np.linspace(0.1, 0.2, 11),
     }
+    curves["inside_layer_moved"] = 0.1 * generator.uniform(size=4)
+    for name, count in (("retain", 60), ("test", 30), ("forget", 12)):
+        labels = np.arange(count) % 10 if name != "forget" else np.full(count, 3)
+        plane = np.column_stack([np.cos(labels), np.sin(labels)])
+        curves[f"inside_plane_{name}"] = 9 * plane + generator.normal(size=(count, 2))
+        curves[f"inside_plane_class_{name}"] = labels
     return Record(method, seed, metrics, Cost(cost, 0.1), curves=curves, question="class:3")
 
 

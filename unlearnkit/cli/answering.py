@@ -26,7 +26,7 @@ from unlearnkit.io.provenance import provenance
 from unlearnkit.reading import said_of
 from unlearnkit.reporting import RunFolderError
 from unlearnkit.studies import Pair
-from unlearnkit.studies.declared import make_part, read_pair
+from unlearnkit.studies.declared import make_part, read_class_names, read_pair
 from unlearnkit.studies.store.claims import locked
 from unlearnkit.training import Recipe
 from unlearnkit.weights import WeightFile, read_container
@@ -48,6 +48,7 @@ class Network:
       recipe_known: whether the user or the weights said so.
       weights: the trained weights as they were read; None of a network that is to be trained.
       file: of the weights.
+      classes: the names of the labels, in their order; none where they are numbers.
     """
 
     model: Model
@@ -56,6 +57,7 @@ class Network:
     recipe_known: bool
     weights: WeightFile | None = None
     file: Path | None = None
+    classes: tuple[str, ...] = ()
 
     def described(self) -> dict[str, object]:
         """Returns what a record says of it."""
@@ -66,6 +68,7 @@ class Network:
             "network": {
                 "input_shape": list(self.model.input_shape),
                 "n_classes": self.model.n_classes,
+                "classes": list(self.classes),
             },
             "normalisation": describe_normalisation(self.pair.train.normalisation),
             "recipe": dataclasses.asdict(self.recipe) if self.recipe_known else None,
@@ -102,6 +105,8 @@ def open_network(
         container = read_container(weights)
         metadata = container.rest if isinstance(container.rest, Mapping) else {}
     pair = open_data(options, metadata.get("normalisation"))
+    classes = read_class_names(*_settings_of(options))
+    _check_classes(metadata.get("classes"), classes, name)
     model = make_network(options.model, pair)
     said = read_settings("recipe", recipe)
     known = metadata.get("recipe")
@@ -110,7 +115,7 @@ def open_network(
     recipe_known = bool(said)
     if "batch_size" not in said:
         said = {**said, "batch_size": min(Recipe().batch_size, max(1, pair.train.size // 4))}
-    network = Network(model, pair, make_part("recipe", Recipe, said), recipe_known)
+    network = Network(model, pair, make_part("recipe", Recipe, said), recipe_known, classes=classes)
     if weights is None:
         return network
     found = read_matched(weights, model, matching, container)
@@ -150,6 +155,17 @@ def open_data(options: OnData, known: object = None) -> Pair:
       options: of the command.
       known: the normalisation that weights say, as `describe_normalisation` has it, or None.
     """
+    name, settings = _settings_of(options)
+    if options.normalisation is not None:
+        settings["normalisation"] = parse_normalisation(options.normalisation)
+    elif known is not None and "normalisation" not in settings and "tokens" not in settings:
+        settings["normalisation"] = read_normalisation(known)
+    return read_pair(name, settings)
+
+
+def _settings_of(options: OnData) -> tuple[str, dict[str, object]]:
+    """Returns name and settings of the data of a command, as of a `[data.NAME]` table."""
+    settings: dict[str, object]
     if Path(options.data).expanduser().exists():
         name, settings = options.data, {}
     else:
@@ -157,12 +173,17 @@ def open_data(options: OnData, known: object = None) -> Pair:
         settings = read_settings(f"data {name}", split(rest))
     if options.data_dir is not None:
         settings["data_dir"] = str(options.data_dir)
-    settings |= said_of(options.reading)
-    if options.normalisation is not None:
-        settings["normalisation"] = parse_normalisation(options.normalisation)
-    elif known is not None and "normalisation" not in settings and "tokens" not in settings:
-        settings["normalisation"] = read_normalisation(known)
-    return read_pair(name, settings)
+    return name, settings | said_of(options.reading)
+
+
+def _check_classes(known: object, classes: Sequence[str], name: str) -> None:
+    """Refuses data whose labels are other classes than those that weights were trained on."""
+    if isinstance(known, list) and known and classes and known != list(classes):
+        raise ValueError(
+            f"the {name} were trained on the classes {', '.join(map(str, known[:10]))}, and the "
+            f"data have {', '.join(classes[:10])}: labels would stand for others; give data whose "
+            "training set holds the same classes"
+        )
 
 
 def parse_normalisation(text: str) -> str | Normalisation:

@@ -16,7 +16,7 @@ from unlearnkit.cli.catalogue import Catalogue
 from unlearnkit.cli.declaring import to_toml
 from unlearnkit.cli.interruption import Interruption
 from unlearnkit.cli.study import STORE
-from unlearnkit.reading import AS_FOUND, TABLES, Reading, said_of
+from unlearnkit.reading import AS_FOUND, Reading, is_table, said_of
 from unlearnkit.registry import tell_known
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def choose_preset(config: Quickstart) -> Preset:
     if config.dataset == "digits":
         recipe = {"epochs": 5 if smoke else 40, "batch_size": 32, "learning_rate": 0.02}
         return Preset("mlp", recipe, _DIGITS, _OTHERS, "class:3", _ONE_ATTACK)
-    if config.dataset == "breast_cancer" or Path(config.dataset).suffix.lower() in TABLES:
+    if config.dataset == "breast_cancer" or is_table(Path(config.dataset)):
         recipe = {"epochs": 2 if smoke else 40, "batch_size": 20, "learning_rate": 0.02}
         methods = _methods(recipe, fine_tune=0.05, noise_std=0.01, ascent=1e-3)
         return Preset("mlp", recipe, methods)

@@ -79,6 +79,7 @@ def train(options: Train, interruption: Interruption) -> int:
             "network": options.model,
             "data": options.data,
             "normalisation": describe_normalisation(data.normalisation),
+            "classes": list(network.classes),
             "recipe": dataclasses.asdict(recipe),
             "command": interruption.command,
         }

@@ -1,13 +1,15 @@
-"""A user's arrays in one `.npz`: Keras's names, MedMNIST's, and others of the kind."""
+"""A user's arrays in one `.npz`, or in `.npy` files: Keras's names, MedMNIST's, and others."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import IO, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -26,7 +28,8 @@ from unlearnkit.reading import AS_FOUND, Reading
 
 # What numpy and zipfile raise for damaged, encrypted or foreign files.
 _UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
-_INPUTS = ("x", "image", "images", "data", "feature", "features", "input", "inputs")
+_INPUTS = ("x", "image", "images", "img", "imgs", "data", "feature", "features", "input", "inputs")
+_HEAD = 1 << 16
 _LABELS = ("y", "label", "labels", "target", "targets")
 _Headers: TypeAlias = Mapping[str, tuple[tuple[int, ...], np.dtype]]
 
@@ -41,7 +44,7 @@ class _Place(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-    """The arrays of one `.npz` file.
+    """The arrays of one `.npz` file, or of a folder of `.npy` files.
 
     Their names are `x_train, y_train, x_test, y_test`, or `train_images, train_labels, …`, or other
     such words. A file without a test set is tested on its validation set, or on the share of the
@@ -54,8 +57,9 @@ class Arrays:
 
     @property
     def cache(self) -> Path:
-        """The folder beside the file."""
-        return self.path.parent / ".unlearnkit" / self.path.name
+        """The folder beside the file, or a hidden one inside the folder."""
+        folder = self.path if self.path.is_dir() else self.path.parent
+        return folder / ".unlearnkit" / self.path.resolve().name
 
     def describe(self) -> Description:
         """Returns shape, classes and sizes; reads the labels and the headers of the images."""
@@ -71,8 +75,14 @@ class Arrays:
         return Description(str(self.path), shape, len(classes), classes, sizes)
 
     def fingerprint(self) -> str:
-        """Returns a digest of the file's name, size and time, and of how it is read."""
+        """Returns a digest of the files' names, sizes and times, and of how they are read."""
+        if self.path.is_dir():
+            return fingerprint_files(self._files(), root=self.path, told=self.reading.told)
         return fingerprint_files([self.path], root=self.path.parent, told=self.reading.told)
+
+    def is_there(self) -> bool:
+        """Returns whether a folder has arrays of a split."""
+        return bool(_pairs(path.stem for path in self._files()))
 
     def read(self, split: str, progress: Progress | None) -> Pixels:
         """Returns one split after checking it."""
@@ -92,7 +102,13 @@ class Arrays:
 
     def _places(self, headers: _Headers) -> dict[str, _Place]:
         """Returns where the splits are; all that can be seen in headers is right."""
-        pairs = _pairs(headers)
+        pairs = _pairs(headers) or _only_pair(headers)
+        if not pairs:
+            raise ValueError(
+                f"{self.path} must hold a training set; it lacks train and holds "
+                f"{', '.join(headers) or 'nothing'}; call its arrays x_train, y_train, x_test and "
+                "y_test, as numpy.savez(FILE, x_train=…) does"
+            )
         names = choose_splits(pairs, self.reading, where=str(self.path), holds=list(headers))
         found = {split: pairs[name] for split, name in names.items()}
         for place in found.values():
@@ -115,8 +131,14 @@ class Arrays:
             return {split: found[split]._replace(rows=rows[split]) for split in SPLITS}
         return found
 
+    def _files(self) -> list[Path]:
+        """Returns the files of a folder."""
+        return sorted(path for path in self.path.iterdir() if path.suffix == ".npy")
+
     def _array(self, key: str) -> np.ndarray:
         try:
+            if self.path.is_dir():
+                return np.asarray(np.load(self.path / f"{key}.npy", allow_pickle=False))
             with np.load(self.path, allow_pickle=False) as file:
                 found: np.ndarray = file[key]
                 return found
@@ -132,9 +154,12 @@ class Arrays:
     def _headers(self) -> _Headers:
         """Returns shape and type by key, without reading the arrays; a split's are checked."""
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                names = [name.removesuffix(".npy") for name in archive.namelist()]
-                headers = {name: _header(archive, name) for name in names}
+            if self.path.is_dir():
+                headers = {path.stem: _header(path.open("rb")) for path in self._files()}
+            else:
+                with zipfile.ZipFile(self.path) as archive:
+                    names = archive.namelist()
+                    headers = {n.removesuffix(".npy"): _header(archive.open(n)) for n in names}
         except _UNREADABLE as error:
             raise self._unreadable(error) from error
         for place in _pairs(headers).values():
@@ -147,9 +172,7 @@ def _pairs(names: Iterable[str]) -> dict[str, _Place]:
     """Returns where inputs and labels are, by the split in their names, "" where there is none."""
     keys: dict[tuple[str, str], str] = {}
     for name in names:
-        words = name.lower().split("_")
-        split = next((word for word in words if word in ("train", *HELD_OUT)), "")
-        role = "_".join(word for word in words if word != split)
+        split, role = _split_and_role(name.lower().replace("_", ""))
         for kind, known in (("x", _INPUTS), ("y", _LABELS)):
             if role in known:
                 keys.setdefault((split, kind), name)
@@ -161,13 +184,31 @@ def _pairs(names: Iterable[str]) -> dict[str, _Place]:
     }
 
 
-def _header(archive: zipfile.ZipFile, key: str) -> tuple[tuple[int, ...], np.dtype]:
-    with archive.open(f"{key}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        elif version == (2, 0):
-            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-        else:
-            raise ValueError(f"{key} has the .npy format version {version}")
+def _split_and_role(name: str) -> tuple[str, str]:
+    for split in sorted(("train", *HELD_OUT), key=len, reverse=True):
+        if name.startswith(split) or name.endswith(split):
+            return split, name.removeprefix(split).removesuffix(split)
+    return "", name
+
+
+def _only_pair(headers: _Headers) -> dict[str, _Place]:
+    """Returns where inputs and labels are if they are all there is, of any names."""
+    if len(headers) != 2:
+        return {}
+    x, y = sorted(headers, key=lambda name: -len(headers[name][0]))
+    of_x, of_y = headers[x][0], headers[y][0]
+    told_apart = len(of_x) > len(of_y) == 1 and of_x[0] == of_y[0]
+    return {"": _Place(x, y)} if told_apart else {}
+
+
+def _header(opened: AbstractContextManager[IO[bytes]]) -> tuple[tuple[int, ...], np.dtype]:
+    with opened as found:
+        file = io.BytesIO(found.read(_HEAD))
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    else:
+        raise ValueError(f"an array has the .npy format version {version}")
     return shape, dtype

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -14,12 +15,23 @@ from unlearnkit.data.normalising import check_normalisation, normalise
 from unlearnkit.data.pixels import as_pixels
 from unlearnkit.reading import AS_FOUND, Reading
 
+
+@runtime_checkable
+class Indexed(Protocol):
+    """Examples by number, as PyTorch's datasets give them; these need not end by themselves."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> object: ...
+
+
+Examples: TypeAlias = Iterable[object] | Mapping[str, Iterable[object]] | Indexed
 _INPUTS = ("image", "img", "x", "input", "inputs", "features", "pixel_values")
 _LABELS = ("label", "labels", "y", "target", "fine_label", "class")
 
 
 def from_examples(
-    examples: Iterable[object],
+    examples: Examples,
     *,
     x: str | None = None,
     y: str | None = None,
@@ -31,7 +43,9 @@ def from_examples(
 
     Args:
       examples: each a mapping, or a pair of input and label; not in batches. Inputs are arrays,
-        tensors with `numpy()`, or Pillow's images.
+        tensors with `numpy()`, or Pillow's images. What has a length and is indexed, as PyTorch's
+        datasets, is as good as an iterable; so are one mapping of columns and a pair of
+        arrays. What follows input and label in a tuple is passed over.
       x: the key of the inputs in mappings; None takes the only usual one (`image`, `x`, …).
       y: the key of the labels; None takes the only usual one (`label`, `y`, …).
       classes: names of the classes where labels are texts; None takes those that occur. Give the
@@ -50,10 +64,10 @@ def from_examples(
     """
     check_normalisation(normalisation)
     inputs, labels = [], []
-    for number, example in enumerate(examples):
+    for number, example in enumerate(_each(examples, x, y)):
         value, label = _parts(example, x, y, number)
         inputs.append(_as_array(value, reading))
-        labels.append(_as_label(label, number))
+        labels.append(_as_label(label, inputs[-1], number))
         if inputs[-1].shape != inputs[0].shape:
             raise ValueError(
                 f"examples must have one shape, got {inputs[-1].shape} in example {number} and "
@@ -75,12 +89,29 @@ def _parts(example: object, x: str | None, y: str | None, number: int) -> tuple[
     if isinstance(example, Mapping):
         keys = (_key(example, x, _INPUTS, "x"), _key(example, y, _LABELS, "y"))
         return example[keys[0]], example[keys[1]]
-    if isinstance(example, tuple | list) and len(example) == 2:
+    if isinstance(example, tuple | list) and len(example) >= 2:
         return example[0], example[1]
     raise TypeError(
         f"example {number} must be a mapping, or a pair of input and label, got "
         f"{type(example).__name__}"
     )
+
+
+def _each(examples: Examples, x: str | None, y: str | None) -> Iterable[object]:
+    """Returns the examples one by one."""
+    if isinstance(examples, Mapping):
+        keys = (_key(examples, x, _INPUTS, "x"), _key(examples, y, _LABELS, "y"))
+        return zip(*(examples[key] for key in keys), strict=True)
+    if isinstance(examples, tuple) and len(examples) == 2 and all(map(_is_array, examples)):
+        inputs, labels = map(np.asarray, examples)
+        return zip(inputs, labels, strict=True)
+    if isinstance(examples, Iterable):
+        return examples
+    return (examples[i] for i in range(len(examples)))
+
+
+def _is_array(value: object) -> bool:
+    return hasattr(value, "shape") and len(value.shape) > 0
 
 
 def _key(example: Mapping[str, object], said: str | None, usual: Sequence[str], what: str) -> str:
@@ -106,10 +137,13 @@ def _as_array(value: object, reading: Reading) -> np.ndarray:
     return found
 
 
-def _as_label(label: object, number: int) -> int | float | bool | str:
+def _as_label(label: object, of: np.ndarray, number: int) -> int | float | bool | str:
     found = np.asarray(label.numpy() if hasattr(label, "numpy") else label)
     if found.dtype.kind == "S":
         found = found.astype(str)
+    one_hot = found.ndim == 1 and (found == 1).sum() == (found != 0).sum() == 1 < found.size
+    if one_hot and len(found) != len(of):  # else it may be a batch
+        return int(found.argmax())
     if found.size != 1:
         raise ValueError(
             f"example {number} must have one label, got the shape {list(found.shape)}; take "

@@ -28,7 +28,7 @@ from unlearnkit.validation import InputWarning
 
 @dataclasses.dataclass(frozen=True)
 class Folders:
-    """The images under `root`, one folder per class.
+    """The images under `root`, one folder per class, in which they may lie deeper.
 
     The names of the classes in order are the labels: numeric order where all are whole numbers,
     else alphabetic. Without a test folder a validation folder stands for it; a root that holds the
@@ -88,8 +88,8 @@ class Folders:
 
     def names(self, split: str) -> list[str]:
         """Returns the path of each example below the split's folder, in their order."""
-        files = self._files()[split]
-        return [f"{name}/{path.name}" for name, group in files.items() for path in group]
+        groups = self._files()[split].values()
+        return ["/".join(_below_split(path, self.root)) for group in groups for path in group]
 
     def _decode(self, path: Path) -> np.ndarray:
         return decode_image(path, where=str(path), reading=self.reading)
@@ -97,18 +97,25 @@ class Folders:
     def _files(self) -> dict[str, dict[str, list[Path]]]:
         """Returns the files by split and class, in order."""
         folders = sorted(p for p in self.root.iterdir() if p.is_dir() and p.name[0] != ".")
-        parts = [folder.name for folder in folders if folder.name in ("train", *HELD_OUT)]
+        called = {_split_of(folder.name): folder for folder in reversed(folders)}
+        parts = {name: path for name, path in called.items() if name in ("train", *HELD_OUT)}
         if not parts and folders and self.reading.test_fraction is not None:
-            parts = [""]
+            parts = {"": self.root}
+        if not parts and folders:
+            raise ValueError(
+                f"{self.root} has no folders train and test, and holds "
+                f"{', '.join(folder.name for folder in folders[:8])}; where these are its classes, "
+                "say how much of each to hold out, as test_fraction=0.2 (--test-fraction)"
+            )
         holds = sorted(p.name for p in self.root.iterdir() if p.name[0] != ".")
         chosen = choose_splits(parts, self.reading, where=str(self.root), holds=holds)
-        files = {split: self._by_class(self.root / name) for split, name in chosen.items()}
+        files = {split: self._by_class(parts[name]) for split, name in chosen.items()}
         if chosen["train"] == chosen["test"]:
             return _divide(files["train"], self.reading)
         unknown = [name for name in files["test"] if name not in files["train"]]
         if unknown:
             raise ValueError(
-                f"{self.root / chosen['test']} must hold classes of {self.root / 'train'}, got "
+                f"{parts[chosen['test']]} must hold classes of {parts['train']}, got "
                 f"{', '.join(unknown)}; the training classes are {', '.join(files['train'])}"
             )
         return files
@@ -120,7 +127,9 @@ class Folders:
             raise ValueError(f"{folder} must hold a folder for each class, and holds none")
         by_class, others = {}, list[Path]()
         for name in in_order(list(groups)):
-            there = sorted(p for p in groups[name].iterdir() if p.is_file() and p.name[0] != ".")
+            below = ((p, p.relative_to(groups[name]).parts) for p in groups[name].rglob("*"))
+            seen = sorted(p for p, parts in below if not any(part[0] == "." for part in parts))
+            there = [path for path in seen if path.is_file()]
             by_class[name] = [path for path in there if is_image(path)]
             others += [path for path in there if not is_image(path)]
             if not by_class[name]:
@@ -130,6 +139,17 @@ class Folders:
         if others:
             _tell(others)
         return by_class
+
+
+def _split_of(name: str) -> str:
+    """Returns which split a folder's name stands for."""
+    return {"training": "train", "testing": "test"}.get(name.lower(), name.lower())
+
+
+def _below_split(path: Path, root: Path) -> tuple[str, ...]:
+    """Returns the parts of an image's path that begin with its class."""
+    parts = path.relative_to(root).parts
+    return parts[1:] if _split_of(parts[0]) in ("train", *HELD_OUT) else parts
 
 
 def _tell(others: Sequence[Path]) -> None:

@@ -151,7 +151,17 @@ class FileForget:
                 "file:LIST@TRAIN.csv#COLUMN (ids= in Python)"
             )
         values = as_indices(values, name=name)
-        return values.astype(bool) if is_mask(values, train.size) else values
+        if is_mask(values, train.size):
+            return values.astype(bool)
+        within = (values >= 0) & (values < train.size) | (values.dtype == np.bool_)
+        if not within.all():
+            raise ValueError(
+                f"{name}: indices must lie in 0, ..., {train.size - 1} (the training set has "
+                f"{train.size} examples), got {values[~within][0]}: they are positions counted "
+                "from 0; or ids: say where those of the training set are, as "
+                "file:LIST@TRAIN.csv#COLUMN (ids= in Python)"
+            )
+        return values
 
     def _ids(self, n: int) -> Sequence[object]:
         """Returns the ids of the training set."""

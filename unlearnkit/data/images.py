@@ -63,11 +63,18 @@ def fit_image(image: Image.Image, reading: Reading) -> np.ndarray:
       reading: says mode and size; sizes are changed bilinearly, with antialiasing.
     """
     if reading.mode is not None:
-        image = image.convert(_MODES[reading.mode])
+        image = _without_depth(image).convert(_MODES[reading.mode])
     if reading.resize is not None:
         image = image.resize((reading.resize, reading.resize), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _without_depth(image: Image.Image) -> Image.Image:
+    """Returns an image of 16 bits with the upper 8 of them; Pillow would cut the values off."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image
 
 
 def _without_palette(image: Image.Image) -> Image.Image:

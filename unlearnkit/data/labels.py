@@ -9,6 +9,8 @@ import numpy as np
 
 from unlearnkit.validation import check_labels
 
+_SIGNS = ("-1", "1")
+
 
 def as_labels(y: np.ndarray, *, name: str) -> np.ndarray:
     """Returns [n] labels of [n], [n, 1] or one-hot [n, c] ones; texts stay texts.
@@ -52,7 +54,8 @@ def as_labels(y: np.ndarray, *, name: str) -> np.ndarray:
 def name_classes(y: np.ndarray, *, name: str) -> tuple[str, ...]:
     """Returns the names of the classes of training labels, in the order of the classes.
 
-    Numbers are classes as they are, and the names those from 0 to the largest. Texts that are all
+    Numbers are classes as they are, and the names those from 0 to the largest; -1 and 1 alone are
+    the classes 0 and 1, as support vector machines have them. Texts that are all
     whole numbers are in the order of these, other texts in that of the alphabet.
 
     Args:
@@ -65,6 +68,8 @@ def name_classes(y: np.ndarray, *, name: str) -> tuple[str, ...]:
     """
     if y.dtype.kind == "U":
         return tuple(in_order(np.unique(y).tolist()))
+    if y.dtype.kind == "i" and np.unique(y).tolist() == [-1, 1]:
+        return _SIGNS
     check_labels(y, name=name)
     return tuple(str(label) for label in range(int(y.max()) + 1))
 
@@ -81,6 +86,8 @@ def to_classes(y: np.ndarray, classes: Sequence[str], *, name: str) -> np.ndarra
       TypeError: labels of another type.
       ValueError: a label that is no class of the training set.
     """
+    if y.dtype.kind == "i" and tuple(classes) == _SIGNS:
+        y = y.astype(str)
     if y.dtype.kind != "U":
         check_labels(y, name=name, n_classes=len(classes))
         return y.astype(np.int32)

@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import gzip
+import io
 import json
-import re
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
+from unlearnkit.data.columns import UnclearListError, choose_column
+from unlearnkit.data.frames import read_table
+from unlearnkit.data.list_texts import PACKED, RUN, decode, read_text, unpacked
+
 _UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
-_POSITIONS = ("index", "indices", "idx", "row", "rows", "position", "forget", "forget_index")
-_IDS = ("id", "ids", "image_id", "example_id", "sample_id", "name", "file", "filename", "path")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_MOST_BYTES = 1 << 26
 _LONGEST = 1 << 26
-_TRUTH = {"true": True, "false": False}
-_Entries: TypeAlias = Sequence[int] | Sequence[float] | Sequence[bool] | Sequence[str]
-_RUN = re.compile(r"(\d+)(?: ?(?:-|\u2013|\.\.) ?(\d+))?")
-_COMMENT = re.compile(r"(^|\s)#.*")
+_TEXTS = (".txt", ".csv", ".tsv", ".lst", ".list", ".dat", ".yaml", ".yml", "")
 
 
 def read_list(path: Path, column: str | None = None) -> np.ndarray:
     """Returns the entries of a list: [m] integers, booleans or, where it holds ids, texts.
 
     Endings count in upper case too. Numbers may be written as floats where they are whole; arrays
-    may be [m, 1]. Text and JSON may be packed by
-    gzip. Text is split at commas, semicolons, tabs or spaces; a byte order mark, blank
+    may be [m, 1]. All but parquet may be packed by gzip, bzip2 or xz. Text is split at commas,
+    semicolons, tabs, bars or spaces, or is a list as Python prints it; a byte order mark, blank
     lines and what follows a # are passed over. Its first line is a header where it names columns
     of numbers, or has one of the usual names of a column.
 
     Args:
       path: `.npy`, `.npz` (the array `forget`, or its only one), `.json` (a list, a list of
-        objects, or an object that holds a list), `.jsonl`, or text: `.txt`, `.csv`, `.tsv`, `.lst`.
+        objects, or an object that holds a list), `.jsonl`, `.parquet`, or text: `.txt`, `.csv`,
+        `.tsv`, `.lst`.
       column: the name of a column, array or field; or its position, from 0; or `all` for a table
         whose every number is an entry. None takes the only one, or the only one with a usual name.
 
@@ -50,19 +44,23 @@ def read_list(path: Path, column: str | None = None) -> np.ndarray:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no index file {path}")
-    packed = path.suffix.lower() == ".gz"
+    packed = path.suffix.lower() in PACKED
     suffix = (path.with_suffix("") if packed else path).suffix.lower()
-    if packed and suffix in (".npy", ".npz"):
-        suffix = ".gz"
     if suffix in (".npy", ".npz"):
-        return _whole(_flat(_read_arrays(path, suffix, column), path), path)
-    if suffix in (".json", ".jsonl"):
-        return _whole(_flat(_from_json(_read_json(path, suffix), path, column), path), path)
-    if suffix in (".txt", ".csv", ".tsv", ".lst", ".list", ".dat", ""):
-        return _whole(_flat(_read_text(path, column), path), path)
+        return _whole(_read_arrays(path, suffix, packed, column), path)
+    if suffix in (".json", ".jsonl", ".ndjson"):
+        found = _from_json(_read_json(path, suffix), path, column)
+        return _whole(_flat(found, path, column), path)
+    if suffix in _TEXTS:
+        return _whole(_flat(read_text(path, column), path), path)
+    if suffix == ".parquet" and not packed:
+        frame = read_table(path)
+        names = list(map(str, frame.columns))
+        chosen = names.index(choose_column(names, column, where=str(path), what="column"))
+        return _whole(_flat(frame.iloc[:, chosen].tolist(), path), path)
     raise ValueError(
-        f"an index file must end in .npy, .npz, .json, .csv or .txt, got {path}"
-        + _REMEDIES.get(suffix, "")
+        f"an index file must end in .npy, .npz, .json, .csv, .parquet or .txt, got {path}"
+        + _REMEDIES.get(path.suffix.lower(), "")
     )
 
 
@@ -78,7 +76,7 @@ def read_positions(path: Path, column: str | None = None) -> np.ndarray:
       ValueError: see `read_list`; a run that goes backwards, or that is too long for any data.
     """
     values = read_list(path, column)
-    runs = [_RUN.fullmatch(entry) for entry in map(str, values)] if values.dtype.kind == "U" else []
+    runs = [RUN.fullmatch(entry) for entry in map(str, values)] if values.dtype.kind == "U" else []
     if not runs or not all(runs):
         return values
     ends = [(int(run[1]), int(run[2] or run[1])) for run in runs if run]
@@ -89,16 +87,12 @@ def read_positions(path: Path, column: str | None = None) -> np.ndarray:
 
 
 _REMEDIES = {
-    ".gz": "; unpack it",
-    ".zip": "; unpack it",
-    ".xlsx": "; save the sheet as CSV",
-    ".xls": "; save the sheet as CSV",
-    ".parquet": "; save it by pandas.read_parquet(FILE).to_csv('rows.csv')",
+    **dict.fromkeys((".gz", ".zip", ".7z", ".tar", ".tgz"), "; unpack it"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "; save the sheet as CSV"),
+    **dict.fromkeys((".h5", ".hdf5", ".mat"), "; save the indices with numpy.save"),
     ".pkl": "; no pickle is opened: save the indices with numpy.save",
     ".pt": "; save the indices with numpy.save('rows.npy', indices.numpy())",
     ".pth": "; save the indices with numpy.save('rows.npy', indices.numpy())",
-    ".yaml": "; save the list as JSON",
-    ".yml": "; save the list as JSON",
 }
 
 
@@ -165,17 +159,16 @@ def _stem(text: str) -> str:
     return name.rpartition(".")[0] or name
 
 
-def _read_arrays(path: Path, suffix: str, column: str | None) -> np.ndarray:
+def _read_arrays(path: Path, suffix: str, packed: bool, column: str | None) -> np.ndarray:
+    file = io.BytesIO(unpacked(path)) if packed else path
     try:
-        found = np.load(path, allow_pickle=False)
+        found = np.load(file, allow_pickle=False)
         if suffix == ".npy":
-            return np.asarray(found)
-        with found as file:
-            chosen: np.ndarray = file[
-                choose_column(list(file), column, where=str(path), what="array")
-            ]
-            return chosen
-    except UnclearListError:
+            return _flat(np.atleast_1d(found), path, column)
+        with found as arrays:
+            name = choose_column(list(arrays), column, where=str(path), what="array")
+            return _flat(arrays[name], path)
+    except (UnclearListError, _ShapeError):
         raise
     except _UNREADABLE as error:
         raise ValueError(f"cannot read {path} ({error}); save the indices with numpy.save") from (
@@ -184,9 +177,9 @@ def _read_arrays(path: Path, suffix: str, column: str | None) -> np.ndarray:
 
 
 def _read_json(path: Path, suffix: str) -> object:
-    text = _decode(path)
+    text = decode(path)
     try:
-        if suffix == ".jsonl":
+        if suffix != ".json":
             return [json.loads(line) for line in text.splitlines() if line.strip()]
         return json.loads(text)
     except ValueError as error:
@@ -197,12 +190,18 @@ def _from_json(found: object, path: Path, column: str | None) -> object:
     """Returns the list within what a JSON file holds."""
     if isinstance(found, Mapping):
         lists = [key for key, value in found.items() if isinstance(value, list)]
-        within = [value for value in found.values() if isinstance(value, Mapping)]
-        if not lists and len(within) == 1:
+        if lists:
+            return found[choose_column(lists, column, where=str(path), what="list")]
+        if found and all(map(_is_column, found.values())):
+            name = choose_column(list(found), column, where=str(path), what="column")
+            return list(found[name].values())
+        within = [value for value in found.values() if _holds_list(value)]
+        if len(within) == 1:
             return _from_json(within[0], path, column)
-        if not lists:
-            raise ValueError(f'{path} holds no list; save the list itself, or {{"forget": [...]}}')
-        return found[choose_column(lists, column, where=str(path), what="list")]
+        raise ValueError(
+            f"{path} holds {'several objects with lists' if within else 'no list'}; save the list "
+            'itself, or {"forget": [...]}'
+        )
     if isinstance(found, list) and found and all(isinstance(row, Mapping) for row in found):
         name = choose_column(list(found[0]), column, where=str(path), what="field")
         short = next((i for i, row in enumerate(found) if name not in row), None)
@@ -212,8 +211,25 @@ def _from_json(found: object, path: Path, column: str | None) -> object:
     return found
 
 
-def _flat(values: object, path: Path) -> np.ndarray:
-    """Returns [m] of [m], [m, 1] or [1, m]."""
+def _is_column(value: object) -> bool:
+    """Returns whether a value is a column as pandas writes it, entries by 0, 1, …."""
+    return (
+        isinstance(value, Mapping) and bool(value) and list(value) == [*map(str, range(len(value)))]
+    )
+
+
+def _holds_list(value: object) -> bool:
+    return isinstance(value, list) or (
+        isinstance(value, Mapping) and any(map(_holds_list, value.values()))
+    )
+
+
+class _ShapeError(ValueError):
+    """No list, whatever is said."""
+
+
+def _flat(values: object, path: Path, column: str | None = None) -> np.ndarray:
+    """Returns [m] of [m], [m, 1] or [1, m], or a column of [m, c]."""
     try:
         array = np.asarray(values)
     except ValueError:
@@ -221,105 +237,20 @@ def _flat(values: object, path: Path) -> np.ndarray:
     if array.dtype.kind == "O":
         raise ValueError(f"{path} must hold one list of numbers or of ids, all of one kind")
     if array.ndim == 2 and 1 in array.shape:
-        array = array.reshape(-1)
+        return array.reshape(-1)
+    if array.ndim == 2 and column is not None:
+        names = [str(i) for i in range(array.shape[1])]
+        return array[:, int(choose_column(names, column, where=str(path), what="column"))]
     if array.ndim != 1:
-        raise ValueError(
-            f"{path} must hold one list, got the shape {list(array.shape)}; save the column of the "
-            "positions alone"
+        raise _ShapeError(
+            f"{path} must hold one list, got the shape {list(array.shape)}"
+            + (
+                f"; say which column lists the examples, as file:{path}#0 (column= in Python)"
+                if array.ndim == 2
+                else ""
+            )
         )
     return array
-
-
-def _read_text(path: Path, column: str | None) -> object:
-    text = _decode(path).strip()
-    if text.startswith("[") and text.endswith("]"):  # a list as Python prints it
-        with contextlib.suppress(ValueError):
-            return json.loads(text)
-    rows = _cells(path)
-    if not rows:
-        return []
-    width = max(map(len, rows))
-    first = rows[0]
-    named = [cell.lower() for cell in first]
-    header = (
-        (len(rows) > 1 and not any(map(_is_entry, first)) and any(map(_is_entry, rows[1])))
-        or any(name in (*_POSITIONS, *_IDS) for name in named)
-        or (column is not None and not _is_value(column) and column in first)
-    )
-    if header:
-        names = [cell or f"unnamed {i}" for i, cell in enumerate(first)]
-        chosen = names.index(choose_column(names, column, where=str(path), what="column"))
-        return _column(rows[1:], chosen, path)
-    wrapped = len({len(row) for row in rows}) > 1 or len(rows) == 1
-    if column is not None and column != "all":
-        if not (column.lstrip("-").isdigit() and -width <= int(column) < width):
-            raise UnclearListError(
-                f"{path} has no column {column!r}: it has no header and {width} columns; name one "
-                f"by its position, 0 … {width - 1}"
-            )
-        return _column(rows, int(column), path)
-    if width == 1 or wrapped or column == "all":
-        return _values([cell for row in rows for cell in row], path)
-    raise UnclearListError(
-        f"{path} has {len(rows)} lines of {width} entries: a table, of which one column lists the "
-        f"examples, or one list in lines; say which, as file:{path}#0 for the first column or "
-        f"file:{path}#all for a list (column= in Python)"
-    )
-
-
-def _cells(path: Path) -> list[list[str]]:
-    """Returns the entries of a text by line."""
-    lines = [_COMMENT.sub("", line).strip() for line in _decode(path).splitlines()]
-    lines = [line for line in lines if line]
-    if not lines:
-        return []
-    separator = next((mark for mark in ",;\t" if mark in lines[0]), None)
-    if separator is None:
-        rows = csv.reader((" ".join(line.split()) for line in lines), delimiter=" ")
-        return list(rows)
-    ends = all(line.endswith(separator) for line in lines[:-1])
-    found = []
-    for row in csv.reader(lines, delimiter=separator, skipinitialspace=True):
-        cells = [cell.strip() for cell in row]
-        found.append(cells[:-1] if ends and cells and not cells[-1] else cells)
-    if ends and len(found) > 1:  # lines that end in a comma are one list
-        return [[cell for row in found for cell in row]]
-    return found
-
-
-def _column(rows: Sequence[Sequence[str]], place: int, path: Path) -> _Entries:
-    short = next((i for i, row in enumerate(rows) if not -len(row) <= place < len(row)), None)
-    if short is not None:
-        raise ValueError(f"row {short + 1} of {path} has {len(rows[short])} entries, too few")
-    return _values([row[place] for row in rows], path)
-
-
-def _values(cells: Sequence[str], path: Path) -> _Entries:
-    """Returns numbers or truth values where all cells are such, else the texts."""
-    if not all(map(_is_value, cells)):
-        empty = next((i for i, cell in enumerate(cells) if not cell), None)
-        if empty is not None:
-            raise ValueError(f"entry {empty + 1} of {path} is empty")
-        numbers = sum(map(_is_value, cells))
-        if numbers > len(cells) / 2 and not all(map(_RUN.fullmatch, cells)):
-            wrong = next((i, cell) for i, cell in enumerate(cells) if not _is_value(cell))
-            raise ValueError(f"entry {wrong[0] + 1} of {path} must be an integer, got {wrong[1]!r}")
-        return list(cells)
-    truths = [cell.lower() in _TRUTH for cell in cells]
-    if all(truths):
-        return [_TRUTH[cell.lower()] for cell in cells]
-    if any(truths):
-        raise ValueError(f"{path} mixes numbers with true and false")
-    whole = all(re.fullmatch(r"[+-]?\d+", cell) for cell in cells)
-    return [int(cell) if whole else float(cell) for cell in cells]
-
-
-def _is_value(cell: str) -> bool:
-    return bool(_NUMBER.fullmatch(cell)) or cell.lower() in _TRUTH
-
-
-def _is_entry(cell: str) -> bool:
-    return _is_value(cell) or bool(_RUN.fullmatch(cell))
 
 
 def _whole(values: np.ndarray, path: Path) -> np.ndarray:
@@ -333,60 +264,3 @@ def _whole(values: np.ndarray, path: Path) -> np.ndarray:
             f"entry {broken[0] + 1}"
         )
     return values.astype(np.int64)
-
-
-class UnclearListError(ValueError):
-    """Several readings, and no option that says which."""
-
-
-def choose_column(names: Sequence[str], column: str | None, *, where: str, what: str) -> str:
-    """Returns the column that is meant.
-
-    Args:
-      names: of the columns.
-      column: a name, or a position counted from 0; None takes the only one, or the only one with a
-        usual name of positions or, failing these, of ids.
-      where: what messages call the file.
-      what: what they call a column.
-
-    Raises:
-      ValueError: no such column, or several that may be meant.
-    """
-    if column is not None:
-        if column in names:
-            return column
-        if column.lstrip("-").isdigit() and -len(names) <= int(column) < len(names):
-            return names[int(column)]
-        raise UnclearListError(
-            f"{where} has no {what} {column!r}; it has {', '.join(names) or 'none'}"
-        )
-    if len(names) == 1:
-        return names[0]
-    for usual in (_POSITIONS, _IDS):
-        there = [name for name in names if name.lower() in usual]
-        if len(there) == 1:
-            return there[0]
-    raise UnclearListError(
-        f"{where} has the {what}s {', '.join(names) or 'of no list'}; say which one lists the "
-        f"examples, as file:{where}#{names[0] if names else 'NAME'} (column= in Python)"
-    )
-
-
-def _decode(path: Path) -> str:
-    content = _unpacked(path) if path.suffix.lower() == ".gz" else path.read_bytes()
-    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    try:
-        return content.decode("utf-16" if utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text in UTF-8 ({error}); save it as UTF-8") from error
-
-
-def _unpacked(path: Path) -> bytes:
-    try:
-        with gzip.open(path) as file:
-            content = file.read(_MOST_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"cannot unpack {path}: {error}") from error
-    if len(content) > _MOST_BYTES:
-        raise ValueError(f"{path} holds more than {_MOST_BYTES} bytes: no list of examples")
-    return content

@@ -22,8 +22,9 @@ from unlearnkit.data.lists import read_list
 from unlearnkit.data.normalising import check_normalisation, normalise
 from unlearnkit.data.pickled import CifarBatches, is_cifar
 from unlearnkit.data.source import SPLITS, Description, Pixels, Progress, Source
-from unlearnkit.data.tables import Tables, is_table
-from unlearnkit.reading import AS_FOUND, TABLES, Reading
+from unlearnkit.data.svhn import Svhn, is_svhn
+from unlearnkit.data.tables import Tables
+from unlearnkit.reading import AS_FOUND, TABLES, Reading, is_table
 from unlearnkit.registry import Registry
 from unlearnkit.validation import check_tokens
 
@@ -42,6 +43,7 @@ DATASETS: Registry[Source] = Registry(
 )
 """Sources of datasets by name; each takes `data_dir` and `download`."""
 NAMES = tuple(DATASETS)
+_SAVE = "save its arrays by numpy.savez('data.npz', x_train=…, y_train=…, x_test=…, y_test=…)"
 
 
 def load(
@@ -180,10 +182,7 @@ def _open(
     if path.suffix.lower() in (".npz", *TABLES):
         raise FileNotFoundError(f"there is no file {path}")
     if name and path.is_file():
-        raise ValueError(
-            f"{path} is of a kind that is not read: save its arrays by numpy.savez('data.npz', "
-            "x_train=…, y_train=…, x_test=…, y_test=…), or a table as CSV; unpack what is packed"
-        )
+        raise ValueError(f"{path} is of a kind that is not read: {_remedy(path)}")
     known = DATASETS.known()
     close = difflib.get_close_matches(name, known, n=1)
     raise ValueError(
@@ -198,12 +197,38 @@ def _find(path: Path, reading: Reading) -> Source | None:
     if path.is_file():
         if path.suffix.lower() == ".npz":
             return Arrays(path, reading)
-        return Tables(path, reading) if is_table(path) else None
+        return Tables(path, reading) if is_table(path) or _is_text_table(path) else None
     if not path.is_dir():
         return None
-    if is_cifar(path):
-        return CifarBatches(path, reading)
-    if find_idx(path, "train", "x") is not None:
-        return Idx(path, reading)
-    tables = Tables(path, reading)
-    return tables if tables.is_there() else Folders(path, reading)
+    for folder in (path, *sorted(p for p in path.iterdir() if p.is_dir())):
+        if is_cifar(folder):
+            return CifarBatches(folder, reading)
+        if find_idx(folder, "train", "x") is not None:
+            return Idx(folder, reading)
+    if is_svhn(path):
+        return Svhn(path, reading)
+    for source in (Tables(path, reading), Arrays(path, reading)):
+        if source.is_there():
+            return source
+    return Folders(path, reading)
+
+
+def _is_text_table(path: Path) -> bool:
+    """Returns whether a file of no telling name is text in columns."""
+    if path.suffix.lower() not in ("", ".txt"):
+        return False
+    with path.open("rb") as file:
+        head = file.read(1 << 12)
+    return b"\0" not in head and any(mark in head.partition(b"\n")[0] for mark in b",;\t| ")
+
+
+def _remedy(path: Path) -> str:
+    """Returns what to do with a file that is not read."""
+    match path.suffix.lower():
+        case ".gz" | ".zip" | ".tar" | ".tgz" | ".xz" | ".bz2" | ".7z":
+            return "unpack it"
+        case ".xlsx" | ".xls" | ".ods":
+            return "save the sheet as CSV"
+        case ".pkl" | ".pickle":
+            return "no pickle is opened: read it where it is trusted, and " + _SAVE
+    return f"{_SAVE}, or a table as CSV"

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeAlias
 
 import numpy as np
 
-from unlearnkit.data.images import decode_image
+from unlearnkit.data.columns import choose_column
+from unlearnkit.data.frames import Frame, pandas_for, read_table
+from unlearnkit.data.images import decode_image, is_image
 from unlearnkit.data.labels import as_labels, hold_out, name_classes, to_classes
-from unlearnkit.data.lists import choose_column
 from unlearnkit.data.pixels import as_pixels
 from unlearnkit.data.source import (
     HELD_OUT,
@@ -27,18 +25,19 @@ from unlearnkit.data.source import (
     measure,
     report,
 )
-from unlearnkit.reading import AS_FOUND, TABLES, Reading
+from unlearnkit.reading import AS_FOUND, Reading, is_table
 from unlearnkit.validation import check_finite
 
-Frame: TypeAlias = Any
-"""A data frame of pandas, or a column of one; pandas is an extra."""
 _LABELS = ("label", "labels", "y", "target", "class", "fine_label", "diagnosis", "species")
+_SPLITS = ("train", *HELD_OUT)
 _IMAGES = ("image", "img", "images")
 
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
     """One table, or a folder of them whose names begin with their split: `train*`, `test*`.
+
+    They may be in folders `train` and `test` of any names too.
 
     A row is an example. The column of the labels is the one that `reading.label` names, or the only
     one with a usual name (`label`, `target`, `class`, …). Where a column `image` (or `img`) holds
@@ -79,6 +78,7 @@ class Tables:
         splits, name = self._splits(), f"{split} in {self.path}"
         frame = self._rows(split, splits)
         train = frame if split == "train" else self._rows("train", splits)
+        frame = self._as_columns_of(train, frame)
         classes = name_classes(self._labels(train), name=name)
         y = to_classes(self._labels(frame), classes, name=name)
         return self._pixels(frame, y, progress)
@@ -106,13 +106,13 @@ class Tables:
         """Returns the files of each part, "" where one file is all there is."""
         if self.path.is_file():
             return {"": [self.path]}
-        folders = [self.path, self.path / "data"]
-        there = sorted(p for f in folders if f.is_dir() for p in f.iterdir() if is_table(p))
         files: dict[str, list[Path]] = {}
-        for path in there:
-            part = next((n for n in ("train", *HELD_OUT) if path.stem.lower().startswith(n)), None)
-            if part is not None:
-                files.setdefault(part, []).append(path)
+        for folder in (self.path, self.path / "data", *(self.path / name for name in _SPLITS)):
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                named = folder.name if folder.name in _SPLITS else path.name.lower()
+                part = next((name for name in _SPLITS if named.startswith(name)), None)
+                if part is not None and is_table(path):
+                    files.setdefault(part, []).append(path)
         return files
 
     def _splits(self) -> dict[str, list[Path]]:
@@ -123,7 +123,7 @@ class Tables:
 
     def _rows(self, split: str, splits: Mapping[str, Sequence[Path]]) -> Frame:
         """Returns the rows of a split."""
-        pandas = _pandas(str(self.path))
+        pandas = pandas_for(str(self.path))
         parts = [read_table(path) for path in splits[split]]
         columns = [list(part.columns) for part in parts]
         if any(names != columns[0] for names in columns):
@@ -134,6 +134,18 @@ class Tables:
         assert self.reading.test_fraction is not None
         mask = hold_out(self._labels(frame), self.reading.test_fraction)[split]
         return frame[mask]
+
+    def _as_columns_of(self, train: Frame, frame: Frame) -> Frame:
+        """Returns a split with its columns in the order of the training set."""
+        odd = [
+            name for name in (*train.columns, *frame.columns) if (name in train) != (name in frame)
+        ]
+        if odd:
+            raise ValueError(
+                f"train and test in {self.path} must have the same columns, but only one has "
+                f"{_listed(odd)}; leave it out there"
+            )
+        return frame[train.columns]
 
     def _label(self, frame: Frame) -> str | int:
         """Returns the name of the column of the labels."""
@@ -179,6 +191,12 @@ class Tables:
         if images is not None:
             return self._images(others[images], y, progress)
         texts = [name for name in others.columns if others[name].dtype.kind not in "biuf"]
+        files = [name for name in texts if _names_images(others[name])]
+        if files:
+            raise ValueError(
+                f"column {files[0]} of {self.path} names images in files: put each image into the "
+                "folder of its class, as train/CLASS/IMAGE and test/CLASS/IMAGE, and load these"
+            )
         if texts:
             raise ValueError(
                 f"columns of {self.path} must be numbers, but {_listed(texts)} "
@@ -216,42 +234,8 @@ class Tables:
         return as_pixels(np.stack(images), y, Reading(white=255), name=str(self.path))
 
 
-def is_table(path: Path) -> bool:
-    """Returns whether a file is a table by its ending."""
-    return path.suffix.lower() in TABLES
-
-
-def read_table(path: Path) -> Frame:
-    """Returns the pandas data frame of a table; columns without a header are called 0, 1, ….
-
-    Raises:
-      ImportError: pandas, or for parquet pyarrow, is not installed.
-      ValueError: the file is damaged, or of another format.
-    """
-    pandas = _pandas(str(path))
-    try:
-        if path.suffix.lower() == ".parquet":
-            return pandas.read_parquet(path)
-        separator = "\t" if path.suffix.lower() == ".tsv" else ""
-        with path.open(encoding="utf-8-sig") as file:
-            first = file.readline().strip()
-        separator = separator or max(",;\t", key=first.count)
-        header = None if all(map(_is_number, first.split(separator))) else "infer"
-        return pandas.read_csv(path, sep=separator, header=header, encoding="utf-8-sig")
-    except ImportError as error:
-        raise ImportError(
-            f"{path} needs pyarrow ({error}); pip install 'unlearnkit[tables]'"
-        ) from (error)
-    except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {path} as a table ({error})") from error
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+def _names_images(column: Frame) -> bool:
+    return all(isinstance(cell, str) and is_image(Path(cell)) for cell in column)
 
 
 def _gap(gaps: Frame) -> int:
@@ -261,12 +245,3 @@ def _gap(gaps: Frame) -> int:
 def _listed(names: Sequence[object]) -> str:
     shown = ", ".join(map(str, names[:8]))
     return shown if len(names) <= 8 else f"{shown}, … ({len(names)} columns)"
-
-
-def _pandas(what: str) -> ModuleType:
-    try:
-        return importlib.import_module("pandas")
-    except ImportError as error:
-        raise ImportError(
-            f"{what} is read by pandas ({error}); pip install 'unlearnkit[tables]'"
-        ) from error

@@ -93,7 +93,9 @@ class _Host:
     module: Held
     channels_first: bool
 
-    def __call__(self, weights: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    def __call__(
+        self, weights: Mapping[str, np.ndarray | Array], x: np.ndarray | Array
+    ) -> np.ndarray:
         import torch
 
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}

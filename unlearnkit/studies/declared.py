@@ -224,6 +224,23 @@ def read_pair(name: str, entry: object) -> Pair:
     return _told(where, lambda: Pair(load("train"), load("test")))
 
 
+def read_class_names(name: str, entry: object) -> tuple[str, ...]:
+    """Returns the names of the classes of a `[data.NAME]` table; none where they are numbers.
+
+    Args:
+      name: see `read_pair`.
+      entry: see `read_pair`.
+    """
+    settings = _settings(f"data.{name}", entry)
+    if "tokens" in settings:
+        return ()
+    said = {field: settings[field] for field in _READING if field in settings}
+    places = {field: settings[field] for field in ("data_dir", "download") if field in settings}
+    reading = make_part(f"data.{name}", data.Reading, said)
+    found = data.describe(settings.get("name", name), reading=reading, **places).class_names
+    return () if found == tuple(map(str, range(len(found)))) else found
+
+
 def _shape(pairs: Mapping[str, Pair]) -> dict[str, Any]:
     """Returns what networks must fit: all datasets of a study have one shape."""
     shapes = {name: tuple(pair.train.x.shape[1:]) for name, pair in pairs.items()}

@@ -160,13 +160,7 @@ def _judge_loss(loss: Any, params: Any, x: Any, y: Any) -> str | None:
 
 
 def _judge_rows(apply: Any, params: Any, x: Any) -> str | None:
-    if isinstance(x, jax.Array | np.ndarray):
-        inputs: Any = _three_rows(x, None)[0]
-    else:
-        n = len(jax.tree.leaves(x)[0])
-        if n < 3:
-            return None
-        inputs = jax.tree.map(lambda leaf: jnp.asarray(leaf)[jnp.array([0, n // 2, n - 1])], x)
+    inputs, _ = _three_rows(x, None)
     outputs: dict[tuple[int, int], np.ndarray] = {}
     eps = 0.0
     for i in range(3):
@@ -209,27 +203,33 @@ def _compare(values: dict[tuple[int, int], np.ndarray], eps: float) -> str | Non
     return "separate" if compared else None
 
 
-def _three_rows(x: Any, y: Any) -> tuple[Array, np.ndarray]:
+def _three_rows(x: Any, y: Any) -> tuple[Any, np.ndarray]:
     """Returns three inputs that differ, far apart and of several labels where there are any.
 
-    Where the data hold fewer, scaled copies of the first stand in.
+    Inputs may be a tree of arrays, whose rows differ where any of their leaves do. Where the data
+    hold fewer, scaled copies of the first stand in, whole numbers rounded up: no mask becomes zero.
     """
-    head = np.asarray(x[:CANDIDATES], np.float64)
-    flat = head.reshape(len(head), -1)
+    leaves, tree = jax.tree.flatten(x)
+    heads = [np.asarray(leaf[:CANDIDATES], np.float64) for leaf in leaves]
+    flat = np.concatenate([head.reshape(len(head), -1) for head in heads], axis=1)
     chosen = [0]
     for _ in range(2):
         gaps = np.min([np.abs(flat - flat[i]).max(1) for i in chosen], axis=0)
         if gaps.max() == 0:
             break
         if y is not None and np.ndim(y) == 1:
-            seen = np.asarray(y[: len(head)])
+            seen = np.asarray(y[: len(flat)])
             new = ~np.isin(seen, seen[chosen]) & (gaps > 0)
             gaps = np.where(new, gaps, 0) if new.any() else gaps
         chosen.append(int(gaps.argmax()))
-    inputs = [head[i] for i in chosen]
-    inputs += [head[0] * factor + shift for factor, shift in ((0.5, 0.25), (0.25, 0.5))]
-    rows = np.array([*chosen, 0, 0][:3])
-    return jnp.asarray(np.stack(inputs[:3]), x.dtype), rows
+    found = []
+    for head, leaf in zip(heads, leaves, strict=True):
+        inputs = [head[i] for i in chosen]
+        inputs += [head[0] * factor + shift for factor, shift in ((0.5, 0.25), (0.25, 0.5))]
+        rows = np.stack(inputs[:3])
+        whole = not jnp.issubdtype(leaf.dtype, jnp.floating)
+        found.append(jnp.asarray(np.ceil(rows) if whole else rows, leaf.dtype))
+    return jax.tree.unflatten(tree, found), np.array([*chosen, 0, 0][:3])
 
 
 @partial(jax.jit, static_argnums=0)

@@ -130,9 +130,9 @@ class PoisonUnlearning(PaperCommand):
                 records, shown, searched = found
                 run["methods"] = {name: repr(m) for name, m in searched.methods.items()}
                 run["notes"] += [f"{name}: {why}" for name, why in searched.unmet.items()]
-                run["searched"] = frame.rounded(
-                    {n: {f"{f:g}": v for f, v in s.items()} for n, s in searched.scores.items()}
-                )
+                for what, of in (("searched", searched.scores), ("lost", searched.losses)):
+                    figured = {n: {f"{f:g}": v for f, v in by.items()} for n, by in of.items()}
+                    run[what] = frame.rounded(figured)
                 if shown:
                     pages.draw(path, "poisons", figures.poisons_figure(part, shown))
         frame.save_result(path, run, records, started=started, curves=True)
@@ -186,9 +186,10 @@ def _grid(
     if setting.factors:
         effect, sign = claims.EFFECTS[poison]
         searched = search_rates(
-            search_key, data.model, train, choosing, attack=attacks[first], budget=most,
+            search_key, data.model, train, choosing, attacks=attacks, budgets=setting.budgets,
             methods=searched.methods, factors=setting.factors, seeds=setting.tries,
-            effect=effect if sign > 0 else None, tolerance=setting.tolerance, **given,
+            identified=setting.identified or (1.0,), effect=effect if sign > 0 else None,
+            tolerance=setting.tolerance, **given,
         )  # fmt: skip
 
     def keep(name: str, seed: int, poisoned: Poisoned) -> None:
@@ -256,10 +257,8 @@ def as_rows(records: Sequence[Record]) -> list[Record]:
 
 def told(records: Sequence[Record]) -> list[str]:
     """Returns what a budget did not allow, what was lost, and attacks without effect, in words."""
-    most = claims.largest_budget(records)
-    asked = [r for r in records if r.budget in (None, most) and r.method != "retrain"]
     beyond = [f"{row_name(_of_poisons(r))}: {r.over_budget}" for r in records if r.over_budget]
-    for r, of in retain_losses(asked, Setting.tolerance):
+    for r, of in retain_losses([r for r in records if r.method != "retrain"], tolerance=0.05):
         beyond.append(f"{row_name(_of_poisons(r))} loses {100 * of:.1f} points of retain accuracy")
     idle = [r for r in records if r.no_effect and r.method == ORIGINAL]
     beyond += [f"{r.question} poisons, seed {r.seed}, had no effect: {r.no_effect}" for r in idle]

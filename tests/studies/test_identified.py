@@ -10,7 +10,13 @@ from tiny_study import KEY, RECIPE, draw, network
 from unlearnkit.base import Cost, Dataset, Task, Unlearned, UnlearnInfo
 from unlearnkit.poisoning import Budget, GradientCanceling, LabelFlip, SameNormControl
 from unlearnkit.records import Record, record_from_dict, record_to_dict, row_name
-from unlearnkit.reporting import by_identified, identified_rows, identified_shares, retain_losses
+from unlearnkit.reporting import (
+    by_identified,
+    identified_rows,
+    identified_shares,
+    rates_told,
+    retain_losses,
+)
 from unlearnkit.studies import (
     CONTROL,
     ORIGINAL,
@@ -392,3 +398,14 @@ def test_only_some_classes():
     for classes in ((1,), (1, 1), (1, 7)):
         with pytest.raises(ValueError, match="two or more different ones"):
             keep_classes(few, classes)
+
+
+def test_how_rates_were_chosen_is_told_in_words():
+    scores = {"one": {"0.1": 0.2, "1": 0.7, "3": 0.9}, "two": {"0.1": 0.2, "1": 0.3, "3": -np.inf}}
+    losses = {"one": {"0.1": 0.0, "1": 0.012, "3": 0.02}, "two": {"0.1": 0.0, "1": 0.4, "3": 0.9}}
+    told = rates_told(scores, losses, tolerance=0.03, seeds=2)
+    assert told.endswith(
+        "on 2 networks of their own for each share of poisons, of those where this factor and the "
+        "next larger one lose at most 3 points of retain accuracy on every one of them: one 1 "
+        "(loses 1.2), two none."
+    )

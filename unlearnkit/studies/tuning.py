@@ -354,8 +354,8 @@ def search_rates(
             continue
         scores[name] = dict(zip(factors, map(score, found), strict=True))
         losses[name] = dict(zip(factors, map(loss, found), strict=True))
-        if safe := _safe_factors(losses[name], tolerance):
-            best = max(safe, key=scores[name].__getitem__)
+        best = best_factor(scores[name], losses[name], tolerance)
+        if best is not None:
             chosen[name] = candidates.of(name)[factors.index(best)]
             continue
         del chosen[name]
@@ -365,6 +365,14 @@ def search_rates(
             f"{min(losses[name].values()):.3f} of one"
         )
     return RateSearch(chosen, scores, unmet, losses)
+
+
+def best_factor(
+    scores: Mapping[float, float], losses: Mapping[float, float], tolerance: float
+) -> float | None:
+    """Returns the first of the safe factors with the best score, or None, as `search_rates`."""
+    safe = _safe_factors(losses, tolerance)
+    return max(safe, key=scores.__getitem__) if safe else None
 
 
 def _safe_factors(losses: Mapping[float, float], tolerance: float) -> list[float]:

@@ -144,7 +144,7 @@ class PoisonUnlearning(PaperCommand):
     def section(self, name: str, run: dict[str, Any], records: list[Record]) -> Section:
         dataset, _, part = name.rpartition("-")
         title, notes = f"{dataset}: {PARTS[part]}", run["notes"]
-        if "lost" in run:
+        if run.get("lost"):
             rules = {"tolerance": run["settings"]["tolerance"], "seeds": run["settings"]["tries"]}
             notes = [reporting.rates_told(run["searched"], run["lost"], **rules), *notes]
         if part in POISONS:

@@ -373,10 +373,12 @@ def row(method, retain, budget=0.1, **more):
 def test_what_loses_more_than_is_tolerated_is_found():
     records = [row(ORIGINAL, 0.9, None), row("mild", 0.86), row("mild", 0.88), row("harsh", 0.7)]
     records += [row("lost", 0.0)._replace(metrics={}), row("other", 0.1)._replace(question="else")]
-    (found, loss), *others = retain_losses(records, 0.05)
+    records += [row("wild", 0.9), row("wild", 0.9)._replace(metrics={}, diverged="nan")]
+    (found, loss), (wild, half), *others = retain_losses(records, 0.05)
+    assert (wild.method, half) == ("wild", pytest.approx(0.45))
     assert (found.method, others) == ("harsh", [])
     assert loss == pytest.approx(0.2)
-    assert [one.method for one, _ in retain_losses(records, 0.01)] == ["mild", "harsh"]
+    assert [one.method for one, _ in retain_losses(records, 0.01)] == ["mild", "harsh", "wild"]
 
 
 def test_a_missing_point_of_a_curve_says_why():

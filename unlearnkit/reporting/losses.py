@@ -18,7 +18,7 @@ def retain_losses(records: Sequence[Record], tolerance: float) -> list[tuple[Rec
     """Returns a record of each method that loses more retain accuracy than is tolerated.
 
     Beside it stands its loss: Acc(original) - Acc(method) on the retain set, means over the seeds
-    of the same question.
+    of the same question; a network that diverged retains nothing.
 
     Args:
       records: of one dataset, network and recipe; those without a result are left out.
@@ -30,11 +30,12 @@ def retain_losses(records: Sequence[Record], tolerance: float) -> list[tuple[Rec
     """
     named: dict[tuple[str, str, float | None, float], list[Record]] = {}
     for record in records:
-        if _METRIC in record.metrics:
+        ruined = record.diverged and record.method != ORIGINAL
+        if _METRIC in record.metrics or ruined:
             place = (record.question, record.method, record.budget, record.identified)
             named.setdefault(place, []).append(record)
     means = {
-        place: statistics.fmean(record.metrics[_METRIC] for record in mine)
+        place: statistics.fmean(record.metrics.get(_METRIC, 0.0) for record in mine)
         for place, mine in named.items()
     }
     lost = {

@@ -26,11 +26,11 @@ from experiments.poison_unlearning import claims, figures
 from experiments.poison_unlearning.least_squares import study_updates
 from experiments.poison_unlearning.settings import POISONS, Poison, Setting, choose_settings
 from experiments.poison_unlearning.shift import study_shift
+from unlearnkit import reporting
 from unlearnkit.auditing import PoisonSize
 from unlearnkit.base import Attack, Cost, Dataset, Poisoned
 from unlearnkit.poisoning import PoisonWarning
 from unlearnkit.records import Record, row_name
-from unlearnkit.reporting import by_identified, identified_rows, identified_shares, retain_losses
 from unlearnkit.studies import ORIGINAL, OnStage, RateSearch, poison_and_unlearn, search_rates
 from unlearnkit.studies import reviews as texts
 from unlearnkit.training import fit
@@ -130,9 +130,9 @@ class PoisonUnlearning(PaperCommand):
                 records, shown, searched = found
                 run["methods"] = {name: repr(m) for name, m in searched.methods.items()}
                 run["notes"] += [f"{name}: {why}" for name, why in searched.unmet.items()]
-                run["searched"] = frame.rounded(
-                    {n: {f"{f:g}": v for f, v in s.items()} for n, s in searched.scores.items()}
-                )
+                for what, of in (("searched", searched.scores), ("lost", searched.losses)):
+                    figured = {n: {f"{f:g}": v for f, v in by.items()} for n, by in of.items()}
+                    run[what] = frame.rounded(figured)
                 if shown:
                     pages.draw(path, "poisons", figures.poisons_figure(part, shown))
         frame.save_result(path, run, records, started=started, curves=True)
@@ -144,12 +144,14 @@ class PoisonUnlearning(PaperCommand):
     def section(self, name: str, run: dict[str, Any], records: list[Record]) -> Section:
         dataset, _, part = name.rpartition("-")
         title, notes = f"{dataset}: {PARTS[part]}", run["notes"]
+        if run.get("lost"):
+            rules = {"tolerance": run["settings"]["tolerance"], "seeds": run["settings"]["tries"]}
+            notes = [reporting.rates_told(run["searched"], run["lost"], **rules), *notes]
         if part in POISONS:
             as_texts = run["settings"].get("reviews") is not None
             return _grid_section(part, title, notes, records, run.get("chance", 0.1), as_texts)
         draw, judge = HYPOTHESES[part]
-        drawn = {draw.__name__: draw(run["figure"])}
-        return Section(title, (), judge(run["figure"]), notes, drawn)
+        return Section(title, (), judge(run["figure"]), notes, {draw.__name__: draw(run["figure"])})
 
     def overview(self, found: Mapping[str, Result]) -> frame.Overview:
         summaries = {}
@@ -186,9 +188,10 @@ def _grid(
     if setting.factors:
         effect, sign = claims.EFFECTS[poison]
         searched = search_rates(
-            search_key, data.model, train, choosing, attack=attacks[first], budget=most,
+            search_key, data.model, train, choosing, attacks=attacks, budgets=setting.budgets,
             methods=searched.methods, factors=setting.factors, seeds=setting.tries,
-            effect=effect if sign > 0 else None, tolerance=setting.tolerance, **given,
+            identified=setting.identified or (1.0,), effect=effect if sign > 0 else None,
+            tolerance=setting.tolerance, **given,
         )  # fmt: skip
 
     def keep(name: str, seed: int, poisoned: Poisoned) -> None:
@@ -221,9 +224,8 @@ def _grid(
 
 def _quarter(dataset: Dataset) -> tuple[Dataset, Dataset]:
     """Returns a fixed random quarter of a dataset, and the rest."""
-    order = frame.draw_order(dataset)
-    cut = len(order) // 4
-    return dataset.take(np.sort(order[:cut])), dataset.take(np.sort(order[cut:]))
+    first, rest = np.split(frame.draw_order(dataset), [dataset.size // 4])
+    return dataset.take(np.sort(first)), dataset.take(np.sort(rest))
 
 
 def _kept(record: Record) -> dict[str, list[float]]:
@@ -256,10 +258,9 @@ def as_rows(records: Sequence[Record]) -> list[Record]:
 
 def told(records: Sequence[Record]) -> list[str]:
     """Returns what a budget did not allow, what was lost, and attacks without effect, in words."""
-    most = claims.largest_budget(records)
-    asked = [r for r in records if r.budget in (None, most) and r.method != "retrain"]
+    kept = [r for r in records if r.method != "retrain"]
     beyond = [f"{row_name(_of_poisons(r))}: {r.over_budget}" for r in records if r.over_budget]
-    for r, of in retain_losses(asked, Setting.tolerance):
+    for r, of in reporting.retain_losses(kept, tolerance=0.05):
         beyond.append(f"{row_name(_of_poisons(r))} loses {100 * of:.1f} points of retain accuracy")
     idle = [r for r in records if r.no_effect and r.method == ORIGINAL]
     beyond += [f"{r.question} poisons, seed {r.seed}, had no effect: {r.no_effect}" for r in idle]
@@ -284,16 +285,14 @@ def _grid_section(
     measured = any("size_largest" in record.metrics for record in records)
     columns = read_columns(f"poisons_{kind}", *["poisons_size"] * measured, "poisons_shared")
     tables = [records_table(as_rows(records), columns)]
-    if shares := identified_shares(records):
+    if shares := reporting.identified_shares(records):
         metric, most = claims.EFFECTS[kind][0], claims.largest_budget(records)
         shown = claims.guessing(records, chance) if kind == "indiscriminate" else records
-        asked = records[0].question
-        curves = by_identified(shown, metric, question=asked, budget=most)
+        given: dict[str, Any] = {"question": records[0].question, "budget": most}
+        curves = reporting.by_identified(shown, metric, **given)
         pictures["identified"] = figures.identified(kind, shares, curves)
         head = [f"{claims.WORDS[kind]}, identified:", *(f"{100 * share:g} %" for share in shares)]
-        tables.append(
-            plain_table(head, identified_rows(shown, metric, question=asked, budget=most))
-        )
+        tables.append(plain_table(head, reporting.identified_rows(shown, metric, **given)))
     judged = claims.grid_claims(kind, records, chance, as_texts)
     return Section(title, tables, judged, [*notes, *told(records)], pictures)
 

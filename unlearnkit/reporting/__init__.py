@@ -11,7 +11,7 @@ from unlearnkit.reporting.figures import (
     verification_chart,
 )
 from unlearnkit.reporting.identified import by_identified, identified_rows, identified_shares
-from unlearnkit.reporting.losses import retain_losses
+from unlearnkit.reporting.losses import rates_told, retain_losses
 from unlearnkit.reporting.page import (
     compose_page,
     figure_section,
@@ -66,6 +66,7 @@ __all__ = [
     "markdown_cell",
     "points_chart",
     "present",
+    "rates_told",
     "read_records",
     "read_run",
     "report_figures",

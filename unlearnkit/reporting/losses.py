@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from unlearnkit.records import Record
 from unlearnkit.studies import ORIGINAL
+from unlearnkit.studies.tuning import best_factor
 
 _METRIC = "accuracy_retain"
+_Factored: TypeAlias = Mapping[float, float] | Mapping[str, float]
 
 
 def retain_losses(records: Sequence[Record], tolerance: float) -> list[tuple[Record, float]]:
     """Returns a record of each method that loses more retain accuracy than is tolerated.
 
     Beside it stands its loss: Acc(original) - Acc(method) on the retain set, means over the seeds
-    of the same question.
+    of the same question; a network that diverged retains nothing.
 
     Args:
       records: of one dataset, network and recipe; those without a result are left out.
@@ -27,11 +30,12 @@ def retain_losses(records: Sequence[Record], tolerance: float) -> list[tuple[Rec
     """
     named: dict[tuple[str, str, float | None, float], list[Record]] = {}
     for record in records:
-        if _METRIC in record.metrics:
+        ruined = record.diverged and record.method != ORIGINAL
+        if _METRIC in record.metrics or ruined:
             place = (record.question, record.method, record.budget, record.identified)
             named.setdefault(place, []).append(record)
     means = {
-        place: statistics.fmean(record.metrics[_METRIC] for record in mine)
+        place: statistics.fmean(record.metrics.get(_METRIC, 0.0) for record in mine)
         for place, mine in named.items()
     }
     lost = {
@@ -40,3 +44,35 @@ def retain_losses(records: Sequence[Record], tolerance: float) -> list[tuple[Rec
         if (place[0], ORIGINAL, None, 1.0) in means
     }
     return [(named[place][0], loss) for place, loss in lost.items() if loss > tolerance]
+
+
+def rates_told(
+    scores: Mapping[str, _Factored],
+    losses: Mapping[str, _Factored],
+    *,
+    tolerance: float,
+    seeds: int,
+) -> str:
+    """Returns how `studies.search_rates` chose, in words: the factor of each method and its loss.
+
+    Args:
+      scores: by method, of each factor; `RateSearch.scores`, whose factors JSON makes words.
+      losses: likewise, the largest of any network; `RateSearch.losses`.
+      tolerance: the largest loss that was allowed.
+      seeds: networks of each attack.
+
+    Example:
+      print(reporting.rates_told(found.scores, found.losses, tolerance=0.03, seeds=3))
+    """
+    taken = []
+    for name in losses:
+        of, score = ({float(f): float(v) for f, v in by[name].items()} for by in (losses, scores))
+        best = best_factor(score, of, tolerance)
+        taken.append(
+            f"{name} none" if best is None else f"{name} {best:g} (loses {100 * of[best]:.1f})"
+        )
+    return (
+        f"Rates are the best of some factors on {seeds} networks of their own for each share of "
+        f"poisons, of those where this factor and the next larger one lose at most "
+        f"{100 * tolerance:g} points of retain accuracy on every one of them: {', '.join(taken)}."
+    )

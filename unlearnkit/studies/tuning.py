@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 import statistics
@@ -229,13 +230,16 @@ class RateSearch(NamedTuple):
 
     Attributes:
       methods: by name; one without a learning rate is as it was, and one that is unmet is left out.
-      scores: by name, of each factor, the mean over the seeds; -inf where one has no result.
+      scores: by name, of each factor, the mean over attacks and seeds; -inf where one has no
+        result.
       unmet: by name, why no rate of a method will do: none keeps the retain accuracy.
+      losses: by name, of each factor, the largest loss of retain accuracy of any network.
     """
 
     methods: Mapping[str, Unlearner]
     scores: Mapping[str, Mapping[float, float]]
     unmet: Mapping[str, str] = types.MappingProxyType({})
+    losses: Mapping[str, Mapping[float, float]] = types.MappingProxyType({})
 
 
 def search_rates(
@@ -244,11 +248,12 @@ def search_rates(
     train: Dataset,
     choosing: Dataset,
     *,
-    attack: Attack,
+    attacks: Mapping[str, Attack],
     recipe: Recipe,
     methods: Mapping[str, Unlearner],
     factors: Sequence[float],
-    budget: float,
+    budgets: Sequence[float],
+    identified: Sequence[float] = (1.0,),
     seeds: int = 1,
     effect: str | None = None,
     tolerance: float = 1.0,
@@ -256,36 +261,57 @@ def search_rates(
     on_stage: OnStage | None = None,
     store: Store | str | os.PathLike[str] | None = None,
 ) -> RateSearch:
-    """Returns each method with the best of several learning rates.
+    """Returns each method with the best of several learning rates that ruin no network.
 
-    argmax over factors of Acc(choosing) - effect,   the rate being factor times the method's own
+    argmax over safe factors of Acc(choosing) - effect,   the rate being factor times the method's
 
-    on poisons and networks of a key of its own, on average over the seeds, as many tries for every
-    method. A rate that diverges on one of them is not taken: it would on every so-many-th network
-    of what is reported. Of equally good ones the first is taken.
+    on poisons and networks of a key of its own, as many tries for every method. A factor is safe
+    where it and the next larger one lose at most `tolerance` of retain accuracy on every network:
+    of every attack, seed, budget and share of the poisons that is identified. The next larger one
+    is asked since a rate that ruins one network in ten is seldom seen on a few; so the largest of
+    several factors is not taken, where there is a tolerance below 1. Of equally good ones the first
+    is taken.
 
     Args:
       key: of the choice; what is reported later needs another.
       model: the network.
       train: clean training examples.
       choosing: held-out examples that judge nothing else.
-      attack: whose poisons are to be forgotten.
+      attacks: by name, whose poisons are to be forgotten: all those that rates are used on later.
       recipe: how networks are trained.
       methods: by name.
       factors: of learning rates.
-      budget: the share of Retrain's example-gradients that each may take.
-      seeds: networks that each rate is tried on.
+      budgets: shares of Retrain's example-gradients that each may take; the score is of the
+        largest, with all poisons identified.
+      identified: shares of the poisons that methods are told of; 1 among them.
+      seeds: networks of each attack that each rate is tried on.
       effect: a metric of `PoisonEffects` that tells how much is left of the poisons, 0 … 1; None
         for poisons that are to lower the accuracy.
-      tolerance: how far below the poisoned networks' retain accuracy a rate may end, in [0, 1]. One
+      tolerance: how far below the poisoned network's retain accuracy a rate may end, in [0, 1]. One
         that ends lower is not taken; where all do, `unmet` says so.
       start: weights from which every training begins.
       on_stage: see `run`.
       store: see `run`.
 
     Raises:
-      ValueError: no factors, or one that is not positive; a tolerance outside its range; see `run`.
+      ValueError: no factors, or one that is not positive; a tolerance outside its range; no 1
+        among the shares that are identified; see `run`.
       DivergedError: the clean network diverged.
+
+    Example:
+      found = studies.search_rates(
+          key,
+          model,
+          train,
+          choosing,
+          attacks={"noise": poisoning.GaussianPoison(noise_std=0.5)},
+          recipe=training.Recipe(epochs=10),
+          methods={"fine_tune": unlearning.FineTune(learning_rate=0.1)},
+          factors=(0.1, 1.0, 10.0),
+          budgets=(0.5,),
+          tolerance=0.03,
+      )
+      print(found.methods, found.unmet)
 
     Source: Pawelczyk et al. 2024, Table 2: "a linear search for the learning rate".
     """
@@ -293,6 +319,11 @@ def search_rates(
         raise ValueError(f"factors must be positive, and at least one, got {tuple(factors)}")
     if not 0 <= tolerance <= 1:
         raise ValueError(f"tolerance must be in [0, 1], a loss of accuracy, got {tolerance}")
+    if 1.0 not in identified:
+        raise ValueError(
+            f"rates are chosen by what they do with all poisons, got identified={tuple(identified)}"
+            "; add 1.0"
+        )
     trials = {
         name: [{"learning_rate": factor * method.learning_rate} for factor in factors]
         for name, method in methods.items()
@@ -302,36 +333,62 @@ def search_rates(
     records = list(
         poison_and_unlearn(
             key, model, train, choosing,
-            attacks={"choosing": attack}, recipe=recipe, budgets=(budget,), start=start,
+            attacks=attacks, recipe=recipe, budgets=budgets, identified=identified, start=start,
             paired=True, methods=candidates.methods, seeds=seeds, on_stage=on_stage, store=store,
         )
     )  # fmt: skip
-    least = _retained([record for record in records if record.method == ORIGINAL]) - tolerance
-    scores, chosen = dict[str, dict[float, float]](), dict(methods)
-    unmet = dict[str, str]()
+    before = {(r.question, r.seed): _retained(r) for r in records if r.method == ORIGINAL}
+
+    def score(trial: Sequence[Record]) -> float:
+        judged = [r for r in trial if r.budget == max(budgets) and r.identified == 1]
+        return statistics.fmean(_accuracy_less(effect, record) for record in judged)
+
+    def loss(trial: Sequence[Record]) -> float:
+        ended = [record for record in trial if record.over_budget is None]
+        return max((before[r.question, r.seed] - _retained(r) for r in ended), default=0.0)
+
+    chosen, unmet = dict(methods), dict[str, str]()
+    scores, losses = dict[str, dict[float, float]](), dict[str, dict[float, float]]()
     for name, found in candidates.sorted(records).items():
         if not all(found):  # the attack diverged
             continue
-        values = [
-            statistics.fmean(_accuracy_less(effect, record) for record in of_trial)
-            for of_trial in found
-        ]
-        scores[name] = dict(zip(factors, values, strict=True))
-        kept = [_retained(of_trial) for of_trial in found]
-        ranks = [(of >= least, value) for of, value in zip(kept, values, strict=True)]
-        if max(ranks)[0]:
-            chosen[name] = candidates.of(name)[ranks.index(max(ranks))]
+        scores[name] = dict(zip(factors, map(score, found), strict=True))
+        losses[name] = dict(zip(factors, map(loss, found), strict=True))
+        best = best_factor(scores[name], losses[name], tolerance)
+        if best is not None:
+            chosen[name] = candidates.of(name)[factors.index(best)]
             continue
         del chosen[name]
         unmet[name] = (
-            f"none of {len(factors)} rates keeps a retain accuracy of {least + tolerance:.3f} "
-            f"within {tolerance:g}; the best one keeps {max(kept):.3f}"
+            f"none of {len(factors)} rates keeps, together with the next larger one, the retain "
+            f"accuracy of every network within {tolerance:g}; the mildest loses "
+            f"{min(losses[name].values()):.3f} of one"
         )
-    return RateSearch(chosen, scores, unmet)
+    return RateSearch(chosen, scores, unmet, losses)
 
 
-def _retained(records: Sequence[Record]) -> float:
-    return statistics.fmean(record.metrics.get("accuracy_retain", 0.0) for record in records)
+def best_factor(
+    scores: Mapping[float, float], losses: Mapping[float, float], tolerance: float
+) -> float | None:
+    """Returns the first of the safe factors with the best score, or None, as `search_rates`."""
+    safe = _safe_factors(losses, tolerance)
+    return max(safe, key=scores.__getitem__) if safe else None
+
+
+def _safe_factors(losses: Mapping[float, float], tolerance: float) -> list[float]:
+    """Returns the factors that lose little, as does the next larger one; the last one has none."""
+    if tolerance == 1 or len(losses) == 1:
+        return [factor for factor, loss in losses.items() if loss <= tolerance]
+    larger = dict(itertools.pairwise(sorted(losses)))
+    return [
+        factor
+        for factor, loss in losses.items()
+        if factor in larger and max(loss, losses[larger[factor]]) <= tolerance
+    ]
+
+
+def _retained(record: Record) -> float:
+    return record.metrics.get("accuracy_retain", 0.0)
 
 
 def _accuracy_less(effect: str | None, record: Record) -> float:

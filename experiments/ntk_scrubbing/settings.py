@@ -30,6 +30,7 @@ class Setting:
     Attributes:
       dataset: a name that `unlearnkit.data.load` knows, of ten classes.
       model: the network's name.
+      width: of the network, None for its own.
       pretrain: how it is trained on the other classes, or on CIFAR-100 where that is at hand.
       tune: how it is fine-tuned; its decay pulls to the pretrained weights.
       train, validation, test: examples per class.
@@ -48,6 +49,7 @@ class Setting:
     validation: int = 25
     test: int = 100
     forget: int = 25
+    width: int | None = None
     seeds: int = 3
     fisher: float = 1e-6
     ntk_noise: float = 1e-9
@@ -57,7 +59,7 @@ class Setting:
     def methods(self) -> dict[str, Unlearner]:
         """Returns the methods of Figure 2, gradient ascent, and the shift as others state it.
 
-        `ntk_trapezium` is linearised before fine-tuning; `published` has the trapezium too.
+        `ntk_scaled` has the trapezium, `ntk_trapezium` is linearised before fine-tuning too.
         """
         tune, few, replace = self.tune, min(self.tune.batch_size, self.forget), dataclasses.replace
         scrub = NtkScrub(weight_decay=tune.weight_decay, noise=0.0, chunk=125)
@@ -70,6 +72,7 @@ class Setting:
             "fisher": FisherForgetting(self.fisher),
             "ntk": scrub,
             "ntk_fisher": noisy,
+            "ntk_scaled": replace(noisy, scale="trapezium"),
             "ntk_trapezium": replace(noisy, linearise_at="pretrained", scale="trapezium"),
             "published": replace(noisy, form="public", scale="trapezium"),
             "published_unscaled": replace(noisy, form="public"),
@@ -90,7 +93,8 @@ def load_pools(setting: Setting, data_dir: Path | None) -> Pools:
     Raises:
       FileNotFoundError: the dataset is not prepared.
     """
-    load = functools.partial(load_data, network=setting.model, data_dir=data_dir)
+    options = {} if setting.width is None else {"width": setting.width}
+    load = functools.partial(load_data, network=setting.model, data_dir=data_dir, **options)
     own, others = (
         load(setting.dataset, normalisation="standard", classes=classes)
         for classes in (range(CLASSES), range(CLASSES, 10))

@@ -32,7 +32,8 @@ def test_writes_numbers_table_page_and_figures(results):
 def test_every_method_has_every_readout(results):
     run, records = load_result(results / "digits-smoke.json")
     methods = ["original", "retrain", "fine_tune", "gradient_ascent", "fisher"]
-    methods += ["ntk", "ntk_fisher", "ntk_trapezium", "published", "published_unscaled"]
+    methods += ["ntk", "ntk_fisher", "ntk_scaled", "ntk_trapezium"]
+    methods += ["published", "published_unscaled"]
     assert [record.method for record in records] == 2 * methods
     for record in records:
         for name in ("error_retain", "error_forget", "error_test", "member_share_forget"):

@@ -35,7 +35,9 @@ COLUMNS = (*READOUTS, *read_columns("ntk_distances"))
 class NtkScrubbing(PaperCommand):
     """Forgets part of a small fine-tuning set by NTK scrubbing, as Golatkar et al. 2020b do."""
 
-    paper, large = "ntk_scrubbing", ("figures",)
+    paper, large, chosen_by = "ntk_scrubbing", ("figures",), "setting"
+    setting: str | None = None
+    """One of the scale's, as allcnn; by default all."""
     model: str | None = None
     """Another network, as allcnn_small."""
     seeds: int | None = None
@@ -77,8 +79,14 @@ class NtkScrubbing(PaperCommand):
             "figure3": figures.information(curves),
             "figure4": figures.activations(curves),
         }
-        title, table = f"{run['settings']['model']} on {name}", records_table(records, COLUMNS)
+        title, table = _title(run["settings"]), records_table(records, COLUMNS)
         return Section(title, [table], claims.judge(records, curves), pictures=pictures)
+
+
+def _title(settings: Mapping[str, Any]) -> str:
+    width = settings.get("width")
+    of_width = "" if width is None else f" of width {width}"
+    return f"{settings['model']}{of_width} on {settings['dataset']}"
 
 
 if __name__ == "__main__":

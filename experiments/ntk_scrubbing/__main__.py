@@ -56,7 +56,7 @@ class NtkScrubbing(PaperCommand):
         return load_pools(setting, self.data_dir)
 
     def run_setting(self, name: str, setting: Setting, data: Pools, on_stage: OnStage) -> None:
-        started, figures = time.perf_counter(), list[Any]()
+        started, figures, records = time.perf_counter(), list[Any](), list[Record]()
         methods = {name: repr(method) for name, method in setting.methods().items()}
         run = self.describe(dataclasses.asdict(setting), methods=methods)
         run["pretrained_on"] = data.name
@@ -65,9 +65,12 @@ class NtkScrubbing(PaperCommand):
         start = settings.pretrain(pretrain_key, setting, data)
         keys = [jax.random.fold_in(draw_key, seed) for seed in range(setting.seeds)]
         draws = [settings.draw_examples(own, setting, data.own) for own in keys]
-        study = make_study(setting, data.own.model, start, draws)
-        found = studies.run(study, key, store=self.store, on_stage=on_stage, strict=True)
-        records = list(by_seed(found, figures))
+        for first, part in ((0, draws[:1]), (1, draws[1:])):
+            if part:
+                study = make_study(setting, data.own.model, start, part, first)
+                own = jax.random.fold_in(key, first)
+                found = studies.run(study, own, store=self.store, on_stage=on_stage, strict=True)
+                records += by_seed(found, figures)
         run["figures"] = frame.rounded(figures)
         frame.save_result(self.path(name), run, records, started=started)
 

@@ -28,8 +28,10 @@ DRAW = "draw "
 """Begins the names of datasets: each seed has examples of its own."""
 
 
-def make_study(setting: Setting, model: Model, start: Variables, draws: Sequence[Pair]) -> Study:
-    """Returns the study of all seeds.
+def make_study(
+    setting: Setting, model: Model, start: Variables, draws: Sequence[Pair], first: int = 0
+) -> Study:
+    """Returns the study of some seeds; Figure 1 is of seed 0 alone, being two trainings more.
 
     The reference is fine-tuned on the retain set with the key of the original. The row `retrain` is
     another fine-tuning with another key: its distance to the reference is the floor.
@@ -39,14 +41,15 @@ def make_study(setting: Setting, model: Model, start: Variables, draws: Sequence
       model: the network.
       start: its pretrained weights.
       draws: of each seed the examples, those to be forgotten first.
+      first: seed of these.
     """
     return Study(
-        data={f"{DRAW}{seed}": pair for seed, pair in enumerate(draws)},
+        data={f"{DRAW}{seed}": pair for seed, pair in enumerate(draws, first)},
         networks=model,
         recipes=setting.tune,
         forget=IndexForget(tuple(range(setting.forget))),
         methods={OTHER: Retrain(), **setting.methods()},
-        audits={"": Readouts(setting), "figures": Figures(setting)},
+        audits={"": Readouts(setting), "figures": Figures(setting, paths=first == 0)},
         start=start,
         paired=True,
     )
@@ -98,6 +101,7 @@ class Figures:
     """The numbers of Figures 1, 3 and 4, of the weights that were scrubbed without noise."""
 
     setting: Setting
+    paths: bool
 
     def judge(self, key: Key[Array, ""], case: Case, subject: Subject) -> Audited:
         """Returns the figures as curves."""
@@ -119,11 +123,10 @@ class Figures:
         }  # fmt: skip
         leakage = auditing.sample_leakage(model, noisy["ntk"], noisy["reference"], task, limit=100)
         on_the_way = auditing.scrubbing_path(model, case.original, scrubbed, reference, task)
-        curves = {
-            "paths": _paths(path_key, case, clouds), "tradeoff": tradeoff,
-            "leakage": leakage.curves, "activations": on_the_way.curves,
-        }  # fmt: skip
-        return Audited({}, curves)
+        curves = {"leakage": leakage.curves, "activations": on_the_way.curves}
+        if self.paths:
+            curves["paths"] = _paths(path_key, case, clouds)
+        return Audited({}, {**curves, "tradeoff": tradeoff})
 
 
 def _noise(model: Model, variables: Variables, task: Task) -> GaussianWeights:

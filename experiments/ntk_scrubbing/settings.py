@@ -93,7 +93,7 @@ def load_pools(setting: Setting, data_dir: Path | None) -> Pools:
     Raises:
       FileNotFoundError: the dataset is not prepared.
     """
-    options = {} if setting.width is None else {"width": setting.width}
+    options: dict[str, Any] = {} if setting.width is None else {"width": setting.width}
     load = functools.partial(load_data, network=setting.model, data_dir=data_dir, **options)
     own, others = (
         load(setting.dataset, normalisation="standard", classes=classes)

@@ -25,6 +25,7 @@ from experiments.ntk_scrubbing.measure import by_seed, make_study
 from experiments.ntk_scrubbing.settings import FILE, Pools, Setting, load_pools
 from experiments.pages import Section, read_columns, records_table
 from unlearnkit import studies
+from unlearnkit.reporting import scrubbing
 from unlearnkit.studies import OnStage, Record
 
 READOUTS = read_columns("ntk_readouts")
@@ -77,10 +78,10 @@ class NtkScrubbing(PaperCommand):
     def section(self, name: str, run: dict[str, Any], records: list[Record]) -> Section:
         curves = run["figures"]
         pictures: dict[str, str | None] = {
-            "figure1": figures.training_paths(curves[0]["paths"]),
+            "figure1": scrubbing.training_paths(curves[0]["paths"]),
             "figure2": figures.readouts(records, READOUTS),
-            "figure3": figures.information(curves),
-            "figure4": figures.activations(curves),
+            "figure3": scrubbing.information(curves),
+            "figure4": scrubbing.activations(curves),
         }
         title, table = _title(run["settings"]), records_table(records, COLUMNS)
         return Section(title, [table], claims.judge(records, curves), pictures=pictures)

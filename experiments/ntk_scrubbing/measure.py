@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jaxtyping import Array, Key
 
@@ -49,7 +50,11 @@ def make_study(
         recipes=setting.tune,
         forget=IndexForget(tuple(range(setting.forget))),
         methods={OTHER: Retrain(), **setting.methods()},
-        audits={"": Readouts(setting), "figures": Figures(setting, paths=first == 0)},
+        audits={
+            "": Readouts(setting),
+            "figures": Figures(setting, first == 0),
+            "told": Told(setting),
+        },
         start=start,
         paired=True,
     )
@@ -127,6 +132,31 @@ class Figures:
         if self.paths:
             curves["paths"] = _paths(path_key, case, clouds)
         return Audited({}, {**curves, "tradeoff": tradeoff})
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What queries do not show, and what crafted ones do: §3.3, without noise in the scrub."""
+
+    setting: Setting
+
+    def judge(self, key: Key[Array, ""], case: Case, subject: Subject) -> Audited:
+        """Returns them as curves: the null space of test queries, and nats of crafted ones."""
+        method, model, task = subject.unlearner, case.model, case.task
+        if not isinstance(method, NtkScrub) or method.noise:
+            raise NotApplicable("the figures are of NTK scrubbing without noise")
+        pair = [subject.variables, case.retrained.variables]
+        hidden = auditing.null_space_share(
+            model, *pair, task.test.x[:: -(-task.test.size // self.setting.asked)]
+        )
+        curves: dict[str, Any] = {"null_space": hidden._asdict()}
+        if self.setting.crafted:
+            noisy = [_scaled(_noise(model, v, task), self.setting.ntk_noise) for v in pair]
+            x, steps = task.forget.x, self.setting.crafted
+            radius = 0.05 * float(np.mean(np.linalg.norm(x.reshape(len(x), -1), axis=1)))
+            found = auditing.craft_queries(model, *noisy, x, radius=radius, steps=steps)
+            curves["crafted"] = {"before": found.before, "after": found.information}
+        return Audited({}, curves)
 
 
 def _noise(model: Model, variables: Variables, task: Task) -> GaussianWeights:

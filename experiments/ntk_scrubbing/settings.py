@@ -39,6 +39,8 @@ class Setting:
       fisher, ntk_noise: α of the Fisher noise alone, and after NTK scrubbing.
       relearn_cap: rounds.
       levels: the noises of the trade-off, as multiples of `ntk_noise`.
+      asked, crafted: queries of the test set that show what the weights hide, and steps by which
+        queries are crafted; 0 crafts none, whose gradients are of second order.
     """
 
     dataset: str
@@ -55,6 +57,8 @@ class Setting:
     ntk_noise: float = 1e-9
     relearn_cap: int = 100
     levels: tuple[float, ...] = tuple(10.0**k for k in np.arange(-3, 5.5, 0.5))
+    asked: int = 100
+    crafted: int = 20
 
     def methods(self) -> dict[str, Unlearner]:
         """Returns the methods of Figure 2, gradient ascent, and the shift as others state it.
@@ -93,8 +97,10 @@ def load_pools(setting: Setting, data_dir: Path | None) -> Pools:
     Raises:
       FileNotFoundError: the dataset is not prepared.
     """
-    options: dict[str, Any] = {} if setting.width is None else {"width": setting.width}
-    load = functools.partial(load_data, network=setting.model, data_dir=data_dir, **options)
+    options: dict[str, Any] = {"network": setting.model, "data_dir": data_dir}
+    if setting.width is not None:
+        options["width"] = setting.width
+    load = functools.partial(load_data, **options)
     own, others = (
         load(setting.dataset, normalisation="standard", classes=classes)
         for classes in (range(CLASSES), range(CLASSES, 10))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from unlearnkit import costs
+from unlearnkit import costs, kernels
 from unlearnkit.base import Variables
 from unlearnkit.training import Recipe, fit
 from unlearnkit.unlearning import NtkScrub, SolveWarning
@@ -135,6 +135,21 @@ def test_the_public_form_is_the_notebook_s(small, scale):
     found = shift(small, form="public", scale=scale)
     np.testing.assert_allclose(found, longer * delta, rtol=1e-8, atol=1e-12)
     assert np.linalg.norm(found - shift(small)) > 0.05 * np.linalg.norm(delta)
+
+
+def test_the_shift_is_where_both_gradient_flows_end(small):
+    """Equation (8) on all examples and on the retain set, for a long time."""
+    model, _, task, start = small
+    ends = []
+    for part in (task.train, task.retain):
+        weights, _ = kernels.weight_flow(
+            lambda p, x: model.apply(Variables(p), x), start.params, part.x,
+            lambda f, y=part.y: kernels.cross_entropy_losses(f, y).mean(),
+            jnp.array([500.0]), weight_decay=BASE.weight_decay, tol=1e-9,
+        )  # fmt: skip
+        ends.append(np.asarray(ravel_pytree(weights)[0]))
+    found = shift(small, linearise_at="pretrained")
+    np.testing.assert_allclose(found, ends[1] - ends[0], atol=1e-5 * np.linalg.norm(found))
 
 
 @pytest.mark.parametrize("form", ["dense", "stored", "matrix_free", "blocks", "public"])

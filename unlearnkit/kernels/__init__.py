@@ -40,7 +40,12 @@ from unlearnkit.kernels.games import (
     ugda,
     unrolled_gradient,
 )
-from unlearnkit.kernels.gradient_flow import SquaredErrorFlow, gradient_flow, squared_error_flow
+from unlearnkit.kernels.gradient_flow import (
+    SquaredErrorFlow,
+    gradient_flow,
+    squared_error_flow,
+    weight_flow,
+)
 from unlearnkit.kernels.kfac import (
     KfacInverse,
     KroneckerFactors,
@@ -201,4 +206,5 @@ __all__ = [
     "tree_norm",
     "ugda",
     "unrolled_gradient",
+    "weight_flow",
 ]

@@ -89,6 +89,7 @@ from unlearnkit.kernels.stochastic import (
     rademacher,
     trace,
 )
+from unlearnkit.kernels.streamed_projection import StreamedProjection, stream_projection
 from unlearnkit.kernels.svm import logistic_regression, one_vs_rest, svm
 from unlearnkit.kernels.svm_solution import SvmInfo, SvmSolution, SvmStatus
 from unlearnkit.kernels.tangent import (
@@ -121,6 +122,7 @@ __all__ = [
     "SolveInfo",
     "Solver",
     "SquaredErrorFlow",
+    "StreamedProjection",
     "SvmInfo",
     "SvmSolution",
     "SvmStatus",
@@ -197,6 +199,7 @@ __all__ = [
     "sketched_ntk",
     "squared_error_flow",
     "squared_error_hessian",
+    "stream_projection",
     "svm",
     "taylor_expand",
     "tgda",

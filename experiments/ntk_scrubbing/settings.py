@@ -30,7 +30,7 @@ class Setting:
     Attributes:
       dataset: a name that `unlearnkit.data.load` knows, of ten classes.
       model: the network's name.
-      width: of the network, None for its own.
+      width, implementation: of the network and of its convolutions, None for its own.
       pretrain: how it is trained on the other classes, or on CIFAR-100 where that is at hand.
       tune: how it is fine-tuned; its decay pulls to the pretrained weights.
       train, validation, test: examples per class.
@@ -52,6 +52,7 @@ class Setting:
     test: int = 100
     forget: int = 25
     width: int | None = None
+    implementation: str | None = None
     seeds: int = 3
     fisher: float = 1e-6
     ntk_noise: float = 1e-9
@@ -97,19 +98,19 @@ def load_pools(setting: Setting, data_dir: Path | None) -> Pools:
     Raises:
       FileNotFoundError: the dataset is not prepared.
     """
-    options: dict[str, Any] = {"network": setting.model, "data_dir": data_dir}
-    if setting.width is not None:
-        options["width"] = setting.width
+    own = {"width": setting.width, "implementation": setting.implementation}
+    options: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
+    options |= {"network": setting.model, "data_dir": data_dir}
     load = functools.partial(load_data, **options)
-    own, others = (
+    first, others = (
         load(setting.dataset, normalisation="standard", classes=classes)
         for classes in (range(CLASSES), range(CLASSES, 10))
     )
     if setting.dataset == "cifar10":
         with contextlib.suppress(FileNotFoundError):
-            cifar100 = load("cifar100", normalisation=own.train.normalisation)
-            return Pools("cifar100", cifar100, own)
-    return Pools(f"classes {CLASSES} … of {setting.dataset}", others, own)
+            cifar100 = load("cifar100", normalisation=first.train.normalisation)
+            return Pools("cifar100", cifar100, first)
+    return Pools(f"classes {CLASSES} … of {setting.dataset}", others, first)
 
 
 def pretrain(key: Key[Array, ""], setting: Setting, pools: Pools) -> Variables:

@@ -145,16 +145,17 @@ class Told:
         method, model, task = subject.unlearner, case.model, case.task
         if not isinstance(method, NtkScrub) or method.noise:
             raise NotApplicable("the figures are of NTK scrubbing without noise")
-        pair = [subject.variables, case.retrained.variables]
-        hidden = auditing.null_space_share(
-            model, *pair, task.test.x[:: -(-task.test.size // self.setting.asked)]
-        )
+        retrained, x, steps = case.retrained.variables, task.forget.x, self.setting.crafted
+        asked = task.test.x[:: -(-task.test.size // self.setting.asked)]
+        hidden = auditing.null_space_share(model, subject.variables, retrained, asked)
         curves: dict[str, Any] = {"null_space": hidden._asdict()}
-        if self.setting.crafted:
-            noisy = [_scaled(_noise(model, v, task), self.setting.ntk_noise) for v in pair]
-            x, steps = task.forget.x, self.setting.crafted
-            radius = 0.05 * float(np.mean(np.linalg.norm(x.reshape(len(x), -1), axis=1)))
-            found = auditing.craft_queries(model, *noisy, x, radius=radius, steps=steps)
+        if steps:
+            noisy, other = (
+                _scaled(_noise(model, variables, task), self.setting.ntk_noise)
+                for variables in (subject.variables, retrained)
+            )
+            radius = 0.05 * float(np.linalg.norm(x.reshape(len(x), -1), axis=1).mean())
+            found = auditing.craft_queries(model, noisy, other, x, radius=radius, steps=steps)
             curves["crafted"] = {"before": found.before, "after": found.information}
         return Audited({}, curves)
 

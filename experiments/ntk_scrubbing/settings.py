@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,8 +99,10 @@ def load_pools(setting: Setting, data_dir: Path | None) -> Pools:
     """
     own = {"width": setting.width, "implementation": setting.implementation}
     options: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
-    options |= {"network": setting.model, "data_dir": data_dir}
-    load = functools.partial(load_data, **options)
+
+    def load(name: str, **kept: Any) -> Data:
+        return load_data(name, setting.model, data_dir, **kept, **options)
+
     first, others = (
         load(setting.dataset, normalisation="standard", classes=classes)
         for classes in (range(CLASSES), range(CLASSES, 10))

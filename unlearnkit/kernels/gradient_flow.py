@@ -272,6 +272,7 @@ def weight_flow(
         theta, loss, apply(params, x), times, elsewhere=flat, cross=pull,
         weight_decay=weight_decay, tol=tol, precision=precision,
     )  # fmt: skip
+    assert weights is not None
     return jax.vmap(unravel)(weights), outputs
 
 

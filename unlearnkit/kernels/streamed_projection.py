@@ -20,7 +20,7 @@ from unlearnkit.base import Params
 from unlearnkit.kernels import _trees
 from unlearnkit.kernels._outputs import Apply
 from unlearnkit.kernels._trees import Inputs, Precision, at_precision, highest_precision
-from unlearnkit.kernels.curvature import jacobian
+from unlearnkit.kernels.ntk import jacobian
 
 
 class StreamedProjection(NamedTuple):

@@ -75,7 +75,7 @@ def information(seeds: Sequence[Curves]) -> Figure:
     white.legend()
     pooled = {name: np.concatenate([seed["leakage"][name] for seed in seeds]) for name in SETS}
     everything = np.concatenate(list(pooled.values()))
-    edges = np.geomspace(everything.min(), everything.max(), 30)
+    edges = np.geomspace(everything.min(), everything.max(), 30).tolist()
     for name, colour in SETS.items():
         weights = np.full(len(pooled[name]), 100 / len(pooled[name]))
         leaks.hist(pooled[name], edges, weights=weights, alpha=0.45, color=colour, label=name)

@@ -25,6 +25,8 @@ from unlearnkit.unlearning.fisher_forgetting import fisher_noise_variance, gauss
 ORIGINAL, OTHER = "original", "retrain"
 CLOUD = 60
 """Draws of the noise in Figure 1."""
+CRAFTED = 8
+"""Queries that are crafted from the forget set's."""
 DRAW = "draw "
 """Begins the names of datasets: each seed has examples of its own."""
 
@@ -145,7 +147,8 @@ class Told:
         method, model, task = subject.unlearner, case.model, case.task
         if not isinstance(method, NtkScrub) or method.noise:
             raise NotApplicable("the figures are of NTK scrubbing without noise")
-        retrained, x, steps = case.retrained.variables, task.forget.x, self.setting.crafted
+        retrained, steps = case.retrained.variables, self.setting.crafted
+        x = task.forget.x[:CRAFTED]
         asked = task.test.x[:: -(-task.test.size // self.setting.asked)]
         hidden = auditing.null_space_share(model, subject.variables, retrained, asked)
         curves: dict[str, Any] = {"null_space": hidden._asdict()}

@@ -43,7 +43,7 @@ def test_the_most_telling_query_of_a_linear_network_is_its_singular_vector(linea
     assert np.linalg.norm(found.x - x, axis=1).max() <= 20.0 * (1 + 1e-5)
 
 
-def test_bounds_and_the_ball_hold_and_nothing_becomes_worse(linear):
+def test_bounds_and_the_ball_hold_and_nothing_becomes_worse(linear, unchecked_types):
     noisy = [GaussianWeights(linear.init(key), 0.25) for key in jax.random.split(KEY)]
     x = jax.random.uniform(jax.random.key(1), (4, 6))
     found = craft_queries(linear, *noisy, x, radius=0.3, steps=5, bounds=(0.0, 1.0))

@@ -181,7 +181,8 @@ def test_what_is_held_costs_a_backward_pass_per_output(small):
     ("examples", "weights", "gigabytes", "options", "form"),
     [
         (400, 86_765, 20, {}, "dense"),
-        (500, 86_765, 20, {}, "stored"),
+        (500, 86_765, 20, {}, "dense"),
+        (501, 86_765, 20, {}, "stored"),
         (500, 1_370_021, 20, {}, "dense"),
         (2000, 86_765, 20, {}, "stored"),
         (2000, 86_765, 4, {}, "dense"),

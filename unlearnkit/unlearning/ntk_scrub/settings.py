@@ -166,8 +166,9 @@ def choose_form(settings: NtkSettings, size: Size, *, free: int | None = None) -
 
     `auto` takes `dense` where n c is at most the rank, so that Θ is no larger than a sketch of it,
     or at most `SMALL_OUTPUTS`; then the first that fits into `MEMORY_SHARE` of the free memory:
-    `stored`; `dense`, up to `DENSE_OUTPUTS` outputs; `matrix_free`. The stored form comes before it since its products,
-    4 n c p operations each, are few: Θ alone takes (n c)² p. Any other form is taken as it is.
+    `stored`; `dense`, up to `DENSE_OUTPUTS` outputs; `matrix_free`. The stored form comes before
+    it since its products, 4 n c p operations each, are few: Θ alone takes (n c)² p. Any other form
+    is taken as it is.
 
     Args:
       settings: of the method.

@@ -29,6 +29,8 @@ class Reading:
       drop: columns of a table that are not inputs.
       test_fraction: in (0, 1), the share of each class that is held out where there is no test
         set. The same examples are held out always: it depends on their positions alone.
+      least_per_class: classes of an image folder with fewer images, in all splits together, are
+        left out: many persons of a set of faces as LFW have one picture each. None keeps all.
     """
 
     layout: Layout | None = None
@@ -38,6 +40,7 @@ class Reading:
     label: str | int | None = None
     drop: tuple[str, ...] = ()
     test_fraction: float | None = None
+    least_per_class: int | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("layout", LAYOUTS), ("mode", MODES)):
@@ -46,6 +49,8 @@ class Reading:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         if self.white is not None and not 0 < self.white < float("inf"):
             raise ValueError(f"white must be finite and > 0, got {self.white}")
+        if self.least_per_class is not None and self.least_per_class < 1:
+            raise ValueError(f"least_per_class must be >= 1, got {self.least_per_class}")
         if self.resize is not None and self.resize < 1:
             raise ValueError(f"resize must be >= 1 pixels, got {self.resize}")
         if self.test_fraction is not None and not 0 < self.test_fraction < 1:

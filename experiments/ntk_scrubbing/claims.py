@@ -59,8 +59,15 @@ def judge(records: Sequence[Record], figures: Sequence[Mapping[str, Any]]) -> li
         paths = [figure["activations"] for figure in figures]
         return [float(np.ptp(p["retain"])) / (p["forget"][0] - p["forget"][-1]) for p in paths]
 
-    def judging(values: Callable[[Statement], list[float]]) -> Judge:
-        return lambda claim: [claim.judge(values(claim))]
+    def hidden(_: Statement) -> list[float]:
+        return [f["null_space"]["share"] for f in figures if "null_space" in f]
 
-    ways = (nearer, gap, bound, leak, rise, band, dip, swing)
+    def craft(_: Statement) -> list[float]:
+        told = [f["crafted"] for f in figures if "crafted" in f]
+        return [float(np.median(np.log10(t["after"]) - np.log10(t["before"]))) for t in told]
+
+    def judging(values: Callable[[Statement], list[float]]) -> Judge:
+        return lambda claim: [claim.judge(found)] if (found := values(claim)) else []
+
+    ways = (nearer, gap, bound, leak, rise, band, dip, swing, hidden, craft)
     return judge_all("ntk_scrubbing", {of.__name__: judging(of) for of in ways})

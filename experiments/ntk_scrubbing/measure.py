@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jaxtyping import Array, Key
 
@@ -24,12 +25,16 @@ from unlearnkit.unlearning.fisher_forgetting import fisher_noise_variance, gauss
 ORIGINAL, OTHER = "original", "retrain"
 CLOUD = 60
 """Draws of the noise in Figure 1."""
+CRAFTED = 8
+"""Queries that are crafted from the forget set's."""
 DRAW = "draw "
 """Begins the names of datasets: each seed has examples of its own."""
 
 
-def make_study(setting: Setting, model: Model, start: Variables, draws: Sequence[Pair]) -> Study:
-    """Returns the study of all seeds.
+def make_study(
+    setting: Setting, model: Model, start: Variables, draws: Sequence[Pair], first: int = 0
+) -> Study:
+    """Returns the study of some seeds; Figure 1 is of seed 0 alone, being two trainings more.
 
     The reference is fine-tuned on the retain set with the key of the original. The row `retrain` is
     another fine-tuning with another key: its distance to the reference is the floor.
@@ -39,14 +44,19 @@ def make_study(setting: Setting, model: Model, start: Variables, draws: Sequence
       model: the network.
       start: its pretrained weights.
       draws: of each seed the examples, those to be forgotten first.
+      first: seed of these.
     """
     return Study(
-        data={f"{DRAW}{seed}": pair for seed, pair in enumerate(draws)},
+        data={f"{DRAW}{seed}": pair for seed, pair in enumerate(draws, first)},
         networks=model,
         recipes=setting.tune,
         forget=IndexForget(tuple(range(setting.forget))),
         methods={OTHER: Retrain(), **setting.methods()},
-        audits={"": Readouts(setting), "figures": Figures(setting)},
+        audits={
+            "": Readouts(setting),
+            "figures": Figures(setting, first == 0),
+            "told": Told(setting),
+        },
         start=start,
         paired=True,
     )
@@ -98,6 +108,7 @@ class Figures:
     """The numbers of Figures 1, 3 and 4, of the weights that were scrubbed without noise."""
 
     setting: Setting
+    paths: bool
 
     def judge(self, key: Key[Array, ""], case: Case, subject: Subject) -> Audited:
         """Returns the figures as curves."""
@@ -119,10 +130,36 @@ class Figures:
         }  # fmt: skip
         leakage = auditing.sample_leakage(model, noisy["ntk"], noisy["reference"], task, limit=100)
         on_the_way = auditing.scrubbing_path(model, case.original, scrubbed, reference, task)
-        curves = {
-            "paths": _paths(path_key, case, clouds), "tradeoff": tradeoff,
-            "leakage": leakage.curves, "activations": on_the_way.curves,
-        }  # fmt: skip
+        curves = {"leakage": leakage.curves, "activations": on_the_way.curves}
+        if self.paths:
+            curves["paths"] = _paths(path_key, case, clouds)
+        return Audited({}, {**curves, "tradeoff": tradeoff})
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What queries do not show, and what crafted ones do: §3.3, without noise in the scrub."""
+
+    setting: Setting
+
+    def judge(self, key: Key[Array, ""], case: Case, subject: Subject) -> Audited:
+        """Returns them as curves: the null space of test queries, and nats of crafted ones."""
+        method, model, task = subject.unlearner, case.model, case.task
+        if not isinstance(method, NtkScrub) or method.noise:
+            raise NotApplicable("the figures are of NTK scrubbing without noise")
+        retrained, steps = case.retrained.variables, self.setting.crafted
+        x = task.forget.x[:CRAFTED]
+        asked = task.test.x[:: -(-task.test.size // self.setting.asked)]
+        hidden = auditing.null_space_share(model, subject.variables, retrained, asked)
+        curves: dict[str, Any] = {"null_space": hidden._asdict()}
+        if steps:
+            noisy, other = (
+                _scaled(_noise(model, variables, task), self.setting.ntk_noise)
+                for variables in (subject.variables, retrained)
+            )
+            radius = 0.05 * float(np.linalg.norm(x.reshape(len(x), -1), axis=1).mean())
+            found = auditing.craft_queries(model, noisy, other, x, radius=radius, steps=steps)
+            curves["crafted"] = {"before": found.before, "after": found.information}
         return Audited({}, curves)
 
 

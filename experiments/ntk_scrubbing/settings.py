@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +29,7 @@ class Setting:
     Attributes:
       dataset: a name that `unlearnkit.data.load` knows, of ten classes.
       model: the network's name.
+      width, implementation: of the network and of its convolutions, None for its own.
       pretrain: how it is trained on the other classes, or on CIFAR-100 where that is at hand.
       tune: how it is fine-tuned; its decay pulls to the pretrained weights.
       train, validation, test: examples per class.
@@ -38,6 +38,8 @@ class Setting:
       fisher, ntk_noise: α of the Fisher noise alone, and after NTK scrubbing.
       relearn_cap: rounds.
       levels: the noises of the trade-off, as multiples of `ntk_noise`.
+      asked, crafted: queries of the test set that show what the weights hide, and steps by which
+        queries are crafted; 0 crafts none, whose gradients are of second order.
     """
 
     dataset: str
@@ -48,16 +50,20 @@ class Setting:
     validation: int = 25
     test: int = 100
     forget: int = 25
+    width: int | None = None
+    implementation: str | None = None
     seeds: int = 3
     fisher: float = 1e-6
     ntk_noise: float = 1e-9
     relearn_cap: int = 100
     levels: tuple[float, ...] = tuple(10.0**k for k in np.arange(-3, 5.5, 0.5))
+    asked: int = 100
+    crafted: int = 20
 
     def methods(self) -> dict[str, Unlearner]:
         """Returns the methods of Figure 2, gradient ascent, and the shift as others state it.
 
-        `ntk_trapezium` is linearised before fine-tuning; `published` has the trapezium too.
+        `ntk_scaled` has the trapezium, `ntk_trapezium` is linearised before fine-tuning too.
         """
         tune, few, replace = self.tune, min(self.tune.batch_size, self.forget), dataclasses.replace
         scrub = NtkScrub(weight_decay=tune.weight_decay, noise=0.0, chunk=125)
@@ -70,6 +76,7 @@ class Setting:
             "fisher": FisherForgetting(self.fisher),
             "ntk": scrub,
             "ntk_fisher": noisy,
+            "ntk_scaled": replace(noisy, scale="trapezium"),
             "ntk_trapezium": replace(noisy, linearise_at="pretrained", scale="trapezium"),
             "published": replace(noisy, form="public", scale="trapezium"),
             "published_unscaled": replace(noisy, form="public"),
@@ -90,16 +97,21 @@ def load_pools(setting: Setting, data_dir: Path | None) -> Pools:
     Raises:
       FileNotFoundError: the dataset is not prepared.
     """
-    load = functools.partial(load_data, network=setting.model, data_dir=data_dir)
-    own, others = (
+    own = {"width": setting.width, "implementation": setting.implementation}
+    options: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
+
+    def load(name: str, **kept: Any) -> Data:
+        return load_data(name, setting.model, data_dir, **kept, **options)
+
+    first, others = (
         load(setting.dataset, normalisation="standard", classes=classes)
         for classes in (range(CLASSES), range(CLASSES, 10))
     )
     if setting.dataset == "cifar10":
         with contextlib.suppress(FileNotFoundError):
-            cifar100 = load("cifar100", normalisation=own.train.normalisation)
-            return Pools("cifar100", cifar100, own)
-    return Pools(f"classes {CLASSES} … of {setting.dataset}", others, own)
+            cifar100 = load("cifar100", normalisation=first.train.normalisation)
+            return Pools("cifar100", cifar100, first)
+    return Pools(f"classes {CLASSES} … of {setting.dataset}", others, first)
 
 
 def pretrain(key: Key[Array, ""], setting: Setting, pools: Pools) -> Variables:

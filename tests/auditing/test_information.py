@@ -217,6 +217,10 @@ def test_more_noise_tells_less_and_errs_more(linear):
     same = information_tradeoff(KEY, linear, *matrix, task, levels=levels, queries=10).curves
     for name in curves:
         np.testing.assert_allclose(same[name], curves[name], rtol=1e-3, atol=1e-3)
+    turned = task._replace(forget=task.test, test=task.forget)
+    options = {"levels": levels, "queries": 10}
+    one = information_tradeoff(KEY, linear, *pair, turned, **options, asked="test").curves
+    np.testing.assert_allclose(one["black_box"], curves["black_box"], rtol=1e-6)
 
 
 def test_no_key_is_used_twice(linear):
@@ -269,5 +273,7 @@ def test_nonsense_is_refused(linear, unchecked_types):
     task = Task(*[data] * 4)
     with pytest.raises(ValueError, match="levels must be numbers > 0"):
         information_tradeoff(KEY, linear, *pair, task, levels=[0.0])
+    with pytest.raises(ValueError, match="unknown asked 'all'; known: forget, retain, test"):
+        information_tradeoff(KEY, linear, *pair, task, levels=[1.0], asked="all")
     with pytest.raises(ValueError, match="draws and queries must be >= 2"):
         information_tradeoff(KEY, linear, *pair, task, levels=[1.0], draws=1)

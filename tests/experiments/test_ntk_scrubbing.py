@@ -32,13 +32,18 @@ def test_writes_numbers_table_page_and_figures(results):
 def test_every_method_has_every_readout(results):
     run, records = load_result(results / "digits-smoke.json")
     methods = ["original", "retrain", "fine_tune", "gradient_ascent", "fisher"]
-    methods += ["ntk", "ntk_fisher", "ntk_trapezium", "published", "published_unscaled"]
+    methods += ["ntk", "ntk_fisher", "ntk_scaled", "ntk_trapezium"]
+    methods += ["published", "published_unscaled"]
     assert [record.method for record in records] == 2 * methods
     for record in records:
         for name in ("error_retain", "error_forget", "error_test", "member_share_forget"):
             assert 0 <= record.metrics[name] <= 1
         assert 1 <= record.metrics["relearn_time"] <= 20
     assert json.loads(json.dumps(run))["provenance"]["versions"]
+    for told in run["figures"]:
+        assert 0 < told["null_space"]["share"] < 1
+        assert np.all(np.array(told["crafted"]["after"]) >= told["crafted"]["before"])
+    assert ["paths" in told for told in run["figures"]] == [True, False]
 
 
 def test_scrubbing_moves_the_outputs_towards_the_reference(results):
@@ -116,6 +121,36 @@ def test_the_band_and_the_path_are_judged():
     assert found["fisher_streisand"] == "does not hold"
     assert found["fisher_errs_more_on_test"] == "holds"
     assert found["least_at_the_scrubbed"] == found["flat_on_retain"] == "does not hold"
+
+
+def test_the_published_algorithm_and_what_queries_show_are_judged():
+    def verdicts(miss, share, after):
+        rows = {"ntk_fisher": 0.1, "ntk_scaled": miss, "published": miss}
+        rows["published_unscaled"] = (miss + 0.1) / 2
+        records = [
+            Record(name, seed, {"activation_distance_forget": value + 0.01 * seed}, Cost(0.0, 0.0))
+            for seed in range(4)
+            for name, value in rows.items()
+        ]
+        figures = [
+            {**made_up_figures([1e2, 1e-1]), "null_space": {"share": share + 0.01 * i},
+             "crafted": {"before": [1.0, 2.0], "after": [after + 0.01 * i, 2 * after]}}
+            for i in range(4)
+        ]  # fmt: skip
+        found = {c.id.partition(".")[2]: c.verdict for c in judge(records, figures)}
+        assert "error_nearer_than_fisher" not in found  # its rows are not there
+        return {name: found[name] for name in found if name in ASKED}
+
+    ASKED = [
+        "nearer_than_published",
+        "nearer_than_published_unscaled",
+        "trapezium_hurts",
+        "trapezium_hurts_published",
+        "mostly_in_the_null_space",
+        "crafted_queries_tell_more",
+    ]
+    assert verdicts(0.5, 0.9, 3.0) == dict.fromkeys(ASKED, "holds")
+    assert verdicts(0.05, 0.1, 0.5) == dict.fromkeys(ASKED, "does not hold")
 
 
 def test_missing_data_is_told(tmp_path, capsys):

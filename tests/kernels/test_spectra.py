@@ -366,8 +366,41 @@ class TestGradientFlow:
             np.testing.assert_allclose(found[i], want[:5], rtol=1e-3, atol=1e-3)
             np.testing.assert_allclose(elsewhere[i], want[5:], rtol=1e-3, atol=1e-3)
 
+    def test_the_weights_of_any_loss(self, x64):
+        """Beside descent with small steps; a network's own curvature is left out."""
+        rng = np.random.default_rng(1)
+        x, y = jnp.asarray(rng.normal(size=(5, 3))), jnp.asarray(rng.normal(size=(5, 2)))
+        params = {"a": jnp.asarray(rng.normal(size=(3, 4))), "b": jnp.asarray(rng.normal(size=8))}
+
+        def apply(p, x):
+            return jnp.tanh(x @ p["a"]) @ p["b"].reshape(4, 2)
+
+        loss = lambda f: jnp.mean(jnp.sum(jnp.cosh(f - y), axis=1)) / 4  # noqa: E731
+        linear = lambda p: jax.jvp(  # noqa: E731
+            lambda p: apply(p, x), (params,), (jax.tree.map(jnp.subtract, p, params),)
+        )
+        rate, decay = 1e-4, 0.3
+
+        def step(_, p):
+            gradient = jax.grad(lambda p: loss(sum(linear(p))))(p)
+            move = lambda w, g, w0: w - rate * (g + decay * (w - w0))  # noqa: E731
+            return jax.tree.map(move, p, gradient, params)
+
+        wanted = jax.jit(lambda: jax.lax.fori_loop(0, 20_000, step, params))()
+        times = jnp.array([0.0, 2.0])
+        for chunk in (None, 2):
+            weights, outputs = kernels.weight_flow(
+                apply, params, x, loss, times, weight_decay=decay, tol=1e-7, chunk=chunk
+            )
+            for name, want in wanted.items():
+                np.testing.assert_allclose(weights[name][0], params[name], **CLOSE)
+                np.testing.assert_allclose(weights[name][1], want, rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(outputs[1], sum(linear(wanted)), rtol=1e-3, atol=1e-3)
+
     def test_refuses(self, linear, unchecked_types):
         start, y, theta, _ = linear
+        with pytest.raises(ValueError, match="weight_decay must be >= 0, got -1"):
+            kernels.gradient_flow(theta, jnp.sum, start, jnp.ones(1), weight_decay=-1.0)
         with pytest.raises(ValueError, match=r"\[n, n\] for targets \(5, 2\), got \(8, 2, 8, 2\)"):
             kernels.squared_error_flow(theta, y)
         with pytest.raises(ValueError, match="damping must be >= 0, got -1"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from unlearnkit import costs
+from unlearnkit import costs, kernels
 from unlearnkit.base import Variables
 from unlearnkit.training import Recipe, fit
 from unlearnkit.unlearning import NtkScrub, SolveWarning
@@ -137,6 +137,21 @@ def test_the_public_form_is_the_notebook_s(small, scale):
     assert np.linalg.norm(found - shift(small)) > 0.05 * np.linalg.norm(delta)
 
 
+def test_the_shift_is_where_both_gradient_flows_end(small):
+    """Equation (8) on all examples and on the retain set, for a long time."""
+    model, _, task, start = small
+    ends = []
+    for part in (task.train, task.retain):
+        weights, _ = kernels.weight_flow(
+            lambda p, x: model.apply(Variables(p), x), start.params, part.x,
+            lambda f, y=part.y: kernels.cross_entropy_losses(f, y).mean(),
+            jnp.array([500.0]), weight_decay=BASE.weight_decay, tol=1e-9,
+        )  # fmt: skip
+        ends.append(np.asarray(ravel_pytree(weights)[0]))
+    found = shift(small, linearise_at="pretrained")
+    np.testing.assert_allclose(found, ends[1] - ends[0], atol=1e-5 * np.linalg.norm(found))
+
+
 @pytest.mark.parametrize("form", ["dense", "stored", "matrix_free", "blocks", "public"])
 def test_float32_weights_stay_so_where_float64_is_allowed(make_model, make_task, form):
     model, start = make_model("mlp", hidden=(4,))
@@ -166,7 +181,8 @@ def test_what_is_held_costs_a_backward_pass_per_output(small):
     ("examples", "weights", "gigabytes", "options", "form"),
     [
         (400, 86_765, 20, {}, "dense"),
-        (500, 86_765, 20, {}, "stored"),
+        (500, 86_765, 20, {}, "dense"),
+        (501, 86_765, 20, {}, "stored"),
         (500, 1_370_021, 20, {}, "dense"),
         (2000, 86_765, 20, {}, "stored"),
         (2000, 86_765, 4, {}, "dense"),

@@ -15,6 +15,7 @@ from unlearnkit.auditing.case import (
     judge,
 )
 from unlearnkit.auditing.challenge import challenge_epsilons, challenge_forgetting_quality
+from unlearnkit.auditing.crafted_queries import CraftedQueries, craft_queries
 from unlearnkit.auditing.easydub_folder import (
     MarginFolder,
     audit_margins,
@@ -85,6 +86,7 @@ from unlearnkit.auditing.membership import MembershipInference
 from unlearnkit.auditing.memorisation_accuracy import MemorisationAccuracy
 from unlearnkit.auditing.min_k import MinKProbability
 from unlearnkit.auditing.model_shift import ModelShift, model_shift, update_cosines
+from unlearnkit.auditing.null_space import NullSpace, null_space_share
 from unlearnkit.auditing.optml import OPTML_METRICS, OptmlScores, optml_gap
 from unlearnkit.auditing.outputs import Outputs, audit_outputs, read_outputs
 from unlearnkit.auditing.perplexity import Perplexity
@@ -172,6 +174,7 @@ __all__ = [
     "AccuracyDrop",
     "Case",
     "CaseAudit",
+    "CraftedQueries",
     "Ensemble",
     "EntropySvm",
     "Evaluation",
@@ -194,6 +197,7 @@ __all__ = [
     "ModelShift",
     "Need",
     "NotApplicable",
+    "NullSpace",
     "OptmlScores",
     "Outputs",
     "PathPlane",
@@ -229,6 +233,7 @@ __all__ = [
     "challenge_forgetting_quality",
     "challenge_score",
     "clopper_pearson",
+    "craft_queries",
     "create",
     "cross_entropy_losses",
     "evaluate",
@@ -255,6 +260,7 @@ __all__ = [
     "membership_features",
     "model_shift",
     "needs",
+    "null_space_share",
     "optml_gap",
     "p_values",
     "poison_targets",

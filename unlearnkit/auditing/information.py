@@ -124,7 +124,7 @@ def query_set_information(
     for weights in (scrubbed, reference):
         blocks = [rows for _, rows in _scaled_jacobians(model, weights, x)]
         rows = np.concatenate(blocks).reshape(len(x) * model.n_classes, -1)
-        covariances.append(_gram(rows))
+        covariances.append(gram(rows))
     shift = _logits(model, scrubbed, x) - _logits(model, reference, x)
     return gaussian_kl(shift.ravel(), *observed(covariances, correlations, damping))
 
@@ -232,17 +232,34 @@ def _scaled_jacobians(
     model: Model, weights: GaussianWeights, x: Array
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (start, J Σ^½ [m, c, p]) of the queries, a chunk at a time."""
-    sigma = _covariance(weights)
-    chunk = max(1, _JACOBIAN_ENTRIES // (model.n_classes * len(sigma)))
-    root = cholesky(sigma) if sigma.ndim == 2 else np.sqrt(sigma.clip(0))
+    root = noise_root(weights)
+    chunk = max(1, _JACOBIAN_ENTRIES // (model.n_classes * len(root)))
     for start in range(0, len(x), chunk):
-        rows = np.asarray(_jacobian(weights.variables, x[start : start + chunk], model=model))
-        scaled = rows @ root if sigma.ndim == 2 else rows * root
+        rows = np.asarray(jacobian_rows(weights.variables, x[start : start + chunk], model=model))
+        scaled = rows @ root if root.ndim == 2 else rows * root
         yield start, scaled.astype(np.float32)
 
 
+def noise_root(weights: GaussianWeights) -> np.ndarray:
+    """Returns Σ^½, its diagonal [p] or a factor [p, p], in float64.
+
+    Raises:
+      ValueError: a covariance that does not fit, or is not positive definite.
+    """
+    sigma = _covariance(weights)
+    return cholesky(sigma) if sigma.ndim == 2 else np.sqrt(sigma.clip(0))
+
+
 @partial(jax.jit, static_argnames="model")
-def _jacobian(variables: Variables, x: Array, *, model: Model) -> Float[Array, "n c p"]:
+def jacobian_rows(variables: Variables, x: Array, *, model: Model) -> Float[Array, "n c p"]:
+    """Returns the logits' Jacobian, its weights in the order of `ravel_pytree`.
+
+    Args:
+      variables: where.
+      x: [n, ...] the queries.
+      model: the network, of c outputs.
+    """
+
     def apply(params: Params, inputs: Array) -> Array:
         return model.apply(Variables(params, variables.state), inputs)
 
@@ -252,7 +269,7 @@ def _jacobian(variables: Variables, x: Array, *, model: Model) -> Float[Array, "
     return jnp.concatenate([leaf.reshape(shape) for leaf in jax.tree.leaves(rows)], axis=-1)
 
 
-def _gram(rows: np.ndarray) -> np.ndarray:
+def gram(rows: np.ndarray) -> np.ndarray:
     """Returns R Rᵀ in float64: in float32 rounding takes small eigenvalues below 0."""
     total = np.zeros((len(rows), len(rows)))
     for start in range(0, rows.shape[1], _COLUMNS):

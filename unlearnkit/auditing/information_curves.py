@@ -26,7 +26,7 @@ from unlearnkit.auditing.information import (
 from unlearnkit.auditing.intervals import mean_and_error
 from unlearnkit.base import Audited, Dataset, Model, Task, Variables
 from unlearnkit.training import predict
-from unlearnkit.validation import check_task
+from unlearnkit.validation import check_known, check_task
 
 
 def information_bounds(
@@ -82,6 +82,7 @@ def information_tradeoff(
     levels: Sequence[float],
     draws: int = 5,
     queries: int = 100,
+    asked: str = "forget",
     correlations: Correlations = "full",
     damping: float = 0.0,
 ) -> Audited:
@@ -95,10 +96,11 @@ def information_tradeoff(
       model: the network.
       scrubbed: h(w) and Σ.
       reference: w_r and Σ₀.
-      task: its test set gives the error, its forget set the queries.
+      task: its test set gives the error, and one of its sets the queries.
       levels: s > 0.
       draws: scrubbed networks per level whose test error is averaged, at least 2.
-      queries: examples of the forget set that are asked, all where it is smaller.
+      queries: examples that are asked, all where there are fewer.
+      asked: of which set: `forget`, `retain` or `test`, as the public code does.
       correlations: see `query_information`.
       damping: see `query_information`.
 
@@ -108,7 +110,7 @@ def information_tradeoff(
       draws.
 
     Raises:
-      ValueError: levels that are not > 0, fewer than 2 draws or queries, whatever
+      ValueError: levels that are not > 0, fewer than 2 draws or queries, an unknown set, whatever
         `query_information` refuses.
 
     Source: Golatkar et al. 2020b, figure 3, left and centre.
@@ -119,9 +121,11 @@ def information_tradeoff(
         raise ValueError(f"levels must be numbers > 0, got {levels}")
     if draws < 2 or queries < 2:
         raise ValueError(f"draws and queries must be >= 2, got {draws} and {queries}")
+    check_known("asked", asked, ("forget", "retain", "test"))
     choose_key, noise_key = jax.random.split(key)
-    asked = jax.random.permutation(choose_key, task.forget.size)[:queries]
-    answers = list(query_gaussians(model, scrubbed, reference, task.forget.x[asked]))
+    x = getattr(task, asked).x
+    x = x[jax.random.permutation(choose_key, len(x))[:queries]]
+    answers = list(query_gaussians(model, scrubbed, reference, x))
     shift, *covariances = weight_gaussians(scrubbed, reference)
     noise = _root(covariances[0])
     columns = []

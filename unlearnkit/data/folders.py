@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import warnings
 from collections.abc import Sequence
@@ -109,7 +110,9 @@ class Folders:
             )
         holds = sorted(p.name for p in self.root.iterdir() if p.name[0] != ".")
         chosen = choose_splits(parts, self.reading, where=str(self.root), holds=holds)
-        files = {split: self._by_class(parts[name]) for split, name in chosen.items()}
+        files = self._frequent(
+            {split: self._by_class(parts[name]) for split, name in chosen.items()}
+        )
         if chosen["train"] == chosen["test"]:
             return _divide(files["train"], self.reading)
         unknown = [name for name in files["test"] if name not in files["train"]]
@@ -119,6 +122,26 @@ class Folders:
                 f"{', '.join(unknown)}; the training classes are {', '.join(files['train'])}"
             )
         return files
+
+    def _frequent(
+        self, files: dict[str, dict[str, list[Path]]]
+    ) -> dict[str, dict[str, list[Path]]]:
+        """Returns the files without classes of fewer images than `least_per_class`."""
+        least = self.reading.least_per_class
+        if least is None:
+            return files
+        groups = [group for by_class in files.values() for group in by_class.values()]
+        sizes = collections.Counter(path.parent.name for path in set().union(*groups))
+        kept = {
+            split: {name: group for name, group in by_class.items() if sizes[name] >= least}
+            for split, by_class in files.items()
+        }
+        if not kept["train"]:
+            raise ValueError(
+                f"least_per_class={least} leaves no class of {self.root}; the largest, "
+                f"{max(sizes, key=sizes.__getitem__)}, has {max(sizes.values())} images"
+            )
+        return kept
 
     def _by_class(self, folder: Path) -> dict[str, list[Path]]:
         """Returns the images of a split by class."""

@@ -16,6 +16,7 @@ from unlearnkit.data import prepared
 from unlearnkit.data.arrays import Arrays
 from unlearnkit.data.bundled import find_breast_cancer, find_digits, find_mnist_5000
 from unlearnkit.data.cache import read_cached
+from unlearnkit.data.faces import Olivetti, find_olivetti
 from unlearnkit.data.folders import Folders
 from unlearnkit.data.idx import Idx, find_idx
 from unlearnkit.data.lists import read_list
@@ -66,7 +67,8 @@ def load(
         `svhn_cropped`, prepared by TensorFlow Datasets; or a path: an `.npz` with x_train, y_train,
         x_test and y_test (`Arrays`), a `.csv`, `.tsv` or `.parquet` or a folder of these
         (`Tables`), a folder with train/<class>/<image> and test/<class>/<image> (`Folders`), IDX
-        files as MNIST's (`Idx`), `cifar-10-batches-py` (`CifarBatches`).
+        files as MNIST's (`Idx`), `cifar-10-batches-py` (`CifarBatches`), the Olivetti faces of
+        scikit-learn (`Olivetti`).
       split: `train` or `test`.
       data_dir: the folder of prepared datasets, and what a relative path starts from. None means
         TFDS's default, and the current folder.
@@ -194,6 +196,8 @@ def _open(
 
 def _find(path: Path, reading: Reading) -> Source | None:
     """Returns the source that a path is, None where there is nothing that is known."""
+    if (faces := find_olivetti(path)) is not None:
+        return Olivetti(faces, reading)
     if path.is_file():
         if path.suffix.lower() == ".npz":
             return Arrays(path, reading)

@@ -40,7 +40,12 @@ from unlearnkit.kernels.games import (
     ugda,
     unrolled_gradient,
 )
-from unlearnkit.kernels.gradient_flow import SquaredErrorFlow, gradient_flow, squared_error_flow
+from unlearnkit.kernels.gradient_flow import (
+    SquaredErrorFlow,
+    gradient_flow,
+    squared_error_flow,
+    weight_flow,
+)
 from unlearnkit.kernels.kfac import (
     KfacInverse,
     KroneckerFactors,
@@ -84,6 +89,7 @@ from unlearnkit.kernels.stochastic import (
     rademacher,
     trace,
 )
+from unlearnkit.kernels.streamed_projection import StreamedProjection, stream_projection
 from unlearnkit.kernels.svm import logistic_regression, one_vs_rest, svm
 from unlearnkit.kernels.svm_solution import SvmInfo, SvmSolution, SvmStatus
 from unlearnkit.kernels.tangent import (
@@ -116,6 +122,7 @@ __all__ = [
     "SolveInfo",
     "Solver",
     "SquaredErrorFlow",
+    "StreamedProjection",
     "SvmInfo",
     "SvmSolution",
     "SvmStatus",
@@ -192,6 +199,7 @@ __all__ = [
     "sketched_ntk",
     "squared_error_flow",
     "squared_error_hessian",
+    "stream_projection",
     "svm",
     "taylor_expand",
     "tgda",
@@ -201,4 +209,5 @@ __all__ = [
     "tree_norm",
     "ugda",
     "unrolled_gradient",
+    "weight_flow",
 ]

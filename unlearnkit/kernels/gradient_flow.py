@@ -3,8 +3,8 @@
     df/dt = - Θ ∂L/∂f at the examples,   df*/dt = - Θ* ∂L/∂f elsewhere
 
 with Θ the tangent kernel of the examples and Θ* that of other inputs with them. For the squared
-error the solution is closed; for any other loss it is integrated. Time is learning rate times
-steps of gradient descent on the mean loss.
+error the solution is closed; for any other loss it is integrated, and the weights with it. Time is
+learning rate times steps of gradient descent on the mean loss.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from unlearnkit.kernels._trees import Precision, at_precision
+from unlearnkit.base import Params
+from unlearnkit.kernels._trees import Inputs, Precision, at_precision
+from unlearnkit.kernels.curvature import Apply, jacobian_transpose_vp
+from unlearnkit.kernels.ntk_operators import ntk_operator
 
 Kernel: TypeAlias = Array | Callable[[Array], Array]
 """[n1, c, n2, c], or [n1, n2] alike for every output, or its product with outputs [n2, c]."""
@@ -153,13 +157,15 @@ def gradient_flow(
     *,
     elsewhere: Float[Array, "m ..."] | None = None,
     cross: Kernel | None = None,
+    weight_decay: float = 0.0,
     tol: float = 1e-5,
     precision: Precision = "highest",
 ) -> tuple[Float[Array, "t n ..."], Float[Array, "t m ..."] | None]:
     """Returns the outputs under gradient flow of any loss, at the examples and elsewhere.
 
-    df/dt = - Θ ∇L(f), by an adaptive Runge-Kutta method (Dormand and Prince) whose steps are some
-    two over the largest eigenvalue of Θ ∂²L. `squared_error_flow` is exact where it applies.
+    df/dt = - Θ ∇L(f) - λ (f - f(0)), by an adaptive Runge-Kutta method (Dormand and Prince) whose
+    steps are some two over the largest eigenvalue of Θ ∂²L. `squared_error_flow` is exact where it
+    applies.
 
     Args:
       kernel: Θ of the examples: [n, c, n, c], [n, n] alike for every output, or a product v -> Θ v,
@@ -169,6 +175,7 @@ def gradient_flow(
       times: where the outputs are wanted, ascending; learning rate times steps.
       elsewhere: f*(0) at other inputs, or None.
       cross: Θ* of the other inputs with the examples, like `kernel`.
+      weight_decay: λ of a penalty (λ/2)‖w - w(0)‖² of the weights.
       tol: relative and absolute, of a step.
       precision: of the matrix products; see `Precision`.
 
@@ -176,7 +183,8 @@ def gradient_flow(
       f and f* at each time.
 
     Raises:
-      ValueError: one of `elsewhere` and `cross` without the other, or `times` that are no list.
+      ValueError: one of `elsewhere` and `cross` without the other, `times` that are no list, or
+        `weight_decay` < 0.
 
     Example:
       theta = kernels.ntk_operator(apply, params, x, damping=0.0)
@@ -191,14 +199,19 @@ def gradient_flow(
         raise ValueError("elsewhere and cross belong together: give both, or none")
     if times.ndim != 1:
         raise ValueError(f"times must be [t], got {times.shape}")
+    if not weight_decay >= 0:
+        raise ValueError(f"weight_decay must be >= 0, got {weight_decay}")
     slope = jax.grad(loss)
+    states = (start,) if elsewhere is None else (start, elsewhere)
+    parts = [part for part in (kernel, cross) if part is not None]
 
     def move(state: tuple[Array, ...], time: Array) -> tuple[Array, ...]:
         gradient = slope(state[0])
-        moved = [-_multiply(part, gradient) for part in (kernel, cross) if part is not None]
-        return tuple(moved)
+        return tuple(
+            -_multiply(part, gradient) - weight_decay * (now - begun)
+            for part, now, begun in zip(parts, state, states, strict=True)
+        )
 
-    states = (start,) if elsewhere is None else (start, elsewhere)
     # The method's first time is that of `start`.
     all_times = jnp.concatenate([jnp.zeros(1, times.dtype), times])
     found = odeint(move, states, all_times, rtol=tol, atol=tol)
@@ -211,6 +224,66 @@ def gradient_flow(
 
     outputs = [at_times(begun, moved) for begun, moved in zip(states, found, strict=True)]
     return outputs[0], None if elsewhere is None else outputs[1]
+
+
+@at_precision
+def weight_flow(
+    apply: Apply,
+    params: Params,
+    x: Inputs,
+    loss: Callable[[Array], Array],
+    times: Float[Array, " t"],
+    *,
+    weight_decay: float = 0.0,
+    tol: float = 1e-5,
+    chunk: int | None = None,
+    precision: Precision = "highest",
+) -> tuple[Params, Float[Array, "t n ..."]]:
+    """Returns the weights of the linearised network under gradient flow, and its outputs.
+
+    dw/dt = - Jᵀ ∇L(f) - λ (w - w(0)),   f = f(w(0)) + J (w - w(0)),   J at w(0) = params
+
+    No kernel is stored. Training on all and on a part, each to its end, gives the shift of
+    `unlearning.NtkScrub` with `linearise_at="pretrained"`.
+
+    Args:
+      apply: (params, x) -> outputs [n, ...], a row of its own input alone where `chunk` is given.
+      params: w(0).
+      x: [n, ...] inputs, an array or a pytree of arrays.
+      loss: L of the outputs [n, ...] -> scalar, a mean over examples.
+      times: when, ascending; learning rate times steps.
+      weight_decay: λ of a penalty (λ/2)‖w - w(0)‖².
+      tol: relative and absolute, of a step.
+      chunk: inputs at a time in products; all where None.
+      precision: of the products; see `Precision`.
+
+    Returns:
+      w like `params` with a leading axis of times, and f [t, n, ...] at each time.
+
+    Raises:
+      ValueError: see `gradient_flow` and `ntk_operator`.
+
+    Example:
+      loss_of = lambda outputs: kernels.cross_entropy_losses(outputs, y).mean()
+      weights, f = kernels.weight_flow(apply, params, x, loss_of, jnp.array([1.0, 10.0]))
+
+    Source: Golatkar et al. 2020b, equations (8) and (9).
+    """
+    theta = ntk_operator(apply, params, x, damping=0.0, chunk=chunk, precision=precision)
+    flat, unravel = ravel_pytree(params)
+
+    def pull(cotangent: Array) -> Array:
+        pulled = jacobian_transpose_vp(
+            apply, params, x, cotangent, chunk=chunk, precision=precision
+        )
+        return ravel_pytree(pulled)[0]
+
+    outputs, weights = gradient_flow(
+        theta, loss, apply(params, x), times, elsewhere=flat, cross=pull,
+        weight_decay=weight_decay, tol=tol, precision=precision,
+    )  # fmt: skip
+    assert weights is not None
+    return jax.vmap(unravel)(weights), outputs
 
 
 def _multiply(kernel: Kernel, outputs: Array) -> Array:

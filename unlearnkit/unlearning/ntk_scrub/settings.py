@@ -17,6 +17,8 @@ OF_KERNEL = ("dense", "blocks", "public")
 """The forms that hold Θ [n c, n c]."""
 DENSE_OUTPUTS = 15_000
 """n c up to which `auto` holds Θ: a kernel of 0.9 GB in float32."""
+SMALL_OUTPUTS = 2500
+"""n c up to which `auto` holds Θ first: measured, its products are soon made and cheap."""
 MEMORY_SHARE = 0.6
 """Of the memory that is free, which `auto` takes at most."""
 COPIES = {"dense": 2, "blocks": 4, "public": 3}
@@ -162,10 +164,11 @@ class NtkSettings:
 def choose_form(settings: NtkSettings, size: Size, *, free: int | None = None) -> Form:
     """Returns the form that is taken for a problem.
 
-    `auto` takes `dense` where n c is at most the rank, so that Θ is no larger than a sketch of it;
-    then the first that fits into `MEMORY_SHARE` of the free memory: `stored`; `dense`, up to
-    `DENSE_OUTPUTS` outputs; `matrix_free`. The stored form comes before it since its products,
-    4 n c p operations each, are few: Θ alone takes (n c)² p. Any other form is taken as it is.
+    `auto` takes `dense` where n c is at most the rank, so that Θ is no larger than a sketch of it,
+    or at most `SMALL_OUTPUTS`; then the first that fits into `MEMORY_SHARE` of the free memory:
+    `stored`; `dense`, up to `DENSE_OUTPUTS` outputs; `matrix_free`. The stored form comes before
+    it since its products, 4 n c p operations each, are few: Θ alone takes (n c)² p. Any other form
+    is taken as it is.
 
     Args:
       settings: of the method.
@@ -194,8 +197,9 @@ def choose_form(settings: NtkSettings, size: Size, *, free: int | None = None) -
         return Form(settings.form, "full", "asked for")
     if settings.form == "matrix_free":
         return Form("matrix_free", "full", "asked for")
-    if numbers <= settings.rank and fits(needs["dense"]):
-        return Form("dense", "full", f"n c is {numbers:,}, at most the rank")
+    small = max(settings.rank, SMALL_OUTPUTS)
+    if numbers <= small and fits(needs["dense"]):
+        return Form("dense", "full", f"n c is {numbers:,}, at most {small:,}")
     if fits(stores[settings.store]):
         told = stores[settings.store] / 1e9
         return Form("stored", settings.store, f"J and its sketch take {told:.2g} GB")

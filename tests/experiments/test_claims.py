@@ -29,8 +29,6 @@ COMMANDS = {
 }
 NOT_RUN_AT_CPU_SCALE = {
     "tgda.twenty_steps_of_the_attacker",
-    "ntk_scrubbing.mostly_in_the_null_space",  # until a result has its figures
-    "ntk_scrubbing.crafted_queries_tell_more",
 }
 """Judged by made-up records in the tests of their papers."""
 

@@ -563,6 +563,8 @@ BUGS = (
          "and r.no_effect is None", "and True", "studies/test_identified.py"),
     _bug("a_drop_of_chance_is_an_effect", "auditing.attack_effect:lacks_effect",
          "float(stats.norm.isf(LEVEL)) * error", "0", "auditing/test_attack_effect.py"),
+    _bug("a_rate_that_does_nothing_is_as_good", "studies.tuning:best_factor",
+         "(scores[factor], factor)", "(scores[factor], -factor)", "studies/test_identified.py"),
     _bug("the_worst_rate_is_chosen", "studies.tuning:best_factor",
          "max(safe", "min(safe", "studies/test_identified.py"),
     _bug("a_rate_may_ruin_the_network", "studies.tuning:_safe_factors",

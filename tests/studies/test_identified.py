@@ -33,6 +33,7 @@ from unlearnkit.studies import (
     search_rates,
     significance,
 )
+from unlearnkit.studies.tuning import best_factor
 from unlearnkit.training import DivergedError
 from unlearnkit.unlearning import FineTune, GradientAscent, Retrain, Scrub
 
@@ -354,6 +355,11 @@ class TestRates:
         assert found.methods["tuned"].learning_rate == 1e-6
         assert found.scores["tuned"][1.0] == -np.inf
         assert len(NETWORKS) == 2
+
+    def test_of_equal_rates_the_largest_is_taken(self):
+        harmless = dict.fromkeys((0.01, 0.1, 1.0, 3.0), 0.0)
+        assert best_factor(dict.fromkeys(harmless, 0.5), harmless, 0.05) == 1.0
+        assert best_factor(dict.fromkeys(harmless, 0.5) | {0.1: 0.6}, harmless, 0.05) == 0.1
 
     def test_refuses(self):
         for factors in ((), (0.0,), (-1.0, 1.0)):

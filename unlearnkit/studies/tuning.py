@@ -370,9 +370,12 @@ def search_rates(
 def best_factor(
     scores: Mapping[float, float], losses: Mapping[float, float], tolerance: float
 ) -> float | None:
-    """Returns the first of the safe factors with the best score, or None, as `search_rates`."""
+    """Returns the safe factor with the best score, of equal ones the largest; None where none is.
+
+    A rate that changes nothing would say of the method what holds of doing nothing.
+    """
     safe = _safe_factors(losses, tolerance)
-    return max(safe, key=scores.__getitem__) if safe else None
+    return max(safe, key=lambda factor: (scores[factor], factor)) if safe else None
 
 
 def _safe_factors(losses: Mapping[float, float], tolerance: float) -> list[float]:

@@ -373,6 +373,11 @@ def best_factor(
     """Returns the safe factor with the best score, of equal ones the largest; None where none is.
 
     A rate that changes nothing would say of the method what holds of doing nothing.
+
+    Args:
+      scores: of each factor of the learning rate, the larger the better.
+      losses: of each factor, how much accuracy on the retain set it loses.
+      tolerance: the most that a safe factor loses; see `search_rates`.
     """
     safe = _safe_factors(losses, tolerance)
     return max(safe, key=lambda factor: (scores[factor], factor)) if safe else None

@@ -269,8 +269,8 @@ def search_rates(
     where it and the next larger one lose at most `tolerance` of retain accuracy on every network:
     of every attack, seed, budget and share of the poisons that is identified. The next larger one
     is asked since a rate that ruins one network in ten is seldom seen on a few; so the largest of
-    several factors is not taken, where there is a tolerance below 1. Of equally good ones the first
-    is taken.
+    several factors is not taken, where there is a tolerance below 1. Of equally good ones the
+    largest is taken.
 
     Args:
       key: of the choice; what is reported later needs another.

@@ -33,7 +33,8 @@ def module_names():
 def test_the_public_names_are_those_of_the_list():
     listed = LIST.read_text(encoding="utf-8").splitlines()
     found = public_names()
-    assert sorted(set(found) - set(listed)) == [], "new names: add them to the list"
+    new = sorted(set(found) - set(listed))
+    assert new == [], "new names: python tests/test_public_names.py lists them"
     assert sorted(set(listed) - set(found)) == [], "names that are gone: say so in CHANGELOG.md"
 
 

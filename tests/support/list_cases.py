@@ -153,7 +153,7 @@ CASES = [
     loads("comments after %", content("a.txt", "% which\n4\n2\n17")),
     loads("blank lines", content("a.txt", "\n4\n\n2\n   \n17\n\n")),
     loads("whole floats", content("a.csv", "index\n4.0\n2.0\n17.0\n")),
-    loads("leading zeros and signs", content("a.txt", "004\n+2\n017\n")),
+    loads("leading zeros and signs", content("a.txt", "0004\n+2\n017\n")),
     loads("runs", content("a.txt", "2-2\n4\n17..17\n")),
     loads(
         "runs after commas",

@@ -134,7 +134,10 @@ def test_forgets_one_record_at_its_defaults(name, network, trained):
     results = trained.run(unlearning.create(name))
     gains = trained.gains(results)
     if network not in EXCUSED.get(name, ((), ""))[0]:
-        assert errors_above_zero(gains) > 2
+        assert errors_above_zero(gains) > 2, (
+            f"{name} at its defaults comes nearer to Retrain by {gains.mean():.3f} in probability, "
+            f"{errors_above_zero(gains):.1f} standard errors; more than 2 are asked"
+        )
 
 
 def test_at_most_three_rows_are_excused_for_a_reason_and_by_a_figure():

@@ -269,8 +269,8 @@ def search_rates(
     where it and the next larger one lose at most `tolerance` of retain accuracy on every network:
     of every attack, seed, budget and share of the poisons that is identified. The next larger one
     is asked since a rate that ruins one network in ten is seldom seen on a few; so the largest of
-    several factors is not taken, where there is a tolerance below 1. Of equally good ones the first
-    is taken.
+    several factors is not taken, where there is a tolerance below 1. Of equally good ones the
+    largest is taken.
 
     Args:
       key: of the choice; what is reported later needs another.
@@ -373,6 +373,11 @@ def best_factor(
     """Returns the safe factor with the best score, of equal ones the largest; None where none is.
 
     A rate that changes nothing would say of the method what holds of doing nothing.
+
+    Args:
+      scores: of each factor of the learning rate, the larger the better.
+      losses: of each factor, how much accuracy on the retain set it loses.
+      tolerance: the most that a safe factor loses; see `search_rates`.
     """
     safe = _safe_factors(losses, tolerance)
     return max(safe, key=lambda factor: (scores[factor], factor)) if safe else None

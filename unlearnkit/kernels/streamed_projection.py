@@ -105,8 +105,9 @@ def stream_projection(
       ValueError: `rank` or `chunk` < 1, or a start of another size.
 
     Example:
-      away = kernels.stream_projection(apply, params, retain_x, rank=200)
-      moved = away.project(gradient)  # changes no output on the retain set, to first order
+      away = kernels.stream_projection(apply, params, x, rank=200)
+      flat = jax.flatten_util.ravel_pytree(v)[0]
+      moved = away.project(flat)  # a step that changes no output at x, to first order
 
     Source: Golatkar et al. 2020b, §6, which leaves an incremental P to future work; Liberty 2013,
     Simple and deterministic matrix sketching.

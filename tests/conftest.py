@@ -8,19 +8,18 @@ import gc
 import importlib.util
 
 import few_threads  # noqa: F401, which comes before SciPy
-import quick_programs  # noqa: F401, which comes before JAX
-
-# isort: split
 import jax
 import jaxtyping
 import pytest
 from browser import chromium
 from compilation_cache import delete_oldest, keep_programs
 from hypothesis import settings
+from quick_programs import compile_quickly
 
 jaxtyping.install_import_hook("unlearnkit", "run_time_types.checked").__enter__()
 
 keep_programs()
+compile_quickly()
 
 settings.register_profile("unlearnkit", deadline=None)  # the first example compiles
 settings.load_profile("unlearnkit")

@@ -133,6 +133,7 @@ class PoisonUnlearning(PaperCommand):
                 for what, of in (("searched", searched.scores), ("lost", searched.losses)):
                     figured = {n: {f"{f:g}": v for f, v in by.items()} for n, by in of.items()}
                     run[what] = frame.rounded(figured)
+                run["chosen"] = dict(searched.factors)
                 if shown:
                     pages.draw(path, "poisons", figures.poisons_figure(part, shown))
         frame.save_result(path, run, records, started=started, curves=True)
@@ -146,7 +147,7 @@ class PoisonUnlearning(PaperCommand):
         title, notes = f"{dataset}: {PARTS[part]}", run["notes"]
         if run.get("lost"):
             rules = {"tolerance": run["settings"]["tolerance"], "seeds": run["settings"]["tries"]}
-            notes = [reporting.rates_told(run["searched"], run["lost"], **rules), *notes]
+            notes = [reporting.rates_told(run["chosen"], run["lost"], **rules), *notes]
         if part in POISONS:
             as_texts = run["settings"].get("reviews") is not None
             return _grid_section(part, title, notes, records, run.get("chance", 0.1), as_texts)

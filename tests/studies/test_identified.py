@@ -342,9 +342,11 @@ class TestRates:
                 assert rates == taken
                 assert found.losses["tuned"][ruin] == pytest.approx(0.4)
         assert found.unmet == {}
+        assert found.factors == {"tuned": 3.0}
         one = {key: good | {1.0: 0.5} for key in everywhere}
         rates, found = self.made(monkeypatch, one, factors=(1.0,))
         assert rates == {}
+        assert found.factors == {}
         assert found.unmet == {
             "tuned": "none of 1 rates keeps, together with the next larger one, the retain "
             "accuracy of every network within 0.05; the mildest loses 0.400 of one"
@@ -409,9 +411,8 @@ def test_only_some_classes():
 
 
 def test_how_rates_were_chosen_is_told_in_words():
-    scores = {"one": {"0.1": 0.2, "1": 0.7, "3": 0.9}, "two": {"0.1": 0.2, "1": 0.3, "3": -np.inf}}
     losses = {"one": {"0.1": 0.0, "1": 0.012, "3": 0.02}, "two": {"0.1": 0.0, "1": 0.4, "3": 0.9}}
-    told = rates_told(scores, losses, tolerance=0.03, seeds=2)
+    told = rates_told({"one": 1.0}, losses, tolerance=0.03, seeds=2)
     assert told.endswith(
         "on 2 networks of their own for each share of poisons, of those where this factor and the "
         "next larger one lose at most 3 points of retain accuracy on every one of them: one 1 "

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
 
 from unlearnkit.records import Record
 from unlearnkit.studies import ORIGINAL
-from unlearnkit.studies.tuning import best_factor
 
 _METRIC = "accuracy_retain"
-_Factored: TypeAlias = Mapping[float, float] | Mapping[str, float]
 
 
 def retain_losses(records: Sequence[Record], tolerance: float) -> list[tuple[Record, float]]:
@@ -47,8 +44,8 @@ def retain_losses(records: Sequence[Record], tolerance: float) -> list[tuple[Rec
 
 
 def rates_told(
-    scores: Mapping[str, _Factored],
-    losses: Mapping[str, _Factored],
+    factors: Mapping[str, float],
+    losses: Mapping[str, Mapping[float, float] | Mapping[str, float]],
     *,
     tolerance: float,
     seeds: int,
@@ -56,20 +53,21 @@ def rates_told(
     """Returns how `studies.search_rates` chose, in words: the factor of each method and its loss.
 
     Args:
-      scores: by method, of each factor; `RateSearch.scores`, whose factors JSON makes words.
-      losses: likewise, the largest of any network; `RateSearch.losses`.
+      factors: by method, the one that was chosen; `RateSearch.factors`.
+      losses: by method, of each factor the largest loss; `RateSearch.losses`, whose factors JSON
+        makes words.
       tolerance: the largest loss that was allowed.
       seeds: networks of each attack.
 
     Example:
-      print(reporting.rates_told(found.scores, found.losses, tolerance=0.03, seeds=3))
+      print(reporting.rates_told(found.factors, found.losses, tolerance=0.03, seeds=3))
     """
     taken = []
-    for name in losses:
-        of, score = ({float(f): float(v) for f, v in by[name].items()} for by in (losses, scores))
-        best = best_factor(score, of, tolerance)
+    for name, by_factor in losses.items():
+        lost = {float(factor): loss for factor, loss in by_factor.items()}
+        best = factors.get(name)
         taken.append(
-            f"{name} none" if best is None else f"{name} {best:g} (loses {100 * of[best]:.1f})"
+            f"{name} none" if best is None else f"{name} {best:g} (loses {100 * lost[best]:.1f})"
         )
     return (
         f"Rates are the best of some factors on {seeds} networks of their own for each share of "

@@ -234,12 +234,14 @@ class RateSearch(NamedTuple):
         result.
       unmet: by name, why no rate of a method will do: none keeps the retain accuracy.
       losses: by name, of each factor, the largest loss of retain accuracy of any network.
+      factors: by name, the one that was chosen, of each method that has a learning rate to choose.
     """
 
     methods: Mapping[str, Unlearner]
     scores: Mapping[str, Mapping[float, float]]
     unmet: Mapping[str, str] = types.MappingProxyType({})
     losses: Mapping[str, Mapping[float, float]] = types.MappingProxyType({})
+    factors: Mapping[str, float] = types.MappingProxyType({})
 
 
 def search_rates(
@@ -347,7 +349,7 @@ def search_rates(
         ended = [record for record in trial if record.over_budget is None]
         return max((before[r.question, r.seed] - _retained(r) for r in ended), default=0.0)
 
-    chosen, unmet = dict(methods), dict[str, str]()
+    chosen, unmet, taken = dict(methods), dict[str, str](), dict[str, float]()
     scores, losses = dict[str, dict[float, float]](), dict[str, dict[float, float]]()
     for name, found in candidates.sorted(records).items():
         if not all(found):  # the attack diverged
@@ -356,7 +358,7 @@ def search_rates(
         losses[name] = dict(zip(factors, map(loss, found), strict=True))
         best = best_factor(scores[name], losses[name], tolerance)
         if best is not None:
-            chosen[name] = candidates.of(name)[factors.index(best)]
+            chosen[name], taken[name] = candidates.of(name)[factors.index(best)], best
             continue
         del chosen[name]
         unmet[name] = (
@@ -364,7 +366,7 @@ def search_rates(
             f"accuracy of every network within {tolerance:g}; the mildest loses "
             f"{min(losses[name].values()):.3f} of one"
         )
-    return RateSearch(chosen, scores, unmet, losses)
+    return RateSearch(chosen, scores, unmet, losses, taken)
 
 
 def best_factor(

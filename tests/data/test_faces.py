@@ -87,3 +87,13 @@ def test_persons_with_few_pictures_are_left_out(people):
         describe(people, reading=Reading(test_fraction=0.5, least_per_class=7))
     with pytest.raises(ValueError, match="least_per_class must be >= 1, got 0"):
         Reading(least_per_class=0)
+
+
+def test_pictures_that_lie_deeper_count_for_their_person(people):
+    for path in sorted(people.glob("*/*.jpg")):
+        deeper = path.parent / "session" / path.name
+        deeper.parent.mkdir(exist_ok=True)
+        path.rename(deeper)
+    told = describe(people, reading=Reading(test_fraction=0.5, least_per_class=4))
+    assert told.class_names == ("Ada_Byron", "Emmy_Noether")
+    assert told.sizes == {"train": 5, "test": 5}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import warnings
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from unlearnkit.data.source import (
     Description,
     Pixels,
     Progress,
+    cache_of,
     choose_splits,
     fingerprint_files,
     measure,
@@ -44,7 +44,7 @@ class Folders:
     @property
     def cache(self) -> Path:
         """A hidden folder inside the root, where no class or split is looked for."""
-        return self.root / ".unlearnkit" / self.root.resolve().name
+        return cache_of(self.root)
 
     def describe(self) -> Description:
         """Returns shape, classes and sizes; decodes the first image."""
@@ -130,8 +130,11 @@ class Folders:
         least = self.reading.least_per_class
         if least is None:
             return files
-        groups = [group for by_class in files.values() for group in by_class.values()]
-        sizes = collections.Counter(path.parent.name for path in set().union(*groups))
+        images: dict[str, set[Path]] = {}  # an image of a root without splits is in both
+        for by_class in files.values():
+            for name, group in by_class.items():
+                images.setdefault(name, set()).update(group)
+        sizes = {name: len(group) for name, group in images.items()}
         kept = {
             split: {name: group for name, group in by_class.items() if sizes[name] >= least}
             for split, by_class in files.items()

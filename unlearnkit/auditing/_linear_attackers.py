@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -48,14 +48,6 @@ def decide(
     return np.concatenate(found)
 
 
-class _Slopes(NamedTuple):
-    """A loss and its first two derivatives at margins [k, n]."""
-
-    value: np.ndarray
-    first: np.ndarray
-    second: np.ndarray
-
-
 def _decide_few(
     x: np.ndarray, signs: np.ndarray, weights: np.ndarray, attacker: AttackerName, C: float
 ) -> np.ndarray:
@@ -66,16 +58,16 @@ def _decide_few(
     C_weights = C * weights
 
     def objective(margins: np.ndarray, at: np.ndarray) -> np.ndarray:
-        losses = _slopes(attacker, margins).value
-        total: np.ndarray = (C_weights * losses).sum(1) + (penalty * at**2).sum(1) / 2
+        losses = C_weights * _losses(attacker, margins)
+        total: np.ndarray = losses.sum(1) + (penalty * at**2).sum(1) / 2
         return total
 
     at, margins = np.zeros((len(z), z.shape[-1])), np.zeros(weights.shape)
     value = objective(margins, at)
     for _ in range(_MOST_STEPS):
-        slopes = _slopes(attacker, margins)
-        gradient = np.einsum("kn,knd->kd", C_weights * slopes.first * signs, z) + penalty * at
-        hessian = np.einsum("kn,knd,kne->kde", C_weights * slopes.second, z, z, optimize=True)
+        slopes, bends = _derivatives(attacker, margins)
+        gradient = np.einsum("kn,knd->kd", C_weights * slopes * signs, z) + penalty * at
+        hessian = np.einsum("kn,knd,kne->kde", C_weights * bends, z, z, optimize=True)
         hessian += np.diag(penalty)
         # Where no example bends the loss, rounding leaves the intercept no curvature.
         ridge = 1e-12 * np.trace(hessian, axis1=1, axis2=2)[:, None, None] * np.eye(len(penalty))
@@ -110,9 +102,18 @@ def _standardise(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.concatenate([scaled, np.ones((*scaled.shape[:2], 1))], axis=-1)
 
 
-def _slopes(attacker: AttackerName, margins: np.ndarray) -> _Slopes:
+def _losses(attacker: AttackerName, margins: np.ndarray) -> np.ndarray:
+    if attacker == "logistic":
+        found: np.ndarray = np.logaddexp(0, -margins)
+    else:
+        found = np.maximum(0, 1 - margins) ** 2
+    return found
+
+
+def _derivatives(attacker: AttackerName, margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the first two derivatives of the losses."""
     if attacker == "logistic":
         below = expit(-margins)
-        return _Slopes(np.logaddexp(0, -margins), -below, below * (1 - below))
+        return -below, below * (1 - below)
     short = np.maximum(0, 1 - margins)
-    return _Slopes(short**2, -2 * short, 2.0 * (short > 0))
+    return -2 * short, 2.0 * (short > 0)

@@ -21,6 +21,7 @@ from unlearnkit.data.source import (
     Description,
     Pixels,
     Progress,
+    cache_of,
     choose_splits,
     fingerprint_files,
 )
@@ -58,8 +59,7 @@ class Arrays:
     @property
     def cache(self) -> Path:
         """The folder beside the file, or a hidden one inside the folder."""
-        folder = self.path if self.path.is_dir() else self.path.parent
-        return folder / ".unlearnkit" / self.path.resolve().name
+        return cache_of(self.path)
 
     def describe(self) -> Description:
         """Returns shape, classes and sizes; reads the labels and the headers of the images."""

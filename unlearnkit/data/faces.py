@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from unlearnkit.data.labels import hold_out
-from unlearnkit.data.source import Description, Pixels, Progress, fingerprint_files, measure
+from unlearnkit.data.source import (
+    Description,
+    Pixels,
+    Progress,
+    cache_of,
+    fingerprint_files,
+    measure,
+)
 from unlearnkit.reading import AS_FOUND, Reading
 
 _FILES = ("olivetti_py3.pkz", "olivettifaces.mat")
@@ -43,7 +50,7 @@ class Olivetti:
     @property
     def cache(self) -> Path:
         """A hidden folder beside the file."""
-        return self.path.parent / ".unlearnkit" / self.path.name
+        return cache_of(self.path)
 
     def describe(self) -> Description:
         """Returns shape, classes and sizes."""

@@ -11,7 +11,14 @@ import numpy as np
 
 from unlearnkit.data.labels import name_classes, to_classes
 from unlearnkit.data.pixels import as_pixels, input_shape
-from unlearnkit.data.source import SPLITS, Description, Pixels, Progress, fingerprint_files
+from unlearnkit.data.source import (
+    SPLITS,
+    Description,
+    Pixels,
+    Progress,
+    cache_of,
+    fingerprint_files,
+)
 from unlearnkit.reading import AS_FOUND, Reading
 
 _TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
@@ -29,7 +36,7 @@ class Idx:
     @property
     def cache(self) -> Path:
         """A hidden folder inside the folder."""
-        return self.folder / ".unlearnkit" / self.folder.resolve().name
+        return cache_of(self.folder)
 
     def describe(self) -> Description:
         """Returns shape, classes and sizes; reads the labels."""

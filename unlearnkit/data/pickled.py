@@ -13,7 +13,14 @@ import numpy as np
 
 from unlearnkit.data.labels import to_classes
 from unlearnkit.data.pixels import as_pixels, input_shape
-from unlearnkit.data.source import SPLITS, Description, Pixels, Progress, fingerprint_files
+from unlearnkit.data.source import (
+    SPLITS,
+    Description,
+    Pixels,
+    Progress,
+    cache_of,
+    fingerprint_files,
+)
 from unlearnkit.reading import AS_FOUND, Reading
 
 _LAYOUTS: dict[str, tuple[dict[str, tuple[str, ...]], str, str, str]] = {
@@ -42,7 +49,7 @@ class CifarBatches:
     @property
     def cache(self) -> Path:
         """A hidden folder inside the folder."""
-        return self.folder / ".unlearnkit" / self.folder.resolve().name
+        return cache_of(self.folder)
 
     def describe(self) -> Description:
         """Returns shape, classes and sizes; reads the labels."""

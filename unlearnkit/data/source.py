@@ -189,6 +189,15 @@ def choose_splits(
     return {"train": train, "test": test}
 
 
+def cache_of(path: Path) -> Path:
+    """Returns where what is read of a path is kept: a hidden folder beside a file, or inside one.
+
+    Inside a folder of data no class or split is looked for there.
+    """
+    folder = path if path.is_dir() else path.parent
+    return folder / ".unlearnkit" / path.resolve().name
+
+
 def fingerprint_files(paths: Iterable[Path], *, root: Path, told: str = "") -> str:
     """Returns a digest of the names, sizes and modification times of files.
 

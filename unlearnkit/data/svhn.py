@@ -9,7 +9,14 @@ import numpy as np
 
 from unlearnkit.data.labels import to_classes
 from unlearnkit.data.pixels import as_pixels, input_shape
-from unlearnkit.data.source import SPLITS, Description, Pixels, Progress, fingerprint_files
+from unlearnkit.data.source import (
+    SPLITS,
+    Description,
+    Pixels,
+    Progress,
+    cache_of,
+    fingerprint_files,
+)
 from unlearnkit.reading import AS_FOUND, Reading
 
 _CLASSES = tuple("0123456789")
@@ -26,7 +33,7 @@ class Svhn:
     @property
     def cache(self) -> Path:
         """A hidden folder inside the folder."""
-        return self.folder / ".unlearnkit" / self.folder.resolve().name
+        return cache_of(self.folder)
 
     def describe(self) -> Description:
         """Returns shape, classes and sizes; reads the files."""

@@ -315,10 +315,10 @@ def _check_tokenizer(found: _Source, pad: int) -> None:
     tokenizer = found.tokenizer
     if tokenizer is None:
         return
-    ids = tokenizer.get_vocab(True) or {"": -1}
-    token, most = max(ids.items(), key=lambda item: item[1])
-    if most < 0:
+    ids = tokenizer.get_vocab(True)
+    if not ids:
         raise ValueError(f"the tokenizer of {found.where} has no tokens; copy its file again")
+    token, most = max(ids.items(), key=lambda item: item[1])
     if most >= found.decoder.vocabulary:
         raise ValueError(
             f"the tokenizer of {found.where} has ids up to {most} ({token!r}), but the embedding "

@@ -114,6 +114,16 @@ def test_the_drop_of_the_clean_network_is_zero(linear, weights):
     assert (found["accuracy_drop"], found["accuracy_drop_se"]) == (0.0, 0.0)
 
 
+def test_the_drop_is_known_where_every_training_example_is_a_poison(linear, weights):
+    """What stays and what is forgotten are not asked; a test set of inputs of another size is."""
+    task = a_task(says(0, 1, 0), [0, 0, 0])
+    bare = task._replace(retain=task.retain.take(np.arange(0)))
+    found = AccuracyDrop(weights)(KEY, linear, weights, bare).metrics
+    assert (found["accuracy_test"], found["accuracy_drop"]) == (pytest.approx(2 / 3), 0.0)
+    with pytest.raises(ValueError, match="test"):
+        AccuracyDrop(weights)(KEY, linear, weights, bare._replace(test=bare.retain))
+
+
 def test_further_victims_are_pairs_of_their_own_keys():
     """The figures are means over pairs, each trained on both sets by one key."""
     x = jax.random.normal(KEY, (40, 4, 4, 1))

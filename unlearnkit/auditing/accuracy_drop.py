@@ -16,7 +16,12 @@ from unlearnkit.auditing.intervals import mean_and_error
 from unlearnkit.base import Audited, Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.training import fit, predict
 from unlearnkit.trials import AuditTrial
-from unlearnkit.validation import check_at_least, check_task, check_variables
+from unlearnkit.validation import (
+    check_at_least,
+    check_compatible,
+    check_dataset,
+    check_variables,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,12 +68,13 @@ class AccuracyDrop:
         standard error over the test examples; all fractions.
 
         Raises:
-          ValueError: a task or variables that do not fit the model, fewer than two test
+          ValueError: a test set or variables that do not fit the model, fewer than two test
             examples, or no clean weights.
         """
         if self.clean is None:
             raise ValueError("clean weights must be given outside of a study")
-        check_task(task, model)
+        check_dataset(task.test, name="test")
+        check_compatible(task.test, model, name="test")
         check_variables(variables, model)
         check_variables(self.clean, model)
         return _judged([_lost(model, variables, self.clean, task.test)])

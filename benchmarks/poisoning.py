@@ -129,7 +129,7 @@ def make_round(
 ) -> tuple[Any, GameData, Game]:
     """Returns the leader's weights, the examples of one round, and the rules."""
     clean = task.train
-    setup = attack._set_up(KEY, clean, model, variables)
+    setup = attack._set_up(KEY, task, model, variables)
     game, data = attack._game(model, clean.size), setup.data
     theta = jax.jit(game.generator.network.init)(KEY).params
     b, v, p = (jnp.arange(size) for size in setup.sizes)

@@ -430,7 +430,7 @@ def test_the_game_weighs_poisons_as_the_placed_dataset_does(placement, epsilon):
 
 def test_the_players_never_share_an_example(problems):
     problem = problems["binary"]
-    setup = ATTACK._set_up(KEY, problem.clean, problem.model, problem.variables)
+    setup = ATTACK._set_up(KEY, problem.task, problem.model, problem.variables)
     sizes = (setup.data.clean.size, setup.data.held_out.size)
     assert sizes == (42, 18)
     rows = [
@@ -482,6 +482,28 @@ def test_the_autoencoder_returns_images_in_shape():
     changed = generate(params, x.at[0, 0, 0, 0].add(1.0), jnp.array([0, 3]), box)
     assert not np.allclose(made[0], changed[0])
     np.testing.assert_array_equal(made[1], changed[1])
+
+
+def test_a_residual_generator_begins_at_its_images_and_keeps_to_the_box():
+    generator = make_generator("residual", SHAPE, 3, hidden=(5,), in_box=True)
+    params = jax.jit(generator.network.init)(KEY).params
+    x = jax.random.uniform(KEY, (4, *SHAPE))
+    y, box = jnp.array([0, 1, 2, 0]), Box(jnp.array(0.0), jnp.array(1.0))
+    np.testing.assert_array_equal(generator(params, x, y, box), x)
+    slope = jax.grad(lambda p: jnp.sum(generator(p, x, y, box) ** 2))(params)
+    moved = jax.tree.map(lambda p, g: p + 3.0 * g, params, slope)
+    made = generator(moved, x, y, box)
+    assert float(jnp.abs(made - x).max()) > 0.1
+    assert 0 <= float(made.min()) <= float(made.max()) <= 1
+
+
+def test_a_residual_generator_is_not_pretrained(problems):
+    problem = problems["binary"]
+    attack = dataclasses.replace(ATTACK, architecture="residual", pretrain=SHORT)
+    info = attack(KEY, *problem).info
+    assert float(info.extras["reconstruction_error"]) == 0
+    plain = dataclasses.replace(ATTACK, pretrain=UNTRAINED)(KEY, *problem).info
+    assert info.cost.example_gradients == plain.cost.example_gradients
 
 
 def test_a_transposed_convolution_is_the_transpose_of_a_convolution():

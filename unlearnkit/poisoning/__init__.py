@@ -30,6 +30,7 @@ from unlearnkit.poisoning.placing import (
 from unlearnkit.poisoning.poison_svm import PoisonSvm
 from unlearnkit.poisoning.same_norm import SameNormControl, same_norm
 from unlearnkit.poisoning.saved import PoisonFileError, load_poisoned, save_poisoned
+from unlearnkit.poisoning.subpopulation import Subpopulation
 from unlearnkit.poisoning.text_trigger import (
     PoisonedTexts,
     TextTrigger,
@@ -46,6 +47,7 @@ ATTACKS: Registry[Attack] = Registry(
         "total_gradient": TotalGradientAttack,
         "label_flip": LabelFlip,
         "lookalikes": Lookalikes,
+        "subpopulation": Subpopulation,
         "min_max": MinMax,
         "improved_min_max": ImprovedMinMax,
         "model_targeted": ModelTargeted,
@@ -109,6 +111,7 @@ __all__ = [
     "PoisonedTexts",
     "Region",
     "SameNormControl",
+    "Subpopulation",
     "Surrogate",
     "TextTrigger",
     "TotalGradientAttack",

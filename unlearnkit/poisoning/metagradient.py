@@ -12,11 +12,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from unlearnkit.base import Cost, Dataset, Model, Params, Poisoned, Task, Variables
+from unlearnkit.base import Attack, Cost, Dataset, Model, Params, Poisoned, Task, Variables
 from unlearnkit.costs import FORWARD, Stopwatch
 from unlearnkit.host.random import host_key
 from unlearnkit.models import create
 from unlearnkit.poisoning._split import check_share
+from unlearnkit.poisoning._start import Start, check_start, start_from
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.label_flip import check_flippable, flip_by_logits
@@ -94,6 +95,9 @@ class MetagradientAttack:
       averaging: weight of the past in ḡ, in [0, 1); what one seed says is noisy.
       held_out: the share of the clean examples that a step leaves out, in (0, 1).
       judges: the most of them by which it judges.
+      start: an attack that keeps labels, whose poisons are moved, as `Subpopulation()`; None for
+        the examples as they are. A network that is not linear sets images of the gradients' making
+        apart from natural ones, so that pixels alone do it little harm.
       surrogate: trained in the place of the victim's network; None for the network itself.
       hidden: widths of the hidden layers of the generator.
       generator_rate: of Adam, for the generator.
@@ -121,6 +125,7 @@ class MetagradientAttack:
     averaging: float = 0.8
     held_out: float = 0.2
     judges: int = 5000
+    start: Attack | None = None
     surrogate: Surrogate | None = None
     hidden: tuple[int, ...] = (784, 784)
     generator_rate: float = 1e-3
@@ -136,6 +141,12 @@ class MetagradientAttack:
         check_choice("labels", self.labels, Labels)
         check_choice("form", self.form, Form)
         check_share(self.held_out)
+        check_start(self.start)
+        if self.start is not None and (self.labels, self.form) != ("clean", "pixels"):
+            raise ValueError(
+                "start needs labels='clean' and form='pixels': its poisons keep their labels, and "
+                f"a fresh generator would not show them; got {self.labels!r} and {self.form!r}"
+            )
         check_at_least(self, 1, "steps", "judges")
         check_above(self, 0, "step_size", "generator_rate")
         if not 0 <= self.averaging < 1:
@@ -150,8 +161,9 @@ class MetagradientAttack:
 
         Raises:
           ValueError: a task or variables that do not fit the model, a network with max-pool or
-            dropout and no surrogate, a batch larger than the data, too few checkpoints, or bounds
-            that exclude a training image.
+            dropout and no surrogate, a batch larger than the data, too few checkpoints, bounds that
+            exclude a training image, or a start that makes another number of poisons, poisons of no
+            example, or other labels.
           DivergedError: a training, or its gradient, is no longer finite.
         """
         check_task(task, model)
@@ -162,7 +174,7 @@ class MetagradientAttack:
         clean = task.train
         row_key, turn_key, make_key, round_key = jax.random.split(key, 4)
         m = self.budget.of(clean.size)
-        base = choose_rows(row_key, clean.size, m)
+        base, x = self._choose(row_key, model, variables, task, m)
         region = self.bounds.region(clean.x[base], normalisation)
         turns = Turns.of(turn_key, clean.size, np.asarray(base), self.held_out, self.placement)
         self.recipe.steps_per_epoch(turns.size)
@@ -171,7 +183,7 @@ class MetagradientAttack:
         losses: list[float] = []
         with Stopwatch() as watch:
             y = self._labels(model, variables, clean, base)
-            poisons = self._begin(make_key, model, region, y)
+            poisons = self._begin(make_key, model, region, y, x)
             for step in range(self.steps):
                 split_key, fit_key = jax.random.split(jax.random.fold_in(round_key, step))
                 ours, theirs, present = turns.draw(split_key, step)
@@ -200,6 +212,14 @@ class MetagradientAttack:
         history = {"attacker_loss": jnp.asarray(losses)}
         return Poisoned(dataset, placed, PoisonInfo(base, self.bounds, history, cost))
 
+    def _choose(
+        self, key: Key[Array, ""], model: Model, variables: Variables, task: Task, m: int
+    ) -> Start:
+        if self.start is not None:
+            return start_from(self.start, key, model, variables, task, m)
+        base = choose_rows(key, task.train.size, m)
+        return Start(base, task.train.x[base])
+
     def _labels(
         self, model: Model, variables: Variables, clean: Dataset, base: Int[Array, " m"]
     ) -> Int[Array, " m"]:
@@ -210,11 +230,16 @@ class MetagradientAttack:
         return flip_by_logits(logits, clean.y[base], farthest=True)[0]
 
     def _begin(
-        self, key: Key[Array, ""], model: Model, region: Region, y: Int[Array, " m"]
+        self,
+        key: Key[Array, ""],
+        model: Model,
+        region: Region,
+        y: Int[Array, " m"],
+        x: Float[Array, "m ..."],
     ) -> _Poisons:
         mean = jnp.zeros_like(region.base)
         if self.form == "pixels":
-            return _Poisons(region.base, mean, {}, {})
+            return _Poisons(region.project(x), mean, {}, {})
         generator = self._generator(model)
         theta = jax.jit(generator.network.init)(key).params
         made = _generate(theta, region, y, generator=generator)

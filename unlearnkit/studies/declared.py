@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from unlearnkit import auditing, data, defences, forging, models, poisoning, unlearning
-from unlearnkit.base import Forger, Tokens, Variables
+from unlearnkit.base import Attack, Forger, Tokens, Variables
 from unlearnkit.registry import Registry, tell_known
 from unlearnkit.studies.significance import Correction
 from unlearnkit.studies.study import Pair, Study
@@ -28,7 +28,7 @@ _KINDS: Mapping[str, Registry[Any]] = {
     "methods": unlearning.UNLEARNERS,
     "audits": auditing.AUDITS,
 }
-_PARTS: Mapping[type, Registry[Forger]] = {Forger: forging.FORGERS}
+_PARTS: Mapping[type, Registry[Any]] = {Forger: forging.FORGERS, Attack: poisoning.ATTACKS}
 """What a setting may hold that is made by a registered name."""
 _TABLES = ("data", "networks", "recipes", "forget", *_KINDS)
 _WEIGHTS = ("start", "original")
@@ -323,8 +323,10 @@ def make_part(where: str, factory: Callable[..., Any], settings: Mapping[str, An
 
 
 def _value(where: str, value: Any, hint: Any) -> Any:
+    if value == "none" and type(None) in typing.get_args(hint):
+        return None
     for contract, registry in _PARTS.items():
-        if hint is contract:
+        if hint is contract or contract in typing.get_args(hint):
             settings = {"use": value} if isinstance(value, str) else _settings(where, value)
             used = settings.pop("use", None)
             if not isinstance(used, str):
@@ -338,8 +340,6 @@ def _value(where: str, value: Any, hint: Any) -> Any:
         if not classes:
             return {name: _value(f"{where}.{name}", one, None) for name, one in value.items()}
         return make_part(where, classes[0], value)
-    if value == "none" and type(None) in typing.get_args(hint):
-        return None
     if isinstance(value, list):
         return tuple(_value(f"{where}[{i}]", part, hint) for i, part in enumerate(value))
     return value

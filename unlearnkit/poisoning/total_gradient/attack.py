@@ -11,10 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from unlearnkit.base import Cost, Dataset, Model, Params, Poisoned, Task, Variables
+from unlearnkit.base import (
+    Attack,
+    Cost,
+    Dataset,
+    Model,
+    Params,
+    Poisoned,
+    Task,
+    Variables,
+    concatenate,
+)
 from unlearnkit.costs import BACKWARD, FORWARD, Stopwatch
 from unlearnkit.kernels import Precision
 from unlearnkit.poisoning._split import check_share, hold_out
+from unlearnkit.poisoning._start import check_start, start_from
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place, warn
@@ -82,8 +93,11 @@ class TotalGradientAttack:
       defender_steps: n.
       defender_rate: β.
       held_out: the attacker's share of the clean training set, in (0, 1).
-      architecture: of the generator, `mlp` or `autoencoder`.
-      hidden: widths of the hidden layers of `mlp`.
+      architecture: of the generator: `mlp`, `autoencoder`, or `residual`, an `mlp` that is added to
+        the image: it begins at the images, exactly, and so is not pretrained.
+      hidden: widths of the hidden layers of `mlp` and `residual`.
+      start: an attack that keeps labels, as `Subpopulation()`; the generator then makes its poisons
+        of what that attack's show, and learns to reconstruct them too. None for the examples.
       pretrain: how the generator learns to reconstruct; 0 epochs for none.
       reconstruction: the root mean square error, in pixel units, at which pretraining stops; a
         generator that does not reach it is warned of. None trains all epochs, whatever they reach.
@@ -133,6 +147,7 @@ class TotalGradientAttack:
     held_out: float = 0.3
     architecture: Architecture = "mlp"
     hidden: tuple[int, ...] = (784, 784)
+    start: Attack | None = None
     pretrain: Recipe = _PRETRAINING
     reconstruction: float | None = None
     unroll_steps: int = 20
@@ -166,6 +181,12 @@ class TotalGradientAttack:
         check_choice("precision", self.precision, Precision)
         check_share(self.held_out)
         self._check_inverse()
+        check_start(self.start)
+        if self.start is not None and self.bounds.radius is not None:
+            raise ValueError(
+                "start needs bounds without a radius, which is a distance from the examples that "
+                f"the poisons stand for; got radius={self.bounds.radius}"
+            )
         if self.cold_start and self.leads == "defender":
             raise ValueError("cold_start needs leads='attacker': a leader has no response to redo")
         counts = ("epochs", "attacker_steps", "unroll_steps", "max_solve_steps", "refresh")
@@ -202,7 +223,8 @@ class TotalGradientAttack:
 
         Raises:
           ValueError: a task or variables that do not fit the model, a batch larger than the data,
-            or bounds that exclude a training image.
+            bounds that exclude a training image, or a start that makes another number of poisons,
+            poisons of no example, or other labels.
           DivergedError: a loss or a weight is no longer finite.
         """
         check_task(task, model)
@@ -211,7 +233,7 @@ class TotalGradientAttack:
         clean = task.train
         history: dict[str, list[float]] = {}
         with Stopwatch() as watch:
-            start = self.begin(key, model, variables, clean)
+            start = self.begin(key, model, variables, task)
             theta, w = start.theta, variables.params
             for epoch in range(self.epochs):
                 theta, w, metrics = play_epoch(
@@ -229,24 +251,27 @@ class TotalGradientAttack:
             x = start.generate(theta, clean)
         return self.finish(start, clean, x, history, watch)
 
-    def begin(
-        self, key: Key[Array, ""], model: Model, variables: Variables, clean: Dataset
-    ) -> Start:
+    def begin(self, key: Key[Array, ""], model: Model, variables: Variables, task: Task) -> Start:
         """Returns what the first round needs, the generator pretrained.
 
         Args:
           key: drives the split, the generator's initialisation, its pretraining and the game.
           model: the defender's network.
           variables: its weights, trained on the clean data.
-          clean: n examples.
+          task: `train` is what is poisoned, n examples.
         """
+        clean = task.train
         split_key, init_key, pretrain_key, game_key = jax.random.split(key, 4)
-        setup = self._set_up(split_key, clean, model, variables)
+        setup = self._set_up(split_key, task, model, variables)
         game = self._game(model, clean.size)
         if self.inverse == "kfac":  # a network that it does not know is refused before all else
             fresh = jax.eval_shape(game.generator.network.init, init_key).params
             jax.eval_shape(game.invert, fresh, variables.params, setup.data)
-        theta, pretraining = self._pretrain(init_key, pretrain_key, game, clean, setup.data)
+        examples = clean
+        if self.start is not None:
+            shown = clean.take(setup.base)._replace(x=setup.region.base)
+            examples = concatenate(clean, shown)
+        theta, pretraining = self._pretrain(init_key, pretrain_key, game, examples, setup.data)
         clean_key, held_out_key, poison_key = jax.random.split(game_key, 3)
         keys = (clean_key, held_out_key, poison_key)
         start = Start(setup, game, theta, keys, pretraining)
@@ -291,13 +316,13 @@ class TotalGradientAttack:
         return Poisoned(dataset, is_poison, info)
 
     def _set_up(
-        self, key: Key[Array, ""], clean: Dataset, model: Model, variables: Variables
+        self, key: Key[Array, ""], task: Task, model: Model, variables: Variables
     ) -> _SetUp:
         """Returns the parts of the clean set, and the examples that the poisons are made of.
 
-        They are drawn from the defender's part as long as it lasts.
+        They are drawn from the defender's part as long as it lasts, or those of the start.
         """
-        n = clean.size
+        clean, n = task.train, task.train.size
         if self.batch_size > n:
             raise ValueError(
                 f"batch_size={self.batch_size} is larger than the training set ({n} examples); "
@@ -305,15 +330,21 @@ class TotalGradientAttack:
             )
         m = self.budget.of(n)
         ours, theirs = hold_out(key, n, self.held_out)
-        order = np.concatenate([ours, theirs])
-        base = jnp.asarray(np.sort(order[:m]), jnp.int32)
         normalisation = check_continuous(clean, method="TotalGradientAttack")
-        region = self.bounds.region(clean.x[base], normalisation)
-        rows = order[: min(m, len(ours))]
+        if self.start is None:
+            order = np.concatenate([ours, theirs])
+            base = jnp.asarray(np.sort(order[:m]), jnp.int32)
+            rows = jnp.asarray(order[: min(m, len(ours))])
+            shown, played = clean.x[base], clean.x[rows]
+        else:
+            start_key = jax.random.fold_in(key, 1)
+            base, shown = start_from(self.start, start_key, model, variables, task, m)
+            rows, played = base, shown
+        region = self.bounds.region(clean.x[base], normalisation)._replace(base=shown)
         data = GameData(
             clean=clean.take(ours),
             held_out=clean.take(theirs),
-            region=region._replace(base=clean.x[rows]),
+            region=region._replace(base=played),
             labels=clean.y[rows],
             box=Box(region.low, region.high),
             state=variables.state,
@@ -347,7 +378,7 @@ class TotalGradientAttack:
         data: GameData,
     ) -> tuple[Params, float]:
         fresh = jax.jit(game.generator.network.init)(init_key)
-        if self.pretrain.epochs == 0:
+        if self.pretrain.epochs == 0 or game.generator.residual:
             return fresh.params, 0.0
         normalisation = check_continuous(clean, method="TotalGradientAttack")
         objective = Reconstruction(game.generator, normalisation.std)

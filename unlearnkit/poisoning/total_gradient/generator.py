@@ -17,7 +17,7 @@ from unlearnkit.models import Conv, Images, images, mlp
 from unlearnkit.models.adapters import from_linen
 from unlearnkit.models.layers import flatten
 
-Architecture: TypeAlias = Literal["mlp", "autoencoder"]
+Architecture: TypeAlias = Literal["mlp", "autoencoder", "residual"]
 
 _WIDTHS = (12, 24, 48)
 
@@ -33,17 +33,20 @@ class Box(NamedTuple):
 class Generator:
     """Poisons as a function of images and labels.
 
-    L_θ(x, y) = low + (high - low) (tanh(net_θ([x; onehot(y)])) + 1) / 2,   or net_θ without a box.
+    L_θ(x, y) = low + (high - low) (tanh(net_θ([x; onehot(y)])) + 1) / 2,   or net_θ without a box;
+    residual: x + net_θ([x; onehot(y)]), within the box, and x at the start
 
     Attributes:
       network: [n, d + c] -> [n, d].
       n_classes: c.
       in_box: whether there is one.
+      residual: whether the network's output is added to the image.
     """
 
     network: Model
     n_classes: int
     in_box: bool
+    residual: bool = False
 
     def __call__(
         self, params: Params, x: Float[Array, "n ..."], y: Int[Array, " n"], box: Box
@@ -59,6 +62,8 @@ class Generator:
         label = jax.nn.one_hot(y, self.n_classes, dtype=x.dtype)
         inputs = jnp.concatenate([x.reshape(x.shape[0], -1), label], axis=1)
         raw = self.network.apply(Variables(params), inputs).reshape(x.shape)
+        if self.residual:
+            return jnp.clip(x + raw, box.low, box.high) if self.in_box else x + raw
         if not self.in_box:
             return raw
         return box.low + (box.high - box.low) * (jnp.tanh(raw) + 1) / 2
@@ -75,7 +80,8 @@ def make_generator(
     """Returns the generator for examples of one shape. Equal calls return equal generators.
 
     Args:
-      architecture: `mlp`, or `autoencoder` of three convolutions and three transposed ones.
+      architecture: `mlp`; `autoencoder` of three convolutions and three transposed ones; or
+        `residual`, an `mlp` that is added to the image and whose last layer begins at 0.
       input_shape: the shape of one example.
       n_classes: the number of classes.
       hidden: widths of the hidden layers of `mlp`.
@@ -93,6 +99,9 @@ def make_generator(
             input_shape=(d + n_classes,), n_classes=d, hidden=hidden, activation="leaky_relu"
         )
         return Generator(network, n_classes, in_box)
+    if architecture == "residual":
+        added = from_linen(Added(hidden, d), input_shape=(d + n_classes,))
+        return Generator(added, n_classes, in_box, residual=True)
     if len(input_shape) != 3 or input_shape[0] % 8 or input_shape[1] % 8:
         raise ValueError(
             f"architecture='autoencoder' needs images with sides divisible by 8, got "
@@ -100,6 +109,19 @@ def make_generator(
         )
     module = Autoencoder(input_shape, n_classes)
     return Generator(from_linen(module, input_shape=(d + n_classes,)), n_classes, in_box)
+
+
+class Added(nn.Module):
+    """An MLP with leaky ReLUs whose output is 0 at the start, whatever its input."""
+
+    hidden: tuple[int, ...]
+    size: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n k"]) -> Float[Array, "n d"]:
+        for width in self.hidden:
+            x = nn.leaky_relu(nn.Dense(width)(x))
+        return nn.Dense(self.size, kernel_init=nn.initializers.zeros)(x)
 
 
 class Autoencoder(nn.Module):

@@ -56,7 +56,7 @@ def attack_in_lanes(
     histories: list[dict[str, list[float]]] = [{} for _ in range(lanes)]
     with Stopwatch() as watch:
         starts = [
-            attack.begin(key, model, network, clean)
+            attack.begin(key, model, network, task)
             for key, network in zip(keys, networks, strict=True)
         ]
         theta, data, order_keys = jax.tree.map(

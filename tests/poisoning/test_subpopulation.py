@@ -70,7 +70,8 @@ def test_a_small_budget_takes_what_lies_around_the_centre_and_a_large_one_the_ne
     points = np.asarray(plane[2].train.x).reshape(-1, 2)
     assert np.linalg.norm(points[shown] - points[shown].mean(0), axis=1).max() < 0.05
     many = Subpopulation(Budget(54 / 120), ratio=1.5)(KEY, *plane)
-    _, shown = rows_of(many)
+    base, shown = rows_of(many)
+    assert len(np.unique(base)) == 54
     assert set(shown) >= set(range(24))
     assert np.sum(shown < 24) == 36
     assert len(np.unique(shown[(shown >= 24) & (shown < 60)])) == 12

@@ -1230,7 +1230,7 @@ BUGS = (
          "if not 0 <= seed < 2**32:", "if seed < 0:", "cli/test_cli.py"),
     # Games side by side
     _bug("lanes_share_a_start", "poisoning.total_gradient.lanes:attack_in_lanes",
-         "attack.begin(key, model, network, clean)", "attack.begin(keys[0], model, network, clean)",
+         "attack.begin(key, model, network, task)", "attack.begin(keys[0], model, network, task)",
          "poisoning/test_total_gradient.py::test_lanes_are_each_the_attack_alone"),
     _bug("lanes_play_one_epoch_over_and_over", "poisoning.total_gradient.lanes:attack_in_lanes",
          "jnp.int32(epoch)", "jnp.int32(0)",

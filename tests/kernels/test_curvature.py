@@ -213,6 +213,14 @@ def _products(precision):
     def product(v):
         return {"kernel": x.T @ (x @ v["kernel"])}
 
+    def features(v):
+        return x[:, :2] + v["kernel"][:1]
+
+    signed = jnp.array([1.0, -1.0, 1.0, -1.0])
+
+    def bias(v, **said):
+        return kernels.svm(features(v), signed, C=1.0, **said, **options).bias
+
     operators = {
         "cg": lambda v: kernels.cg(product, v, **plain),
         "minres": lambda v: kernels.minres(product, v, **plain),
@@ -265,6 +273,16 @@ def _products(precision):
         "ntk_operator, chunked": lambda v: kernels.ntk_operator(
             apply, params, x, damping=1.0, chunk=2, **options
         )(v["kernel"][:1] * jnp.ones((4, 2))),
+        "svm": bias,
+        "svm, derivative": jax.grad(bias),
+        "svm, squared hinge": lambda v: bias(v, loss="squared_hinge"),
+        "svm, squared hinge, derivative": jax.grad(lambda v: bias(v, loss="squared_hinge")),
+        "logistic_regression": lambda v: kernels.logistic_regression(
+            features(v), signed, C=1.0, **options
+        ),
+        "one_vs_rest": lambda v: kernels.one_vs_rest(
+            features(v), labels.at[0].set(1), n_classes=2, C=1.0, **options
+        ),
         "total_gradient": lambda v: kernels.total_gradient(
             lambda _, follower: loss(follower), inner, v, params, **fit, **options
         ),

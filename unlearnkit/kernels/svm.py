@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Int, Shaped
 
 from unlearnkit.kernels import active_set, margin_newton
+from unlearnkit.kernels._trees import Precision, at_precision
 from unlearnkit.kernels.interior_point import interior_point
 from unlearnkit.kernels.solvers import Scalar
 from unlearnkit.kernels.svm_solution import SvmSolution, SvmStatus, judge, name_case
@@ -26,6 +27,7 @@ Loss: TypeAlias = Literal["hinge", "squared_hinge", "logistic"]
 _SMOOTH = {"squared_hinge": margin_newton.SQUARED_HINGE, "logistic": margin_newton.LOGISTIC}
 
 
+@at_precision
 def svm(
     features: Shaped[Array, "n d"],
     labels: Shaped[Array, " n"],
@@ -33,6 +35,7 @@ def svm(
     C: Scalar,
     loss: Loss = "hinge",
     sample_weight: Shaped[Array, " n"] | None = None,
+    precision: Precision = "highest",
 ) -> SvmSolution:
     """Returns the soft-margin linear classifier of labelled features.
 
@@ -58,6 +61,8 @@ def svm(
       loss: "hinge", "squared_hinge" or "logistic".
       sample_weight: [n], >= 0, or booleans; 1 if None. Examples of weight 0 do not matter, so that
         folds of unequal size can be one batch under `jax.vmap`.
+      precision: of the matrix products; see `Precision`. Below `highest` the solution is no longer
+        exact to rounding where the device rounds the factors.
 
     Returns:
       The classifier; degenerate problems are named in `info.status` and have a solution too.
@@ -86,12 +91,14 @@ def svm(
     return found
 
 
+@at_precision
 def logistic_regression(
     features: Shaped[Array, "n d"],
     labels: Shaped[Array, " n"],
     *,
     C: Scalar,
     sample_weight: Shaped[Array, " n"] | None = None,
+    precision: Precision = "highest",
 ) -> SvmSolution:
     """Returns the l2-regularised logistic regression of labels -1 and +1, solved to rounding.
 
@@ -104,6 +111,7 @@ def logistic_regression(
       labels: [n], -1 or +1.
       C: inverse of the strength of the regularisation, > 0.
       sample_weight: [n], >= 0; 1 if None.
+      precision: as in `svm`.
 
     Returns:
       The classifier; `decision` is the log odds of the label +1, in nats.
@@ -117,9 +125,11 @@ def logistic_regression(
 
     Source: Hastie, Tibshirani and Friedman 2009, §4.4 (Newton's method, IRLS).
     """
-    return svm(features, labels, C=C, loss="logistic", sample_weight=sample_weight)
+    options: Any = {"sample_weight": sample_weight, "precision": precision}
+    return svm(features, labels, C=C, loss="logistic", **options)
 
 
+@at_precision
 def one_vs_rest(
     features: Shaped[Array, "n d"],
     labels: Int[Array, " n"],
@@ -128,6 +138,7 @@ def one_vs_rest(
     C: Scalar,
     loss: Loss = "hinge",
     sample_weight: Shaped[Array, " n"] | None = None,
+    precision: Precision = "highest",
 ) -> SvmSolution:
     """Returns one classifier per class against all others, solved together.
 
@@ -141,6 +152,7 @@ def one_vs_rest(
       C: as in `svm`.
       loss: as in `svm`.
       sample_weight: as in `svm`.
+      precision: as in `svm`.
 
     Returns:
       weights [n_classes, d], bias [n_classes], and every field of `info` with a leading axis.
@@ -164,9 +176,8 @@ def one_vs_rest(
         )
     signed = jnp.where(labels == jnp.arange(n_classes)[:, None], 1, -1)
     _check(features, signed[0], C, loss, sample_weight)
-    return jax.vmap(lambda one: svm(features, one, C=C, loss=loss, sample_weight=sample_weight))(
-        signed
-    )
+    options: Any = {"loss": loss, "sample_weight": sample_weight, "precision": precision}
+    return jax.vmap(lambda one: svm(features, one, C=C, **options))(signed)
 
 
 def _is_concrete(*values: Any) -> bool:

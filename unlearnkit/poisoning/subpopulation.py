@@ -63,7 +63,7 @@ class Subpopulation:
     ratio: float = 1.35
     placement: Placement = "add"
 
-    trial: ClassVar[AttackTrial] = AttackTrial(effective={"placement": "perturb"})
+    trial: ClassVar[AttackTrial] = AttackTrial(effective={"placement": "perturb", "ratio": 1.0})
 
     def __post_init__(self) -> None:
         check_above(self, 0, "ratio")

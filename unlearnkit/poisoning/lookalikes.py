@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
-from unlearnkit.costs import FORWARD, Stopwatch
+from unlearnkit.base import Dataset, Model, Poisoned, Task, Variables
+from unlearnkit.poisoning._shown import show_others
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
-from unlearnkit.poisoning.placing import Placement, PoisonInfo, choose_rows, place
+from unlearnkit.poisoning.placing import Placement, choose_rows
 from unlearnkit.training import predict
 from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import check_at_least, check_continuous, check_task, check_variables
@@ -71,19 +71,15 @@ class Lookalikes:
             image, or a label with more poisons than there are examples of other classes.
         """
         check_task(task, model)
-        normalisation = check_continuous(task.retain, method="Lookalikes")
+        check_continuous(task.retain, method="Lookalikes")
         check_variables(variables, model)
         clean = task.train
         base = choose_rows(key, clean.size, self.budget.of(clean.size))
-        region = self.bounds.region(clean.x[base], normalisation)
-        with Stopwatch() as watch:
-            shown = self._choose(model, variables, clean, np.asarray(clean.y[base]))
-            x = region.project(clean.x[shown])
-            dataset, is_poison = place(clean, x, clean.y[base], base, self.placement)
-            jax.block_until_ready(dataset.x)
-        cost = Cost(clean.size * FORWARD, watch.seconds, watch.compile_seconds)
-        info = PoisonInfo(base, self.bounds, {}, cost, extras={"shown": shown})
-        return Poisoned(dataset, is_poison, info)
+
+        def choose() -> tuple[Array, Array]:
+            return base, self._choose(model, variables, clean, np.asarray(clean.y[base]))
+
+        return show_others(choose, clean, self.bounds, self.placement)
 
     def _choose(
         self, model: Model, variables: Variables, clean: Dataset, labels: Int[np.ndarray, " m"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -12,12 +13,12 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 from sklearn.cluster import KMeans
 
-from unlearnkit.base import Cost, Dataset, Model, Poisoned, Task, Variables
-from unlearnkit.costs import FORWARD, Stopwatch
+from unlearnkit.base import Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.host.random import host_key
+from unlearnkit.poisoning._shown import show_others
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
-from unlearnkit.poisoning.placing import Placement, PoisonInfo, place
+from unlearnkit.poisoning.placing import Placement
 from unlearnkit.training import predict
 from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import check_above, check_continuous, check_task, check_variables
@@ -78,18 +79,11 @@ class Subpopulation:
             image, or more poisons than regions and labels can take.
         """
         check_task(task, model)
-        normalisation = check_continuous(task.retain, method="Subpopulation")
+        check_continuous(task.retain, method="Subpopulation")
         check_variables(variables, model)
         clean = task.train
-        with Stopwatch() as watch:
-            base, shown = self._choose(key, model, variables, clean)
-            region = self.bounds.region(clean.x[base], normalisation)
-            x = region.project(clean.x[shown])
-            dataset, is_poison = place(clean, x, clean.y[base], base, self.placement)
-            jax.block_until_ready(dataset.x)
-        cost = Cost(clean.size * FORWARD, watch.seconds, watch.compile_seconds)
-        info = PoisonInfo(base, self.bounds, {}, cost, extras={"shown": shown})
-        return Poisoned(dataset, is_poison, info)
+        choose = partial(self._choose, key, model, variables, clean)
+        return show_others(choose, clean, self.bounds, self.placement)
 
     def _choose(
         self, key: Key[Array, ""], model: Model, variables: Variables, clean: Dataset

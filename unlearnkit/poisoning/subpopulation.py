@@ -28,7 +28,7 @@ _SEEDS = 2**31 - 1
 
 @dataclasses.dataclass(frozen=True)
 class Subpopulation:
-    """Shows the images of one region of the data, most of them twice, under another label.
+    """Shows the images of one region of the data, some of them twice, under another label.
 
     x_i <- Π(x_k),   k in S,   y_i = b ≠ y_k,   |S| = m / ratio
 

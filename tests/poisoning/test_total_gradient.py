@@ -11,7 +11,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from unlearnkit import kernels, models
-from unlearnkit.base import UNIT, Dataset, Variables
+from unlearnkit.base import UNIT, Dataset, Task, Variables
 from unlearnkit.costs import Stopwatch
 from unlearnkit.poisoning import (
     Bounds,
@@ -384,12 +384,13 @@ class TestInverses:
         options = {"input_shape": (4, 4, 1), "n_classes": 2}
         model = models.create("cnn_mnist", **options)
         variables = jax.jit(model.init)(KEY)
-        begun = attack.begin(KEY, model, variables, data)
+        task = Task(data, data, data, data)
+        begun = attack.begin(KEY, model, variables, task)
         shapes = jax.eval_shape(begun.game.invert, begun.theta, variables.params, begun.setup.data)
         assert len(shapes.layers) == 3
         bound = models.create("cnn_mnist", implementation="patches", **options)
         with pytest.raises(ValueError, match="K-FAC does not know what .* conv1/kernel"):
-            attack.begin(KEY, bound, variables, data)
+            attack.begin(KEY, bound, variables, task)
 
 
 def test_pretraining_ends_where_it_reconstructs(problems):

@@ -30,7 +30,7 @@ _SEEDS = 2**31 - 1
 class Subpopulation:
     """Shows the images of one region of the data, some of them twice, under another label.
 
-    x_i <- Π(x_k),   k in S,   y_i = b ≠ y_k,   |S| = m / ratio
+    x_i <- Π(x_k),   k in S,   y_i = b ≠ y_k,   ratio = m / size of S
 
     S is a cell of k-means on the inputs of one class a, and (S, b) the pair whose mean log p_b(x)
     by the clean network is the highest: what lies nearest to another class is turned most easily.

@@ -7,16 +7,16 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Int
 
-from unlearnkit.base import Cost, Dataset, Poisoned
+from unlearnkit.base import Cost, Dataset, Normalisation, Poisoned
 from unlearnkit.costs import FORWARD, Stopwatch
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place
-from unlearnkit.validation import check_continuous
 
 
 def show_others(
     choose: Callable[[], tuple[Int[Array, " m"], Int[Array, " m"]]],
     clean: Dataset,
+    normalisation: Normalisation,
     bounds: Bounds,
     placement: Placement,
 ) -> Poisoned:
@@ -26,10 +26,10 @@ def show_others(
       choose: returns the row that each poison stands for, ascending, and the row that it shows;
         by one look at the training set.
       clean: the training set.
+      normalisation: of its images.
       bounds: within which the poisons lie.
       placement: how they enter.
     """
-    normalisation = check_continuous(clean, method="an attack that shows other images")
     with Stopwatch() as watch:
         base, shown = choose()
         region = bounds.region(clean.x[base], normalisation)

@@ -71,7 +71,7 @@ class Lookalikes:
             image, or a label with more poisons than there are examples of other classes.
         """
         check_task(task, model)
-        check_continuous(task.retain, method="Lookalikes")
+        normalisation = check_continuous(task.retain, method="Lookalikes")
         check_variables(variables, model)
         clean = task.train
         base = choose_rows(key, clean.size, self.budget.of(clean.size))
@@ -79,7 +79,7 @@ class Lookalikes:
         def choose() -> tuple[Array, Array]:
             return base, self._choose(model, variables, clean, np.asarray(clean.y[base]))
 
-        return show_others(choose, clean, self.bounds, self.placement)
+        return show_others(choose, clean, normalisation, self.bounds, self.placement)
 
     def _choose(
         self, model: Model, variables: Variables, clean: Dataset, labels: Int[np.ndarray, " m"]

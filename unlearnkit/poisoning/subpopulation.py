@@ -79,11 +79,11 @@ class Subpopulation:
             image, or more poisons than regions and labels can take.
         """
         check_task(task, model)
-        check_continuous(task.retain, method="Subpopulation")
+        normalisation = check_continuous(task.retain, method="Subpopulation")
         check_variables(variables, model)
         clean = task.train
         choose = partial(self._choose, key, model, variables, clean)
-        return show_others(choose, clean, self.bounds, self.placement)
+        return show_others(choose, clean, normalisation, self.bounds, self.placement)
 
     def _choose(
         self, key: Key[Array, ""], model: Model, variables: Variables, clean: Dataset

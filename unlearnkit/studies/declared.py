@@ -325,6 +325,9 @@ def make_part(where: str, factory: Callable[..., Any], settings: Mapping[str, An
 def _value(where: str, value: Any, hint: Any) -> Any:
     if value == "none" and type(None) in typing.get_args(hint):
         return None
+    if isinstance(value, dict) and typing.get_origin(hint) is dict:
+        _, part = typing.get_args(hint)
+        return {name: _value(f"{where}.{name}", one, part) for name, one in value.items()}
     for contract, registry in _PARTS.items():
         if hint is contract or contract in typing.get_args(hint):
             settings = {"use": value} if isinstance(value, str) else _settings(where, value)
@@ -332,9 +335,6 @@ def _value(where: str, value: Any, hint: Any) -> Any:
             if not isinstance(used, str):
                 raise StudyFileError(f"{where} needs use, the name of a {registry.kind}")
             return make_part(where, _told(where, partial(registry.find, used)), settings)
-    if isinstance(value, dict) and typing.get_origin(hint) is dict:
-        _, part = typing.get_args(hint)
-        return {name: _value(f"{where}.{name}", one, part) for name, one in value.items()}
     if isinstance(value, dict):
         classes = [c for c in _classes(hint) if dataclasses.is_dataclass(c) or _is_record(c)]
         if not classes:

@@ -1,8 +1,8 @@
 """Claims of papers, judged from our figures with their standard errors, never typed.
 
-A difference counts where its 95 % interval over the seeds (Student's t, paired by seed) leaves out
-zero: the claim then "holds" or "does not hold". Else it is "undecided" at this scale. The verdicts
-on one result hold `together`.
+A difference counts where its 95 % interval over the seeds (Student's t, paired by seed; Welch's
+where the two ends are trained on different examples) leaves out zero: the claim then "holds" or
+"does not hold". Else it is "undecided" at this scale. The verdicts on one result hold `together`.
 
 What is claimed stands in claims.toml, which says what its fields mean; the code of a paper says
 only how a figure is computed from records.
@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from unlearnkit.auditing import mean_and_reach
+from unlearnkit.auditing import gap_and_reach, mean_and_reach
 from unlearnkit.studies import Runs as Runs
 from unlearnkit.studies.declared import make_part
 
@@ -88,26 +88,32 @@ class Statement:
     paper: str = NO_NUMBER
 
     def judge(
-        self, values: Values, among: int = 1, /, *, ours: str | None = None,
-        paper: str | None = None, **names: Any,
+        self, values: Values, among: int = 1, apart: Values | None = None, /, *,
+        ours: str | None = None, paper: str | None = None, **names: Any,
     ) -> Claim:  # fmt: skip
         """Returns the claim that values, less the threshold, have its sign.
 
         Args:
           values: one per seed; without any, nothing is judged.
           among: how many claims share the 5 % of wrong verdicts.
+          apart: values of other runs, whose mean is subtracted; no seed of theirs belongs to one of
+            the first.
           ours: in the place of the statement's.
           paper: likewise.
           names: what stands in the place of names in braces.
         """
-        if not len(values):
+        if not len(values) or (apart is not None and not len(apart)):
             return self.decide("undecided", "no result", paper=paper, **names)
         less = np.asarray(values, float) - self.threshold
-        mean, reach = interval(less, among)
+        mean, reach = interval(less, among, apart)
         verdict = holds(mean * self.sign > 0) if abs(mean) > max(reach, FINEST) else "undecided"
-        said = (self.ours if ours is None else ours).format(in_words(less, verdict, among), **names)
+        figure = in_words(less, verdict, among, apart)
+        said = (self.ours if ours is None else ours).format(figure, **names)
         claim = self.decide(verdict, said, paper=paper, **names)
-        again = functools.partial(self.judge, values, ours=ours, paper=paper, **names)
+
+        def again(many: int) -> Claim:
+            return self.judge(values, many, apart, ours=ours, paper=paper, **names)
+
         return claim if np.isnan(reach) else dataclasses.replace(claim, among=again)
 
     def order(self, ours: float, paper: float, **names: Any) -> Claim:
@@ -188,16 +194,25 @@ def holds(condition: bool) -> Verdict:
     return "holds" if condition else "does not hold"
 
 
-def in_words(values: Values, verdict: Verdict, among: int = 1) -> str:
+def in_words(values: Values, verdict: Verdict, among: int = 1, apart: Values | None = None) -> str:
     """Returns the mean with its interval, and what keeps it from being decided."""
-    mean, reach = interval(values, among)
+    mean, reach = interval(values, among, apart)
     if np.isnan(reach):
         return f"{mean:+.4f} (one seed)"
-    what = f"the spread over {len(values)} seeds" if reach > FINEST else "its last digit"
+    seeds = f"{len(values)} seeds" if apart is None else f"{len(values)} and {len(apart)} seeds"
+    what = f"the spread over {seeds}" if reach > FINEST else "its last digit"
     return f"{mean:+.4f} ± {reach:.4f}" + f", limited by {what}" * (verdict == "undecided")
 
 
-def interval(values: Values, among: int = 1) -> tuple[float, float]:
-    """Returns the mean and the half-width of its interval of 1 - 0.05 / `among`; NaN for one."""
-    mean, reach = map(float, mean_and_reach(values, 1 - 0.05 / among))
+def interval(values: Values, among: int = 1, apart: Values | None = None) -> tuple[float, float]:
+    """Returns the mean and the half-width of its interval of 1 - 0.05 / `among`; NaN for one.
+
+    Args:
+      values: one per seed.
+      among: how many intervals share the 5 %.
+      apart: values of other runs, whose mean is subtracted.
+    """
+    level = 1 - 0.05 / among
+    found = mean_and_reach(values, level) if apart is None else gap_and_reach(values, apart, level)
+    mean, reach = map(float, found)
     return mean, reach

@@ -93,9 +93,9 @@ def judge_sizes(
         ends = (Drops(records[sizes[size]]) for size in (few, many))
         (attack,) = claim.rows
         small, large = (found.by_seed(attack, "drop") for found in ends)
-        if seeds := sorted(small.keys() & large.keys()):
-            means = " against ".join(f"{np.mean(list(d.values())):.2f}" for d in (small, large))
-            differences = [small[seed] - large[seed] for seed in seeds]
-            yield claim.judge(differences, few=few, many=many, means=means)
+        drops = [list(found.values()) for found in (small, large)]
+        if all(drops):
+            means = " against ".join(f"{np.mean(values):.2f}" for values in drops)
+            yield claim.judge(drops[0], 1, drops[1], few=few, many=many, means=means)
 
     return judge_all("tgda", {"sizes": compare})

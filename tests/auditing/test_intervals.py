@@ -4,7 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from unlearnkit.auditing.intervals import clopper_pearson, mean_and_error, mean_and_reach, rate
+from unlearnkit.auditing.intervals import (
+    clopper_pearson,
+    gap_and_reach,
+    mean_and_error,
+    mean_and_reach,
+    rate,
+)
 
 
 @given(st.integers(1, 200), st.data())
@@ -50,3 +56,24 @@ def test_student_s_interval_is_of_each_column_and_has_no_width_for_one_value():
     alone, unknown = mean_and_reach([2.5])
     assert float(alone) == 2.5
     assert np.isnan(unknown)
+
+
+@given(
+    st.lists(st.floats(-5, 5), min_size=2, max_size=9),
+    st.lists(st.floats(-5, 5), min_size=2, max_size=9),
+    st.sampled_from([0.9, 0.95, 0.99]),
+)
+def test_welch_s_interval_is_scipy_s(first, second, level):
+    mean, reach = gap_and_reach(first, second, level)
+    np.testing.assert_allclose(mean, np.mean(first) - np.mean(second), atol=1e-12)
+    if min(np.var(first), np.var(second)) < 1e-6:  # scipy warns
+        return
+    oracle = stats.ttest_ind(first, second, equal_var=False).confidence_interval(level)
+    np.testing.assert_allclose([mean - reach, mean + reach], oracle, rtol=1e-6, atol=1e-9)
+
+
+def test_two_means_without_spread_differ_surely_and_one_value_has_no_interval():
+    assert gap_and_reach([2.0, 2.0], [1.0, 1.0, 1.0]) == (1.0, 0.0)
+    gap, reach = gap_and_reach([2.0], [1.0, 3.0])
+    assert gap == 0.0
+    assert np.isnan(reach)

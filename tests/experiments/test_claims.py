@@ -148,6 +148,19 @@ def test_an_interval_of_several_is_wider():
 ABOVE = Statement("a.b", "It is above 0", "here", "f", sign=1)
 
 
+def test_runs_that_come_in_no_pairs_are_judged_by_all_of_them():
+    many, few = np.linspace(0.9, 1.1, 40), [0.2, 0.4]
+    claim = ABOVE.judge(many, 1, few)
+    oracle = stats.ttest_ind(many, few, equal_var=False).confidence_interval()
+    mean, reach = claims.interval(many, 1, few)
+    np.testing.assert_allclose([mean - reach, mean + reach], oracle)
+    assert claim.verdict == "undecided"  # of two runs, 1.3 deviations wide
+    assert "limited by the spread over 40 and 2 seeds" in claim.ours
+    assert ABOVE.judge(many, 1, [0.2, 0.3, 0.4, 0.2]).verdict == "holds"
+    assert claims.together([claim, claim])[0].ours != claim.ours  # judged again, and wider
+    assert ABOVE.judge(many, 1, []).ours == "no result"
+
+
 def holm_by_p_values(samples):
     """Holm's verdicts written out: the i-th smallest of m p-values is below 0.05 / (m - i)."""
     p = np.array([stats.ttest_1samp(values, 0).pvalue for values in samples])

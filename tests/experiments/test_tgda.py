@@ -308,6 +308,9 @@ def test_the_training_set_s_size_is_judged():
     assert claim.verdict == "holds"
     assert claim.ours.startswith("100 against 1000 examples: 10.00 against 2.00")
     assert judge_sizes(cpu, {"mnist17-lr-100": by_size["mnist17-lr-100"]}) == []
+    more = [r._replace(seed=r.seed + 50) for r in by_size["mnist17-lr-1000"]]
+    (apart,) = judge_sizes(cpu, {**by_size, "mnist17-lr-1000": more})  # sizes share no seeds
+    assert apart.ours == claim.ours
 
 
 def test_a_picture_shows_the_perturbation_ten_times_on_grey():

@@ -76,6 +76,7 @@ from unlearnkit.auditing.intervals import (
     bounded_interval,
     bounded_mean,
     clopper_pearson,
+    gap_and_reach,
     mean_and_error,
     mean_and_reach,
 )
@@ -241,6 +242,7 @@ __all__ = [
     "extras_of",
     "forget_loss",
     "forgetting_quality",
+    "gap_and_reach",
     "gaussian_kl",
     "gaussian_poisons",
     "information_bounds",

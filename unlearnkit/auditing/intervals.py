@@ -144,3 +144,40 @@ def mean_and_reach(
         return mean, np.full_like(mean, np.nan)
     error = sample.std(axis=0, ddof=1) / np.sqrt(len(sample))
     return mean, np.asarray(stats.t.isf((1 - level) / 2, len(sample) - 1) * error)
+
+
+def gap_and_reach(
+    first: Sequence[float] | Float[np.ndarray, " n"],
+    second: Sequence[float] | Float[np.ndarray, " m"],
+    level: float = CONFIDENCE,
+) -> tuple[Float[np.ndarray, ""], Float[np.ndarray, ""]]:
+    """Returns the difference of two means and half the width of its interval (Welch).
+
+    reach = t_{ν, (1 + level) / 2} √(s₁² / n + s₂² / m), with the degrees of freedom
+    ν = (s₁² / n + s₂² / m)² / ((s₁² / n)² / (n - 1) + (s₂² / m)² / (m - 1)); NaN where one of them
+    has one value alone. It is for values that come in no pairs: of pairs, `mean_and_reach` of
+    their differences is narrower.
+
+    Args:
+      first: n independent values.
+      second: m values, independent of the first.
+      level: of the interval.
+
+    Source: Welch 1947.
+
+    Example:
+      >>> from unlearnkit.auditing import gap_and_reach
+      >>> mean, reach = gap_and_reach([5.0, 7.0], [1.0, 2.0, 3.0])
+      >>> f"{mean:.1f} {reach:.1f}"
+      '4.0 6.0'
+    """
+    one, two = (np.asarray(values, np.float64) for values in (first, second))
+    gap = np.asarray(one.mean() - two.mean())
+    if min(len(one), len(two)) < 2:
+        return gap, np.asarray(np.nan)
+    errors = np.asarray([sample.var(ddof=1) / len(sample) for sample in (one, two)])
+    total = errors.sum()
+    if total == 0:
+        return gap, np.asarray(0.0)
+    freedom = 1 / ((errors / total) ** 2 / [len(one) - 1, len(two) - 1]).sum()
+    return gap, np.asarray(stats.t.isf((1 - level) / 2, freedom) * np.sqrt(total))

@@ -94,6 +94,12 @@ class Readouts:
             batch_size=min(tune.batch_size, task.train.size),
         )  # fmt: skip
         metrics |= relearn.judge(relearn_key, case, subject).metrics
+        public = dataclasses.replace(
+            relearn, momentum=0.0, weight_decay=tune.weight_decay, decay_toward="start",
+            check_first=True,
+        )  # fmt: skip
+        counted = public.judge(relearn_key, case, subject).metrics
+        metrics["relearn_time_public"] = counted["relearn_time"]
         for name in ("retain", "forget"):
             x = getattr(task, name).x
             one, other = (predict(model, weights, x) for weights in (variables, reference))

@@ -56,6 +56,39 @@ def test_stops_at_the_first_round_at_the_target(linear):
     assert just_above(KEY, linear, variables, task).metrics["relearn_time"] == 6
 
 
+def test_what_is_known_before_a_round_counts_none_where_it_is_checked(linear):
+    task = Task(same_example(9), same_example(4), same_example(2), same_example(2))
+    variables = linear.init(jax.random.key(1))
+    w = np.asarray(variables.params["w"], np.float64)
+    known = descend(w, 0) + 1e-3
+    counts = []
+    for check_first in (False, True):
+        audited = RelearnTime(known, check_first=check_first)(KEY, linear, variables, task)
+        counts.append(audited.metrics["relearn_time"])
+        assert audited.metrics["relearned"] == 1
+        assert len(audited.curves["forget_loss"]) == 1 + counts[-1]
+    assert counts == [1, 0]
+    # What is not known yet takes as many rounds either way.
+    target = (descend(w, 8) + descend(w, 12)) / 2
+    later = RelearnTime(target, check_first=True)(KEY, linear, variables, task).metrics
+    assert later["relearn_time"] == 3
+
+
+@pytest.mark.parametrize("centre", ["zero", "start"])
+def test_relearning_is_pulled_to_the_centre_of_the_decay(linear, centre):
+    task = Task(same_example(9), same_example(4), same_example(2), same_example(2))
+    variables = linear.init(jax.random.key(1))
+    begin = np.asarray(variables.params["w"], np.float64)
+    w, x = begin, np.array([1.0, -0.5, 2.0, 0.0, 0.3])
+    for _ in range(4):
+        p = softmax(x @ w)
+        pull = w - (begin if centre == "start" else 0.0)
+        w = w - 0.1 * (np.outer(x, p - np.eye(3)[0]) + 0.5 * pull)
+    audit = RelearnTime(0.0, learning_rate=0.1, weight_decay=0.5, decay_toward=centre, cap=1)
+    found = audit(KEY, linear, variables, task).curves["forget_loss"]
+    np.testing.assert_allclose(found[1], -np.log(softmax(x @ w)[0]), rtol=1e-5)
+
+
 def test_a_round_draws_from_retain_and_forget(linear):
     """Their inputs are orthogonal: only draws of the forget set move its loss, half of all."""
     forget = same_example(64)

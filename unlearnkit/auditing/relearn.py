@@ -24,6 +24,7 @@ from unlearnkit.training import (
     run_epoch,
     train_step,
 )
+from unlearnkit.training.recipe import DecayCentre
 from unlearnkit.trials import AuditTrial
 from unlearnkit.validation import check_at_least, check_task, check_variables
 
@@ -37,8 +38,8 @@ class RelearnTime:
 
         mean_forget CE <= target_loss + tolerance,
 
-    so it is at least 1, and `cap` where that never happens. Weights that still hold the forget set
-    relearn sooner than retrained ones.
+    so it is at least 1 (0 with `check_first`), and `cap` where that never happens. Weights that
+    still hold the forget set relearn sooner than retrained ones.
 
     Attributes:
       target_loss: the original network's `forget_loss`, nats; None, in a study, takes the case's.
@@ -47,14 +48,19 @@ class RelearnTime:
       batch_size: examples per step; at most `samples`.
       learning_rate: of plain SGD.
       momentum: heavy-ball momentum.
-      weight_decay: λ in (λ/2)‖w‖².
+      weight_decay: λ in (λ/2)‖w - c‖².
+      decay_toward: the centre c: `zero`, or `start`, the weights that are judged.
       frozen_state: BatchNorm keeps its running statistics, as in the fine-tuning of Golatkar et al.
-      2020b, 5.2.
+        2020b, 5.2.
       cap: rounds after which it gives up.
+      check_first: the time is 0 where the forget set is known before any round.
 
     Example:
       audit = auditing.RelearnTime(auditing.forget_loss(model, original, task))
       metrics, curves = audit(key, model, variables, task)
+
+    The public code counts by `RelearnTime(weight_decay=0.1, decay_toward="start",
+    check_first=True)`.
 
     Source: Golatkar et al. 2020b, §5.4 (iv); rounds, tolerance and cap of its public code.
     """
@@ -66,8 +72,10 @@ class RelearnTime:
     learning_rate: float = 0.01
     momentum: float = 0.0
     weight_decay: float = 0.0
+    decay_toward: DecayCentre = "zero"
     frozen_state: bool = True
     cap: int = 100
+    check_first: bool = False
 
     trial: ClassVar[AuditTrial] = AuditTrial(
         small={"target_loss": 0.3, "samples": 128, "batch_size": 32, "cap": 30},
@@ -84,8 +92,9 @@ class RelearnTime:
             )
         check_at_least(self, 0, "tolerance")
         check_at_least(self, 1, "cap")
+        recipe = self._recipe()
         if self.samples is not None:
-            self._recipe().steps_per_epoch(self.samples)
+            recipe.steps_per_epoch(self.samples)
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, task: Task
@@ -116,6 +125,7 @@ class RelearnTime:
             objective=CrossEntropy(model, self._recipe()),
             samples=samples,
             cap=self.cap,
+            check_first=self.check_first,
         )
         measured = np.asarray(losses)[: int(rounds)]
         if not np.all(np.isfinite(measured)):
@@ -123,13 +133,14 @@ class RelearnTime:
                 f"relearning diverged in round {int(np.argmin(np.isfinite(measured))) + 1}; "
                 f"lower learning_rate={self.learning_rate:g}"
             )
-        reached = bool(measured[-1] <= np.float32(self.target_loss + self.tolerance))
+        curve = np.concatenate([[start], measured])
+        reached = bool(curve[-1] <= np.float32(self.target_loss + self.tolerance))
         metrics = {
             "relearn_time": float(rounds),
             "relearned": float(reached),
             "forget_loss": start,
         }
-        return Audited(metrics, {"forget_loss": np.concatenate([[start], measured])})
+        return Audited(metrics, {"forget_loss": curve})
 
     def judge(self, key: Key[Array, ""], case: Case, subject: Subject) -> Audited:
         """Returns the time until the forget set is known as the case's original knows it.
@@ -152,6 +163,7 @@ class RelearnTime:
             learning_rate=self.learning_rate,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
+            decay_toward=self.decay_toward,
             frozen_state=self.frozen_state,
         )
 
@@ -174,7 +186,7 @@ def _mean_loss(variables: Variables, dataset: Dataset, *, model: Model) -> Float
     return cross_entropy_losses(predict(model, variables, dataset.x), dataset.y).mean()
 
 
-@partial(jax.jit, static_argnames=("objective", "samples", "cap"))
+@partial(jax.jit, static_argnames=("objective", "samples", "cap", "check_first"))
 def _relearn(
     key: Key[Array, ""],
     variables: Variables,
@@ -185,6 +197,7 @@ def _relearn(
     objective: CrossEntropy,
     samples: int,
     cap: int,
+    check_first: bool,
 ) -> tuple[Float[Array, " cap"], Int[Array, ""]]:
     """Returns the forget loss after each round, NaN where none was run, and the rounds run."""
     recipe = objective.recipe
@@ -193,7 +206,8 @@ def _relearn(
 
     def unknown(carry: tuple[TrainState, Array, Array]) -> Array:
         _, losses, rounds = carry
-        return (rounds == 0) | ((rounds < cap) & ~(losses[rounds - 1] <= target))
+        last = jnp.where(rounds == 0, before, losses[rounds - 1])
+        return (rounds < cap) & ~(last <= target)
 
     def one_round(carry: tuple[TrainState, Array, Array]) -> tuple[TrainState, Array, Array]:
         state, losses, rounds = carry
@@ -207,6 +221,10 @@ def _relearn(
         loss = _mean_loss(state.variables, forget, model=objective.model)
         return state, losses.at[rounds].set(loss), rounds + 1
 
+    # What cannot have been reached is never at most the target.
+    before = jnp.float32(jnp.inf)
+    if check_first:
+        before = _mean_loss(variables, forget, model=objective.model)
     start = init_train_state(recipe, steps, variables)
     carry = (start, jnp.full(cap, jnp.nan), jnp.int32(0))
     _, losses, rounds = jax.lax.while_loop(unknown, one_round, carry)

@@ -21,6 +21,7 @@ from unlearnkit.poisoning.meta_poison import MetaPoison
 from unlearnkit.poisoning.metagradient import MetagradientAttack, Surrogate
 from unlearnkit.poisoning.min_max import MinMax
 from unlearnkit.poisoning.model_targeted import ModelTargeted
+from unlearnkit.poisoning.pgan import PoisoningGan
 from unlearnkit.poisoning.placing import (
     Placement,
     PoisonInfo,
@@ -55,6 +56,7 @@ ATTACKS: Registry[Attack] = Registry(
         "influence": InfluenceAttack,
         "kkt": KktAttack,
         "poison_svm": PoisonSvm,
+        "pgan": PoisoningGan,
         "meta_poison": MetaPoison,
         "metagradient": MetagradientAttack,
         "error_minimizing": ErrorMinimizing,
@@ -109,6 +111,7 @@ __all__ = [
     "PoisonSvm",
     "PoisonWarning",
     "PoisonedTexts",
+    "PoisoningGan",
     "Region",
     "SameNormControl",
     "Subpopulation",

@@ -24,7 +24,7 @@ from experiments import frame, pages
 from experiments.frame import Data, PaperCommand, Result
 from experiments.tgda import figures, paper
 from experiments.tgda.claims import Drops, judge, judge_sizes
-from experiments.tgda.runs import CLEAN, attack_all
+from experiments.tgda.runs import CLEAN, PGAN, PGAN_DEFENCE, TGDA, attack_all
 from experiments.tgda.settings import Target, targets
 from unlearnkit.reporting import MISSING, present, rows
 from unlearnkit.studies import OnStage, Record
@@ -109,20 +109,25 @@ def _attacks(target: Target, records: Sequence[Record]) -> list[pages.Table]:
 
 
 def _further(target: Target, records: Sequence[Record]) -> list[pages.Table]:
-    """Returns TGDA's drop on other networks (Table 9), and after defences (Tables 10 and 11)."""
-    own = [record for record in records if record.method == "tgda"]
+    """Returns drops on other networks (Table 9), and after defences (Tables 10 and 11)."""
     network, printed = paper.NETWORKS[target.model], paper.ON_OTHERS
-    metrics = list(dict.fromkeys(name for record in own for name in record.metrics))
 
-    def told(name: str, other: str) -> dict[str, str]:
-        label = paper.NETWORKS.get(other, other)
-        row = {"label": label, "drop": _percent(own, name)}
+    def told(attack: str, name: str, other: str) -> dict[str, str]:
+        own = [record for record in records if record.method == attack]
+        label, asked = paper.NETWORKS.get(other, other), other if attack == TGDA else ""
+        asked = paper.NETWORKS.get(asked, asked) or f"{attack}_{other}"
+        row = {"attack": paper.title(attack), "label": label, "drop": _percent(own, name)}
         row |= {score: _percent(own, f"{score}_of_{other}") for score in ("precision", "recall")}
-        known = target.source == "mnist" and (network, label) in printed
-        return row | {"printed": f"{printed[network, label]:.2f}" if known else ""}
+        known = target.source == "mnist" and (network, asked) in printed
+        return row | {"printed": f"{printed[network, asked]:.2f}" if known else ""}
 
     tables = {
-        table: [told(n, n.removeprefix(prefix)) for n in metrics if n.startswith(prefix)]
+        table: [
+            told(attack, name, name.removeprefix(prefix))
+            for attack in (TGDA, PGAN)
+            for name in dict.fromkeys(n for r in records if r.method == attack for n in r.metrics)
+            if name.startswith(prefix)
+        ]
         for table, prefix in (("tgda_transfer", "drop_on_"), ("tgda_defended", "drop_after_"))
     }
     return [pages.formatted_table(table, told) for table, told in tables.items() if told]
@@ -134,13 +139,18 @@ def _percent(records: Sequence[Record], metric: str) -> str:
     return "".join(row[1:])
 
 
+def measured_rows(target: Target) -> list[str]:
+    """Returns the names of the rows of the paper's tables that a target measures."""
+    names = [*target.attacks, *target.defences, *(paper.NETWORKS[on] for on in target.transfer)]
+    return names + [f"{PGAN}_{PGAN_DEFENCE}"] * (PGAN in names and PGAN_DEFENCE in names)
+
+
 def _printed(known: Mapping[str, Target]) -> str:
     """Returns all rows of the paper's tables, and where each is measured, or what that needs."""
     here = {}
     for target, told in reversed(list(known.items())):
-        rows = *told.attacks, *told.defences, *(paper.NETWORKS[other] for other in told.transfer)
         place = paper.DATASETS.get(told.source), paper.NETWORKS[told.model]
-        here.update({(*place, row): target for row in rows})
+        here.update({(*place, row): target for row in measured_rows(told)})
     body = []
     for table in paper.TABLES:
         for place, entry in table.rows():

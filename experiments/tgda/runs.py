@@ -21,7 +21,9 @@ from unlearnkit.poisoning import FROM_SCRATCH, PoisonWarning
 from unlearnkit.studies import ORIGINAL, OnStage, Pair, Record, Study, run
 from unlearnkit.validation import check_continuous
 
-CLEAN, TGDA = "clean", "tgda"
+CLEAN, TGDA, PGAN = "clean", "tgda", "pgan"
+PGAN_DEFENCE = "loss_filter"
+"""What pGAN is tried against (Table 10); TGDA is tried against all."""
 SHOWN = 6
 """Poisons of a picture."""
 
@@ -83,19 +85,25 @@ def attack_all(
 
 
 def _studies(target: Target, data: Data) -> Iterator[Study]:
-    """Yields the study of TGDA on other networks and behind defences, and that of all others."""
+    """Yields the studies of TGDA and pGAN, which are defended against, and that of all others."""
     shared: Any = {
         "data": Pair(data.train, data.test, data.test), "networks": data.model,
         "recipes": target.recipe, "seeds": target.seeds, "paired": True, "reference": "clean",
     }  # fmt: skip
     drop = AccuracyDrop(victims=target.victims)
     audits: dict[str, Audit | CaseAudit] = {"": drop, "poisons": PoisonSize()}
-    if attacks := {name: made for name, made in target.attacks.items() if name != TGDA}:
-        yield Study(attacks=attacks, audits=audits, **shared)
+    others = {name: made for name, made in target.attacks.items() if name not in (TGDA, PGAN)}
+    if others:
+        yield Study(attacks=others, audits=audits, **shared)
+    audits["filter"] = FilterScore()
+    if PGAN in target.attacks:
+        pgan = {PGAN: target.attacks[PGAN]}
+        defences = {n: made for n, made in target.defences.items() if n == PGAN_DEFENCE}
+        yield Study(attacks=pgan, audits=dict(audits), defences=defences, **shared)
     if TGDA in target.attacks:
         shape: Any = {"input_shape": data.train.x.shape[1:], "n_classes": data.model.n_classes}
-        others = {name: models.create(name, **shape) for name in target.transfer}
-        audits |= {"filter": FilterScore(), "transfer": PoisonTransfer(others)}
+        networks = {name: models.create(name, **shape) for name in target.transfer}
+        audits["transfer"] = PoisonTransfer(networks)
         tgda = {TGDA: target.attacks[TGDA]}
         yield Study(attacks=tgda, audits=audits, defences=target.defences, **shared)
 

@@ -10,13 +10,15 @@ from typing import Any
 from experiments.claims import read_toml
 from experiments.frame import Scale, read_scale
 from unlearnkit.defences import DEFENCES, Sever
-from unlearnkit.poisoning import ATTACKS, ImprovedMinMax, ModelTargeted
+from unlearnkit.poisoning import ATTACKS, ImprovedMinMax, ModelTargeted, PoisoningGan
 from unlearnkit.studies.declared import make_part
 from unlearnkit.training import Recipe
 
 LONG = "tgda_long"
 """TGDA for more epochs than its ablations; what it is compared with other attacks by."""
 FILE = Path(__file__).with_name("settings.toml")
+LIKE_THE_TARGET = (ImprovedMinMax, ModelTargeted, PoisoningGan, Sever)
+"""What trains networks of its own by the target's recipe, where its settings give none."""
 VARIANTS: dict[str, dict[str, Any]] = read_toml(__file__, FILE.name)["variants"]
 """What is changed of TGDA, see settings.toml."""
 
@@ -65,7 +67,7 @@ def _made(told: Target) -> Target:
     """Returns a target as it is declared with its attacks and defences."""
 
     def make(name: str, kind: Any, settings: Mapping[str, Any]) -> Any:
-        own = {"recipe": told.recipe} if kind in (ImprovedMinMax, ModelTargeted, Sever) else {}
+        own = {"recipe": told.recipe} if kind in LIKE_THE_TARGET else {}
         return make_part(name, kind, {**own, **settings})
 
     def settings(name: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Loss, influence and Sever against dense float64 gradients."""
 
+import dataclasses
 import re
 
 import jax
@@ -11,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from unlearnkit import models
 from unlearnkit.base import Dataset, Variables
 from unlearnkit.defences import DefenceWarning, InfluenceFilter, LossFilter, Sever
+from unlearnkit.host import choose_rows
 from unlearnkit.models import from_functions
 from unlearnkit.training import DivergedError, Recipe, fit
 
@@ -58,6 +60,30 @@ def test_self_influence_is_the_dense_quadratic_form(dense, chunk, x64):
     defended = method(KEY, problem.model, problem.variables, problem.dataset)
     np.testing.assert_allclose(defended.scores, wanted, rtol=1e-6)
     assert dropped(defended) == set(np.argsort(-wanted)[:5].tolist())
+
+
+@pytest.mark.parametrize("target", ["self", "objective"])
+def test_the_curvature_of_a_share_of_the_examples_is_that_of_what_is_drawn(dense, target, x64):
+    problem = dense()
+    g, n = problem.gradients(), problem.dataset.size
+    rows = choose_rows(jax.random.split(KEY)[0], n, 9)
+    few = dense()
+    few.dataset = problem.dataset.take(rows)
+    matrix = few.gauss_newton() + 0.05 * np.eye(g.shape[1])
+    left = g if target == "self" else np.broadcast_to(g.mean(0), g.shape)
+    wanted = np.abs(np.einsum("ip,pq,iq->i", left, np.linalg.inv(matrix), g))
+    method = InfluenceFilter(
+        target=target, damping=0.05, rank=1000, tol=1e-12, curvature_examples=9
+    )
+    defended = method(KEY, problem.model, problem.variables, problem.dataset)
+    np.testing.assert_allclose(defended.scores, wanted, rtol=1e-6)
+    whole = dataclasses.replace(method, curvature_examples=10 * n)
+    every = dataclasses.replace(method, curvature_examples=None)
+    all_costs = [
+        m(KEY, problem.model, problem.variables, problem.dataset).info.cost.example_gradients
+        for m in (method, whole, every)
+    ]
+    assert all_costs[0] < all_costs[1] == all_costs[2]
 
 
 def test_a_low_rank_bounds_self_influence_from_above(dense, x64):
@@ -215,6 +241,7 @@ def test_weights_that_diverged_are_refused(dense, method):
         (lambda: InfluenceFilter(damping=0.0), "damping must be > 0"),
         (lambda: InfluenceFilter(tol=0.0), "tol must be > 0"),
         (lambda: InfluenceFilter(rank=0), "rank must be >= 1"),
+        (lambda: InfluenceFilter(curvature_examples=0), "curvature_examples must be >= 1"),
         (lambda: InfluenceFilter(chunk=0), "chunk must be >= 1"),
         (lambda: Sever(rounds=0), "rounds must be >= 1"),
         (lambda: Sever(tol=-1.0), "tol must be > 0"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.frame import load_result, main
-from experiments.tgda.__main__ import Tgda
+from experiments.tgda.__main__ import Tgda, _further, measured_rows
 from experiments.tgda.claims import Drops, judge, judge_sizes
 from experiments.tgda.figures import epsilon_figure
 from experiments.tgda.paper import (
@@ -129,6 +129,27 @@ def test_a_perfect_defence_gives_back_the_clean_network_exactly(small):
     assert "drop_on_mlp" in metrics
 
 
+def test_pgan_is_tried_against_the_loss_filter_alone_and_shown_beside_the_paper_s(small):
+    target, data = small
+    calls = []
+
+    def none(key, model, variables, dataset):
+        calls.append(int(dataset.size))
+        keep = jnp.ones(dataset.size, bool)
+        return Defended(keep, jnp.zeros(dataset.size), UnlearnInfo({}, Cost(0.0, 0.0)))
+
+    defences = {"loss_filter": none, "sever": none}
+    target = dataclasses.replace(target, attacks={"pgan": LabelFlip()}, defences=defences)
+    (_, record) = attack_all(jax.random.key(1), target, data, silent).records
+    assert record.method == "pgan"
+    assert len(calls) == 1
+    assert record.metrics["drop_after_loss_filter"] == record.metrics["drop"]
+    assert "drop_after_sever" not in record.metrics
+    (table,) = _further(targets("cpu")["mnist-lr"], [record])
+    assert "pGAN" in table.markdown
+    assert "2.49" in table.markdown  # of Table 10
+
+
 def test_two_names_of_one_attack_do_the_same(small):
     outcome = attack_all(jax.random.key(1), small[0], small[1], silent)
     drops = {record.method: record.metrics["drop"] for record in outcome.records}
@@ -222,9 +243,8 @@ def test_the_quoted_tables_agree_with_themselves():
 def test_every_printed_row_is_measured_or_says_what_it_needs():
     here = {}
     for told in targets("cpu").values():
-        others = [NETWORKS[name] for name in told.transfer]
         place = DATASETS[told.source], NETWORKS[told.model]
-        here.setdefault(place, set()).update(told.attacks, told.defences, others)
+        here.setdefault(place, set()).update(measured_rows(told))
     assert sorted(table.number for table in TABLES) == list(range(1, 14))
     asked = {
         (table.number, *place): needed(table.number, *place)
@@ -234,6 +254,8 @@ def test_every_printed_row_is_measured_or_says_what_it_needs():
     assert [place for place, says in asked.items() if not says] == []
     assert (2, "NN", "min_max") not in asked
     assert (2, "CNN", "min_max") in asked
+    assert (10, "LR", "pgan_loss_filter") not in asked
+    assert "pgan_loss_filter" not in measured_rows(targets("cpu")["mnist-cnn"])
     assert needed(2, "LR", "tgda") == ""
     assert ON_OTHERS["LR", "sever"] == 2.13
     assert ON_OTHERS["CNN", "LR"] == 3.22

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,6 +104,25 @@ class TestGram:
         want = problem.gradients @ problem.gradients.T
         got = kernels.gram(operator(problem))
         np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
+
+    def test_products_with_directions_and_norms_are_the_bank_s_on_every_network(self, problem):
+        rows = problem.gradients[1:5]
+        directions = jax.random.normal(jax.random.key(5), (rows.shape[1], 3), rows.dtype)
+        found = operator(problem).matmat(1, 5, directions)
+        products, norms = found.products * found.size, found.squares * found.size**2
+        np.testing.assert_allclose(products, rows @ directions, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(norms, (rows**2).sum(1), rtol=1e-9)
+
+    def test_products_of_tiny_gradients_do_not_vanish(self, mlp):
+        """Their squares are far below the least number."""
+        whole = operator(mlp)
+        tiny = dataclasses.replace(whole, loss=lambda *batch: 1e-200 * mlp.loss(*batch))
+        directions = jax.random.normal(jax.random.key(5), (whole.shape[1], 2))
+        one, other = (found.matmat(0, 4, directions) for found in (whole, tiny))
+        assert float(jnp.abs(one.products).max()) > 0.01
+        np.testing.assert_allclose(other.products, one.products, rtol=1e-9)
+        np.testing.assert_allclose(other.squares, one.squares, rtol=1e-9)
+        np.testing.assert_allclose(other.size, 1e-200 * one.size, rtol=1e-9)
 
     def test_forms_no_row_of_a_dense_kernel(self, mlp):
         pieces = operator(mlp).factors(0, 5)

@@ -24,6 +24,7 @@ from unlearnkit.defences._dropping import (
     finish,
     warn_unconverged,
 )
+from unlearnkit.host import choose_rows
 from unlearnkit.kernels.preconditioners import LowRank
 from unlearnkit.training import cross_entropy
 from unlearnkit.trials import DefenceTrial
@@ -53,7 +54,10 @@ class InfluenceFilter(DropSettings):
         which many numbers times `rank` are held.
       tol: relative residual of the solve for `objective`.
       max_steps: its most steps.
-      chunk: examples at a time; `self` holds their gradients.
+      chunk: examples at a time; `self` holds, for each, a layer's outputs `rank` times.
+      curvature_examples: whose mean H is taken for that of all, drawn without replacement; all
+        where there are fewer, or None. The products with H are what takes the time of `self` for a
+        large network.
       fraction, per_class: see `DropSettings`.
 
     Example:
@@ -74,6 +78,7 @@ class InfluenceFilter(DropSettings):
     tol: float = 1e-3
     max_steps: int = 1000
     chunk: int = 100
+    curvature_examples: int | None = 10_000
 
     trial: ClassVar[DefenceTrial] = DefenceTrial(
         small={"rank": 30, "damping": 0.1}, across_classes=True
@@ -84,6 +89,8 @@ class InfluenceFilter(DropSettings):
         check_known("target", self.target, get_args(TargetName))
         check_above(self, 0, "damping", "tol")
         check_at_least(self, 1, "rank", "max_steps", "chunk")
+        if self.curvature_examples is not None:
+            check_at_least(self, 1, "curvature_examples")
 
     def __call__(
         self, key: Key[Array, ""], model: Model, variables: Variables, dataset: Dataset
@@ -99,12 +106,15 @@ class InfluenceFilter(DropSettings):
           DivergedError: a score is not finite.
         """
         check_input(model, variables, dataset)
+        draw_key, key = jax.random.split(key) if self.curvature_examples else (key, key)
+        n = min(self.curvature_examples or dataset.size, dataset.size)
+        seen = dataset.x if n == dataset.size else dataset.x[choose_rows(draw_key, dataset.size, n)]
         history: dict[str, Array] = {}
         solves: dict[str, SolveInfo] = {}
         with Stopwatch() as watch:
             if self.target == "self":
                 rank = min(self.rank, ravel_pytree(variables.params)[0].size)
-                low_rank = _approximate(model, variables, dataset.x, key, self, rank)
+                low_rank = _approximate(model, variables, seen, key, self, rank)
                 scores = np.concatenate(
                     [
                         _unscaled(*_self_influence(model, variables, part, low_rank))
@@ -112,11 +122,11 @@ class InfluenceFilter(DropSettings):
                     ]
                 )
                 history["least_curvature"] = self._check(low_rank, rank)
-                work = rank * PRODUCT + VJP
+                work = rank * PRODUCT * n / dataset.size + VJP
             else:
-                *found, info = _objective_influence(model, variables, dataset, self)
+                *found, info = _objective_influence(model, variables, dataset, seen, self)
                 scores, solves["influence"] = _unscaled(*found), info
-                work = VJP + (int(info.steps) + 1) * PRODUCT + JVP
+                work = VJP + (int(info.steps) + 1) * PRODUCT * n / dataset.size + JVP
         for info in solves.values():
             warn_unconverged("the influence", info, "allow more max_steps, or raise damping or tol")
         cost = Cost(dataset.size * work, watch.seconds, watch.compile_seconds)
@@ -153,24 +163,24 @@ def _self_influence(
     model: Model, variables: Variables, part: Dataset, low_rank: LowRank
 ) -> tuple[Array, Array, Array]:
     """Returns gᵀ (F Fᵀ + λ I)⁻¹ g of every example, by Woodbury's identity; see `_unscaled`."""
-    rows = kernels.gradient_bank(_loss(model, variables), variables.params, part, chunk=part.size)
-    size = _positive(kernels.tree_norm(rows))
-    rows = rows / size
+    gradients = kernels.GradientOperator(_loss(model, variables), variables.params, part)
+    found = gradients.matmat(0, part.size, low_rank.factor)
     with jax.default_matmul_precision("highest"):
-        inner = (rows @ low_rank.factor).T
-        explained = jax.scipy.linalg.solve_triangular(low_rank.cholesky, inner, lower=True)
-    scores = (jnp.sum(rows**2, axis=1) - jnp.sum(explained**2, axis=0)) / low_rank.shift
-    return scores, size, size
+        explained = jax.scipy.linalg.solve_triangular(
+            low_rank.cholesky, found.products.T, lower=True
+        )
+    scores = (found.squares - jnp.sum(explained**2, axis=0)) / low_rank.shift
+    return scores, found.size, found.size
 
 
 @partial(jax.jit, static_argnames=("model", "method"))
 def _objective_influence(
-    model: Model, variables: Variables, dataset: Dataset, method: InfluenceFilter
+    model: Model, variables: Variables, dataset: Dataset, seen: Array, method: InfluenceFilter
 ) -> tuple[Array, Array, Array, SolveInfo]:
     loss, params = _loss(model, variables), variables.params
     gradient = kernels.risk_gradient(loss, params, dataset, chunk=method.chunk)
     direction, info = kernels.cg(
-        _curvature(model, variables, dataset.x, method),
+        _curvature(model, variables, seen, method),
         gradient,
         damping=method.damping,
         tol=method.tol,

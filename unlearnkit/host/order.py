@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Int, Key
 
-from unlearnkit.host.random import AnyKey
+from unlearnkit.host.random import AnyKey, host_key
 
 
 def epoch_rows(key: AnyKey, epoch: int, n: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:
@@ -78,3 +79,15 @@ def cycled_rows(
     rows = [whole_rows(key, index, n, batch_size) for index in passes]
     begin = first - passes.start * per_pass
     return np.concatenate(rows)[begin : begin + steps]
+
+
+def choose_rows(key: Key[Array, ""], n: int, m: int) -> Int[Array, " m"]:
+    """Returns m of n rows drawn without replacement, ascending.
+
+    Args:
+      key: draws them.
+      n: how many there are.
+      m: how many are drawn, at most n.
+    """
+    found: Array = jax.device_put(np.sort(host_key(key).permutation(n)[:m]))
+    return found

@@ -104,6 +104,36 @@ def along(pieces: Factors, direction: Sequence[Array], dense: tuple[int, ...]) -
     return found
 
 
+def scaled(pieces: Factors) -> tuple[Factors, Array]:
+    """Returns the pieces of a Jacobian over its size, and that: none of their squares vanishes."""
+
+    def largest(part: Array) -> Array:
+        return jnp.max(jnp.abs(part), initial=0)
+
+    def over(part: Array, size: Array) -> Array:
+        return part / jnp.where(size > 0, size, 1)
+
+    inputs, slopes = ([largest(p) for p in parts] for parts in (pieces.inputs, pieces.slopes))
+    products = [a * b for a, b in zip(inputs, slopes, strict=True)]
+    size = jnp.max(jnp.stack([*products, *map(largest, pieces.rest)]))
+    size = jnp.where(size > 0, size, 1)
+    h = [over(part, a) for part, a in zip(pieces.inputs, inputs, strict=True)]
+    shares = [product / size for product in products]
+    g = [over(p, b) * share for p, b, share in zip(pieces.slopes, slopes, shares, strict=True)]
+    return Factors(h, g, [part / size for part in pieces.rest]), size
+
+
+def squares(pieces: Factors) -> Array:
+    """Returns the squared norm of the Jacobian of each example and output, [n, c]."""
+    total: Any = 0
+    for jacobian in pieces.rest:
+        total = total + jnp.sum(jacobian**2, axis=2)
+    for h, g in zip(pieces.inputs, pieces.slopes, strict=True):
+        total = total + jnp.sum(h**2, axis=1)[:, None] * jnp.sum(g**2, axis=2)
+    found: Array = total
+    return found
+
+
 def dense_kernels(apply: Apply, params: Params, one: Any) -> tuple[int, ...]:
     """Returns the positions of the leaves that are dense kernels for a single example `one`."""
     leaves = jax.tree.leaves(params)

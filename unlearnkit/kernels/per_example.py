@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +88,22 @@ def gradient_bank(
     for start, stop in _chunks.spans(dataset.size, chunk):
         bank = _write(loss, bank, params, dataset.x[start:stop], dataset.y[start:stop], start)
     return bank
+
+
+class Projections(NamedTuple):
+    """Rows of G, seen by what they have in common with some directions.
+
+    The size is kept apart: squares of tiny gradients, as a confident network has, would vanish.
+
+    Attributes:
+      products: G V / size.
+      squares: of the rows' norms, / size².
+      size: s, about the largest entry of these rows.
+    """
+
+    products: Float[Array, "m k"]
+    squares: Float[Array, " m"]
+    size: Float[Array, ""]
 
 
 @partial(
@@ -193,6 +209,30 @@ class GradientOperator:
         found: Array = _chunks.map_batches(
             along, point, (self.dataset.x, self.dataset.y), self.chunk
         )
+        return found
+
+    @at_precision
+    def matmat(
+        self,
+        start: int,
+        stop: int,
+        matrix: Float[Array, "p k"],
+        *,
+        precision: Precision = "highest",
+    ) -> Projections:
+        """Returns products of the rows G[start:stop] with V and their norms, forming none of them.
+
+        (h ⊗ g)·V = hᵀ V g and ‖h ⊗ g‖² = ‖h‖² ‖g‖² for what a dense kernel adds to both: 2 p k
+        operations an example, and the memory of k outputs of a layer in the place of p.
+
+        Args:
+          start: the first row.
+          stop: one past the last.
+          matrix: V.
+          precision: of the matrix products; see `Precision`.
+        """
+        x, y = self.dataset.x[start:stop], self.dataset.y[start:stop]
+        found: Projections = _matmat(self.loss, self.params, x, y, matrix)
         return found
 
     @at_precision
@@ -389,6 +429,18 @@ def _project(
     direction = jax.tree.leaves(ravel_pytree(params)[1](vector))
     dense = _dense_layers.dense_kernels(_scalar(loss), params, (x[0], y[0]))
     return _dense_layers.along(pieces, direction, dense)[:, 0]
+
+
+@partial(jax.jit, static_argnums=0)
+def _matmat(loss: BatchLoss, params: Params, x: Array, y: Array, matrix: Array) -> Projections:
+    apply = _scalar(loss)
+    dense = _dense_layers.dense_kernels(apply, params, (x[0], y[0]))
+    pieces = _dense_layers.factors(apply, params, (x, y), dense)
+    pieces, size = _dense_layers.scaled(pieces)
+    directions = jax.vmap(ravel_pytree(params)[1], in_axes=1)(matrix)
+    leaves = jax.tree.leaves(directions)
+    along = jax.vmap(lambda *one: _dense_layers.along(pieces, one, dense)[:, 0])(*leaves)
+    return Projections(along.T, _dense_layers.squares(pieces)[:, 0], size)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)

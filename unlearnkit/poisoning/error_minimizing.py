@@ -12,10 +12,11 @@ from jaxtyping import Array, Key
 
 from unlearnkit.base import Cost, Model, Poisoned, Task, Variables
 from unlearnkit.costs import FORWARD, Stopwatch
+from unlearnkit.host import choose_rows
 from unlearnkit.poisoning._noise import Noise, Rules, Scope, take_turn
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
-from unlearnkit.poisoning.placing import Placement, PoisonInfo, choose_rows, place, warn
+from unlearnkit.poisoning.placing import Placement, PoisonInfo, place, warn
 from unlearnkit.training import DivergedError, Recipe, init_train_state
 from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import (

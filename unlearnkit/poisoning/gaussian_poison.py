@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from unlearnkit.base import Cost, Model, Poisoned, Task, Variables
 from unlearnkit.costs import Stopwatch
+from unlearnkit.host import choose_rows
 from unlearnkit.host.arrays import put
 from unlearnkit.models.embedding_noise import (
     EmbeddingNoise,
@@ -20,7 +21,7 @@ from unlearnkit.models.embedding_noise import (
 )
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
-from unlearnkit.poisoning.placing import Placement, PoisonInfo, choose_rows, place
+from unlearnkit.poisoning.placing import Placement, PoisonInfo, place
 from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import (
     check_choice,

@@ -13,6 +13,7 @@ from jaxtyping import Array, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Model, Params, Poisoned, Task, Variables
 from unlearnkit.costs import Stopwatch
+from unlearnkit.host import choose_rows
 from unlearnkit.poisoning import _canceling
 from unlearnkit.poisoning._canceling import Balance, Canceling, Descent
 from unlearnkit.poisoning._gradients import mean_gradient
@@ -20,7 +21,7 @@ from unlearnkit.poisoning._targets import predicted_classes
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.grad_pc import GradPC
-from unlearnkit.poisoning.placing import Placement, PoisonInfo, choose_rows, place, warn
+from unlearnkit.poisoning.placing import Placement, PoisonInfo, place, warn
 from unlearnkit.training import DivergedError
 from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import (

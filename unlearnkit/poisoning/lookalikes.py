@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from unlearnkit.base import Dataset, Model, Poisoned, Task, Variables
+from unlearnkit.host import choose_rows
 from unlearnkit.poisoning._shown import show_others
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.poisoning.budget import Budget
-from unlearnkit.poisoning.placing import Placement, choose_rows
+from unlearnkit.poisoning.placing import Placement
 from unlearnkit.training import predict
 from unlearnkit.trials import AttackTrial
 from unlearnkit.validation import check_at_least, check_continuous, check_task, check_variables

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Attack, Cost, Dataset, Model, Params, Poisoned, Task, Variables
 from unlearnkit.costs import FORWARD, Stopwatch
+from unlearnkit.host import choose_rows
 from unlearnkit.host.random import host_key
 from unlearnkit.models import create
 from unlearnkit.poisoning._split import check_share
@@ -21,7 +22,7 @@ from unlearnkit.poisoning._start import Start, check_start, start_from
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.label_flip import check_flippable, flip_by_logits
-from unlearnkit.poisoning.placing import Placement, PoisonInfo, choose_rows, place
+from unlearnkit.poisoning.placing import Placement, PoisonInfo, place
 from unlearnkit.poisoning.total_gradient.generator import Box, Generator, make_generator
 from unlearnkit.training import DivergedError, Recipe, cross_entropy, differentiate_fit, predict
 from unlearnkit.training.smoothness import check_smooth

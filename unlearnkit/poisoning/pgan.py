@@ -15,11 +15,12 @@ from jaxtyping import Array, Float, Int, Key
 
 from unlearnkit.base import Cost, Dataset, Model, Params, Poisoned, Task, Variables
 from unlearnkit.costs import Stopwatch
+from unlearnkit.host import choose_rows
 from unlearnkit.kernels import cross_entropy_losses
 from unlearnkit.models import mlp
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
-from unlearnkit.poisoning.placing import Placement, PoisonInfo, choose_rows, place
+from unlearnkit.poisoning.placing import Placement, PoisonInfo, place
 from unlearnkit.poisoning.total_gradient.generator import Box, Generator, make_generator
 from unlearnkit.training import (
     CrossEntropy,

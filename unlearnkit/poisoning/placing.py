@@ -9,11 +9,10 @@ from typing import Literal, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from unlearnkit.base import FROM_SCRATCH, Cost, Dataset, Poisoned, SolveInfo
 from unlearnkit.host.arrays import concatenate_rows, replace_rows
-from unlearnkit.host.random import host_key
 from unlearnkit.poisoning.bounds import Bounds
 from unlearnkit.rows import check_rows
 from unlearnkit.validation import check_choice
@@ -100,18 +99,6 @@ def perturbation(poisoned: Poisoned, clean: Dataset) -> Float[Array, "m ..."]:
         raise ValueError("these poisons were made of no clean example: they have no perturbation")
     base = check_rows(base, clean.size, name="base rows", of="the clean data")
     return poisoned.dataset.x[poisoned.is_poison] - clean.x[base]
-
-
-def choose_rows(key: Key[Array, ""], n: int, m: int) -> Int[Array, " m"]:
-    """Returns m of n rows drawn without replacement, ascending.
-
-    Args:
-      key: draws them.
-      n: how many there are.
-      m: how many are drawn, at most n.
-    """
-    found: Array = jax.device_put(np.sort(host_key(key).permutation(n)[:m]))
-    return found
 
 
 def warn(message: str) -> None:

@@ -19,14 +19,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from unlearnkit.auditing import gap_and_reach, mean_and_reach
+from unlearnkit.reporting.intervals import FINEST
+from unlearnkit.reporting.intervals import in_words as in_words
+from unlearnkit.reporting.intervals import interval as interval
 from unlearnkit.studies import Runs as Runs
 from unlearnkit.studies.declared import make_part
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 Values = Sequence[float] | np.ndarray
 """Of a figure, one per seed."""
-FINEST = 5e-5  # means below it, which four digits show as 0, decide nothing
 NO_NUMBER = "a figure without numbers"
 FILE = Path(__file__).with_name("claims.toml")
 
@@ -107,7 +108,7 @@ class Statement:
         less = np.asarray(values, float) - self.threshold
         mean, reach = interval(less, among, apart)
         verdict = holds(mean * self.sign > 0) if abs(mean) > max(reach, FINEST) else "undecided"
-        figure = in_words(less, verdict, among, apart)
+        figure = in_words(less, verdict == "undecided", among, apart)
         said = (self.ours if ours is None else ours).format(figure, **names)
         claim = self.decide(verdict, said, paper=paper, **names)
 
@@ -192,27 +193,3 @@ def in_order(paper: str, claims: Iterable[Claim]) -> list[Claim]:
 def holds(condition: bool) -> Verdict:
     """Returns the verdict on what is seen or not, without an interval."""
     return "holds" if condition else "does not hold"
-
-
-def in_words(values: Values, verdict: Verdict, among: int = 1, apart: Values | None = None) -> str:
-    """Returns the mean with its interval, and what keeps it from being decided."""
-    mean, reach = interval(values, among, apart)
-    if np.isnan(reach):
-        return f"{mean:+.4f} (one seed)"
-    seeds = f"{len(values)} seeds" if apart is None else f"{len(values)} and {len(apart)} seeds"
-    what = f"the spread over {seeds}" if reach > FINEST else "its last digit"
-    return f"{mean:+.4f} ± {reach:.4f}" + f", limited by {what}" * (verdict == "undecided")
-
-
-def interval(values: Values, among: int = 1, apart: Values | None = None) -> tuple[float, float]:
-    """Returns the mean and the half-width of its interval of 1 - 0.05 / `among`; NaN for one.
-
-    Args:
-      values: one per seed.
-      among: how many intervals share the 5 %.
-      apart: values of other runs, whose mean is subtracted.
-    """
-    level = 1 - 0.05 / among
-    found = mean_and_reach(values, level) if apart is None else gap_and_reach(values, apart, level)
-    mean, reach = map(float, found)
-    return mean, reach

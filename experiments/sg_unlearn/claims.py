@@ -123,7 +123,7 @@ def ablation_claims(ablation: Ablation) -> list[Claim]:
                 verdict = "holds"
             elif abs(mean) - reach > claim.threshold:
                 verdict = "does not hold"
-            ours = shared.in_words(last - first, verdict, many)
+            ours = shared.in_words(last - first, verdict == "undecided", many)
             found = claim.decide(verdict, ours, first=alphas[0], last=alphas[-1])
             return dataclasses.replace(found, among=among)
 

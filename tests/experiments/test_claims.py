@@ -188,7 +188,7 @@ def test_the_last_interval_of_a_claim_is_shown_and_what_needs_none_does_not_coun
                       none, one])  # fmt: skip
     verdicts = ["holds", "holds", "holds", "undecided", "undecided", "undecided"]
     assert [claim.verdict for claim in found] == verdicts
-    shown = [claims.in_words(sure, "holds", 3), claims.in_words(unsure, "holds", 2)]
+    shown = [claims.in_words(sure, False, 3), claims.in_words(unsure, False, 2)]
     assert [found[0].ours, found[2].ours] == shown
     assert found[3].ours.endswith("limited by the spread over 3 seeds")
     assert [claim.ours for claim in found[4:]] == ["no result", "+0.5000 (one seed)"]

@@ -6,7 +6,7 @@ import dataclasses
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,29 +14,13 @@ from experiments.claims import Claim, read_toml
 from unlearnkit import reporting
 from unlearnkit.io.files import write_text
 from unlearnkit.reporting import Column, html_table
+from unlearnkit.reporting.both_forms import Table
+from unlearnkit.reporting.both_forms import plain_table as plain_table
+from unlearnkit.reporting.both_forms import records_table as records_table
 from unlearnkit.studies import Record
 
 if TYPE_CHECKING:
     from experiments.frame import PaperCommand
-
-
-class Table(NamedTuple):
-    """A table in both forms."""
-
-    markdown: str
-    html: str
-
-
-def plain_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> Table:
-    """Returns a table of text."""
-    lines = [head, ["---"] * len(head), *body]
-    markdown = "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
-    return Table(markdown, html_table(head, body))
-
-
-def records_table(records: Sequence[Record], columns: Sequence[Column]) -> Table:
-    """Returns the table of records, a row per method."""
-    return Table(reporting.to_markdown(records, columns), reporting.table_section(records, columns))
 
 
 def formatted_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:

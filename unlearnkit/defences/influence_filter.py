@@ -108,7 +108,9 @@ class InfluenceFilter(DropSettings):
         check_input(model, variables, dataset)
         draw_key, key = jax.random.split(key) if self.curvature_examples else (key, key)
         n = min(self.curvature_examples or dataset.size, dataset.size)
-        seen = dataset.x if n == dataset.size else dataset.x[choose_rows(draw_key, dataset.size, n)]
+        seen = dataset.x
+        if n < dataset.size:
+            seen = dataset.take(choose_rows(draw_key, dataset.size, n)).x
         history: dict[str, Array] = {}
         solves: dict[str, SolveInfo] = {}
         with Stopwatch() as watch:

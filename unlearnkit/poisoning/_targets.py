@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from unlearnkit.base import Dataset, Model, Variables
-from unlearnkit.host.random import host_key
+from unlearnkit.host import choose_rows
 from unlearnkit.rows import check_rows
 from unlearnkit.training import predict
 
@@ -79,5 +79,4 @@ def rows_of_class(key: Key[Array, ""], clean: Dataset, label: int, m: int) -> In
             f"the training set has {len(own)} examples of class {label}, "
             f"fewer than the {m} poisons of the budget; lower it"
         )
-    drawn = own[host_key(key).permutation(len(own))[:m]]
-    return jnp.asarray(np.sort(drawn), jnp.int32)
+    return jnp.asarray(own, jnp.int32)[choose_rows(key, len(own), m)]

@@ -21,7 +21,12 @@ from unlearnkit.models import mlp
 from unlearnkit.poisoning.bounds import Bounds, Region
 from unlearnkit.poisoning.budget import Budget
 from unlearnkit.poisoning.placing import Placement, PoisonInfo, place
-from unlearnkit.poisoning.total_gradient.generator import Box, Generator, make_generator
+from unlearnkit.poisoning.total_gradient.generator import (
+    Box,
+    Generator,
+    beside_labels,
+    make_generator,
+)
 from unlearnkit.training import (
     CrossEntropy,
     DivergedError,
@@ -211,8 +216,7 @@ class Discriminator:
           params: of the network.
           part: [n] examples.
         """
-        label = jax.nn.one_hot(part.y, self.n_classes, dtype=part.x.dtype)
-        inputs = jnp.concatenate([part.x.reshape(part.size, -1), label], axis=1)
+        inputs = beside_labels(part.x, part.y, self.n_classes)
         odds: Array = self.network.apply(Variables(params), inputs)[:, 0]
         return odds
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 
 MISSING = "\N{EN DASH}"
 """What tables show for a value that is not there, or is not finite."""
@@ -51,6 +52,11 @@ def markdown_name(text: str) -> str:
 def markdown_cell(text: str) -> str:
     """Returns text of our own as a cell of a Markdown table."""
     return one_line(text).translate(_STRUCTURE)
+
+
+def markdown_table(lines: Iterable[Sequence[str]]) -> str:
+    """Returns a Markdown table of cells as they are: the head, the rule below it, and the rows."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
 def latex_cell(text: str) -> str:

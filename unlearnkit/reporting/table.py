@@ -15,6 +15,7 @@ from unlearnkit.reporting.escaping import (
     latex_cell,
     markdown_cell,
     markdown_name,
+    markdown_table,
     one_line,
 )
 
@@ -228,8 +229,7 @@ def to_markdown(records: Sequence[Record], columns: Sequence[Column] = COLUMNS) 
     body = [
         [markdown_name(name), *map(markdown_cell, cells)] for name, *cells in rows(records, columns)
     ]
-    lines = [head, rule, *body]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+    return markdown_table([head, rule, *body])
 
 
 def to_latex(records: Sequence[Record]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from unlearnkit.io.text import escaped
 from unlearnkit.records import NO_DEFENCE, Cell
-from unlearnkit.reporting.escaping import MISSING, markdown_cell, markdown_name
+from unlearnkit.reporting.escaping import MISSING, markdown_cell, markdown_name, markdown_table
 
 MARKS = {"nearer": "↓", "farther": "↑", "undecided": "", "no result": ""}
 """Of a verdict, behind the distance."""
@@ -54,7 +54,7 @@ def verdicts_to_markdown(cells: Sequence[Cell], *, decimals: int = 3) -> str:
         ["---", *("---:" for _ in head[1:])],
         *([markdown_name(name), *map(markdown_cell, texts)] for name, *texts in body),
     ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return markdown_table(lines)
 
 
 def verdicts_to_text(cells: Sequence[Cell], *, decimals: int = 3) -> str:

@@ -59,14 +59,27 @@ class Generator:
           y: [n] their labels.
           box: range of a value; not read where `in_box` is False.
         """
-        label = jax.nn.one_hot(y, self.n_classes, dtype=x.dtype)
-        inputs = jnp.concatenate([x.reshape(x.shape[0], -1), label], axis=1)
+        inputs = beside_labels(x, y, self.n_classes)
         raw = self.network.apply(Variables(params), inputs).reshape(x.shape)
         if self.residual:
             return jnp.clip(x + raw, box.low, box.high) if self.in_box else x + raw
         if not self.in_box:
             return raw
         return box.low + (box.high - box.low) * (jnp.tanh(raw) + 1) / 2
+
+
+def beside_labels(
+    x: Float[Array, "n ..."], y: Int[Array, " n"], n_classes: int
+) -> Float[Array, "n k"]:
+    """Returns [x; onehot(y)]: examples as rows, with their labels after them.
+
+    Args:
+      x: [n, ...] images.
+      y: [n] their labels.
+      n_classes: c.
+    """
+    label = jax.nn.one_hot(y, n_classes, dtype=x.dtype)
+    return jnp.concatenate([x.reshape(x.shape[0], -1), label], axis=1)
 
 
 def make_generator(

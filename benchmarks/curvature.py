@@ -55,7 +55,9 @@ def product_rows(params: Any, x: jax.Array, y: jax.Array) -> list[Row]:
 
     @jax.jit
     def ekfac(params: Any, x: jax.Array, v: Any) -> Any:
-        return kernels.ekfac_operator(kernels.ekfac_factors(apply, params, x, chunk=100))(v)
+        """Takes the convolutions as `lax` has them, since K-FAC does not read patches."""
+        factors = kernels.ekfac_factors(problems.apply_lenet_by_xla, params, x, chunk=100)
+        return kernels.ekfac_operator(factors)(v)
 
     few = x[:FEW]
     ours: dict[str, tuple[str, Callable[[], Any]]] = {

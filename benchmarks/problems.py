@@ -61,7 +61,10 @@ def dense_layer(key: jax.Array, *shape: int) -> dict[str, jax.Array]:
     return {"kernel": kernel, "bias": jnp.zeros(shape[-1])}
 
 
-LENET = models.create("lenet", input_shape=(28, 28, 1), n_classes=10)
+LENET, LENET_BY_XLA = (
+    models.create("lenet", input_shape=(28, 28, 1), n_classes=10, implementation=how)
+    for how in (None, "xla")
+)
 LENET_LAYERS = ("conv1", "conv2", "fc1", "fc2", "classifier")
 
 
@@ -72,6 +75,10 @@ def init_lenet(key: jax.Array) -> Params:
 
 def apply_lenet(params: Params, x: jax.Array) -> jax.Array:
     return LENET.apply(Variables(params), x)
+
+
+def apply_lenet_by_xla(params: Params, x: jax.Array) -> jax.Array:
+    return LENET_BY_XLA.apply(Variables(params), x)
 
 
 def init_mlp(key: jax.Array, sizes: tuple[int, ...] = (784, 784, 784, 10)) -> Params:

@@ -90,8 +90,8 @@ class Readouts:
         attacked = auditing.EntropySvm(balanced=False)(attack_key, model, variables, task).metrics
         metrics["member_share_forget"] = attacked["member_share_forget"]
         relearn = auditing.RelearnTime(
-            cap=self.setting.relearn_cap, momentum=tune.momentum, samples=None,
-            batch_size=min(tune.batch_size, task.train.size),
+            cap=self.setting.relearn_cap, learning_rate=self.setting.relearn_rate, samples=None,
+            momentum=tune.momentum, batch_size=min(tune.batch_size, task.train.size),
         )  # fmt: skip
         metrics |= relearn.judge(relearn_key, case, subject).metrics
         public = dataclasses.replace(

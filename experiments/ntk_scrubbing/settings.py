@@ -36,7 +36,7 @@ class Setting:
       forget: examples of class 0.
       seeds: repetitions: other samples, another fine-tuning.
       fisher, ntk_noise: α of the Fisher noise alone, and after NTK scrubbing.
-      relearn_cap: rounds.
+      relearn_cap, relearn_rate: rounds, and their step size; small where `tune` ends small.
       levels: the noises of the trade-off, as multiples of `ntk_noise`.
       asked, crafted: queries of the test set that show what the weights hide, and steps by which
         queries are crafted; 0 crafts none, whose gradients are of second order.
@@ -56,6 +56,7 @@ class Setting:
     fisher: float = 1e-6
     ntk_noise: float = 1e-9
     relearn_cap: int = 100
+    relearn_rate: float = 0.01
     levels: tuple[float, ...] = tuple(10.0**k for k in np.arange(-3, 5.5, 0.5))
     asked: int = 100
     crafted: int = 20

@@ -232,6 +232,40 @@ class TestEkfac:
         gaps = [float(jnp.linalg.norm(m - dense)) for m in (approximate, kfac.dense())]
         assert gaps[0] < gaps[1]
 
+    @pytest.mark.parametrize("chunk", [2, 5])
+    def test_values_are_mean_squares_of_gradients_in_the_eigenvectors(self, x64, chunk):
+        """Of many places and few features, of few places and many features, and of one place."""
+
+        def apply(p, x):
+            axes = ("NHWC", "HWIO", "NHWC")
+            for name, stride in (("many", 1), ("few", 2)):
+                steps = (stride, stride)
+                h = jax.lax.conv_general_dilated(x, p[name], steps, "VALID", dimension_numbers=axes)
+                x = jnp.tanh(h)
+            return x.reshape(len(x), -1) @ p["one"] + p["shift"]
+
+        shapes = {"many": (2, 2, 1, 2), "few": (4, 4, 2, 8), "one": (32, 3), "shift": (3,)}
+        params = {
+            name: jax.random.normal(jax.random.fold_in(KEY, i), shape) / 2
+            for i, (name, shape) in enumerate(shapes.items())
+        }
+        x = jax.random.normal(KEY, (5, 8, 8, 1))
+        weights = jnp.asarray([0.1, 0.3, 0.2, 0.25, 0.15])
+        factors = jax.jit(
+            lambda params, x: kernels.ekfac_factors(apply, params, x, weights=weights, chunk=chunk)
+        )(params, x)
+        jacobian = jax.jacrev(apply)(params, x)  # [n, c, ...]
+        p = jax.nn.softmax(apply(params, x))
+        root = jax.vmap(lambda p: jnp.diag(jnp.sqrt(p)) - jnp.outer(p, jnp.sqrt(p)))(p)
+        slopes = jax.tree.map(lambda leaf: jnp.einsum("nc...,nck->nk...", leaf, root), jacobian)
+        sizes = {name: shape[-1] for name, shape in shapes.items()}
+        kernel = {name: g.reshape(5, 3, -1, sizes[name]) for name, g in slopes.items()}
+        kernel["one"] = jnp.concatenate([kernel["one"], slopes["shift"][:, :, None]], axis=2)
+        found = zip(factors.inputs, factors.outputs, factors.values, strict=True)
+        for (left, right, values), name in zip(found, ("few", "many", "one"), strict=True):
+            want = jnp.einsum("n,nkio->io", weights, (left.T @ kernel[name] @ right) ** 2)
+            np.testing.assert_allclose(values, want, rtol=1e-9, atol=1e-14)
+
     def test_preconditions_better_than_nothing(self, x64):
         """A linear classifier of features of very different sizes."""
         x = jax.random.normal(KEY, (60, 12)) * jnp.logspace(-1.5, 1, 12)

@@ -16,7 +16,6 @@ from jaxtyping import Array, Float
 
 from unlearnkit.base import Params
 from unlearnkit.kernels import _chunks
-from unlearnkit.kernels._dense_layers import program_of
 from unlearnkit.kernels._kronecker_layers import Apply, Layout
 from unlearnkit.kernels._outputs import check_outputs
 from unlearnkit.kernels._trees import Precision, at_precision
@@ -25,12 +24,12 @@ from unlearnkit.kernels.kfac import (
     Diagonalised,
     KfacInverse,
     KroneckerFactors,
+    Pieces,
     check_damping,
-    check_weights,
     damped_block,
     kfac_factors,
-    pieces_of,
     product_by_layers,
+    read_network,
     root_of,
 )
 
@@ -72,7 +71,8 @@ def ekfac_factors(
     values = Σ_i v_i Σ_k (U_Aᵀ (Σ_t a_it g_itkᵀ) U_G)²,   A = U_A Λ U_Aᵀ, G = U_G M U_Gᵀ
 
     with a and g as of `kfac_factors`, one g for each column k of the root of the loss's Hessian:
-    the diagonal of the exact block in K-FAC's eigenvectors. It takes one more pass than K-FAC.
+    the diagonal of the exact block in K-FAC's eigenvectors. It takes one more pass than K-FAC,
+    where the examples are more than one chunk.
 
     Args:
       apply: (params, x) -> [n, c], a row of its own input alone.
@@ -94,34 +94,54 @@ def ekfac_factors(
     Source: George et al. 2018, Fast approximate natural gradient descent in a Kronecker-factored
     eigenbasis.
     """
-    if factors is None:
-        found = kfac_factors(
+    network = read_network(apply, params, x, loss_hessian, weights)
+    held, pieces = network.weights, None
+    if factors is None and x.shape[0] <= chunk:  # one backward pass serves both
+        pieces = network.pieces(params, x)
+        factors = network.factors(pieces, held)
+    elif factors is None:
+        factors = kfac_factors(
             apply, params, x, loss_hessian, weights=weights, chunk=chunk, precision=precision
         )
-    else:
-        found = factors
-    layout, n = found.layout, x.shape[0]
-    share = jnp.full(n, 1 / n, jnp.result_type(*jax.tree.leaves(params)))
-    held = share if weights is None else weights
-    check_weights(held, n)
-    inputs = tuple(jnp.linalg.eigh(a)[1] for a in found.inputs)
-    outputs = tuple(jnp.linalg.eigh(g)[1] for g in found.outputs)
-    program = program_of(apply, params, x[0])
+    inputs = tuple(jnp.linalg.eigh(a)[1] for a in factors.inputs)
+    outputs = tuple(jnp.linalg.eigh(g)[1] for g in factors.outputs)
 
     def total(point: tuple[Params, EigenBases], x: Array, weights: Array) -> list[Array]:
         params, bases = point
-        leaves = jax.tree.leaves(params)
-        pieces = jax.vmap(lambda one: pieces_of(program, layout, leaves, one, loss_hessian))(x)
-        along = zip(pieces.inputs, pieces.slopes, *bases, strict=True)
-        return [
-            jnp.einsum(
-                "n,nkio->io", weights, jnp.einsum("nti,nkto->nkio", a @ left, g @ right) ** 2
-            )
-            for a, g, left, right in along
-        ]
+        return _values(network.pieces(params, x), bases, weights)
 
-    values = _chunks.sum_batches(total, (params, (inputs, outputs)), (x, held), chunk)
-    return EigenFactors(layout, inputs, outputs, tuple(values), found.blocks)
+    if pieces is not None:
+        values = _values(pieces, (inputs, outputs), held)
+    else:
+        values = _chunks.sum_batches(total, (params, (inputs, outputs)), (x, held), chunk)
+    return EigenFactors(factors.layout, inputs, outputs, tuple(values), factors.blocks)
+
+
+def _values(pieces: Pieces, bases: EigenBases, weights: Float[Array, " n"]) -> list[Array]:
+    """Returns the curvature along each pair of eigenvectors, over some examples."""
+    along = zip(pieces.inputs, pieces.slopes, *bases, strict=True)
+    return [_curvature(a, g, left, right, weights) for a, g, left, right in along]
+
+
+def _curvature(
+    a: Float[Array, "n t i"],
+    g: Float[Array, "n c t o"],
+    left: Float[Array, "i i"],
+    right: Float[Array, "o o"],
+    weights: Float[Array, " n"],
+) -> Float[Array, "i o"]:
+    """Returns Σ_i v_i Σ_k (U_Aᵀ (Σ_t a_it g_itkᵀ) U_G)², by the way that multiplies least."""
+    _, t, i = a.shape
+    c, o = g.shape[1], g.shape[3]
+    if t == 1:  # the square of a product is the product of the squares
+        squares = jnp.sum((g[:, :, 0] @ right) ** 2, axis=1)
+        found: Array = ((a[:, 0] @ left) ** 2).T @ (weights[:, None] * squares)
+        return found
+    if t * (i**2 + c * o**2) < c * i * o * (i + o):
+        gradients = jnp.einsum("nti,nkto->nkio", a @ left, g @ right)
+    else:
+        gradients = left.T @ jnp.einsum("nti,nkto->nkio", a, g) @ right
+    return jnp.einsum("n,nkio->io", weights, gradients**2)
 
 
 @at_precision

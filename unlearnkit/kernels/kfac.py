@@ -163,25 +163,12 @@ def kfac_factors(
     Source: Martens and Grosse 2015, §3; Grosse and Martens 2016, §3, for convolutions, whose
     places are taken to be alike and independent of one another.
     """
-    check_rows_alone(apply, params, x)
-    layout = find_layers(apply, params, x[0])
-    n = x.shape[0]
-    share = jnp.full(n, 1 / n, jnp.result_type(*jax.tree.leaves(params)))
-    held = share if weights is None else weights
-    check_weights(held, n)
-    program = program_of(apply, params, x[0])
+    network = read_network(apply, params, x, loss_hessian, weights)
 
     def total(params: Params, x: Array, weights: Array) -> KroneckerFactors:
-        leaves = jax.tree.leaves(params)
-        pieces = jax.vmap(lambda one: pieces_of(program, layout, leaves, one, loss_hessian))(x)
-        return KroneckerFactors(
-            layout,
-            tuple(jnp.einsum("n,nti,ntj->ij", weights, a, a) for a in pieces.inputs),
-            tuple(jnp.einsum("n,nkto,nktp->op", weights, g, g) / g.shape[2] for g in pieces.slopes),
-            tuple(jnp.einsum("n,nks,nkr->sr", weights, j, j) for j in pieces.rest),
-        )
+        return network.factors(network.pieces(params, x), weights)
 
-    found: KroneckerFactors = _chunks.sum_batches(total, params, (x, held), chunk)
+    found: KroneckerFactors = _chunks.sum_batches(total, params, (x, network.weights), chunk)
     return found
 
 
@@ -320,7 +307,77 @@ class Pieces(NamedTuple):
     rest: list[Array]
 
 
-def pieces_of(
+class Reading(NamedTuple):
+    """A network as K-FAC reads it.
+
+    Attributes:
+      program: of one example.
+      layout: its layers.
+      loss_hessian: of the mean loss in the outputs.
+      weights: of the examples [n], of sum 1.
+    """
+
+    program: jex.ClosedJaxpr
+    layout: Layout
+    loss_hessian: OutputHessian
+    weights: Float[Array, " n"]
+
+    def pieces(self, params: Params, x: Array) -> Pieces:
+        """Returns what each example adds, with an axis for the examples before all others."""
+        leaves = jax.tree.leaves(params)
+
+        def of_one(one: Array) -> Pieces:
+            return _pieces_of(self.program, self.layout, leaves, one, self.loss_hessian)
+
+        found: Pieces = jax.vmap(of_one)(x)
+        return found
+
+    def factors(self, pieces: Pieces, weights: Float[Array, " n"]) -> KroneckerFactors:
+        """Returns the sums over some examples."""
+        return KroneckerFactors(
+            self.layout,
+            tuple(_weighted_gram(weights, a) for a in pieces.inputs),
+            tuple(_weighted_gram(weights, g) / g.shape[2] for g in pieces.slopes),
+            tuple(_weighted_gram(weights, j) for j in pieces.rest),
+        )
+
+
+def read_network(
+    apply: Apply,
+    params: Params,
+    x: Array,
+    loss_hessian: OutputHessian,
+    weights: Float[Array, " n"] | None,
+) -> Reading:
+    """Returns the network with its layers found.
+
+    Args:
+      apply: (params, x) -> [n, c].
+      params: where.
+      x: [n, ...] inputs.
+      loss_hessian: of the mean loss in the outputs.
+      weights: of the examples; None for 1/n each.
+
+    Raises:
+      ValueError: see `kfac_factors`.
+    """
+    check_rows_alone(apply, params, x)
+    layout, n = find_layers(apply, params, x[0]), x.shape[0]
+    share = jnp.full(n, 1 / n, jnp.result_type(*jax.tree.leaves(params)))
+    held = share if weights is None else weights
+    check_weights(held, n)
+    return Reading(program_of(apply, params, x[0]), layout, loss_hessian, held)
+
+
+def _weighted_gram(weights: Float[Array, " n"], rows: Float[Array, "n ... s"]) -> Array:
+    """Returns Σ_i v_i Σ r rᵀ over the rows r of example i, [s, s]."""
+    each = weights.reshape(-1, *(1 for _ in rows.shape[1:]))
+    size = rows.shape[-1]
+    found: Array = (each * rows).reshape(-1, size).T @ rows.reshape(-1, size)
+    return found
+
+
+def _pieces_of(
     program: jex.ClosedJaxpr,
     layout: Layout,
     leaves: list[Array],

@@ -28,6 +28,8 @@ from unlearnkit.validation.separability import check_rows_alone
 
 CHUNK_BYTES = 2**21
 """Jacobians that are made at a time on a CPU: what its caches hold."""
+PARTS = 4
+"""Of a block of inputs with themselves on a CPU, whose lower parts come by symmetry."""
 HELD_BYTES = 2**30
 """Jacobians that are kept for the next row of blocks; where they are more, they are made anew."""
 HELD_SHARE = 0.25
@@ -122,8 +124,10 @@ def empirical_ntk(
         left = right_block(i) if same else piece(_trees.rows(x1, start, stop))
         done = [blocks[j][i].transpose(2, 3, 0, 1) for j in range(i)] if symmetric else []
         for j in range(len(done), len(columns)):
-            right = left if same and i == j else right_block(j)
-            done.append(contract(apply, params, left, right))
+            if same and i == j:
+                done.append(_contract_with_itself(contract, apply, params, left))
+            else:
+                done.append(contract(apply, params, left, right_block(j)))
         blocks.append(done)
     return jnp.concatenate([jnp.concatenate(row, axis=2) for row in blocks], axis=0)
 
@@ -308,6 +312,19 @@ def _factors(apply: Apply, params: Params, x: Inputs) -> _dense_layers.Factors:
 @partial(jax.jit, static_argnums=0)
 def _contract_factors(apply: Apply, params: Params, one: Any, two: Any) -> Array:
     return _dense_layers.contract(one, two)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _contract_with_itself(contract: Any, apply: Apply, params: Params, pieces: Any) -> Array:
+    """Returns the kernel of inputs with themselves, in `PARTS` on a CPU."""
+    n = count(pieces)
+    spans = _chunks.spans(n, -(-n // PARTS) if jax.default_backend() == "cpu" else n)
+    parts = [_trees.rows(pieces, *span) for span in spans]
+    rows: list[list[Array]] = []
+    for i, left in enumerate(parts):
+        done = [rows[j][i].transpose(2, 3, 0, 1) for j in range(i)]
+        rows.append([*done, *(contract(apply, params, left, right) for right in parts[i:])])
+    return jnp.concatenate([jnp.concatenate(row, axis=2) for row in rows], axis=0)
 
 
 _METHODS: dict[str, tuple[Any, Any, Any]] = {

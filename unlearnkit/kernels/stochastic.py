@@ -76,7 +76,11 @@ def estimate(
     def of_key(key: Key[Array, ""]) -> Vector:
         return integrand(sampler(key))
 
-    values = jax.vmap(of_key)
+    def alone(keys: Key[Array, " one"]) -> Vector:
+        """As `vmap` over one key, which would turn the products into slower batched ones."""
+        return jax.tree.map(lambda leaf: leaf[None], of_key(keys[0]))
+
+    values = alone if at_once == 1 else jax.vmap(of_key)
     shapes = jax.eval_shape(values, keys[0])
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), shapes)
 

@@ -315,7 +315,12 @@ def _contract_factors(apply: Apply, params: Params, one: Any, two: Any) -> Array
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _contract_with_itself(contract: Any, apply: Apply, params: Params, pieces: Any) -> Array:
+def _contract_with_itself(
+    contract: Callable[..., Array],
+    apply: Apply,
+    params: Params,
+    pieces: list[Array] | _dense_layers.Factors,
+) -> Array:
     """Returns the kernel of inputs with themselves, in `PARTS` on a CPU."""
     n = count(pieces)
     spans = _chunks.spans(n, -(-n // PARTS) if jax.default_backend() == "cpu" else n)

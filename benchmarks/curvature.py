@@ -65,7 +65,7 @@ def product_rows(params: Any, x: jax.Array, y: jax.Array) -> list[Row]:
     @jax.jit
     def ekfac(params: Any, x: jax.Array, v: Any) -> Any:
         """Takes the convolutions as `lax` has them, since K-FAC does not read patches."""
-        factors = kernels.ekfac_factors(problems.apply_lenet_by_xla, params, x, chunk=100)
+        factors = kernels.ekfac_factors(problems.apply_lenet_by_xla, params, x, chunk=CHUNK)
         return kernels.ekfac_operator(factors)(v)
 
     few = without_ties(x[:FEW])

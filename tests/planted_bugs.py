@@ -753,7 +753,7 @@ BUGS = (
          " / g.shape[2]", "", "kernels/test_kfac.py"),
     _bug("curvature_of_one_place_forgets_the_weights", "kernels.ekfac:_curvature",
          "weights[:, None] * squares", "squares", "kernels/test_spectra.py"),
-    _bug("symmetric_parts_are_not_transposed", "kernels.ntk:_contract_with_itself",
+    _bug("symmetric_parts_are_not_transposed", "kernels.ntk:_of_blocks",
          "transpose(2, 3, 0, 1)", "transpose(0, 1, 2, 3)", "kernels/test_ntk.py"),
     _bug("pi_is_upside_down", "kernels.kfac:_share_out",
          "_shifted(a, pi * root)", "_shifted(a, root / pi)", "kernels/test_kfac.py"),

@@ -27,7 +27,6 @@ from unlearnkit.kernels.kfac import (
     Pieces,
     check_damping,
     damped_block,
-    kfac_factors,
     product_by_layers,
     read_network,
     root_of,
@@ -95,29 +94,16 @@ def ekfac_factors(
     eigenbasis.
     """
     network = read_network(apply, params, x, loss_hessian, weights)
-    held, pieces = network.weights, None
-    if factors is None and x.shape[0] <= chunk:  # one backward pass serves both
-        pieces = network.pieces(params, x)
-        factors = network.factors(pieces, held)
-    elif factors is None:
-        factors = kfac_factors(
-            apply, params, x, loss_hessian, weights=weights, chunk=chunk, precision=precision
-        )
+    total = network.sums(params, x, chunk)
+    if factors is None:
+        factors = total(network.factors)
     inputs = tuple(jnp.linalg.eigh(a)[1] for a in factors.inputs)
     outputs = tuple(jnp.linalg.eigh(g)[1] for g in factors.outputs)
-
-    def total(point: tuple[Params, EigenBases], x: Array, weights: Array) -> list[Array]:
-        params, bases = point
-        return _values(network.pieces(params, x), bases, weights)
-
-    if pieces is not None:
-        values = _values(pieces, (inputs, outputs), held)
-    else:
-        values = _chunks.sum_batches(total, (params, (inputs, outputs)), (x, held), chunk)
+    values = total(_values, (inputs, outputs))
     return EigenFactors(factors.layout, inputs, outputs, tuple(values), factors.blocks)
 
 
-def _values(pieces: Pieces, bases: EigenBases, weights: Float[Array, " n"]) -> list[Array]:
+def _values(pieces: Pieces, weights: Float[Array, " n"], bases: EigenBases) -> list[Array]:
     """Returns the curvature along each pair of eigenvectors, over some examples."""
     along = zip(pieces.inputs, pieces.slopes, *bases, strict=True)
     return [_curvature(a, g, left, right, weights) for a, g, left, right in along]

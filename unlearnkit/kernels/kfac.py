@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.extend.core as jex
@@ -24,6 +24,8 @@ from unlearnkit.kernels._kronecker_layers import Apply, Layout, Watch, find_laye
 from unlearnkit.kernels._trees import Precision, at_precision
 from unlearnkit.kernels.curvature import OutputHessian, cross_entropy_hessian
 from unlearnkit.validation.separability import check_rows_alone
+
+R = TypeVar("R")
 
 
 class KroneckerFactors(NamedTuple):
@@ -164,12 +166,7 @@ def kfac_factors(
     places are taken to be alike and independent of one another.
     """
     network = read_network(apply, params, x, loss_hessian, weights)
-
-    def total(params: Params, x: Array, weights: Array) -> KroneckerFactors:
-        return network.factors(network.pieces(params, x), weights)
-
-    found: KroneckerFactors = _chunks.sum_batches(total, params, (x, network.weights), chunk)
-    return found
+    return network.sums(params, x, chunk)(network.factors)
 
 
 @at_precision
@@ -307,6 +304,13 @@ class Pieces(NamedTuple):
     rest: list[Array]
 
 
+@runtime_checkable
+class Total(Protocol):
+    """Sums a function of pieces and weights over the examples; see `Reading.sums`."""
+
+    def __call__(self, function: Callable[..., R], /, *more: object) -> R: ...
+
+
 class Reading(NamedTuple):
     """A network as K-FAC reads it.
 
@@ -331,6 +335,30 @@ class Reading(NamedTuple):
 
         found: Pieces = jax.vmap(of_one)(x)
         return found
+
+    def sums(self, params: Params, x: Array, chunk: int) -> Total:
+        """Returns (f, *more) -> Σ f(pieces, weights, *more) over chunks of the examples.
+
+        The pieces of a single chunk are made once for every f, those of several anew for each.
+
+        Args:
+          params: where.
+          x: [n, ...] inputs.
+          chunk: examples at a time.
+        """
+        if x.shape[0] <= chunk:
+            pieces = self.pieces(params, x)
+            return lambda function, *more: function(pieces, self.weights, *more)
+
+        def over_chunks(function: Callable[..., R], *more: object) -> R:
+            def part(point: tuple[Params, tuple[object, ...]], x: Array, weights: Array) -> R:
+                params, more = point
+                return function(self.pieces(params, x), weights, *more)
+
+            found: R = _chunks.sum_batches(part, (params, more), (x, self.weights), chunk)
+            return found
+
+        return over_chunks
 
     def factors(self, pieces: Pieces, weights: Float[Array, " n"]) -> KroneckerFactors:
         """Returns the sums over some examples."""
@@ -371,7 +399,7 @@ def read_network(
 
 def _weighted_gram(weights: Float[Array, " n"], rows: Float[Array, "n ... s"]) -> Array:
     """Returns Σ_i v_i Σ r rᵀ over the rows r of example i, [s, s]."""
-    each = weights.reshape(-1, *(1 for _ in rows.shape[1:]))
+    each = weights.reshape(-1, *(1,) * (rows.ndim - 1))
     size = rows.shape[-1]
     found: Array = (each * rows).reshape(-1, size).T @ rows.reshape(-1, size)
     return found

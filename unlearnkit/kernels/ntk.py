@@ -116,20 +116,42 @@ def empirical_ntk(
 
     if _bytes(jax.eval_shape(partial(right_of, apply), params, other)) <= held_bytes():
         right_block = cache(right_block)
-    symmetric = x2 is None
-    blocks: list[list[Array]] = []
-    for i, (start, stop) in enumerate(rows):
-        same = symmetric and left_of is right_of
+    same = x2 is None and left_of is right_of
+
+    def row(i: int) -> Callable[[int], Array]:
         piece = partial(_by_pieces, left_of, apply, params)
-        left = right_block(i) if same else piece(_trees.rows(x1, start, stop))
-        done = [blocks[j][i].transpose(2, 3, 0, 1) for j in range(i)] if symmetric else []
-        for j in range(len(done), len(columns)):
+        left = right_block(i) if same else piece(_trees.rows(x1, *rows[i]))
+
+        def block(j: int) -> Array:
+            found: Array
             if same and i == j:
-                done.append(_contract_with_itself(contract, apply, params, left))
+                found = _contract_with_itself(contract, apply, params, left)
             else:
-                done.append(contract(apply, params, left, right_block(j)))
-        blocks.append(done)
-    return jnp.concatenate([jnp.concatenate(row, axis=2) for row in blocks], axis=0)
+                found = contract(apply, params, left, right_block(j))
+            return found
+
+        return block
+
+    return _of_blocks(row, len(rows), len(columns), symmetric=x2 is None)
+
+
+def _of_blocks(
+    row: Callable[[int], Callable[[int], Array]], rows: int, columns: int, *, symmetric: bool
+) -> Array:
+    """Returns a kernel [n1, c, n2, c] of its blocks; the lower ones by symmetry, if there is one.
+
+    Args:
+      row: i -> j -> the block; what a row shares is made once for it.
+      rows: how many.
+      columns: how many.
+      symmetric: whether block (i, j) is block (j, i) with its sides exchanged.
+    """
+    blocks: list[list[Array]] = []
+    for i in range(rows):
+        block = row(i)
+        done = [blocks[j][i].transpose(2, 3, 0, 1) for j in range(i)] if symmetric else []
+        blocks.append([*done, *(block(j) for j in range(len(done), columns))])
+    return jnp.concatenate([jnp.concatenate(done, axis=2) for done in blocks], axis=0)
 
 
 def _kernel_shape(axes: Axes, n1: int, n2: int) -> tuple[int, ...]:
@@ -147,13 +169,14 @@ def _with_axes(
     apply: Apply, axes: Axes, params: Params, inputs: tuple[Inputs, Inputs], chunk: int
 ) -> Array:
     """Returns the kernel [n1, kept, n2, kept, diagonal] of a network [n, c], in blocks."""
-    x1, x2 = inputs
-    columns = [_trees.rows(x2, *span) for span in _chunks.spans(count(x2), chunk)]
-    blocks = [
-        [_block_with_axes(apply, axes, params, _trees.rows(x1, *span), other) for other in columns]
-        for span in _chunks.spans(count(x1), chunk)
-    ]
-    return jnp.concatenate([jnp.concatenate(row, axis=2) for row in blocks], axis=0)
+    lefts, rights = (
+        [_trees.rows(x, *span) for span in _chunks.spans(count(x), chunk)] for x in inputs
+    )
+
+    def row(i: int) -> Callable[[int], Array]:
+        return lambda j: _block_with_axes(apply, axes, params, lefts[i], rights[j])
+
+    return _of_blocks(row, len(lefts), len(rights), symmetric=False)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -325,11 +348,11 @@ def _contract_with_itself(
     n = count(pieces)
     spans = _chunks.spans(n, -(-n // PARTS) if jax.default_backend() == "cpu" else n)
     parts = [_trees.rows(pieces, *span) for span in spans]
-    rows: list[list[Array]] = []
-    for i, left in enumerate(parts):
-        done = [rows[j][i].transpose(2, 3, 0, 1) for j in range(i)]
-        rows.append([*done, *(contract(apply, params, left, right) for right in parts[i:])])
-    return jnp.concatenate([jnp.concatenate(row, axis=2) for row in rows], axis=0)
+
+    def row(i: int) -> Callable[[int], Array]:
+        return lambda j: contract(apply, params, parts[i], parts[j])
+
+    return _of_blocks(row, len(parts), len(parts), symmetric=True)
 
 
 _METHODS: dict[str, tuple[Any, Any, Any]] = {

@@ -2,9 +2,10 @@
 
     python measure.py IMPLEMENTATION problem.npz result.npz
 
-`problem.npz` holds `network`, `repeats`, `x` and the parameters as `<layer>.kernel` and
-`<layer>.bias`, layers in order; `result.npz` gets the kernel [n, c, n, c], the seconds of
-the first call and of the others, and the bytes that the process held at most beyond the inputs.
+`problem.npz` holds `network`, `x`, the parameters as `<layer>.kernel` and `<layer>.bias`, layers
+in order, and how often (`repeats`) and for how long (`least_seconds`) to call it at the least;
+`result.npz` gets the kernel [n, c, n, c], the seconds of the first call and of the others, and the
+bytes that the process held at most beyond the inputs.
 """
 
 import resource
@@ -76,7 +77,8 @@ def main(implementation, problem, result):
         kernel = function(x, None, layers).block_until_ready()
         first = time.perf_counter() - start
         times = []
-        for _ in range(int(data["repeats"])):
+        repeats, least_seconds = int(data["repeats"]), float(data["least_seconds"])
+        while len(times) < repeats or sum(times) < least_seconds:
             start = time.perf_counter()
             function(x, None, layers).block_until_ready()
             times.append(time.perf_counter() - start)

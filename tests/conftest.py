@@ -6,6 +6,7 @@ Programs are compiled quickly rather than well (`support/quick_programs.py`) and
 
 import gc
 import importlib.util
+import types
 
 import few_threads  # noqa: F401, which comes before SciPy
 import jax
@@ -50,7 +51,8 @@ def pytest_terminal_summary(terminalreporter):
     """Has the closing line say which tests were not run, for want of a browser or a package."""
     for test, why in not_run():
         said = f"deselected ({test}: {why})"
-        terminalreporter.stats.setdefault(said, []).append(said)
+        # An object, for plugins that look for attributes of what they take for a report.
+        terminalreporter.stats.setdefault(said, []).append(types.SimpleNamespace(nodeid=test))
 
 
 def pytest_sessionstart(session):

@@ -21,7 +21,8 @@ import numpy as np
 from benchmarks.frame import Row, Timing, compare, time_call
 from benchmarks.kernels import STEPS, _cosine
 from benchmarks.training import examples
-from unlearnkit.auditing import GaussianUnlearningScore, gaussian_poisons
+from experiments.tgda.settings import targets
+from unlearnkit.auditing import GaussianUnlearningScore, gaussian_poisons, mean_and_error
 from unlearnkit.base import Dataset, Model, Poisoned, Task, Variables
 from unlearnkit.models import create
 from unlearnkit.poisoning import (
@@ -52,17 +53,8 @@ SHARE = 4
 """The published game has so many times the seconds of the others."""
 SEEDS = 5
 MINUTES = 30
-SHORT_GAME = TotalGradientAttack(
-    hidden=(256, 256),
-    epochs=3,
-    batch_size=250,
-    attacker_rate=0.05,
-    defender_steps=5,
-    pretrain=Recipe(epochs=3, batch_size=1000, optimizer="adam", learning_rate=1e-3),
-    inverse="none",
-    unit_steps=True,
-)
-"""What the cpu scale of `experiments.tgda` plays against NN."""
+PAGE = {name: targets("cpu")[f"mnist-{name}"].attacks["tgda"] for name in ("lr", "nn")}
+"""TGDA as the cpu scale of `experiments.tgda` plays it, by network."""
 
 
 def run() -> list[Row]:
@@ -205,7 +197,7 @@ def short_game_row(task: Task, source: str) -> Row:
     """The time of the whole game against NN without an inverse, of more rounds and fewer epochs."""
     model = create("nn", **SHAPE)
     variables = fit(KEY, model, task.train, RECIPE).variables
-    cost = SHORT_GAME(KEY, model, variables, task).info.cost
+    cost = PAGE["nn"](KEY, model, variables, task).info.cost
     note = "run to its end; its harm stands on the page of `experiments.tgda`"
     kernel = "TGDA without an inverse, the whole attack, minutes"
     return _minutes_row(kernel, "nn", task, source, cost.seconds, note)
@@ -296,15 +288,9 @@ def inverse_rows(task: Task, source: str) -> list[Row]:
     lost: dict[str, np.ndarray] = {}
     rows = []
     for inverse, settings in INVERSES.items():
-        pretrain = dataclasses.replace(SHORT_GAME.pretrain, batch_size=batch)
-        attack = TotalGradientAttack(
-            hidden=(256, 256),
-            batch_size=batch,
-            attacker_rate=0.3,
-            pretrain=pretrain,
-            inverse=inverse,
-            **settings,
-        )
+        pretrain = dataclasses.replace(PAGE["lr"].pretrain, batch_size=batch)
+        own = {"batch_size": batch, "pretrain": pretrain, "inverse": inverse}
+        attack = dataclasses.replace(PAGE["lr"], **own, **settings)
 
         def play(key: Any, epochs: int, attack: TotalGradientAttack = attack) -> Poisoned:
             with warnings.catch_warnings():
@@ -335,10 +321,10 @@ def _inverse_row(
     published, *others = lost
     seconds = [game.info.cost.seconds for game in games]
     timing = Timing(float(np.median(seconds)), min(seconds), len(seconds))
-    mean, error = _mean_and_error(lost[inverse])
+    mean, error = mean_and_error(lost[inverse])
     note = f"{mean:.2f} ± {error:.2f} (standard error) over {SEEDS} seeds; {epochs} epochs"
     if others:
-        more = _mean_and_error(lost[inverse] - lost[published])
+        more = mean_and_error(lost[inverse] - lost[published])
         note += f"; the published game's and {more[0]:+.2f} ± {more[1]:.2f}, seed by seed"
     return Row(
         f"TGDA by inverse={inverse!r}, points of accuracy lost",
@@ -349,7 +335,3 @@ def _inverse_row(
         note=note,
         metrics={f"lost_{i}": float(points) for i, points in enumerate(lost[inverse])},
     )
-
-
-def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))

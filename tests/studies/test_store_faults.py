@@ -143,7 +143,13 @@ def test_the_study_goes_on_without_a_disk(tmp_path):
     assert len(computed) == 2
 
 
-def test_leftovers_are_removed_but_not_those_in_use(tmp_path, monkeypatch):
+@pytest.mark.parametrize("backwards", [False, True])
+def test_leftovers_are_removed_but_not_those_in_use(tmp_path, monkeypatch, backwards):
+    """In whatever order a file system lists them: of a claim's link and file, one takes both."""
+    glob = Path.glob
+    monkeypatch.setattr(
+        Path, "glob", lambda place, pattern: sorted(glob(place, pattern), reverse=backwards)
+    )
     store = Store(tmp_path)
     monkeypatch.setattr(folder, "_SWEPT_AFTER_SECONDS", -1)
     abandoned = tmp_path / "temporary" / "abandoned"
@@ -163,6 +169,29 @@ def test_leftovers_are_removed_but_not_those_in_use(tmp_path, monkeypatch):
     abandoned.mkdir()
     Store(tmp_path)
     assert abandoned.exists()  # its owner may be about to lock it
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_what_another_process_removes_meanwhile_stops_no_sweep(tmp_path, monkeypatch, backwards):
+    """As of two that open a store at once: files go between being listed and being looked at."""
+    Store(tmp_path)
+    glob, left = Path.glob, []
+    for place in ("temporary/abandoned", "unfinished/original/ab/abandoned", "claims"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    leave_claim(tmp_path / "claims" / "original-long-ago", "old", seconds_ago=100_000)
+    for path in (tmp_path / "temporary/abandoned", tmp_path / "unfinished/original/ab/abandoned"):
+        os.utime(path, (0, 0))
+        left.append(path)
+    left.append(tmp_path / "claims" / "original-long-ago")
+
+    def with_one_that_is_gone(place, pattern):
+        listed = sorted(glob(place, pattern))
+        gone = place.joinpath(*["gone"] * len(Path(pattern).parts))
+        return [*listed, gone] if backwards else [gone, *listed]
+
+    monkeypatch.setattr(Path, "glob", with_one_that_is_gone)
+    Store(tmp_path)
+    assert [path for path in left if path.exists() or path.is_symlink()] == []
 
 
 def leave_claim(path, machine, seconds_ago=0):

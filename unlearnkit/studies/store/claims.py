@@ -79,14 +79,23 @@ def sweep(folder: Path) -> None:
     Args:
       folder: of claims alone.
     """
-    for path in folder.glob("*"):
-        name = os.readlink(path) if path.is_symlink() else path.name
-        claimed, _, machine = name.rpartition(".")
-        if machine == _machine():
-            with locked([path.with_name(claimed)], wait=False):
-                pass
-        elif time.time() - path.lstat().st_mtime > _LEFT_SECONDS:
-            path.unlink(missing_ok=True)
+    for path in listed(folder, "*"):
+        with contextlib.suppress(OSError):  # gone meanwhile, as a claim's link with its file
+            name = os.readlink(path) if path.is_symlink() else path.name
+            claimed, _, machine = name.rpartition(".")
+            if machine == _machine():
+                with locked([path.with_name(claimed)], wait=False):
+                    pass
+            elif time.time() - path.lstat().st_mtime > _LEFT_SECONDS:
+                path.unlink(missing_ok=True)
+
+
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """Returns what matches; nothing where a folder goes, or cannot be read, meanwhile."""
+    try:
+        return list(folder.glob(pattern))
+    except OSError:
+        return []
 
 
 class _Claim:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unlearnkit.io.files import read_regular_file, sync_folder, write_json, write_text
-from unlearnkit.studies.store.claims import lock, locked, sweep
+from unlearnkit.studies.store.claims import listed, lock, locked, sweep
 from unlearnkit.studies.store.keys import StageKey
 from unlearnkit.studies.store.stages import (
     DamagedError,
@@ -320,13 +320,14 @@ class Store:
         A checkpoint goes where its stage is there, or nobody wrote to it for a month.
         """
         newest = time.time() - _SWEPT_AFTER_SECONDS
-        with contextlib.suppress(OSError):
-            for path in (self.folder / _TEMPORARY).glob("*"):
+        for path in listed(self.folder / _TEMPORARY, "*"):
+            with contextlib.suppress(OSError):  # gone meanwhile, by another process
                 if path.stat().st_mtime < newest and _is_free(path):
                     shutil.rmtree(path, ignore_errors=True)
-            sweep(self.folder / _CLAIMS)
-            oldest, begun = time.time() - _FORGOTTEN_AFTER_SECONDS, self.folder / _UNFINISHED
-            for path in begun.glob("*/*/*"):
+        sweep(self.folder / _CLAIMS)
+        oldest, begun = time.time() - _FORGOTTEN_AFTER_SECONDS, self.folder / _UNFINISHED
+        for path in listed(begun, "*/*/*"):
+            with contextlib.suppress(OSError):
                 finished = (self.folder / _STAGES / path.relative_to(begun)).exists()
                 if finished or path.stat().st_mtime < oldest:
                     shutil.rmtree(path, ignore_errors=True)

@@ -52,7 +52,7 @@ def ask(problem, attack, seeds):
 
 def test_targets_are_taken_for_the_class_of_their_poisons():
     attack = GradientMatching(
-        Budget(0.15), Bounds(box=None, radius=0.3), restarts=1, steps=60, shift=0, flip=False
+        Budget(0.2), Bounds(box=None, radius=0.5), restarts=3, steps=150, shift=0, flip=False
     )
     found = ask(problem("mlp", hidden=(16,)), attack, seeds=5)
     success = {

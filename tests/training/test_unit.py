@@ -138,16 +138,28 @@ def assert_same(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+def assert_same_but_for_rounding(one, other):
+    """Each leaf, to a few units in the last place of its largest number."""
+
+    def check(a, b):
+        size = np.abs(b).max(initial=0)
+        np.testing.assert_allclose(a, b, rtol=0, atol=8 * np.finfo(np.float32).eps * size)
+
+    jax.tree.map(check, one, other)
+
+
 @pytest.mark.parametrize(("name", "term"), CASES)
 def test_arguments_give_the_bits_of_constants(name, term, optimised):
+    """To the bit, but where the norm of all gradients is summed: its order is the processor's."""
     recipe = (ALL | MUON)[term]
     objective, dataset, state, rows, rates = begin(name, recipe)
     expected = at_given_rates(state, dataset, rows, rates, objective=objective, recipe=recipe)
     found = take_steps(
         state, dataset, rows, rates, KEY, objective=objective, recipe=recipe, keep=True
     )
-    assert_same(found[1], expected[1])
-    assert_same(found[0], expected[0])
+    same = assert_same if recipe.clip_norm is None else assert_same_but_for_rounding
+    same(found[1], expected[1])
+    same(found[0], expected[0])
     moved = [
         np.abs(one - other).max()
         for one, other in zip(

@@ -55,7 +55,57 @@ class TestSketchedNtk:
         traced = jax.jit(build, static_argnums=2)(mlp.params, mlp.dataset.x, chunk)
         for other in (parts, traced):
             np.testing.assert_allclose(other.factor, whole.factor, rtol=1e-10, atol=1e-12)
-        assert whole.shift == 1.0
+        for other in (parts, traced):
+            np.testing.assert_allclose(other.shift, whole.shift, rtol=1e-9)
+
+    @pytest.mark.parametrize(("damping", "rank"), [(1e-4, 20), (0.1, 20), (0.1, 3), (10.0, 9)])
+    def test_the_shift_is_the_ridge_that_a_sketch_of_so_many_columns_amounts_to(
+        self, mlp, damping, rank
+    ):
+        """κ = λ + κ / rank tr(G (G + κ I)⁻¹), checked with the dense G = Fᵀ F."""
+        inverse = kernels.sketched_ntk(
+            jax.random.key(0), mlp.apply, mlp.params, mlp.dataset.x, damping=damping, rank=rank
+        )
+        gram = inverse.factor.T @ inverse.factor
+        ridge = (float(inverse.shift) + damping) / 2
+        share = np.trace(np.linalg.solve(gram + ridge * np.eye(rank), gram)) / rank
+        np.testing.assert_allclose(ridge, damping + ridge * share, rtol=1e-8)
+        assert ridge > damping
+
+    def test_an_exact_sketch_is_shifted_by_the_damping_alone(self, problem):
+        inverse = kernels.sketched_ntk(
+            jax.random.key(0), problem.apply, problem.params, problem.dataset.x, damping=0.3,
+            rank=10**6,
+        )  # fmt: skip
+        system = dense_ntk(problem) + 0.3 * jnp.eye(21)
+        np.testing.assert_allclose(dense(inverse, (7, 3)) @ system, np.eye(21), atol=1e-9)
+
+    @pytest.mark.parametrize("damping", [0.1, 1e-2])
+    @pytest.mark.parametrize("rank", [25, 100, 400])
+    def test_no_other_shift_takes_far_fewer_steps(self, x64, damping, rank):
+        """A of 900 rows, whose eigenvalues fall as a network's do, and sketches of its root."""
+        n, p = 900, 1200
+        keys = jax.random.split(jax.random.key(0), 4)
+        left, right = (
+            jnp.linalg.qr(jax.random.normal(key, shape))[0]
+            for key, shape in zip(keys, [(n, n), (p, n)], strict=False)
+        )
+        root = (left * jnp.sqrt(1e3 * jnp.arange(1.0, n + 1) ** -1.5)) @ right.T
+        signs = jax.random.rademacher(keys[2], (p,), root.dtype)
+        factor = (root * signs).reshape(n, -1, rank).sum(1)
+        b = jax.random.normal(keys[3], (n,))
+        made = kernels.LowRank.of_sketch(factor, damping, columns=p)
+
+        @jax.jit
+        def steps(preconditioner):
+            return kernels.cg(
+                lambda v: root @ (root.T @ v), b, damping=damping, tol=1e-3, max_steps=900,
+                preconditioner=preconditioner,
+            )[1].steps  # fmt: skip
+
+        others = [int(steps(made.with_shift(damping * 3.0**i))) for i in range(7)]
+        assert int(steps(made)) <= 1.3 * min(others)
+        assert max(others) > 1.3 * min(others)
 
     def test_saves_steps(self, mlp):
         """A larger problem: rank 40 of 60 unknowns, at a damping where plain CG is slow."""
@@ -88,7 +138,7 @@ class TestSketchedNtk:
                 jax.random.key(0), mlp.apply, mlp.params, mlp.dataset.x, rank=20, **settings
             )
 
-        moved, fresh = build(damping=1.0).with_shift(2.0), build(damping=0.2)
+        moved, fresh = build(damping=1.0).with_shift(2.0), build(damping=0.2, shift=2.0)
         v = jax.random.normal(jax.random.key(1), (7, 3))
         np.testing.assert_allclose(moved(v), fresh(v), rtol=1e-10)
 

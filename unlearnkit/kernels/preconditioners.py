@@ -43,6 +43,8 @@ def jacobi(diagonal: Vector, *, damping: Scalar) -> Operator:
 
 GRAM_ROWS = 4096
 """Of a factor, at a time, where a part of it is taken."""
+RIDGE_STEPS = 40
+"""Of Newton's method for a sketch's ridge; some ten are enough."""
 
 
 class LowRank(NamedTuple):
@@ -75,6 +77,36 @@ class LowRank(NamedTuple):
     def of_factor(cls, factor: Float[Array, "N rank"], shift: Scalar) -> LowRank:
         """Returns the approximate inverse of F Fᵀ + shift I from F."""
         found: LowRank = _low_rank(factor, _gram(factor), jnp.asarray(shift, factor.dtype))
+        return found
+
+    @classmethod
+    def of_sketch(cls, factor: Float[Array, "N rank"], damping: Scalar, *, columns: int) -> LowRank:
+        """Returns an approximate inverse of A + damping I from a random sketch F of a root of A.
+
+        F = R S with A = R Rᵀ and random S, so that F Fᵀ has noise, by which its small eigenvalues
+        are not to be trusted. The shift is 2 κ - damping, with κ the ridge that damping and a
+        sketch of so many columns amount to together,
+
+            κ = damping + κ / rank  Σ_i e_i / (e_i + κ),     e the eigenvalues of Fᵀ F for those of A
+
+        near the damping where the rank is far above the number of eigenvalues that exceed it, and
+        many times as large where it is not: what is best for one rank and damping is far from it
+        for others. `benchmarks/ntk_solve.py` has the steps. Where S is square, F Fᵀ is A, and the
+        shift is the damping.
+
+        Args:
+          factor: F.
+          damping: of the system, > 0.
+          columns: of R.
+
+        Source: κ is the effective ridge of Jacot et al. 2020, Implicit regularization of random
+        feature models; to shift by it, and by how much, is ours.
+        """
+        gram = _gram(factor)
+        shift = jnp.asarray(damping, factor.dtype)
+        if factor.shape[1] < columns:
+            shift = 2 * _implied_ridge(gram, shift) - shift
+        found: LowRank = _low_rank(factor, gram, shift)
         return found
 
     def _part(self, flat: Array) -> Array:
@@ -180,8 +212,8 @@ def sketched_ntk(
       x: [n, ...] inputs.
       damping: of the system.
       rank: columns kept; n c rank numbers, and rank³ / 3 + n c rank² multiplications.
-      shift: what stands for the rest of the spectrum and the damping; 10 damping where None, the
-        best of what was measured over dampings of 0.01 n and 0.1 n.
+      shift: what stands for the rest of the spectrum and the damping; that of `LowRank.of_sketch`
+        where None.
       chunk: inputs at a time; chunk c p numbers are held.
       precision: of the matrix products; see `Precision`.
 
@@ -199,16 +231,19 @@ def sketched_ntk(
     of Park et al. 2023 (TRAK). Its use as a preconditioner is ours: see `benchmarks/ntk_solve.py`.
     """
     _trees.check_positive(rank=rank, chunk=chunk)
-    shift = 10 * damping if shift is None else shift
-    if not isinstance(shift, jax.core.Tracer) and not shift > 0:
-        raise ValueError(f"shift must be > 0, got {shift}; give one where damping is 0")
+    least = damping if shift is None else shift
+    if not isinstance(least, jax.core.Tracer) and not least > 0:
+        raise ValueError(f"shift must be > 0, got {least}; give one where damping is 0")
     check_rows_alone(apply, params, x)
     leaves = jax.tree.leaves(params)
     size, dtype = sum(leaf.size for leaf in leaves), jnp.result_type(*leaves)
     signs = jax.random.rademacher(key, (size,), dtype)
     rows = partial(_sketched_rows, apply, min(rank, size))
     factor = _chunks.by_chunks(rows, (params, signs), (x,), chunk)
-    return LowRank.of_factor(factor.reshape(-1, factor.shape[-1]), shift)
+    factor = factor.reshape(-1, factor.shape[-1])
+    if shift is None:
+        return LowRank.of_sketch(factor, damping, columns=size)
+    return LowRank.of_factor(factor, shift)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -237,6 +272,23 @@ def _gram_of_part(factor: Array, mask: Array) -> Array:
         return kept.T @ kept
 
     found: Array = _chunks.sum_batches(of_rows, None, (factor, mask), GRAM_ROWS)
+    return found
+
+
+@jax.jit
+def _implied_ridge(gram: Array, damping: Array) -> Array:
+    """Returns the ridge κ of `LowRank.of_sketch`, by Newton's method.
+
+    The right-hand side of its equation less κ is concave, and below 0 from `damping` plus the mean
+    of e on: from there every step stays above the solution.
+    """
+    values = jnp.maximum(jnp.linalg.eigvalsh(gram), 0)
+
+    def step(_: Array, ridge: Array) -> Array:
+        parts = values / (values + ridge)
+        return ridge - (damping + ridge * (parts.mean() - 1)) / (jnp.mean(parts**2) - 1)
+
+    found: Array = jax.lax.fori_loop(0, RIDGE_STEPS, step, damping + values.mean())
     return found
 
 

@@ -231,7 +231,8 @@ def _preconditioners(problem: _Problem, errors: Array, ridges: Ridges) -> Precon
     if problem.form == "stored":
         rank = problem.settings.rank
         factor = products.sketch_of(problem.key, problem.held, rank, errors.dtype)
-        sketch = kernels.LowRank.of_factor(factor, 10 * ridges.all)
+        columns = problem.held[0].shape[-1]
+        sketch = kernels.LowRank.of_sketch(factor, ridges.all, columns=columns)
     else:
         sketch = problem.low_rank(ridges.all)
     mask = jnp.repeat(jnp.arange(len(errors)) < m, c).astype(errors.dtype)

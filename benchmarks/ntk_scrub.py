@@ -34,7 +34,7 @@ from unlearnkit.unlearning.ntk_scrub.solves import shift_by
 
 KEY = jax.random.key(0)
 METHOD = NtkScrub(
-    loss="l2", form="matrix_free", weight_decay=0.1, noise=0.0, tol=1e-3, chunk=50, jacobian_chunk=4
+    loss="l2", form="matrix_free", weight_decay=0.1, noise=0.0, tol=1e-3, chunk=10, jacobian_chunk=4
 )
 FORGET = 0.05
 DATASETS = {"allcnn_small": "cifar10", "allcnn": "cifar10", "lenet": "mnist"}

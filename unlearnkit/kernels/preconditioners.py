@@ -87,7 +87,7 @@ class LowRank(NamedTuple):
         are not to be trusted. The shift is 2 κ - damping, with κ the ridge that damping and a
         sketch of so many columns amount to together,
 
-            κ = damping + κ / rank  Σ_i e_i / (e_i + κ),     e the eigenvalues of Fᵀ F for those of A
+            κ = damping + κ / rank  Σ_i e_i / (e_i + κ),   e the eigenvalues of Fᵀ F for those of A
 
         near the damping where the rank is far above the number of eigenvalues that exceed it, and
         many times as large where it is not: what is best for one rank and damping is far from it

@@ -62,7 +62,7 @@ def _row(network: str, size: str, params: Any, x: Any, goal: float) -> Row:
     }
     with tempfile.TemporaryDirectory() as folder:
         problem, result = Path(folder) / "problem.npz", Path(folder) / "result.npz"
-        asked = {"repeats": REPEATS, "least_seconds": SECONDS}
+        asked: dict[str, Any] = {"repeats": REPEATS, "least_seconds": SECONDS}
         np.savez(problem, network=network, x=np.asarray(x), **asked, **arrays)
         ours_command = [sys.executable, "-m", "benchmarks.ntk", str(problem), str(result)]
         turns = [_measure(ours_command, result)]
@@ -158,7 +158,8 @@ def measure_ours(problem: str, result: str) -> None:
     lenet = network == "lenet"
     apply = problems.apply_lenet if lenet else problems.apply_all_cnn
     params: Any = layers if lenet else list(layers.values())
-    before, seconds = most_bytes(), []
+    seconds: list[float] = []
+    before = most_bytes()
     while len(seconds) <= repeats or sum(seconds[1:]) < least_seconds:
         start = time.perf_counter()
         kernel = jax.block_until_ready(kernels.empirical_ntk(apply, params, x))

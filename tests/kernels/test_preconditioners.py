@@ -18,11 +18,12 @@ def dense(operator, shape):
 
 
 class TestSketchedNtk:
-    def test_is_the_exact_inverse_where_the_rank_holds_all_parameters(self, problem):
-        x = problem.dataset.x
+    @pytest.mark.parametrize("shift", [0.3, None])
+    def test_is_the_exact_inverse_where_the_rank_holds_all_parameters(self, problem, shift):
         inverse = kernels.sketched_ntk(
-            jax.random.key(0), problem.apply, problem.params, x, damping=0.3, shift=0.3, rank=10**6
-        )
+            jax.random.key(0), problem.apply, problem.params, problem.dataset.x, damping=0.3,
+            shift=shift, rank=10**6,
+        )  # fmt: skip
         system = dense_ntk(problem) + 0.3 * jnp.eye(21)
         np.testing.assert_allclose(dense(inverse, (7, 3)) @ system, np.eye(21), atol=1e-9)
 
@@ -71,14 +72,6 @@ class TestSketchedNtk:
         share = np.trace(np.linalg.solve(gram + ridge * np.eye(rank), gram)) / rank
         np.testing.assert_allclose(ridge, damping + ridge * share, rtol=1e-8)
         assert ridge > damping
-
-    def test_an_exact_sketch_is_shifted_by_the_damping_alone(self, problem):
-        inverse = kernels.sketched_ntk(
-            jax.random.key(0), problem.apply, problem.params, problem.dataset.x, damping=0.3,
-            rank=10**6,
-        )  # fmt: skip
-        system = dense_ntk(problem) + 0.3 * jnp.eye(21)
-        np.testing.assert_allclose(dense(inverse, (7, 3)) @ system, np.eye(21), atol=1e-9)
 
     @pytest.mark.parametrize("damping", [0.1, 1e-2])
     @pytest.mark.parametrize("rank", [25, 100, 400])

@@ -143,13 +143,15 @@ def test_the_study_goes_on_without_a_disk(tmp_path):
     assert len(computed) == 2
 
 
-@pytest.mark.parametrize("backwards", [False, True])
-def test_leftovers_are_removed_but_not_those_in_use(tmp_path, monkeypatch, backwards):
+@pytest.mark.parametrize("first", ["link", "file"])
+def test_leftovers_are_removed_but_not_those_in_use(tmp_path, monkeypatch, first):
     """In whatever order a file system lists them: of a claim's link and file, one takes both."""
-    glob = Path.glob
-    monkeypatch.setattr(
-        Path, "glob", lambda place, pattern: sorted(glob(place, pattern), reverse=backwards)
-    )
+    glob, sign = Path.glob, 1 if first == "link" else -1
+
+    def by_claim(path):
+        return path.name.partition(".")[0], sign * len(path.name)
+
+    monkeypatch.setattr(Path, "glob", lambda *given: sorted(glob(*given), key=by_claim))
     store = Store(tmp_path)
     monkeypatch.setattr(folder, "_SWEPT_AFTER_SECONDS", -1)
     abandoned = tmp_path / "temporary" / "abandoned"
@@ -175,14 +177,13 @@ def test_leftovers_are_removed_but_not_those_in_use(tmp_path, monkeypatch, backw
 def test_what_another_process_removes_meanwhile_stops_no_sweep(tmp_path, monkeypatch, backwards):
     """As of two that open a store at once: files go between being listed and being looked at."""
     Store(tmp_path)
-    glob, left = Path.glob, []
-    for place in ("temporary/abandoned", "unfinished/original/ab/abandoned", "claims"):
-        (tmp_path / place).mkdir(parents=True, exist_ok=True)
-    leave_claim(tmp_path / "claims" / "original-long-ago", "old", seconds_ago=100_000)
-    for path in (tmp_path / "temporary/abandoned", tmp_path / "unfinished/original/ab/abandoned"):
+    glob, claim = Path.glob, tmp_path / "claims" / "original-long-ago"
+    begun = [tmp_path / "temporary/abandoned", tmp_path / "unfinished/original/ab/abandoned"]
+    for path in begun:
+        path.mkdir(parents=True)
         os.utime(path, (0, 0))
-        left.append(path)
-    left.append(tmp_path / "claims" / "original-long-ago")
+    claim.parent.mkdir(exist_ok=True)
+    leave_claim(claim, "old", seconds_ago=100_000)
 
     def with_one_that_is_gone(place, pattern):
         listed = sorted(glob(place, pattern))
@@ -191,7 +192,7 @@ def test_what_another_process_removes_meanwhile_stops_no_sweep(tmp_path, monkeyp
 
     monkeypatch.setattr(Path, "glob", with_one_that_is_gone)
     Store(tmp_path)
-    assert [path for path in left if path.exists() or path.is_symlink()] == []
+    assert [path for path in (*begun, claim) if path.exists() or path.is_symlink()] == []
 
 
 def leave_claim(path, machine, seconds_ago=0):

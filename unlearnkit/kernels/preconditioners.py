@@ -44,7 +44,7 @@ def jacobi(diagonal: Vector, *, damping: Scalar) -> Operator:
 GRAM_ROWS = 4096
 """Of a factor, at a time, where a part of it is taken."""
 RIDGE_STEPS = 40
-"""Of Newton's method for a sketch's ridge; some ten are enough."""
+"""Of Newton's method for a sketch's ridge; four to twenty are enough, as the spectrum falls."""
 
 
 class LowRank(NamedTuple):

@@ -91,11 +91,11 @@ class LowRank(NamedTuple):
 
         near the damping where the rank is far above the number of eigenvalues that exceed it, and
         many times as large where it is not: what is best for one rank and damping is far from it
-        for others. `benchmarks/ntk_solve.py` has the steps. Where S is square, F Fᵀ is A, and the
+        for others. `benchmarks/ntk_solve.py` counts steps. Where S is square, F Fᵀ is A, and the
         shift is the damping.
 
         Args:
-          factor: F.
+          factor: F = R S.
           damping: of the system, > 0.
           columns: of R.
 

@@ -77,11 +77,15 @@ PAPERS = {
 }
 """The folders of results, and the papers whose claims they judge."""
 _LITERAL = re.compile(r"(``.*?``|`[^`]*`)", re.DOTALL)
+_LETTER = re.compile(r"^( *(?:[\w.*]+: )?)(?=[A-Za-z][.)](?:\s|$))", re.MULTILINE)
 _EXAMPLE = re.compile(r"^Example:\n((?:(?: .*)?\n)*)", re.MULTILINE)
 
 
 def to_rst(text: str) -> str:
-    """Returns a docstring whose example is code, and whose formulas (|x|, a * b) are text."""
+    """Returns a docstring whose example is code, and whose formulas (|x|, a * b) are text.
+
+    So is a description of one letter (`leader: x.`), which would begin a numbered list.
+    """
     example = _EXAMPLE.search(text)
     prose, rest = (text[: example.start()], text[example.end() :]) if example else (text, "")
     code = f"Example:\n  .. code-block:: python\n\n{_indent(example[1])}\n" if example else ""
@@ -89,7 +93,7 @@ def to_rst(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    parts = _LITERAL.split(text)
+    parts = _LITERAL.split(_LETTER.sub(r"\1\\", text))
     parts[::2] = [re.sub(r"([*|])|(?<=\w)(_)(?!\w)", r"\\\1\2", part) for part in parts[::2]]
     return "".join(parts)
 

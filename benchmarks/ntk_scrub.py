@@ -135,7 +135,7 @@ def scaling_rows(network: str, sizes: tuple[int, ...], budget: float) -> list[Ro
             row = Row(
                 "NTK scrub, matrix-free, minutes",
                 size,
-                value=timing(unlearned).seconds / 60,
+                value=unlearned.info.cost.seconds / 60,
                 goal=minutes,
                 lower_is_better=True,
             )

@@ -30,8 +30,8 @@ def few_images(monkeypatch):
     monkeypatch.setattr(ntk_scrub, "fit", briefly)
 
 
-def steps_of(row):
-    return [int(found) for found in re.findall(r" in (\d+)", row.accuracy)]
+def steps_of(accuracy):
+    return [int(found) for found in re.findall(r" in (\d+)", accuracy)]
 
 
 def test_each_size_has_its_products_and_its_goals(monkeypatch):
@@ -40,9 +40,9 @@ def test_each_size_has_its_products_and_its_goals(monkeypatch):
     first, second, minutes = ntk_scrub.scaling_rows("lenet", (20, 40), 1000.0)
     for row, n in ((first, 20), (second, 40)):
         assert row.size == f"lenet, mnist, n {n} x 10 outputs"
-        assert row.value == sum(steps_of(row))
-        assert len(steps_of(row)) == 2
-        assert min(steps_of(row)) > 1
+        assert row.value == sum(steps_of(row.accuracy))
+        assert len(steps_of(row.accuracy)) == 2
+        assert min(steps_of(row.accuracy)) > 1
         assert row.lower_is_better
     assert (first.goal, second.goal) == (30, None)
     assert minutes.kernel.endswith("minutes")
@@ -61,8 +61,8 @@ def test_both_forms_find_one_shift():
     row = ntk_scrub.dense_row("lenet", 20, classes=4)
     differ = float(re.search(r"differ by (\S+)", row.accuracy)[1])
     assert 0 < differ < 0.02
-    assert steps_of(row)[0] > 1
-    assert max(int(found) for found in re.findall(r" in (\d+)", row.peer_accuracy)) <= 2
+    assert steps_of(row.accuracy)[0] > 1
+    assert max(steps_of(row.peer_accuracy)) <= 2
     assert row.ratio == row.peer.seconds / row.ours.seconds
 
 
